@@ -1,0 +1,56 @@
+"""hf_distill: distil big Transformers models into small ones, and prove how good they are.
+
+The public names are imported when they are first used, so that ``import hf_distill`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hf_distill.errors import HfDistillError
+    from hf_distill.objectives import Hidden, Labels, Logits, Objective
+    from hf_distill.recipe import Recipe, load_recipe
+    from hf_distill.flow import Result, distill, evaluate, push, run
+    from hf_distill.tasks import Task, TextClassification
+    from hf_distill.teachers import ModelTeacher
+    from hf_distill.trainer import DistillationTrainer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DistillationTrainer",
+    "HfDistillError",
+    "Hidden",
+    "Labels",
+    "Logits",
+    "ModelTeacher",
+    "Objective",
+    "Recipe",
+    "Result",
+    "Task",
+    "TextClassification",
+    "distill",
+    "evaluate",
+    "load_recipe",
+    "push",
+    "run",
+]
+
+_HOMES = {
+    "errors": ("HfDistillError",),
+    "objectives": ("Hidden", "Labels", "Logits", "Objective"),
+    "recipe": ("Recipe", "load_recipe"),
+    "flow": ("Result", "distill", "evaluate", "push", "run"),
+    "tasks": ("Task", "TextClassification"),
+    "teachers": ("ModelTeacher",),
+    "trainer": ("DistillationTrainer",),
+}
+_HOME_OF = {name: f"hf_distill.{module}" for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'hf_distill' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME_OF[name]), name)

@@ -1,0 +1,1 @@
+"""How good, how fast and how large the models are, and where the student is weak."""

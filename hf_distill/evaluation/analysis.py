@@ -1,0 +1,176 @@
+"""Where the student is weak, by class, by length and by example, and what to do about it next."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .metrics import Predictions, confidences, expected_calibration_error, per_class
+from .summary import Buckets, classification_summary, regression_summary
+
+TEXT_LENGTH = 200
+PAIRS = 10
+
+
+def error_analysis(
+    predictions: Mapping[str, Predictions],
+    texts: Sequence[str],
+    lengths: Sequence[int],
+    examples: int = 5,
+    training_rows: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
+    """Tell where the student loses against its teacher, and what to improve next.
+
+    Args:
+        predictions: Of ``teacher``, ``student`` and perhaps ``control``, on the same rows.
+        texts: One a row; shortened to 200 characters in the result.
+        lengths: Tokens of each row.
+        examples: How many texts to show, for each confused pair and of rows that only the student decides wrong.
+        training_rows: Rows by label name in the training split, so that advice can tell a rare class from a hard one.
+
+    Returns:
+        Ready for JSON, a model's figures under its name: ``summary`` (sentences), ``measure`` (what ``classes`` and
+        ``lengths`` hold), ``classes`` (worst loss against the teacher first), ``lengths`` (quartiles), ``confusions``
+        (the student's most frequent), ``calibration`` (expected calibration error) and ``examples``. Regression has no
+        classes, confusions and calibration, multi-label no confusions: these are empty.
+    """
+    buckets = _length_buckets(np.asarray(lengths))
+    if predictions["student"].problem_type == "regression":
+        return _regression_analysis(predictions, texts, buckets, examples)
+    classes = _classes(predictions)
+    confusions = _confusions(predictions, texts, examples)
+    calibration = {name: round(expected_calibration_error(each), 4) for name, each in predictions.items()}
+    hits = {name: each.correct.astype(np.float64) for name, each in predictions.items()}
+    sure, right = confidences(predictions["student"])
+    return {
+        "summary": classification_summary(
+            hits=hits,
+            classes=classes,
+            confusions=confusions,
+            buckets=buckets,
+            calibration_error=calibration["student"],
+            confidence=float(sure.mean()),
+            hit_rate=float(right.mean()),
+            training_rows=training_rows or {},
+        ),
+        "measure": {"classes": "f1", "lengths": "accuracy"},
+        "classes": classes,
+        "lengths": _length_entries(hits, buckets),
+        "confusions": confusions,
+        "calibration": calibration,
+        "examples": _lost_rows(predictions, texts, examples),
+    }
+
+
+def _regression_analysis(
+    predictions: Mapping[str, Predictions], texts: Sequence[str], buckets: Buckets, examples: int
+) -> dict[str, Any]:
+    errors = {name: np.abs(each.decisions - each.labels) for name, each in predictions.items()}
+    student = predictions["student"]
+    worst = np.argsort(-errors["student"], kind="stable")[:examples]
+    return {
+        "summary": regression_summary(errors=errors, outputs=student.decisions, labels=student.labels, buckets=buckets),
+        "measure": {"lengths": "mean_absolute_error"},
+        "classes": [],
+        "lengths": _length_entries(errors, buckets),
+        "confusions": [],
+        "calibration": {},
+        "examples": [
+            {
+                "text": _short(texts[row]),
+                "label": round(float(student.labels[row]), 4),
+                **{name: round(float(predictions[name].decisions[row]), 4) for name in ("student", "teacher")},
+            }
+            for row in worst
+        ],
+    }
+
+
+def _classes(predictions: Mapping[str, Predictions]) -> list[dict[str, Any]]:
+    scores = {name: per_class(each) for name, each in predictions.items()}
+    entries = [
+        {
+            "label": label,
+            "support": score["support"],
+            **{name: round(by_class[label]["f1"], 4) for name, by_class in scores.items()},
+            "difference": round(score["f1"] - scores["teacher"][label]["f1"], 4),
+        }
+        for label, score in scores["student"].items()
+        if score["support"]
+    ]
+    return sorted(entries, key=lambda entry: entry["difference"])
+
+
+def _length_buckets(lengths: np.ndarray) -> Buckets:
+    """Split the rows at the quartiles; equal lengths stay together, so there may be fewer than four."""
+    cuts = np.unique(np.quantile(lengths, [0.25, 0.5, 0.75]))
+    numbers = np.searchsorted(cuts, lengths, side="left")
+    groups = [np.flatnonzero(numbers == number) for number in np.unique(numbers)]
+    return [({"from": int(lengths[rows].min()), "to": int(lengths[rows].max())}, rows) for rows in groups]
+
+
+def _length_entries(scores: Mapping[str, np.ndarray], buckets: Buckets) -> list[dict[str, Any]]:
+    return [
+        {**span, "support": len(rows), **{name: round(float(each[rows].mean()), 4) for name, each in scores.items()}}
+        for span, rows in buckets
+    ]
+
+
+def _confusions(predictions: Mapping[str, Predictions], texts: Sequence[str], examples: int) -> list[dict[str, Any]]:
+    student = predictions["student"]
+    if student.problem_type == "multi_label_classification":
+        return []
+    confidence, _ = confidences(student)
+    pairs, teacher_pairs = _mistakes(student), _mistakes(predictions["teacher"])
+    entries = []
+    for (label, predicted), count in pairs.most_common(PAIRS):
+        rows = np.flatnonzero((student.labels == label) & (student.decisions == predicted))
+        surest = rows[np.argsort(-confidence[rows], kind="stable")][:examples]
+        entries.append(
+            {
+                "label": student.label_names[label],
+                "predicted": student.label_names[predicted],
+                "count": count,
+                "teacher_count": teacher_pairs[label, predicted],
+                "examples": [_short(texts[row]) for row in surest],
+            }
+        )
+    return entries
+
+
+def _mistakes(predictions: Predictions) -> Counter[tuple[int, int]]:
+    wrong = ~predictions.correct
+    return Counter(zip(predictions.labels[wrong].tolist(), predictions.decisions[wrong].tolist(), strict=True))
+
+
+def _lost_rows(predictions: Mapping[str, Predictions], texts: Sequence[str], examples: int) -> list[dict[str, Any]]:
+    """Rows that the teacher decides right and the student wrong, where the student is surest."""
+    student, teacher = predictions["student"], predictions["teacher"]
+    lost = np.flatnonzero(teacher.correct & ~student.correct)
+    certainty, _ = confidences(student)
+    # several labels a row: a row is as sure as its least sure label
+    sure = certainty.reshape(len(student.labels), -1).min(axis=1)
+    return [
+        {
+            "text": _short(texts[row]),
+            "label": _named(student, student.labels[row]),
+            "student": _named(student, student.decisions[row]),
+            "teacher": _named(teacher, teacher.decisions[row]),
+            "confidence": round(float(sure[row]), 4),
+        }
+        for row in lost[np.argsort(-sure[lost], kind="stable")][:examples]
+    ]
+
+
+def _named(predictions: Predictions, decision: Any) -> str:
+    if predictions.problem_type == "single_label_classification":
+        return predictions.label_names[int(decision)]
+    names = [name for name, given in zip(predictions.label_names, decision, strict=True) if given]
+    return ", ".join(names) or "none"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= TEXT_LENGTH else text[: TEXT_LENGTH - 1] + "…"

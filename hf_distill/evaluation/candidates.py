@@ -1,0 +1,169 @@
+"""Teacher, student and control on the same rows: predictions, sizes, speeds and the results that come of them."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
+
+from hf_distill.errors import TeacherError
+from hf_distill.evaluation.metrics import Predictions
+from hf_distill.evaluation.speed import Batch, disk_bytes, measure_speed, parameters
+from hf_distill.tasks import Task, TextClassification
+from hf_distill.teachers import accepted_inputs, best_dtype
+
+TIMED_ROWS = 64
+"""Rows of the evaluated split that latency and throughput are measured on."""
+
+ROUNDS = 5
+"""How often each model is measured, in turn."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A model that is evaluated.
+
+    Attributes:
+        model: With the task's head.
+        tokenizer: Its own.
+        folder: Where its weights lie.
+        facts: What the card tells of it: ``model``, ``hub_id``, ``revision``, ``license``, ``origin``.
+        label_order: For each label of the data the index of the model's output, see ``Task.align``.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    folder: Path
+    facts: Mapping[str, Any]
+    label_order: list[int] | None = None
+
+
+def predict(candidate: Candidate, task: TextClassification, rows: Dataset, batch_size: int = 64) -> Predictions:
+    """A model's outputs on labelled rows, in the order of the rows and of the data's labels."""
+    encoded = task.encode(rows, candidate.tokenizer)
+    assert isinstance(encoded, Dataset)
+    order = np.argsort(encoded["length"], kind="stable")
+    collate = task.collator(candidate.tokenizer)
+    with tempfile.TemporaryDirectory() as scratch:
+        args = TrainingArguments(scratch, per_device_eval_batch_size=batch_size, report_to="none", disable_tqdm=True)
+        trainer = Trainer(model=candidate.model, args=args, data_collator=lambda rows: _inputs(collate(rows)))
+        sorted_logits = trainer.predict(encoded.select(order)).predictions
+    logits = np.empty_like(sorted_logits, dtype=np.float32)
+    logits[order] = sorted_logits
+    if candidate.label_order is not None:
+        logits = logits[:, candidate.label_order]
+    labels = task.label_set
+    return Predictions(
+        logits=logits,
+        labels=np.asarray(encoded["labels"]),
+        problem_type=labels.problem_type,
+        label_names=labels.names,
+    )
+
+
+def check_above_chance(predictions: Predictions, value: float, metric: str) -> None:
+    """Stop where a teacher knows nothing of the task: it could only teach noise.
+
+    Chance is the share of the most frequent class (plus two standard errors), the score of answering yes to everything
+    (several labels), or a correlation of two standard errors above 0 (regression).
+
+    Raises:
+        TeacherError: At or below chance.
+    """
+    labels, rows = predictions.labels, len(predictions.labels)
+    if metric == "accuracy" and predictions.problem_type == "single_label_classification":
+        share = np.bincount(labels).max() / rows
+        chance = share + 2 * float(np.sqrt(share * (1 - share) / rows))
+    elif metric.startswith("f1") and predictions.problem_type == "multi_label_classification":
+        share = labels.mean()
+        chance = 2 * share / (1 + share)
+    elif metric in ("pearson", "spearman"):
+        chance = 2 / float(np.sqrt(rows))
+    else:
+        return
+    if not value > chance:
+        raise TeacherError(
+            f"the teacher's {metric} on the evaluated split is {value:.3f}, no better than chance ({chance:.3f}); it would "
+            "teach noise: check that its labels are in the order you think (teacher.labels), that it was trained for this "
+            "task, or make one with teacher.recipe"
+        )
+
+
+def sizes_and_speeds(
+    candidates: Mapping[str, Candidate], task: Task, rows: Dataset, batch_size: int
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Each model's parameters, bytes, latency and throughput, all in the same precision; and the conditions.
+
+    Precision is what the device computes best, for all models alike; outputs are not compared here.
+    """
+    device = next(iter(candidates.values())).model.device
+    dtype = best_dtype(device)
+    step = max(1, len(rows) // TIMED_ROWS)
+    timed = rows.select(range(0, len(rows), step)[:TIMED_ROWS])
+    before = {name: candidate.model.dtype for name, candidate in candidates.items()}
+    for candidate in candidates.values():
+        candidate.model.to(dtype).eval()
+    singles = {name: _batches(candidate, task, timed, 1) for name, candidate in candidates.items()}
+    batches = {name: _batches(candidate, task, timed, batch_size) for name, candidate in candidates.items()}
+    forwards = {name: functools.partial(_forward, candidate.model) for name, candidate in candidates.items()}
+    speeds = measure_speed(forwards, singles, batches, ROUNDS)
+    facts = {
+        name: {"parameters": parameters(candidate.model), "disk_bytes": disk_bytes(candidate.folder), **speeds[name]}
+        for name, candidate in candidates.items()
+    }
+    for name, candidate in candidates.items():
+        candidate.model.to(before[name])
+    conditions = {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "dtype": str(dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "batch_size": batch_size,
+        "rounds": ROUNDS,
+        "rows": len(timed),
+    }
+    return facts, conditions
+
+
+def machine() -> dict[str, Any]:
+    """What this was run on."""
+    accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"cpu": _cpu_name(), "cores": os.cpu_count(), "accelerator": accelerator, "system": platform.system()}
+
+
+def _inputs(batch: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in batch.items() if name != "labels"}
+
+
+def _forward(model: PreTrainedModel, batch: Batch) -> Any:
+    return model(**batch)
+
+
+def _batches(candidate: Candidate, task: Task, rows: Dataset, size: int) -> Sequence[Batch]:
+    encoded = task.encode(rows, candidate.tokenizer)
+    assert isinstance(encoded, Dataset)
+    collate = task.collator(candidate.tokenizer)
+    listed = list(encoded.sort("length"))
+    collated = [collate(listed[i : i + size]) for i in range(0, len(listed), size)]
+    return [
+        {
+            name: value.to(candidate.model.device)
+            for name, value in accepted_inputs(candidate.model, _inputs(batch)).items()
+        }
+        for batch in collated
+    ]
+
+
+def _cpu_name() -> str:
+    path = Path("/proc/cpuinfo")
+    names = [line.split(":", 1)[1].strip() for line in path.read_text().splitlines() if line.startswith("model name")] if path.is_file() else []
+    return names[0] if names else platform.processor()

@@ -1,0 +1,244 @@
+"""What a model decided on a split, and how good that is."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import evaluate
+import numpy as np
+import scipy.stats
+from scipy.special import expit, softmax
+from sklearn import metrics as sklearn_metrics
+
+from ..errors import LabelError, ModelError, RecipeError
+from .metric_classes import (
+    F1,
+    MULTI_LABEL,
+    Accuracy,
+    MeanSquaredError,
+    Pearson,
+    Precision,
+    Recall,
+    Spearman,
+    correlation,
+)
+
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What one model gave for every row of a split.
+
+    Args:
+        logits: ``[N, C]``, raw scores; ``[N, 1]`` for regression.
+        labels: ``[N]`` class numbers, ``[N, C]`` of 0/1 (multi-label), or ``[N]`` real values (regression).
+        problem_type: How the logits are read.
+        label_names: One name a class, in the order of the logits.
+
+    Raises:
+        ModelError: A logit is not a number.
+        LabelError: Logits, labels and names do not fit each other.
+    """
+
+    logits: np.ndarray
+    labels: np.ndarray
+    problem_type: ProblemType
+    label_names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be scored."""
+        rows, classes = self.logits.shape
+        expected = self.logits.shape if self.problem_type == "multi_label_classification" else (rows,)
+        if rows == 0 or self.labels.shape != expected:
+            raise LabelError(
+                f"expected labels of shape {expected} and at least one row for {self.problem_type}, "
+                f"got {self.labels.shape}; check the label column of the evaluation split"
+            )
+        if self.problem_type != "regression" and len(self.label_names) != classes:
+            raise LabelError(f"the model has {classes} outputs but {len(self.label_names)} label names were given")
+        lowest, highest = self.labels.min(), self.labels.max()
+        if self.problem_type == "single_label_classification" and not 0 <= lowest <= highest < classes:
+            raise LabelError(f"labels must lie in 0..{classes - 1}, got {lowest}..{highest}; check the label column")
+        broken = int(np.isnan(self.logits).any(axis=1).sum())
+        if broken:
+            raise ModelError(
+                f"the model gave NaN for {broken} of {rows} rows, so it cannot be scored; training diverged or the "
+                "precision is too low: lower training.learning_rate, or use float32"
+            )
+
+    @property
+    def decisions(self) -> np.ndarray:
+        """``[N]`` class numbers, ``[N, C]`` of 0/1 (probability above 0.5), or ``[N]`` real values."""
+        if self.problem_type == "single_label_classification":
+            return self.logits.argmax(axis=1)
+        if self.problem_type == "multi_label_classification":
+            return (self.logits > 0).astype(np.int64)
+        return self.logits[:, 0].astype(np.float64)
+
+    @property
+    def correct(self) -> np.ndarray:
+        """``[N]`` booleans: the whole row is decided right (multi-label: every label of it)."""
+        return _equal_rows(self.decisions, self.labels)
+
+
+METRICS: dict[str, type[evaluate.Metric]] = {
+    "accuracy": Accuracy,
+    "precision": Precision,
+    "recall": Recall,
+    "f1": F1,
+    "pearson": Pearson,
+    "spearman": Spearman,
+    "mse": MeanSquaredError,
+}
+
+COMPUTED: dict[ProblemType, dict[str, tuple[str, dict[str, str]]]] = {
+    "single_label_classification": {
+        "accuracy": ("accuracy", {}),
+        "precision_macro": ("precision", {"average": "macro"}),
+        "recall_macro": ("recall", {"average": "macro"}),
+        "f1_macro": ("f1", {"average": "macro"}),
+        "precision_weighted": ("precision", {"average": "weighted"}),
+        "recall_weighted": ("recall", {"average": "weighted"}),
+        "f1_weighted": ("f1", {"average": "weighted"}),
+    },
+    "multi_label_classification": {
+        "accuracy": ("accuracy", {}),
+        "f1_micro": ("f1", {"average": "micro"}),
+        "f1_macro": ("f1", {"average": "macro"}),
+    },
+    "regression": {"pearson": ("pearson", {}), "spearman": ("spearman", {}), "mse": ("mse", {})},
+}
+"""What :func:`compute_metrics` gives for each problem type: result key -> (name in METRICS, its options)."""
+
+PRIMARY: Mapping[ProblemType, str] = {
+    "single_label_classification": "accuracy",
+    "multi_label_classification": "f1_micro",
+    "regression": "pearson",
+}
+"""The metric by which models are compared when the recipe names none."""
+
+LOWER_IS_BETTER = frozenset({"mse"})
+
+
+def load_metric(name: str, **options: Any) -> evaluate.EvaluationModule:
+    """Give a metric by name: one of METRICS, which needs no network, else whatever ``evaluate.load`` finds.
+
+    Args:
+        name: A key of METRICS, or an id or path that ``evaluate.load`` takes.
+        **options: Go to the metric's constructor (``keep_in_memory``, ``config_name``, ...) or to ``evaluate.load``.
+
+    Raises:
+        RecipeError: Neither knows the name, or the Hub cannot be reached.
+    """
+    if name in METRICS:
+        return METRICS[name](**options)
+    try:
+        return evaluate.load(name, **options)
+    except (OSError, ImportError, ValueError) as error:
+        near = difflib.get_close_matches(name, METRICS, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise RecipeError(
+            f"metric {name!r} is not one of {', '.join(METRICS)} and evaluate.load could not give it "
+            f"({type(error).__name__}); {hint}Name one of these, or check the id and the network"
+        ) from error
+
+
+def primary_metric(problem_type: ProblemType, asked: str | None = None) -> str:
+    """Give the metric to compare by: the one asked for, or the problem type's own.
+
+    Raises:
+        RecipeError: The metric asked for is not computed for this problem type.
+    """
+    if asked is None:
+        return PRIMARY[problem_type]
+    if asked not in COMPUTED[problem_type]:
+        raise RecipeError(
+            f"recipe.evaluate.metric: {asked!r} is not measured for {problem_type}; "
+            f"choose one of {', '.join(COMPUTED[problem_type])}"
+        )
+    return asked
+
+
+def compute_metrics(predictions: Predictions) -> dict[str, float]:
+    """Score predictions by every metric of their problem type.
+
+    Macro averages of single-label classification run over the classes that occur in labels or decisions; an undefined
+    precision, recall or F1 counts 0.
+
+    Returns:
+        The keys of ``COMPUTED[problem_type]``; shares lie in 0..1.
+    """
+    config_name = MULTI_LABEL if predictions.problem_type == "multi_label_classification" else None
+    decisions = predictions.decisions
+    labels = predictions.labels.astype(decisions.dtype)
+    scores = {}
+    for key, (name, options) in COMPUTED[predictions.problem_type].items():
+        metric = load_metric(name, config_name=config_name, keep_in_memory=True)
+        scores[key] = metric.compute(predictions=decisions, references=labels, **options)[name]
+    return scores
+
+
+def per_class(predictions: Predictions) -> dict[str, dict[str, float]]:
+    """Give precision, recall, F1 and support (rows) of every class by name, in the order of the logits.
+
+    Raises:
+        ModelError: Regression has no classes.
+    """
+    _need_classes(predictions, "scores by class")
+    numbers = range(len(predictions.label_names))
+    scores = sklearn_metrics.precision_recall_fscore_support(
+        predictions.labels, predictions.decisions, labels=numbers, average=None, zero_division=0
+    )
+    keys = ("precision", "recall", "f1")
+    return {
+        name: {**{key: float(value) for key, value in zip(keys, row[:3], strict=True)}, "support": int(row[3])}
+        for name, row in zip(predictions.label_names, zip(*scores, strict=True), strict=True)
+    }
+
+
+def confidences(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
+    """Give how sure each decision was (``[M]``, a probability) and whether it was right (``[M]``, boolean).
+
+    M is N for single-label classification and N x C for multi-label, where each label is one decision.
+
+    Raises:
+        ModelError: Regression gives no probabilities.
+    """
+    _need_classes(predictions, "calibration")
+    logits = predictions.logits.astype(np.float64)
+    if predictions.problem_type == "single_label_classification":
+        return softmax(logits, axis=1).max(axis=1), predictions.correct
+    return expit(np.abs(logits)).ravel(), (predictions.decisions == predictions.labels).ravel()
+
+
+def expected_calibration_error(predictions: Predictions, bins: int = 15) -> float:
+    """Mean distance, over decisions, between how sure and how right the model is in equally wide bins of confidence.
+
+    Raises:
+        ModelError: Regression gives no probabilities.
+    """
+    confidence, correct = confidences(predictions)
+    bin_numbers = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    gaps = np.bincount(bin_numbers, weights=confidence - correct, minlength=bins)
+    return float(np.abs(gaps).sum() / len(confidence))
+
+
+def agreement(first: Predictions, second: Predictions) -> float:
+    """Share of rows on which two models decide the same (multi-label: the same set); Pearson's r for regression."""
+    if first.problem_type == "regression":
+        return correlation(scipy.stats.pearsonr, first.decisions, second.decisions)
+    return float(_equal_rows(first.decisions, second.decisions).mean())
+
+
+def _equal_rows(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    equal = first == second
+    return equal.all(axis=1) if equal.ndim == 2 else equal
+
+
+def _need_classes(predictions: Predictions, what: str) -> None:
+    if predictions.problem_type == "regression":
+        raise ModelError(f"{what} exists for classification only, these are regression outputs; use compute_metrics")

@@ -1,0 +1,112 @@
+"""results.json: everything that was measured, and on what."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import platform
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from datasets import Dataset
+
+from hf_distill.data import Data
+from hf_distill.evaluation.candidates import Candidate, machine, sizes_and_speeds
+from hf_distill.evaluation.comparison import compare, model_metrics
+from hf_distill.evaluation.metrics import Predictions, expected_calibration_error, primary_metric
+from hf_distill.objectives import Objective
+from hf_distill.recipe import Recipe
+from hf_distill.tasks import TextClassification
+
+PACKAGES = ("hf-distill", "torch", "transformers", "datasets", "accelerate", "evaluate", "huggingface-hub", "scikit-learn")
+
+
+def evaluated_rows(recipe: Recipe, data: Data) -> Dataset:
+    """The split that all models are scored on."""
+    return data.test if recipe.evaluate.split == "test" else data.validation
+
+
+def make_results(
+    *,
+    recipe: Recipe,
+    recipe_sha256: str,
+    task: TextClassification,
+    data: Data,
+    candidates: Mapping[str, Candidate],
+    predictions: Mapping[str, Predictions],
+    objectives: Mapping[str, Objective],
+    training: Mapping[str, Mapping[str, Any]],
+    floor: Mapping[str, Any] | None,
+    command: str,
+) -> dict[str, Any]:
+    """Measure sizes and speeds, draw the intervals, compare; the content of ``results.json``.
+
+    Args:
+        recipe: What was run.
+        recipe_sha256: Its hash.
+        task: Bound to the data.
+        data: What it was run on.
+        candidates: ``teacher`` (unless there is none), ``student``, and ``control`` where one was trained.
+        predictions: Of each candidate, on the evaluated split.
+        objectives: By the name that logs show.
+        training: Of student and control, see ``train_model``.
+        floor: What a bag of words reaches, or None.
+        command: What runs it again.
+    """
+    rows = evaluated_rows(recipe, data)
+    facts, conditions = sizes_and_speeds(candidates, task, rows, recipe.evaluate.batch_size)
+    metrics = model_metrics(predictions, recipe.evaluate.resamples, recipe.seed)
+    metric = primary_metric(task.label_set.problem_type, recipe.evaluate.metric)
+    models = {
+        name: {**candidate.facts, **facts[name], "metrics": metrics[name]} for name, candidate in candidates.items()
+    }
+    if task.distribution != "real":
+        for name, each in predictions.items():
+            models[name]["calibration_error"] = expected_calibration_error(each)
+    results: dict[str, Any] = {
+        "name": recipe.name,
+        "task": task.name,
+        "pipeline_tag": task.pipeline_tag,
+        "problem_type": task.label_set.problem_type,
+        "command": command,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seed": recipe.seed,
+        "recipe_sha256": recipe_sha256,
+        "models": models,
+    }
+    if "teacher" in candidates:
+        results["comparison"] = compare(predictions, facts, metric, recipe.evaluate.resamples, recipe.seed)
+    else:
+        results["primary_metric"] = metric
+    results |= {
+        "speed": conditions,
+        "data": _data_facts(recipe, data, task),
+        "objectives": [
+            {**dataclasses.asdict(config), "paper": objective.paper}
+            for config, objective in zip(recipe.objectives, objectives.values(), strict=True)
+        ],
+        "training": {
+            name: {key: value for key, value in each.items() if key != "log_history"} for name, each in training.items()
+        },
+        "versions": _versions(),
+        "machine": machine(),
+    }
+    return results | ({"floor": dict(floor)} if floor else {})
+
+
+def _data_facts(recipe: Recipe, data: Data, task: TextClassification) -> dict[str, Any]:
+    splits = {"train": data.train, "validation": data.validation, "test": data.test, "unlabelled": data.unlabelled}
+    return {
+        "source": data.source,
+        "dataset_id": data.dataset_id,
+        "fingerprint": data.fingerprint,
+        "rows": {name: len(rows) for name, rows in splits.items() if isinstance(rows, Dataset)},
+        "evaluated_split": recipe.evaluate.split,
+        "labels": list(task.label_set.names),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {**found, "python": platform.python_version()}

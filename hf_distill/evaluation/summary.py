@@ -1,0 +1,176 @@
+"""The sentences of the error analysis: each names what is weak, by how much, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+Buckets = list[tuple[dict[str, int], np.ndarray]]
+"""Rows by length: the span ``{"from", "to"}`` in tokens, and the numbers of its rows."""
+
+NAMED = 3
+"""How many classes or pairs are named."""
+
+CERTAIN = 2.0
+"""Standard errors beyond which a bucket of lengths or an end of the scale counts as worse."""
+
+TRUSTWORTHY = 0.05
+"""Calibration error up to which probabilities are called good."""
+
+
+def classification_summary(
+    *,
+    hits: Mapping[str, np.ndarray],
+    classes: Sequence[Mapping[str, Any]],
+    confusions: Sequence[Mapping[str, Any]],
+    buckets: Buckets,
+    calibration_error: float,
+    confidence: float,
+    hit_rate: float,
+    training_rows: Mapping[str, int],
+) -> list[str]:
+    """Say where a student that classifies loses against its teacher.
+
+    Args:
+        hits: By model ``[N]``, 1.0 where the row is decided right.
+        classes: Of the analysis, worst loss first.
+        confusions: Of the analysis, most frequent first.
+        buckets: Rows by length.
+        calibration_error: Of the student.
+        confidence: The student's mean confidence.
+        hit_rate: The share of its decisions that are right.
+        training_rows: By label name; empty where unknown.
+    """
+    return [
+        _overall(hits),
+        *_against_control(hits["student"].mean(), hits["control"].mean() if "control" in hits else None),
+        *_classes(classes, training_rows),
+        *_confusions(confusions),
+        _lengths(hits["teacher"] - hits["student"], buckets, "{:.1%} of the rows".format),
+        _calibration(calibration_error, confidence, hit_rate),
+    ]
+
+
+def regression_summary(
+    *, errors: Mapping[str, np.ndarray], outputs: np.ndarray, labels: np.ndarray, buckets: Buckets
+) -> list[str]:
+    """Say where a student that predicts real values is off.
+
+    Args:
+        errors: By model ``[N]``, absolute errors.
+        outputs: Of the student, ``[N]``.
+        labels: ``[N]``.
+        buckets: Rows by length.
+    """
+    student, teacher = errors["student"], errors["teacher"]
+    control = f", the control by {errors['control'].mean():.3f}" if "control" in errors else ""
+    return [
+        f"Over {len(student)} rows the student is off by {student.mean():.3f} on average, "
+        f"the teacher by {teacher.mean():.3f}{control}.",
+        *_against_control(-student.mean(), -errors["control"].mean() if "control" in errors else None),
+        *_ends_of_the_scale(outputs - labels, labels),
+        _lengths(student - teacher, buckets, "{:.3f} of mean absolute error".format),
+    ]
+
+
+def _overall(hits: Mapping[str, np.ndarray]) -> str:
+    student, teacher = hits["student"], hits["teacher"]
+    control = f", the control {hits['control'].mean():.1%}" if "control" in hits else ""
+    lost, won = int((teacher > student).sum()), int((student > teacher).sum())
+    return (
+        f"Of {len(student)} rows the student decides {student.mean():.1%} right, the teacher "
+        f"{teacher.mean():.1%}{control}; rows that only the teacher has right: {lost}, only the student: {won}."
+    )
+
+
+def _against_control(student: float, control: float | None) -> Iterator[str]:
+    if control is not None and student <= control:
+        yield (
+            "The teacher did not help: the student is no better than its control. Let it learn more from the teacher "
+            "(hidden states as well as logits), add unlabelled rows, or train longer."
+        )
+
+
+def _classes(classes: Sequence[Mapping[str, Any]], training_rows: Mapping[str, int]) -> Iterator[str]:
+    lost = [entry for entry in classes if entry["difference"] < 0]
+    if not lost:
+        yield "No class has a lower F1 than with the teacher."
+        return
+    named = "; ".join(
+        f"{entry['label']} (F1 {entry['student']:.2f}, teacher {entry['teacher']:.2f}, {entry['support']} rows)"
+        for entry in lost[:NAMED]
+    )
+    yield f"{len(lost)} of {len(classes)} classes lose against the teacher, most of all {named}: look at these first."
+    usual = float(np.median(list(training_rows.values()))) if training_rows else 0.0
+    for entry in lost[:NAMED]:
+        rows = training_rows.get(entry["label"], usual)
+        if rows < usual / 2:
+            yield (
+                f"{entry['label']} has few training rows, {rows} where {usual:.0f} are usual: "
+                "add labelled rows, or unlabelled text of that class for the teacher to label."
+            )
+
+
+def _confusions(confusions: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for entry in confusions[:NAMED]:
+        count, teacher_count = entry["count"], entry["teacher_count"]
+        if teacher_count > count / 2:
+            advice = "from whom it learned much of that: check these labels, or take a better teacher"
+        else:
+            advice = "which tells them apart better: give the student more rows of both, labelled or not"
+        pair = f"{entry['label']} is taken for {entry['predicted']}"
+        yield f"{pair} {count} times, {teacher_count} times by the teacher, {advice}."
+
+
+def _lengths(losses: np.ndarray, buckets: Buckets, show: Callable[[float], str]) -> str:
+    """Name the bucket of lengths that loses most, if it is beyond chance worse than all other rows."""
+    worse = []
+    for span, rows in buckets:
+        here, others = losses[rows], np.delete(losses, rows)
+        if min(len(here), len(others)) < 2:
+            continue
+        error = np.sqrt(here.var(ddof=1) / len(here) + others.var(ddof=1) / len(others))
+        if here.mean() - others.mean() > CERTAIN * error:
+            worse.append((here.mean(), others.mean(), len(here), span))
+    if not worse:
+        return "Length makes no clear difference to what the student loses against the teacher."
+    here_mean, others_mean, count, span = max(worse, key=lambda each: each[0])
+    if span["to"] == buckets[-1][0]["to"]:
+        advice = "see that the greatest length in the recipe does not cut them, and train on more long rows"
+    else:
+        advice = "train on more rows of that length"
+    return (
+        f"On the {count} rows of {span['from']} to {span['to']} tokens the student loses {show(here_mean)} against the "
+        f"teacher, on all others {show(others_mean)}: {advice}."
+    )
+
+
+def _ends_of_the_scale(differences: np.ndarray, labels: np.ndarray) -> Iterator[str]:
+    """Name the lowest and highest quarter of the labels where outputs are off in one direction, beyond chance."""
+    low, high = np.quantile(labels, [0.25, 0.75])
+    for name, chosen in ((f"{low:.2f} or less", labels <= low), (f"{high:.2f} or more", labels >= high)):
+        off = differences[chosen]
+        if len(off) < 2 or abs(off.mean()) <= CERTAIN * off.std(ddof=1) / np.sqrt(len(off)):
+            continue
+        direction = "high" if off.mean() > 0 else "low"
+        yield (
+            f"Rows labelled {name} are predicted {abs(off.mean()):.3f} too {direction} on average: "
+            "add training rows at that end of the scale, or train longer."
+        )
+
+
+def _calibration(error: float, confidence: float, hit_rate: float) -> str:
+    figures = f"calibration error {error:.3f}; on average {confidence:.1%} sure and {hit_rate:.1%} right"
+    if error <= TRUSTWORTHY:
+        return f"The student's probabilities can be trusted ({figures})."
+    if confidence > hit_rate:
+        return (
+            f"The student is over-confident ({figures}): give the teacher's logits more weight, train for fewer "
+            "epochs, or divide its logits by a temperature above 1 that is fitted on the validation split."
+        )
+    return (
+        f"The student is less sure than it could be ({figures}): "
+        "divide its logits by a temperature below 1 that is fitted on the validation split."
+    )

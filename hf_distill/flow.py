@@ -1,0 +1,318 @@
+"""The whole flow, in order: data, teacher, student, control, evaluation, card, push. The file to read first."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from hf_distill.card import write_card
+from hf_distill.data import Data, load_data
+from hf_distill.errors import RecipeError
+from hf_distill.evaluation.analysis import error_analysis
+from hf_distill.evaluation.candidates import Candidate, check_above_chance, predict
+from hf_distill.evaluation.floor import bag_of_words_floor
+from hf_distill.evaluation.metrics import Predictions, compute_metrics, primary_metric
+from hf_distill.evaluation.results import evaluated_rows, make_results
+from hf_distill.figures import quality_against_speed, training_curves
+from hf_distill.folders import RunFolder, copy_files, recipe_hash, training_part, write_json
+from hf_distill.hub import push_folder
+from hf_distill.models import license_of, load_config, load_model, load_tokenizer, model_folder
+from hf_distill.objectives import Labels, Objective, make_objective
+from hf_distill.recipe import Recipe, check_training, load_recipe
+from hf_distill.students import build_student
+from hf_distill.tasks import TextClassification, make_task
+from hf_distill.teachers import ModelTeacher, chosen_dtype, same_tokenizer
+from hf_distill.training import Report, train_model, with_defaults
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a run gives.
+
+    Attributes:
+        folder: ``runs/<name>``.
+        student: The student's folder; ``pipeline`` and ``from_pretrained`` load it.
+        results: The content of ``results.json``.
+    """
+
+    folder: Path
+    student: Path
+    results: Mapping[str, Any]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The student's scores on the evaluated split."""
+        return {name: entry["value"] for name, entry in self.results["models"]["student"]["metrics"].items()}
+
+    @property
+    def comparison(self) -> Mapping[str, Any] | None:
+        """The student against teacher and control; None where the recipe has no teacher."""
+        comparison: Mapping[str, Any] | None = self.results.get("comparison")
+        return comparison
+
+
+def run(
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    *,
+    runs: str | Path = "runs",
+    report: Report = print,
+    again: bool = False,
+) -> Result:
+    """Run a recipe from the data to the card, and push the student if it says so.
+
+    What an earlier, interrupted call has finished is kept; training goes on from its last complete checkpoint. A call
+    for a run that is complete gives its result again.
+
+    Args:
+        recipe: A YAML file, a mapping of the same keys, or a loaded recipe.
+        overrides: ``["training.learning_rate=3e-5"]`` or ``{"training.learning_rate": 3e-5}``.
+        runs: The folder that holds ``<name>/``.
+        report: Gets lines that tell what happens.
+        again: Evaluate a complete run once more instead of giving its earlier result.
+
+    Raises:
+        HfDistillError: For anything that the user can mend; what was finished before stays.
+    """
+    command = f"hf-distill run {recipe}" if isinstance(recipe, (str, Path)) else "hf_distill.run(recipe)"
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    recipe = with_defaults(recipe)
+    check_training(recipe.training)
+    task, data = read_data(recipe, report)
+    folder = RunFolder(Path(runs) / recipe.name)
+    folder.claim(recipe, data.fingerprint)
+    sha256 = recipe_hash(dataclasses.replace(recipe, hub=type(recipe.hub)()), data.fingerprint)
+    results = None if again else folder.finished(sha256)
+    if results is None:
+        results = _all_stages(recipe, sha256, task, data, folder, Path(runs), command, report)
+    else:
+        report(f"{folder.path} is complete; delete it to train again")
+    if recipe.hub.push:
+        report(f"pushed: {push(folder.path, recipe.hub.model_id, private=recipe.hub.private)}")
+    return Result(folder=folder.path, student=folder.model("student"), results=results)
+
+
+def distill(*, runs: str | Path = "runs", report: Report = print, **recipe: Any) -> Result:
+    """Run a recipe given as keyword arguments, named as its keys: ``distill(name=..., data={...}, student={...})``."""
+    return run({"version": 1, **recipe}, runs=runs, report=report)
+
+
+def evaluate(folder: str | Path, overrides: Sequence[str] | Mapping[str, Any] = (), *, report: Report = print) -> Result:
+    """Evaluate a run again, perhaps with other ``evaluate`` keys, and write its results, analysis and card anew."""
+    recipe = load_recipe(_recipe_of(Path(folder)), overrides)
+    recipe = dataclasses.replace(recipe, hub=dataclasses.replace(recipe.hub, push=False))
+    return run(recipe, runs=Path(folder).resolve().parent, report=report, again=True)
+
+
+def push(folder: str | Path, model_id: str | None = None, *, private: bool | None = None) -> str:
+    """Push the student of a run to the Hub, with its card, in one commit.
+
+    Args:
+        folder: ``runs/<name>``.
+        model_id: ``user/name``; the recipe's ``hub.model_id`` unless given.
+        private: The recipe's ``hub.private`` unless given, which is true unless it says no.
+
+    Returns:
+        Where it can be seen.
+    """
+    hub = load_recipe(_recipe_of(Path(folder))).hub
+    model_id = model_id or hub.model_id
+    student = RunFolder(Path(folder)).model("student")
+    if model_id is None:
+        raise RecipeError("where to? name the repository: --model-id user/name, or hub.model_id in the recipe")
+    if not (student / "README.md").is_file():
+        raise RecipeError(f"{folder} holds no finished student; finish it with: hf-distill run {folder}/recipe.yaml")
+    return push_folder(student, model_id, private=hub.private if private is None else private)
+
+
+def read_data(recipe: Recipe, report: Report) -> tuple[TextClassification, Data]:
+    """Everything that can be refused before a model is loaded: task, objectives, columns, rows and labels."""
+    task = make_task(recipe.task.name, recipe.task.options)
+    objectives = make_objectives(recipe)
+    data = load_data(recipe.data, task.required, task.optional, recipe.seed)
+    task.read_labels(data.train)
+    primary_metric(task.label_set.problem_type, recipe.evaluate.metric)
+    for name, objective in objectives.items():
+        objective.check(task.distribution)
+        if recipe.teacher is None and objective.needs - {"labels"}:
+            raise RecipeError(f"objective {name} needs a teacher, but the recipe names none; add teacher.model, or teacher.recipe")
+    for note in data.notes:
+        report(note)
+    return task, data
+
+
+def make_objectives(recipe: Recipe) -> dict[str, Objective]:
+    """The recipe's objectives, new, by kind; a second one of a kind is called ``kind_2``."""
+    named: dict[str, Objective] = {}
+    for config in recipe.objectives:
+        count = sum(name == config.kind or name.startswith(f"{config.kind}_") for name in named)
+        name = f"{config.kind}_{count + 1}" if count else config.kind
+        named[name] = make_objective(config.kind, {"weight": config.weight, **config.options})
+    return named
+
+
+def _all_stages(
+    recipe: Recipe,
+    sha256: str,
+    task: TextClassification,
+    data: Data,
+    folder: RunFolder,
+    runs: Path,
+    command: str,
+    report: Report,
+) -> dict[str, Any]:
+    rows = evaluated_rows(recipe, data)
+    metric = primary_metric(task.label_set.problem_type, recipe.evaluate.metric)
+    candidates: dict[str, Candidate] = {}
+    predictions: dict[str, Predictions] = {}
+
+    def score(name: str, candidate: Candidate) -> None:
+        candidates[name] = candidate
+        predictions[name] = predict(candidate, task, rows)
+        report(f"{name}: {metric} {compute_metrics(predictions[name])[metric]:.4f} on {len(rows)} {recipe.evaluate.split} rows")
+
+    floor = _floor(recipe, task, data, report)
+    if recipe.teacher is not None:
+        score("teacher", _load_teacher(recipe, task, data, runs, report))
+        check_above_chance(predictions["teacher"], compute_metrics(predictions["teacher"])[metric], metric)
+    training = _train_all(recipe, task, data, candidates.get("teacher"), folder, report)
+    for name, facts in training.items():
+        score(name, _trained(name, folder, task, facts["origin"]))
+    results = make_results(
+        recipe=recipe,
+        recipe_sha256=sha256,
+        task=task,
+        data=data,
+        candidates=candidates,
+        predictions=predictions,
+        objectives=make_objectives(recipe),
+        training=training,
+        floor=floor,
+        command=command,
+    )
+    if PartialState().is_main_process:
+        _write(recipe, task, data, folder, results, predictions, {name: f["log_history"] for name, f in training.items()})
+    PartialState().wait_for_everyone()
+    return results
+
+
+def _load_teacher(recipe: Recipe, task: TextClassification, data: Data, runs: Path, report: Report) -> Candidate:
+    config = recipe.teacher
+    assert config is not None
+    source, shown, hub_id = config.model, config.model, config.model
+    if isinstance(config.recipe, Recipe):
+        unnamed = dataclasses.replace(training_part(config.recipe), name="teacher")
+        name = recipe_hash(unnamed, data.fingerprint)[:12]
+        report(f"teacher: {config.recipe.name}, from {runs / 'teachers' / name}")
+        made = run(dataclasses.replace(config.recipe, name=name), runs=runs / "teachers", report=lambda line: report("  " + line))
+        source, shown, hub_id = str(made.student), config.recipe.name, None
+    assert source is not None
+    order = task.align(load_config(source, config.revision), config.labels)
+    tokenizer = load_tokenizer(source, config.revision)
+    device = PartialState().device
+    more = {"device_map": config.device_map} if config.device_map else {}
+    model = load_model(task.auto_model, source, revision=config.revision, dtype=chosen_dtype(config.dtype, device), **more)
+    where = model_folder(source, config.revision)
+    facts = {
+        "model": shown if not Path(source).is_dir() or config.recipe else Path(source).name,
+        "hub_id": hub_id if hub_id and not Path(hub_id).is_dir() else None,
+        "revision": getattr(model.config, "_commit_hash", None),
+        "license": license_of(where),
+        "origin": "made by its own recipe" if config.recipe else "pretrained",
+    }
+    return Candidate(model=model, tokenizer=tokenizer, folder=where, facts=facts, label_order=order)
+
+
+def _train_all(
+    recipe: Recipe, task: TextClassification, data: Data, teacher: Candidate | None, folder: RunFolder, report: Report
+) -> dict[str, dict[str, Any]]:
+    """Train the student, and its control where there is a teacher to prove the worth of."""
+
+    def build() -> Any:
+        return build_student(
+            recipe.student,
+            auto_model=task.auto_model,
+            teacher=teacher.model if teacher else None,
+            teacher_tokenizer=teacher.tokenizer if teacher else None,
+            texts=lambda: task.texts(data.train),
+            model_options=task.model_options(),
+        )
+
+    def train(name: str, objectives: Sequence[Objective], live: ModelTeacher | None) -> dict[str, Any]:
+        return train_model(
+            name,
+            recipe=recipe,
+            task=task,
+            data=data,
+            build=build,
+            objectives=objectives,
+            teacher=live,
+            folder=folder,
+            report=report,
+        )
+
+    live = ModelTeacher(teacher.model, teacher.tokenizer, teacher.label_order) if teacher else None
+    trained = {"student": train("student", list(make_objectives(recipe).values()), live)}
+    if teacher is not None and recipe.evaluate.control:
+        trained["control"] = train("control", [Labels()], None)
+    return trained
+
+
+def _trained(name: str, folder: RunFolder, task: TextClassification, origin: str) -> Candidate:
+    path = folder.model(name)
+    model = load_model(task.auto_model, str(path))
+    facts = {"model": f"{folder.path.name}/{name}", "hub_id": None, "revision": None, "license": None, "origin": origin}
+    return Candidate(model=model, tokenizer=load_tokenizer(str(path)), folder=path, facts=facts)
+
+
+def _floor(recipe: Recipe, task: TextClassification, data: Data, report: Report) -> dict[str, Any] | None:
+    if not recipe.evaluate.floor:
+        return None
+    if task.label_set.problem_type != "single_label_classification" or recipe.data.streaming:
+        raise RecipeError("recipe.evaluate.floor: only for one class of many and data that fits in memory; set it to false")
+    rows = evaluated_rows(recipe, data)
+    floor = bag_of_words_floor(
+        list(task.texts(data.train)), list(data.train["label"]), list(task.texts(rows)), list(rows["label"])
+    )
+    report(f"floor: {floor['name']}: accuracy {floor['accuracy']:.4f}")
+    return floor
+
+
+def _write(
+    recipe: Recipe,
+    task: TextClassification,
+    data: Data,
+    folder: RunFolder,
+    results: dict[str, Any],
+    predictions: Mapping[str, Predictions],
+    histories: Mapping[str, list[dict[str, Any]]],
+) -> None:
+    """Analysis, figures and card; results.json last, since it marks the run as complete."""
+    rows = evaluated_rows(recipe, data)
+    texts = list(task.texts(rows))
+    analysis: dict[str, Any] = {}
+    folder.figures.mkdir(exist_ok=True)
+    figures = [folder.figures / "training.png"]
+    training_curves(dict(histories), figures[0])
+    if "teacher" in predictions:
+        analysis = error_analysis(predictions, texts, [len(text.split()) for text in texts], training_rows=task.training_rows(data.train))
+        write_json(folder.analysis, analysis)
+        figures.append(folder.figures / "quality_against_speed.png")
+        quality_against_speed(results, figures[1])
+    student = folder.model("student")
+    copy_files(figures, student / "figures")
+    write_card(student, results, analysis, folder.recipe.read_text(), [f"figures/{path.name}" for path in figures])
+    write_json(folder.results, results)
+
+
+def _recipe_of(folder: Path) -> Path:
+    path = folder / "recipe.yaml"
+    if not path.is_file():
+        raise RecipeError(f"{folder} is no run: it holds no recipe.yaml; name a folder that hf-distill run made")
+    return path

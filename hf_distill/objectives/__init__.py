@@ -1,0 +1,54 @@
+"""What is pulled towards what. A new objective is one file here and one line in ``OBJECTIVES``."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from hf_distill.errors import ObjectiveError
+from hf_distill.objectives.base import Objective
+from hf_distill.objectives.hidden import Hidden
+from hf_distill.objectives.labels import Labels
+from hf_distill.objectives.logits import Logits
+
+__all__ = ["OBJECTIVES", "Hidden", "Labels", "Logits", "Objective", "make_objective"]
+
+OBJECTIVES: dict[str, type[Objective]] = {
+    "labels": Labels,
+    "logits": Logits,
+    "hidden": Hidden,
+}
+
+
+def make_objective(kind: str, options: Mapping[str, Any]) -> Objective:
+    """An objective by name (``logits``) or dotted path (``my_package.losses:MyLoss``), with its options.
+
+    Raises:
+        ObjectiveError: For an unknown kind or an option that the objective does not know.
+    """
+    cls = _plug_in(kind) if ":" in kind else OBJECTIVES.get(kind)
+    if cls is None:
+        raise ObjectiveError(
+            f"objective {kind!r} is unknown; choose one of {', '.join(OBJECTIVES)}, or name your own as package.module:Class"
+        )
+    known = [name for name in inspect.signature(cls).parameters if name != "self"]
+    for name in options:
+        if name not in known:
+            raise ObjectiveError(f"objective {kind}: no option {name!r}; it knows {', '.join(known)}")
+    try:
+        return cls(**options)
+    except TypeError as error:
+        raise ObjectiveError(f"objective {kind}: {error}") from error
+
+
+def _plug_in(path: str) -> type[Objective]:
+    module, _, name = path.partition(":")
+    try:
+        cls = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ObjectiveError(f"objective {path!r} cannot be imported: {error}") from error
+    if not (isinstance(cls, type) and issubclass(cls, Objective)):
+        raise ObjectiveError(f"objective {path!r} is no subclass of hf_distill.objectives.Objective")
+    return cls

@@ -1,0 +1,72 @@
+"""What an objective is."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from torch import Tensor, nn
+from transformers import PretrainedConfig
+
+from hf_distill.errors import ObjectiveError
+from hf_distill.views import Distribution, Need, Targets, Term, Unit, View
+
+
+class Objective(ABC):
+    """One thing that is pulled towards another: a term of the loss.
+
+    A new objective is a subclass in its own file and one line in ``OBJECTIVES``. Its options are the keyword arguments
+    of its constructor, checked there.
+
+    Args:
+        weight: Factor of this term in the loss, at least 0.
+
+    Attributes:
+        unit: What the term is averaged over, see :data:`hf_distill.views.Unit`.
+        needs: What it asks of data and teacher; a teacher that does not provide it is refused before training.
+        distributions: The kinds of output that it is defined for.
+        compares_tokens: True where student and teacher are compared token by token, so that both must read the same
+            tokens.
+        paper: Where it comes from, for the model card.
+    """
+
+    unit: ClassVar[Unit]
+    needs: ClassVar[frozenset[Need]]
+    distributions: ClassVar[frozenset[Distribution]] = frozenset({"categorical", "bernoulli", "real"})
+    compares_tokens: ClassVar[bool] = False
+    paper: ClassVar[str]
+
+    def __init__(self, *, weight: float = 1.0) -> None:
+        if not math.isfinite(weight) or weight < 0:
+            raise ObjectiveError(f"{type(self).__name__}: weight must be a finite number of at least 0, got {weight!r}")
+        self.weight = float(weight)
+        self.module: nn.Module | None = None
+
+    @abstractmethod
+    def total(self, view: View, targets: Targets) -> Tensor:
+        """The float32 sum of this term over the units of one micro-batch, a differentiable scalar."""
+
+    def __call__(self, view: View, targets: Targets) -> Term:
+        """The term of one micro-batch."""
+        return Term(self.total(view, targets), view.masks[self.unit].sum())
+
+    def connect(self, student: PretrainedConfig, teacher: PretrainedConfig | None) -> list[str]:
+        """Fit the objective to a pair of models, and set ``self.module`` where it brings weights of its own.
+
+        Args:
+            student: The student's config.
+            teacher: The teacher's config, or None where there is none.
+
+        Returns:
+            Lines that tell what was chosen, for the log.
+        """
+        return []
+
+    def check(self, distribution: Distribution) -> None:
+        """Refuse a kind of output that the objective is not defined for."""
+        if distribution not in self.distributions:
+            raise ObjectiveError(
+                f"objective {type(self).__name__.lower()} is defined for {', '.join(sorted(self.distributions))} outputs, "
+                f"but this task's are {distribution}; remove it or use another divergence"
+            )

@@ -1,0 +1,117 @@
+"""Divergences between two sets of logits: plain functions, one value a position.
+
+Every function takes the logits of student and teacher ``[N, C]``, works in float32 whatever their dtype, carries the
+factor T^2 that keeps the gradient's size independent of the temperature (Hinton et al. 2015, section 2.1), and returns
+``[N]``. A class that the teacher rules out with ``-inf`` (the padding rows of a vocabulary) adds nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from hf_distill.views import Distribution
+
+
+def log_probabilities(logits: Tensor, temperature: float, distribution: Distribution) -> Tensor:
+    """Log-probabilities at a temperature, float32.
+
+    Args:
+        logits: ``[N, C]``.
+        temperature: Above 0; the logits are divided by it.
+        distribution: ``categorical`` gives ``[N, C]`` over the classes; ``bernoulli`` gives ``[N, C, 2]``, yes and no of
+            each class.
+    """
+    scaled = logits.float() / temperature
+    if distribution == "bernoulli":
+        return torch.stack((functional.logsigmoid(scaled), functional.logsigmoid(-scaled)), dim=-1)
+    return torch.log_softmax(scaled, dim=-1)
+
+
+def _kl(reference: Tensor, other: Tensor) -> Tensor:
+    """KL(reference || other) of log-probabilities, summed over the last dimension, 0 where the reference is 0."""
+    difference = (reference - other).masked_fill(reference == -torch.inf, 0.0)
+    value: Tensor = (reference.exp() * difference).sum(-1)
+    return value
+
+
+def _over_classes(value: Tensor) -> Tensor:
+    """``[N]`` as it is; ``[N, C]``, one divergence a class (bernoulli), as its mean over the classes."""
+    return value if value.dim() == 1 else value.mean(-1)
+
+
+def forward_kl(
+    student: Tensor, teacher: Tensor, *, temperature: float = 1.0, distribution: Distribution = "categorical"
+) -> Tensor:
+    """T^2 * KL(teacher || student), Hinton et al. 2015: the student covers all that the teacher holds possible."""
+    log_student = log_probabilities(student, temperature, distribution)
+    log_teacher = log_probabilities(teacher, temperature, distribution)
+    return _over_classes(_kl(log_teacher, log_student)) * temperature**2
+
+
+def reverse_kl(
+    student: Tensor, teacher: Tensor, *, temperature: float = 1.0, distribution: Distribution = "categorical"
+) -> Tensor:
+    """T^2 * KL(student || teacher), Gu et al. 2024 (MiniLLM), equation 1: the student keeps to the teacher's modes."""
+    log_student = log_probabilities(student, temperature, distribution)
+    log_teacher = log_probabilities(teacher, temperature, distribution)
+    ruled_out = log_teacher == -torch.inf
+    log_student = log_student.masked_fill(ruled_out, -torch.inf)
+    return _over_classes(_kl(log_student, log_teacher)) * temperature**2
+
+
+def jsd(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    temperature: float = 1.0,
+    distribution: Distribution = "categorical",
+    beta: float = 0.5,
+) -> Tensor:
+    """T^2 times the generalised Jensen-Shannon divergence, Agarwal et al. 2024 (GKD), equation 1.
+
+    ``beta * KL(teacher || m) + (1 - beta) * KL(student || m)`` with ``m = beta * teacher + (1 - beta) * student``.
+
+    Args:
+        student: ``[N, C]`` logits.
+        teacher: ``[N, C]`` logits.
+        temperature: Above 0.
+        distribution: What the logits mean.
+        beta: The teacher's share of the mixture, strictly between 0 and 1.
+    """
+    log_student = log_probabilities(student, temperature, distribution)
+    log_teacher = log_probabilities(teacher, temperature, distribution)
+    log_student = log_student.masked_fill(log_teacher == -torch.inf, -torch.inf)
+    shares = torch.tensor([beta, 1.0 - beta], device=student.device).log()
+    mixture = torch.logaddexp(log_teacher + shares[0], log_student + shares[1])
+    value = beta * _kl(log_teacher, mixture) + (1.0 - beta) * _kl(log_student, mixture)
+    return _over_classes(value) * temperature**2
+
+
+def mse(student: Tensor, teacher: Tensor, *, distribution: Distribution = "categorical") -> Tensor:
+    """Mean squared difference of the logits over the classes, Kim et al. 2021: the limit of T^2 * KL for a high T.
+
+    It knows no temperature: T^2 cancels it. Softmax ignores a constant added to all logits, so for ``categorical`` the
+    logits are compared after taking their mean away.
+    """
+    student, teacher = student.float(), teacher.float()
+    ruled_out = teacher == -torch.inf
+    student, teacher = student.masked_fill(ruled_out, 0.0), teacher.masked_fill(ruled_out, 0.0)
+    classes = (~ruled_out).sum(-1, keepdim=True).clamp(min=1)
+    if distribution == "categorical":
+        student = student - student.sum(-1, keepdim=True) / classes
+        teacher = teacher - teacher.sum(-1, keepdim=True) / classes
+    squared = (student - teacher).square().masked_fill(ruled_out, 0.0)
+    value: Tensor = squared.sum(-1) / classes.squeeze(-1)
+    return value
+
+
+DIVERGENCES: dict[str, Callable[..., Tensor]] = {
+    "forward_kl": forward_kl,
+    "reverse_kl": reverse_kl,
+    "jsd": jsd,
+    "mse": mse,
+}

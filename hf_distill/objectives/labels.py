@@ -1,0 +1,32 @@
+"""The task's own loss, on the rows that have a label."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional
+
+from hf_distill.objectives.base import Objective
+from hf_distill.views import Targets, View
+
+
+class Labels(Objective):
+    """Cross-entropy for one class of many, binary cross-entropy for many labels, squared error for real values.
+
+    Per position the same value as the Transformers head's own loss; rows without a label add nothing.
+    """
+
+    unit = "labels"
+    needs = frozenset({"labels"})
+    paper = "the task's own loss on the labels"
+
+    def total(self, view: View, targets: Targets) -> Tensor:
+        """See :meth:`Objective.total`; ``targets`` is not used."""
+        mask = view.masks["labels"]
+        logits = view.logits[mask].float()
+        if view.labels is None:
+            return logits.sum() * 0.0
+        labels = view.labels[mask]
+        if view.distribution == "categorical":
+            return functional.cross_entropy(logits, labels, reduction="sum")
+        loss = functional.binary_cross_entropy_with_logits if view.distribution == "bernoulli" else functional.mse_loss
+        return loss(logits, labels.float().view_as(logits), reduction="sum") / logits.shape[-1]

@@ -1,0 +1,32 @@
+"""What the rows mean. A new task is one file here and one line in ``TASKS``."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from hf_distill.errors import RecipeError
+from hf_distill.tasks.base import Task
+from hf_distill.tasks.text_classification import TextClassification
+
+__all__ = ["TASKS", "Task", "TextClassification", "make_task"]
+
+TASKS: dict[str, type[Task]] = {
+    "text-classification": TextClassification,
+}
+
+
+def make_task(name: str, options: Mapping[str, Any] | None = None) -> Task:
+    """A task by name, with its options.
+
+    Raises:
+        RecipeError: For an unknown name or an option that the task does not know.
+    """
+    if name not in TASKS:
+        raise RecipeError(f"task: {name!r} is unknown; choose one of {', '.join(TASKS)}")
+    known = [option for option in inspect.signature(TASKS[name]).parameters if option != "self"]
+    for option in options or {}:
+        if option not in known:
+            raise RecipeError(f"task.{option}: no such option of {name}; it knows {', '.join(known)}")
+    return TASKS[name](**(options or {}))

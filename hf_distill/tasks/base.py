@@ -1,0 +1,104 @@
+"""What a task is: what the rows mean, and how a model's outputs become a View."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar
+
+from datasets import Dataset, IterableDataset
+from torch import Tensor
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from hf_distill.views import Batch, Distribution, Masks, View
+
+TEACHER_PREFIX = "teacher_"
+"""Inputs that only the teacher reads (where its tokenizer differs from the student's) carry this prefix."""
+
+
+class Task(ABC):
+    """What the rows of a data set mean. One instance serves one data set: :meth:`read_labels` binds it.
+
+    Attributes:
+        name: As recipes name it.
+        pipeline_tag: As the Hub names it.
+        auto_model: The Transformers class that loads a model with this task's head.
+        required: Columns that every row has.
+        optional: Columns that rows may have.
+        distribution: What the model's outputs mean; known after :meth:`read_labels` or :meth:`follow`.
+    """
+
+    name: ClassVar[str]
+    pipeline_tag: ClassVar[str]
+    auto_model: ClassVar[type]
+    required: ClassVar[tuple[str, ...]]
+    optional: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    @abstractmethod
+    def distribution(self) -> Distribution:
+        """What the logits of one position mean."""
+
+    @property
+    @abstractmethod
+    def is_bound(self) -> bool:
+        """Whether the labels are known."""
+
+    @abstractmethod
+    def read_labels(self, train: Dataset | IterableDataset) -> None:
+        """Take the kind of labels and their names from the training split."""
+
+    @abstractmethod
+    def follow(self, config: PretrainedConfig) -> None:
+        """Take the kind of labels and their names from a model's config, where there is no recipe."""
+
+    @abstractmethod
+    def model_options(self) -> dict[str, Any]:
+        """Config attributes that a student of this task is built with."""
+
+    @abstractmethod
+    def align(self, teacher: PretrainedConfig, names: list[str] | None = None) -> list[int] | None:
+        """Which of the teacher's outputs belongs to each label of the data, or None where the order is the same."""
+
+    @abstractmethod
+    def encode(
+        self,
+        rows: Dataset | IterableDataset,
+        tokenizer: PreTrainedTokenizerBase,
+        teacher_tokenizer: PreTrainedTokenizerBase | None = None,
+    ) -> Dataset | IterableDataset:
+        """Tokenise rows; rows without labels are marked as such."""
+
+    @abstractmethod
+    def collator(
+        self, tokenizer: PreTrainedTokenizerBase, teacher_tokenizer: PreTrainedTokenizerBase | None = None
+    ) -> Callable[[list[Mapping[str, Any]]], Batch]:
+        """What pads encoded rows to a batch."""
+
+    @abstractmethod
+    def masks(self, batch: Batch) -> Masks:
+        """Which labels, positions and tokens of a batch count; needs no forward pass."""
+
+    @abstractmethod
+    def view(self, outputs: Any, batch: Batch) -> View:
+        """A model's outputs and the batch as the positions that are compared."""
+
+    @abstractmethod
+    def texts(self, rows: Dataset | IterableDataset) -> Iterator[str]:
+        """Every text of the rows, to train a tokenizer on or to show in an analysis."""
+
+    @property
+    def extra_columns(self) -> tuple[str, ...]:
+        """Columns of encoded rows that are no argument of a model's forward, but are needed."""
+        return ("labels", *(TEACHER_PREFIX + name for name in ("input_ids", "token_type_ids", "attention_mask")))
+
+    def student_inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """The part of a batch that the student reads."""
+        return {
+            name: value for name, value in batch.items() if name != "labels" and not name.startswith(TEACHER_PREFIX)
+        }
+
+    def teacher_inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """The part of a batch that the teacher reads: its own tokens where there are some, else the student's."""
+        own = {name.removeprefix(TEACHER_PREFIX): v for name, v in batch.items() if name.startswith(TEACHER_PREFIX)}
+        return own or self.student_inputs(batch)

@@ -1,0 +1,190 @@
+"""Text classification: one text or a pair; one class, several classes, or a score."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, get_args
+
+import torch
+from datasets import Dataset, IterableDataset
+from transformers import AutoModelForSequenceClassification, PretrainedConfig, PreTrainedTokenizerBase
+
+from hf_distill.errors import RecipeError
+from hf_distill.tasks.base import TEACHER_PREFIX, Task
+from hf_distill.tasks.labels import LabelSet, ProblemType, align_labels, label_decoder, label_set_of, read_label_set
+from hf_distill.views import Batch, Distribution, Masks, View
+
+IGNORED = -100
+"""The class index of a row without a label, as Transformers' losses know it."""
+
+_DISTRIBUTIONS: dict[ProblemType, Distribution] = {
+    "single_label_classification": "categorical",
+    "multi_label_classification": "bernoulli",
+    "regression": "real",
+}
+
+
+class TextClassification(Task):
+    """Rows of ``text``, optionally ``text_pair``, and ``label``.
+
+    Labels are strings or whole numbers (one class), lists of them (several at once) or floats (a score). Rows whose
+    label is None are unlabelled: the teacher's targets alone teach there.
+
+    Args:
+        max_length: Tokens of one row, special ones included; longer texts are cut.
+        problem_type: Overrules what the label column looks like: whole numbers that are a score, for instance.
+    """
+
+    name = "text-classification"
+    pipeline_tag = "text-classification"
+    auto_model = AutoModelForSequenceClassification
+    required = ("text", "label")
+    optional = ("text_pair",)
+
+    def __init__(self, *, max_length: int = 128, problem_type: ProblemType | None = None) -> None:
+        if not isinstance(max_length, int) or max_length < 4:
+            raise RecipeError(f"task.max_length: expected a whole number of at least 4, got {max_length!r}")
+        if problem_type is not None and problem_type not in get_args(ProblemType):
+            raise RecipeError(
+                f"task.problem_type: expected one of {', '.join(get_args(ProblemType))}, got {problem_type!r}"
+            )
+        self.max_length = max_length
+        self.problem_type = problem_type
+        self.labels: LabelSet | None = None
+
+    @property
+    def is_bound(self) -> bool:
+        """See :class:`Task`."""
+        return self.labels is not None
+
+    @property
+    def label_set(self) -> LabelSet:
+        """The labels; known after :meth:`read_labels` or :meth:`follow`."""
+        assert self.labels is not None, "read_labels or follow comes first"
+        return self.labels
+
+    @property
+    def distribution(self) -> Distribution:
+        """See :class:`Task`."""
+        return _DISTRIBUTIONS[self.label_set.problem_type]
+
+    def read_labels(self, train: Dataset | IterableDataset) -> None:
+        """See :meth:`Task.read_labels`."""
+        self.labels = read_label_set(train, "label", self.problem_type)
+
+    def follow(self, config: PretrainedConfig) -> None:
+        """See :meth:`Task.follow`."""
+        self.labels = label_set_of(config)
+
+    def model_options(self) -> dict[str, Any]:
+        """See :meth:`Task.model_options`."""
+        names = self.label_set.names
+        return {
+            "num_labels": len(names),
+            "id2label": dict(enumerate(names)),
+            "label2id": {name: i for i, name in enumerate(names)},
+            "problem_type": self.label_set.problem_type,
+        }
+
+    def align(self, teacher: PretrainedConfig, names: list[str] | None = None) -> list[int] | None:
+        """See :meth:`Task.align`."""
+        return align_labels(self.label_set, teacher, names)
+
+    def encode(
+        self,
+        rows: Dataset | IterableDataset,
+        tokenizer: PreTrainedTokenizerBase,
+        teacher_tokenizer: PreTrainedTokenizerBase | None = None,
+    ) -> Dataset | IterableDataset:
+        """See :meth:`Task.encode`. Adds ``length``, in the student's tokens."""
+        unlabelled: Any = self._unlabelled()
+        decode = label_decoder(rows, "label", self.label_set)
+
+        def encode_batch(batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+            encoded = self._tokens(batch, tokenizer)
+            encoded["length"] = [len(ids) for ids in encoded["input_ids"]]
+            if teacher_tokenizer is not None:
+                own = self._tokens(batch, teacher_tokenizer)
+                encoded |= {TEACHER_PREFIX + name: values for name, values in own.items()}
+            raw = batch.get("label", [None] * len(batch["text"]))
+            labels = [self.label_set.encode(decode(value)) for value in raw]
+            encoded["labels"] = [unlabelled if label is None else label for label in labels]
+            return encoded
+
+        columns = rows.column_names or list(next(iter(rows)))
+        encoded: Dataset | IterableDataset = rows.map(encode_batch, batched=True, remove_columns=columns)
+        return encoded
+
+    def collator(
+        self, tokenizer: PreTrainedTokenizerBase, teacher_tokenizer: PreTrainedTokenizerBase | None = None
+    ) -> Callable[[list[Mapping[str, Any]]], Batch]:
+        """See :meth:`Task.collator`. Pads to the longest row of the batch."""
+        label_type = torch.long if self.distribution == "categorical" else torch.float
+
+        def collate(rows: list[Mapping[str, Any]]) -> Batch:
+            batch = _padded(rows, tokenizer, "")
+            if teacher_tokenizer is not None:
+                batch |= _padded(rows, teacher_tokenizer, TEACHER_PREFIX)
+            name = "labels" if "labels" in rows[0] else "label"
+            values = [row.get(name) for row in rows]
+            filled = [self._unlabelled() if value is None else value for value in values]
+            batch["labels"] = torch.tensor(filled, dtype=label_type)
+            return batch
+
+        return collate
+
+    def masks(self, batch: Batch) -> Masks:
+        """See :meth:`Task.masks`: one position a row."""
+        tokens = batch["attention_mask"].bool()
+        labels = batch.get("labels")
+        if labels is None:
+            labelled = tokens.new_zeros(len(tokens))
+        elif labels.is_floating_point():
+            labelled = ~labels.view(len(labels), -1).isnan().any(-1)
+        else:
+            labelled = labels != IGNORED
+        return {"labels": labelled, "positions": tokens.any(-1), "tokens": tokens}
+
+    def view(self, outputs: Any, batch: Batch) -> View:
+        """See :meth:`Task.view`: one position a row."""
+        return View(
+            logits=outputs.logits,
+            distribution=self.distribution,
+            labels=batch.get("labels"),
+            masks=self.masks(batch),
+            hidden_states=outputs.hidden_states,
+        )
+
+    def texts(self, rows: Dataset | IterableDataset) -> Iterator[str]:
+        """See :meth:`Task.texts`: a pair is shown as both texts with a bar between."""
+        for row in rows:
+            yield f"{row['text']} | {row['text_pair']}" if row.get("text_pair") is not None else row["text"]
+
+    def training_rows(self, rows: Dataset | IterableDataset) -> dict[str, int]:
+        """How many rows each class has, where rows have one class and can be counted; else nothing."""
+        if self.distribution != "categorical" or isinstance(rows, IterableDataset):
+            return {}
+        decode = label_decoder(rows, "label", self.label_set)
+        indices = Counter(self.label_set.encode(decode(value)) for value in rows["label"] if value is not None)
+        return {name: indices[i] for i, name in enumerate(self.label_set.names)}
+
+    def _tokens(self, batch: Mapping[str, list[Any]], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[Any]]:
+        limit = min(self.max_length, tokenizer.model_max_length)
+        pair = batch.get("text_pair")
+        encoded = tokenizer(batch["text"], pair, truncation=True, max_length=limit)
+        return {name: values for name, values in encoded.items() if name != "attention_mask"}
+
+    def _unlabelled(self) -> int | float | list[float]:
+        if self.distribution == "categorical":
+            return IGNORED
+        return math.nan if self.distribution == "real" else [math.nan] * len(self.label_set.names)
+
+
+def _padded(rows: list[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, prefix: str) -> Batch:
+    """The token columns of rows, padded to the longest, under their prefixed names."""
+    names = [prefix + name for name in tokenizer.model_input_names if prefix + name in rows[0]]
+    features = [{name.removeprefix(prefix): row[name] for name in names} for row in rows]
+    padded = tokenizer.pad(features, return_tensors="pt")
+    return {prefix + name: value for name, value in padded.items()}

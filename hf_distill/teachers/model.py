@@ -1,0 +1,116 @@
+"""A live teacher: a frozen model that looks at every batch the student sees."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_distill.views import Batch, Need, Targets
+
+if TYPE_CHECKING:
+    from hf_distill.tasks.base import Task
+
+
+class ModelTeacher:
+    """Targets from a forward pass of a model: frozen, in eval mode, under inference_mode, in its own dtype.
+
+    Args:
+        model: A Transformers model with the task's head; it is frozen here, and moved by :meth:`to` unless it was
+            already spread over devices.
+        tokenizer: Its tokenizer, or None where it reads the student's.
+        label_order: For each label of the data the index of the teacher's output, see ``Task.align``; None where the
+            order is the same.
+
+    Attributes:
+        provides: What it can give.
+    """
+
+    provides: frozenset[Need] = frozenset({"logits", "hidden_states"})
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        label_order: list[int] | None = None,
+    ) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.label_order = label_order
+        # Key-value caches would let packed sequences see each other, and only cost memory here.
+        if hasattr(self.model.config, "use_cache"):
+            self.model.config.use_cache = False
+
+    @property
+    def config(self) -> PretrainedConfig:
+        """The model's config."""
+        return self.model.config
+
+    @property
+    def name(self) -> str:
+        """The Hub id or folder that it was loaded from."""
+        return str(self.model.config._name_or_path)
+
+    def to(self, device: torch.device) -> None:
+        """Place the model, unless ``device_map`` has placed it already."""
+        if getattr(self.model, "hf_device_map", None) is None:
+            self.model.to(device)
+
+    def targets(self, task: Task, batch: Batch, needs: frozenset[Need]) -> Targets:
+        """What the objectives need of a batch, detached.
+
+        Args:
+            task: Tells which part of the batch is the teacher's, and which positions its outputs are.
+            batch: As the student gets it, on the student's device.
+            needs: What to give; the rest is None.
+        """
+        hidden = "hidden_states" in needs
+        self.model.eval()
+        with torch.inference_mode():
+            outputs = self.model(
+                **accepted_inputs(self.model, task.teacher_inputs(batch)), output_hidden_states=hidden
+            )
+            logits = task.view(outputs, batch).logits
+        logits = _usable(logits if self.label_order is None else logits[:, self.label_order])
+        states = tuple(_usable(state) for state in outputs.hidden_states) if hidden else None
+        return Targets(logits=logits, hidden_states=states)
+
+
+def accepted_inputs(model: PreTrainedModel, inputs: dict[str, Tensor]) -> dict[str, Any]:
+    """The inputs that a model's forward names; a shared tokenizer may give more (token types to a DistilBERT)."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    names = inspect.signature(base.forward).parameters
+    return {name: value for name, value in inputs.items() if name in names}
+
+
+def _usable(tensor: Tensor) -> Tensor:
+    """A copy that autograd may keep: tensors made under inference_mode must not be saved for a backward pass."""
+    return tensor.clone()
+
+
+def best_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the device multiplies it in hardware, else float32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    if device.type == "cpu":
+        return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else torch.float32
+    return torch.float32
+
+
+def chosen_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The dtype that a recipe names; ``auto`` is :func:`best_dtype`."""
+    if name == "auto":
+        return best_dtype(device)
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def same_tokenizer(first: PreTrainedTokenizerBase | None, second: PreTrainedTokenizerBase | None) -> bool:
+    """Whether two tokenizers give the same ids: the same vocabulary, and the same cutting of a probe."""
+    if first is None or second is None or first is second:
+        return True
+    probe = "The quick Brown fox, it's 12.5% naïve: «déjà-vu» 東京 ok?"
+    return first.get_vocab() == second.get_vocab() and first(probe)["input_ids"] == second(probe)["input_ids"]

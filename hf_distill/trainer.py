@@ -1,0 +1,408 @@
+"""DistillationTrainer: the order of things, and no mathematics.
+
+One step: count what every term averages over in the whole accumulation window and all processes; let the teacher look at
+the batch; run the student and all objectives inside the (possibly wrapped) student's forward; divide each term by its
+own global count; weigh and add.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset, IterableDataset
+from torch import Tensor, nn
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from hf_distill.checkpoints import last_complete_checkpoint, load_extra_weights, save_extra_weights
+from hf_distill.errors import LabelError, ObjectiveError, TeacherError
+from hf_distill.models import load_model, load_tokenizer
+from hf_distill.objectives import Objective, make_objective
+from hf_distill.sampling import LengthGroupedSampler
+from hf_distill.sums import EvaluationSums, TrainingSums
+from hf_distill.tasks import Task, make_task
+from hf_distill.teachers import ModelTeacher, accepted_inputs, best_dtype, same_tokenizer
+from hf_distill.views import UNITS, Batch, Need, Targets, Unit
+
+Counts = dict[Unit, Tensor]
+"""How many units a term is divided by; scalars."""
+
+EXTRA_WEIGHTS = "distillation"
+"""The student's submodule that holds the objectives' own weights while it trains; never saved with it."""
+
+
+class DistillationTrainer(Trainer):
+    """A ``transformers.Trainer`` whose loss is a weighted sum of objectives, most of which ask a teacher.
+
+    Everything that Trainer does keeps working: callbacks, reports, resume, early stopping, mixed precision, compilation,
+    several processes. Any split of a batch over accumulation steps and processes gives the same gradients.
+
+    Args:
+        model: The student, with the task's head.
+        teacher: A model, a Hub id or folder, a :class:`ModelTeacher`, or None where no objective asks for one.
+        task: A task or its name. A task that was not bound to data takes its labels from the student's config.
+        objectives: Objectives, or their names. Without any: ``labels``, and ``logits`` where there is a teacher.
+        args: As for Trainer.
+        data_collator: By default the task's.
+        train_dataset: Rows with the task's columns (``text`` and ``label``, say), or rows tokenised already.
+        eval_dataset: The same, or a dictionary of such data sets.
+        processing_class: The student's tokenizer.
+        teacher_processing_class: The teacher's tokenizer, where it is another one; loaded with the teacher where
+            ``teacher`` is an id.
+        **kwargs: All else that Trainer takes (compute_metrics, callbacks, optimizers, model_init, ...).
+
+    Raises:
+        TeacherError: Where an objective asks for what the teacher, or the absence of one, cannot give.
+        ObjectiveError: Where an objective does not fit the task's outputs or the two tokenizers.
+        LabelError: Where the labels of teacher and student differ.
+
+    Example:
+        >>> trainer = DistillationTrainer(model=student, teacher="textattack/bert-base-uncased-SST-2",
+        ...     objectives=[Logits(temperature=2.0), Hidden()], args=args, train_dataset=rows, processing_class=tokenizer)
+    """
+
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        model: PreTrainedModel | None = None,
+        teacher: PreTrainedModel | ModelTeacher | str | None = None,
+        task: Task | str = "text-classification",
+        objectives: Sequence[Objective | str] | None = None,
+        args: TrainingArguments | None = None,
+        data_collator: Callable[..., Batch] | None = None,
+        train_dataset: Dataset | IterableDataset | None = None,
+        eval_dataset: Dataset | IterableDataset | dict[str, Dataset] | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        teacher_processing_class: PreTrainedTokenizerBase | None = None,
+        **kwargs: Any,
+    ) -> None:
+        args = args if args is not None else TrainingArguments("trainer_output")
+        student = model if model is not None else kwargs["model_init"]()
+        self.task = _bound(task, student)
+        self.teacher = _as_teacher(teacher, self.task, args, processing_class, teacher_processing_class)
+        self.objectives = _named(_chosen(objectives, self.teacher))
+        self.needs: frozenset[Need] = frozenset().union(*(o.needs for o in self.objectives.values()))
+        self._check_objectives()
+        self.extra_weights = self._connect(student, args.seed)
+        other = self.teacher.tokenizer if self.teacher is not None else None
+        if processing_class is not None:
+            encode = _Encoder(self.task, processing_class, other)
+            train_dataset, eval_dataset = encode(train_dataset), encode(eval_dataset)
+            data_collator = data_collator or self.task.collator(processing_class, other)
+        if kwargs.get("model_init") is None:
+            _attach(student, self.extra_weights)
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=data_collator,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            **kwargs,
+        )
+        if self.args.n_gpu > 1:
+            # nn.DataParallel would copy the student without its hooks; several GPUs are for torchrun.
+            self.args._n_gpu = 1
+        if self.teacher is not None:
+            self.teacher.to(self.args.device)
+        self._train_sums = TrainingSums()
+        self._eval_sums = EvaluationSums()
+        self._sampler: LengthGroupedSampler | None = None
+        self.add_callback(_SamplerEpoch(self))
+
+    # --- what is paired -----------------------------------------------------------------------------------------------
+
+    def _check_objectives(self) -> None:
+        for name, objective in self.objectives.items():
+            objective.check(self.task.distribution)
+            missing = objective.needs - {"labels"} - (self.teacher.provides if self.teacher else frozenset())
+            if missing:
+                whose = "the teacher cannot give them" if self.teacher else "there is no teacher"
+                raise TeacherError(
+                    f"objective {name} needs {' and '.join(sorted(missing))} of a teacher, but {whose}; name a teacher "
+                    "that can, or remove the objective"
+                )
+            if objective.compares_tokens and self.teacher is not None and self.teacher.tokenizer is not None:
+                raise ObjectiveError(
+                    f"objective {name} compares token by token, but teacher and student cut a text into different "
+                    "tokens; use logits, or a student with the teacher's tokenizer"
+                )
+
+    def _connect(self, student: PreTrainedModel, seed: int) -> nn.ModuleDict:
+        """Fit the objectives to the pair, and gather the weights that they bring, drawn from the seed alone."""
+        teacher = self.teacher.config if self.teacher is not None else None
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.connection_notes = [
+                line for o in self.objectives.values() for line in o.connect(student.config, teacher)
+            ]
+        modules = {name: o.module for name, o in self.objectives.items() if o.module is not None}
+        return nn.ModuleDict(modules)
+
+    def call_model_init(self, trial: Any = None) -> PreTrainedModel:
+        """A new student, with the objectives' own weights attached."""
+        student: PreTrainedModel = super().call_model_init(trial)
+        _attach(student, self.extra_weights)
+        return student
+
+    # --- the loss -----------------------------------------------------------------------------------------------------
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Batch,
+        return_outputs: bool = False,
+        num_items_in_batch: Counts | None = None,
+    ) -> Tensor | tuple[Tensor, Any]:
+        """The weighted sum of all terms, each divided by its count over the accumulation window and all processes."""
+        counts = num_items_in_batch or self._get_num_items_in_batch([inputs], self.args.device)
+        loss, terms, outputs = self._forward(model, inputs, counts)
+        means = {name: total / counts[self.objectives[name].unit].clamp(min=1) for name, total in terms.items()}
+        self._train_sums.add(means, inputs.get("attention_mask"), 1 / self.current_gradient_accumulation_steps)
+        # The wrapped model averages gradients over the processes; the division was by the count of all of them.
+        loss = loss * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
+
+    def _forward(self, model: nn.Module, batch: Batch, counts: Counts) -> tuple[Tensor, dict[str, Tensor], Any]:
+        """Run the teacher, then the student and the objectives inside the outermost wrapper's forward.
+
+        Returns:
+            The loss; every term's total, detached; the student's outputs.
+        """
+        teacher_needs = self.needs - {"labels"}
+        targets = self.teacher.targets(self.task, batch, teacher_needs) if self.teacher and teacher_needs else Targets()
+        student = self.accelerator.unwrap_model(model, keep_torch_compile=False)
+        if model is student or isinstance(model, torch._dynamo.OptimizedModule):
+            return self._terms(model, student, batch, targets, counts)
+        # DDP and FSDP must see everything that has weights run inside their own forward, projections included.
+        original = student.forward
+
+        def whole(*_: Any, **__: Any) -> tuple[Tensor, dict[str, Tensor], Any]:
+            student.forward = original
+            return self._terms(student, student, batch, targets, counts)
+
+        student.forward = whole
+        try:
+            result: tuple[Tensor, dict[str, Tensor], Any] = model()
+        finally:
+            student.forward = original
+        return result
+
+    def _terms(
+        self, forward: nn.Module, student: PreTrainedModel, batch: Batch, targets: Targets, counts: Counts
+    ) -> tuple[Tensor, dict[str, Tensor], Any]:
+        inputs = accepted_inputs(student, self.task.student_inputs(batch))
+        outputs = forward(**inputs, output_hidden_states="hidden_states" in self.needs)
+        view = self.task.view(outputs, batch)
+        loss = torch.zeros((), device=view.logits.device)
+        totals = {}
+        for name, objective in self.objectives.items():
+            term = objective(view, targets)
+            loss = loss + objective.weight * term.total / counts[objective.unit].clamp(min=1)
+            totals[name] = term.total.detach()
+        return loss, totals, outputs
+
+    def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> Counts:
+        """How many labels, positions and tokens the accumulation window holds, over all processes."""
+        masks = [self.task.masks(batch) for batch in batch_samples]
+        local = [sum((mask[unit].sum() for mask in masks), torch.zeros((), dtype=torch.long)) for unit in UNITS]
+        counts = torch.stack([count.to(device) for count in local])
+        if self.accelerator.num_processes > 1:
+            counts = self.accelerator.reduce(counts, "sum")
+        return dict(zip(UNITS, counts, strict=True))
+
+    # --- evaluation ---------------------------------------------------------------------------------------------------
+
+    def prediction_step(
+        self, model: nn.Module, inputs: Batch, prediction_loss_only: bool, ignore_keys: list[str] | None = None
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Loss, logits and labels of one batch; the terms are summed over the whole evaluation set, then divided."""
+        inputs = self._prepare_inputs(inputs)
+        masks = self.task.masks(inputs)
+        counts: Counts = {unit: mask.sum() for unit, mask in masks.items()}
+        with torch.no_grad():
+            loss, terms, outputs = self._forward(model, inputs, counts)
+        self._eval_sums.add(terms, {name: counts[o.unit] for name, o in self.objectives.items()})
+        if prediction_loss_only:
+            return loss.detach(), None, None
+        return loss.detach(), outputs.logits.detach(), inputs.get("labels")
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+        """Trainer's loop, with a loss that weighs every row alike however the set was batched."""
+        self._eval_sums = EvaluationSums()
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        terms = self._eval_sums.result(self._reduce)
+        if terms:
+            loss = sum(self.objectives[name].weight * value for name, value in terms.items())
+            output.metrics[f"{metric_key_prefix}_loss"] = loss
+            output.metrics.update({f"{metric_key_prefix}_loss_{name}": value for name, value in terms.items()})
+        return output
+
+    # --- logs ---------------------------------------------------------------------------------------------------------
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add every term, as it is and weighted, and the share of padding, to what is logged in training."""
+        if "loss" in logs:
+            means, padding = self._train_sums.result(self._reduce)
+            for name, value in means.items():
+                logs[f"loss_{name}"] = value
+                logs[f"weighted_loss_{name}"] = value * self.objectives[name].weight
+            logs["padding"] = padding
+            self._train_sums = TrainingSums()
+        super().log(logs, start_time)
+
+    def _reduce(self, value: Tensor) -> Tensor:
+        summed: Tensor = self.accelerator.reduce(value.to(self.args.device), "sum")
+        return summed
+
+    # --- data ---------------------------------------------------------------------------------------------------------
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        extra = (*self.task.extra_columns, self.args.length_column_name)
+        self._signature_columns = list(dict.fromkeys([*self._signature_columns, *extra]))
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> torch.utils.data.Sampler[int] | None:
+        rows = train_dataset if train_dataset is not None else self.train_dataset
+        column = self.args.length_column_name
+        grouped = self.args.train_sampling_strategy == "group_by_length"
+        if not grouped or not isinstance(rows, Dataset) or column not in rows.column_names:
+            sampler: torch.utils.data.Sampler[int] | None = super()._get_train_sampler(train_dataset)
+            return sampler
+        step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
+        self._sampler = LengthGroupedSampler(list(rows[column]), step, seed)
+        return self._sampler
+
+    # --- what is saved ------------------------------------------------------------------------------------------------
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+        """As Trainer's; ``resume_from_checkpoint=True`` takes the last COMPLETE checkpoint, and starts anew without one."""
+        if resume_from_checkpoint is True:
+            found = last_complete_checkpoint(Path(self.args.output_dir))
+            resume_from_checkpoint = str(found) if found else None
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        # Before Trainer writes: its trainer_state.json comes last and marks the checkpoint as complete.
+        if self.args.should_save and len(self.extra_weights):
+            folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+            save_extra_weights(folder, self.extra_weights)
+        super()._save_checkpoint(model, trial)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if len(self.extra_weights):
+            load_extra_weights(Path(resume_from_checkpoint), self.extra_weights)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        # training_args.bin would hold the token as it is, and push_to_hub would upload it.
+        token, self.args.hub_token = self.args.hub_token, None
+        try:
+            super()._save(output_dir, state_dict)
+        finally:
+            self.args.hub_token = token
+
+    def create_model_card(self, **kwargs: Any) -> None:
+        """Trainer's card, tagged, and naming the teacher."""
+        tags = kwargs.pop("tags", None) or []
+        tags = [tags] if isinstance(tags, str) else list(tags)
+        super().create_model_card(tags=[*tags, "distillation", "knowledge-distillation", "hf_distill"], **kwargs)
+
+
+class _SamplerEpoch(TrainerCallback):
+    """Tells the sampler the epoch: accelerate does not reach it through a skipped and sharded loader."""
+
+    def __init__(self, trainer: DistillationTrainer) -> None:
+        self.trainer = trainer
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.trainer._sampler is not None:
+            self.trainer._sampler.set_epoch(int(state.epoch or 0))
+
+
+class _Encoder:
+    """Tokenises a data set with the task, unless that was done already."""
+
+    def __init__(
+        self, task: Task, tokenizer: PreTrainedTokenizerBase, teacher_tokenizer: PreTrainedTokenizerBase | None
+    ) -> None:
+        self.task, self.tokenizer, self.teacher_tokenizer = task, tokenizer, teacher_tokenizer
+
+    def __call__(self, rows: Any) -> Any:
+        if isinstance(rows, dict):
+            return {name: self(part) for name, part in rows.items()}
+        if not isinstance(rows, (Dataset, IterableDataset)):
+            return rows
+        columns = rows.column_names or list(next(iter(rows)))
+        return rows if "input_ids" in columns else self.task.encode(rows, self.tokenizer, self.teacher_tokenizer)
+
+
+def _bound(task: Task | str, student: PreTrainedModel) -> Task:
+    """The task, knowing its labels; refused where the student gives them in another order."""
+    task = make_task(task) if isinstance(task, str) else task
+    if not task.is_bound:
+        task.follow(student.config)
+    if task.align(student.config) is not None:
+        raise LabelError(
+            f"the student's labels stand in another order than the task's; build it with {task.model_options()['id2label']} "
+            "as its id2label"
+        )
+    return task
+
+
+def _as_teacher(
+    teacher: PreTrainedModel | ModelTeacher | str | None,
+    task: Task,
+    args: TrainingArguments,
+    tokenizer: PreTrainedTokenizerBase | None,
+    teacher_tokenizer: PreTrainedTokenizerBase | None,
+) -> ModelTeacher | None:
+    if teacher is None or isinstance(teacher, ModelTeacher):
+        return teacher
+    if isinstance(teacher, str):
+        teacher_tokenizer = teacher_tokenizer or load_tokenizer(teacher)
+        teacher = load_model(task.auto_model, teacher, dtype=best_dtype(args.device))
+    if same_tokenizer(tokenizer, teacher_tokenizer):
+        teacher_tokenizer = None
+    return ModelTeacher(teacher, teacher_tokenizer, task.align(teacher.config))
+
+
+def _chosen(objectives: Sequence[Objective | str] | None, teacher: ModelTeacher | None) -> list[Objective]:
+    if objectives is None:
+        objectives = ["labels", "logits"] if teacher is not None else ["labels"]
+    if not objectives:
+        raise ObjectiveError("objectives: expected at least one, got none; without one there is nothing to train for")
+    return [make_objective(o, {}) if isinstance(o, str) else o for o in objectives]
+
+
+def _named(objectives: Sequence[Objective]) -> dict[str, Objective]:
+    """Objectives by the name that logs show: ``logits``, and ``logits_2`` for a second one."""
+    named: dict[str, Objective] = {}
+    for objective in objectives:
+        name = type(objective).__name__.lower()
+        count = sum(type(other) is type(objective) for other in named.values())
+        named[name if not count else f"{name}_{count + 1}"] = objective
+    return named
+
+
+def _attach(student: PreTrainedModel, modules: nn.ModuleDict) -> None:
+    """Put the objectives' weights inside the student, where optimizer and wrappers see them, but not its files."""
+    if not len(modules):
+        return
+    student.add_module(EXTRA_WEIGHTS, modules)
+    names = {f"{EXTRA_WEIGHTS}.{name}" for name in modules.state_dict()}
+    student._keys_to_ignore_on_save = set(student._keys_to_ignore_on_save or ()) | names

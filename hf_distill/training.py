@@ -1,0 +1,213 @@
+"""Train one model of a run with DistillationTrainer: settings, resume, what is kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from accelerate import PartialState
+from datasets import Dataset, IterableDataset, concatenate_datasets
+from transformers import (
+    EvalPrediction,
+    PrinterCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+
+from hf_distill.data import Data
+from hf_distill.errors import RecipeError
+from hf_distill.evaluation.metrics import Predictions, compute_metrics
+from hf_distill.folders import RunFolder, remove, write_json
+from hf_distill.objectives import Objective
+from hf_distill.recipe import Recipe
+from hf_distill.students import Student
+from hf_distill.tasks import TextClassification
+from hf_distill.teachers import ModelTeacher, same_tokenizer
+from hf_distill.trainer import DistillationTrainer
+
+Report = Callable[[str], None]
+"""Where lines for the person at the terminal go."""
+
+DEFAULTS: dict[str, Any] = {
+    "train_sampling_strategy": "group_by_length",
+    "eval_strategy": "epoch",
+    "save_strategy": "epoch",
+    "save_total_limit": 2,
+    "logging_steps": 50,
+}
+"""What a recipe's ``training`` holds unless it says otherwise; all else is TrainingArguments' own default."""
+
+SHUFFLE_BUFFER = 10_000
+"""Rows of a stream that are shuffled among each other."""
+
+
+def with_defaults(recipe: Recipe) -> Recipe:
+    """The recipe with the defaults of ``training`` filled in, its teacher's recipe too.
+
+    Raises:
+        RecipeError: For streamed data without ``training.max_steps``: a stream has no length to count epochs by.
+    """
+    training = {**DEFAULTS, **recipe.training}
+    if recipe.data.streaming:
+        training = {**DEFAULTS, "eval_strategy": "steps", "save_strategy": "steps", **recipe.training}
+        training["train_sampling_strategy"] = recipe.training.get("train_sampling_strategy", "random")
+        if not training.get("max_steps"):
+            raise RecipeError("recipe.training.max_steps: required with data.streaming, a stream has no known length")
+        if recipe.data.unlabelled_split or recipe.data.unlabelled_files:
+            raise RecipeError("recipe.data: unlabelled rows cannot be mixed into a stream; set data.streaming to false")
+    teacher = recipe.teacher
+    if teacher is not None and isinstance(teacher.recipe, Recipe):
+        teacher = dataclasses.replace(teacher, recipe=with_defaults(teacher.recipe))
+    return dataclasses.replace(recipe, training=training, teacher=teacher)
+
+
+def training_arguments(recipe: Recipe, output_dir: str, **more: Any) -> TrainingArguments:
+    """``training`` as TrainingArguments.
+
+    Raises:
+        RecipeError: For values that TrainingArguments refuses.
+    """
+    settings = {"disable_tqdm": not sys.stderr.isatty(), **recipe.training, **more}
+    try:
+        return TrainingArguments(output_dir=output_dir, seed=recipe.seed, **settings)
+    except (ValueError, TypeError, ImportError) as error:
+        raise RecipeError(f"recipe.training: {error}") from error
+
+
+def train_model(
+    name: str,
+    *,
+    recipe: Recipe,
+    task: TextClassification,
+    data: Data,
+    build: Callable[[], Student],
+    objectives: Sequence[Objective],
+    teacher: ModelTeacher | None,
+    folder: RunFolder,
+    report: Report,
+) -> dict[str, Any]:
+    """Train ``student`` or ``control`` and save it whole; what was trained before is kept.
+
+    The control sees labelled rows only, for as many steps as the student.
+
+    Returns:
+        ``origin``, ``steps``, ``seconds`` (None where it was interrupted), ``padding`` and Trainer's ``log_history``.
+    """
+    if folder.model(name).is_dir():
+        report(f"{name}: trained already, in {folder.model(name)}")
+        facts: dict[str, Any] = json.loads(folder.history(name).read_text())
+        return facts
+    set_seed(recipe.seed)
+    student = build()
+    report(f"{name}: {student.origin}, {student.model.num_parameters():,} parameters")
+    if teacher is not None and same_tokenizer(student.tokenizer, teacher.tokenizer):
+        teacher = ModelTeacher(teacher.model, None, teacher.label_order)
+    more: dict[str, Any] = {}
+    if name == "control" and data.unlabelled is not None:
+        more["max_steps"] = json.loads(folder.history("student").read_text())["steps"]
+    trainer = DistillationTrainer(
+        model=student.model,
+        teacher=teacher,
+        task=task,
+        objectives=objectives,
+        args=training_arguments(recipe, str(folder.checkpoints(name)), **more),
+        train_dataset=_training_rows(task, data, student, teacher, recipe.seed, labelled_only=name == "control"),
+        eval_dataset=data.validation,
+        processing_class=student.tokenizer,
+        compute_metrics=_metrics_of(task),
+        callbacks=[_Lines(name, report)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    for line in trainer.connection_notes:
+        report(f"{name}: {line}")
+    resumed = any(folder.checkpoints(name).glob("checkpoint-*"))
+    output = trainer.train(resume_from_checkpoint=True)
+    history = trainer.state.log_history
+    facts = {
+        "origin": student.origin,
+        "steps": trainer.state.global_step,
+        "seconds": None if resumed else round(output.metrics["train_runtime"], 1),
+        "padding": round(float(np.mean([entry["padding"] for entry in history if "padding" in entry] or [0.0])), 4),
+        "log_history": history,
+    }
+    _keep(trainer, folder, name, facts)
+    return facts
+
+
+def _training_rows(
+    task: TextClassification, data: Data, student: Student, teacher: ModelTeacher | None, seed: int, labelled_only: bool
+) -> Dataset | IterableDataset:
+    if isinstance(data.train, IterableDataset):
+        return data.train.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
+    other = teacher.tokenizer if teacher is not None else None
+    train = task.encode(data.train, student.tokenizer, other)
+    if labelled_only or data.unlabelled is None:
+        return train
+    extra = task.encode(data.unlabelled, student.tokenizer, other)
+    return concatenate_datasets([train, extra.cast(train.features)])
+
+
+def _metrics_of(task: TextClassification) -> Callable[[EvalPrediction], dict[str, float]]:
+    labels = task.label_set
+
+    def metrics(prediction: EvalPrediction) -> dict[str, float]:
+        return compute_metrics(
+            Predictions(
+                logits=np.asarray(prediction.predictions, dtype=np.float32),
+                labels=np.asarray(prediction.label_ids),
+                problem_type=labels.problem_type,
+                label_names=labels.names,
+            )
+        )
+
+    return metrics
+
+
+def _keep(trainer: DistillationTrainer, folder: RunFolder, name: str, facts: dict[str, Any]) -> None:
+    """Save under another name on every process that must, then rename: a student folder is whole or not there."""
+    final = folder.model(name)
+    partial = final.with_name(name + ".partial")
+    state = PartialState()
+    if state.is_main_process:
+        remove(partial)
+        write_json(folder.history(name), facts)
+    state.wait_for_everyone()
+    trainer.save_model(str(partial))
+    state.wait_for_everyone()
+    if state.is_main_process:
+        os.replace(partial, final)
+    state.wait_for_everyone()
+
+
+class _Lines(TrainerCallback):
+    """One short line at every log, where there is no progress bar."""
+
+    def __init__(self, name: str, report: Report) -> None:
+        self.name, self.report = name, report
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not state.is_world_process_zero or not args.disable_tqdm or not logs:
+            return
+        shown = {key: value for key, value in logs.items() if key.startswith(("loss", "eval_")) and _is_told(key)}
+        if shown:
+            values = ", ".join(f"{key} {value:.4f}" for key, value in shown.items())
+            self.report(f"{self.name}: step {state.global_step} of {state.max_steps}: {values}")
+
+
+def _is_told(key: str) -> bool:
+    return not key.endswith(("_runtime", "_per_second", "_macro", "_weighted"))

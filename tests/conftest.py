@@ -1,0 +1,23 @@
+"""What every test may use: no network, no telemetry, tiny models and tiny data made in memory."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.update(
+    HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", OMP_WAIT_POLICY="PASSIVE", TOKENIZERS_PARALLELISM="false"
+)
+
+from pathlib import Path
+
+import pytest
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Real data sets beside the checkout, where a machine has them."""
+    if not DATA.is_dir():
+        pytest.skip(f"no real data beside the checkout ({DATA})")
+    return DATA

@@ -1,0 +1,88 @@
+"""Tiny models, tokenizers and data, made in memory."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import torch
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+SUBJECTS = ["card", "bank", "money", "letter", "phone", "house", "garden", "river"]
+GOOD = ["good", "kind", "quick", "bright", "warm", "fine"]
+BAD = ["bad", "slow", "cold", "broken", "late", "dull"]
+OTHER = ["the", "a", "is", "was", "very", "my", "your", "and", "not", "of"]
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *SUBJECTS, *GOOD, *BAD, *OTHER]
+
+
+def tokenizer(words: list[str] = WORDS) -> PreTrainedTokenizerBase:
+    """Whole words, [CLS] and [SEP] around them."""
+    fast = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    fast.normalizer = normalizers.Lowercase()
+    fast.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    fast.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", words.index("[CLS]")), ("[SEP]", words.index("[SEP]"))],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=fast,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=64,
+    )
+
+
+def bert(
+    layers: int = 2, hidden: int = 32, labels: tuple[str, ...] = ("bad", "good"), seed: int = 0, **options: Any
+) -> PreTrainedModel:
+    """A BERT classifier with random weights and no dropout."""
+    torch.manual_seed(seed)
+    settings = {
+        "vocab_size": len(WORDS),
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "intermediate_size": 2 * hidden,
+        "max_position_embeddings": 64,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "initializer_range": 0.2,
+        "id2label": dict(enumerate(labels)),
+        "label2id": {name: i for i, name in enumerate(labels)},
+        **options,
+    }
+    return BertForSequenceClassification(BertConfig(**settings))
+
+
+def sentence(generator: random.Random, words: list[str]) -> str:
+    """A sentence of 3 to 14 words, one of which tells the class."""
+    length = generator.randint(2, 13)
+    parts = [generator.choice(SUBJECTS + OTHER) for _ in range(length)]
+    parts.insert(generator.randrange(length), generator.choice(words))
+    return " ".join(parts)
+
+
+def rows(count: int = 64, seed: int = 0) -> Dataset:
+    """Sentences with the class that one of their words tells."""
+    generator = random.Random(seed)
+    labels = [i % 2 for i in range(count)]
+    texts = [sentence(generator, GOOD if label else BAD) for label in labels]
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["bad", "good"])})
+    return Dataset.from_dict({"text": texts, "label": labels}, features=features)
+
+
+def splits(train: int = 64, test: int = 32) -> DatasetDict:
+    """Train, validation and test, as a recipe's ``path: tests.tiny:splits`` takes them."""
+    return DatasetDict(train=rows(train, 0), validation=rows(test, 1), test=rows(test, 2))
