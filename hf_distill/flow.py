@@ -16,7 +16,6 @@ from hf_distill.data import Data, load_data
 from hf_distill.errors import RecipeError
 from hf_distill.evaluation.analysis import error_analysis
 from hf_distill.evaluation.candidates import Candidate, check_above_chance, predict
-from hf_distill.evaluation.floor import bag_of_words_floor
 from hf_distill.evaluation.metrics import Predictions, compute_metrics, primary_metric
 from hf_distill.evaluation.results import evaluated_rows, make_results
 from hf_distill.figures import quality_against_speed, training_curves
@@ -218,11 +217,15 @@ def _load_teacher(recipe: Recipe, task: TextClassification, data: Data, runs: Pa
     device = PartialState().device
     more = {"device_map": config.device_map} if config.device_map else {}
     model = load_model(task.auto_model, source, revision=config.revision, dtype=chosen_dtype(config.dtype, device), **more)
+    if config.labels is not None:
+        model.config.id2label = dict(enumerate(config.labels))
+        model.config.label2id = {name: i for i, name in enumerate(config.labels)}
     where = model_folder(source, config.revision)
+    is_folder = Path(source).is_dir()
     facts = {
-        "model": shown if not Path(source).is_dir() or config.recipe else Path(source).name,
-        "hub_id": hub_id if hub_id and not Path(hub_id).is_dir() else None,
-        "revision": getattr(model.config, "_commit_hash", None),
+        "model": Path(source).name if is_folder and hub_id else shown,
+        "hub_id": None if is_folder else hub_id,
+        "revision": None if is_folder else where.name,
         "license": license_of(where),
         "origin": "made by its own recipe" if config.recipe else "pretrained",
     }
@@ -276,6 +279,7 @@ def _floor(recipe: Recipe, task: TextClassification, data: Data, report: Report)
         return None
     if task.label_set.problem_type != "single_label_classification" or recipe.data.streaming:
         raise RecipeError("recipe.evaluate.floor: only for one class of many and data that fits in memory; set it to false")
+    from hf_distill.evaluation.floor import bag_of_words_floor
     rows = evaluated_rows(recipe, data)
     floor = bag_of_words_floor(
         list(task.texts(data.train)), list(data.train["label"]), list(task.texts(rows)), list(rows["label"])
@@ -299,7 +303,8 @@ def _write(
     analysis: dict[str, Any] = {}
     folder.figures.mkdir(exist_ok=True)
     figures = [folder.figures / "training.png"]
-    training_curves(dict(histories), figures[0])
+    metric = primary_metric(task.label_set.problem_type, recipe.evaluate.metric)
+    training_curves(histories, metric, figures[0])
     if "teacher" in predictions:
         analysis = error_analysis(predictions, texts, [len(text.split()) for text in texts], training_rows=task.training_rows(data.train))
         write_json(folder.analysis, analysis)

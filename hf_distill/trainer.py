@@ -228,7 +228,7 @@ class DistillationTrainer(Trainer):
         self, model: nn.Module, inputs: Batch, prediction_loss_only: bool, ignore_keys: list[str] | None = None
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Loss, logits and labels of one batch; the terms are summed over the whole evaluation set, then divided."""
-        inputs = self._prepare_inputs(inputs)
+        inputs = self._without_repeats(self._prepare_inputs(inputs))
         masks = self.task.masks(inputs)
         counts: Counts = {unit: mask.sum() for unit, mask in masks.items()}
         with torch.no_grad():
@@ -237,6 +237,15 @@ class DistillationTrainer(Trainer):
         if prediction_loss_only:
             return loss.detach(), None, None
         return loss.detach(), outputs.logits.detach(), inputs.get("labels")
+
+    def _without_repeats(self, inputs: Batch) -> Batch:
+        """Empty the rows that accelerate repeats to give every process a full last batch: they count nowhere."""
+        state = self.accelerator.gradient_state
+        if self.accelerator.num_processes == 1 or not state.end_of_dataloader or state.remainder <= 0:
+            return inputs
+        mask = inputs["attention_mask"].clone()
+        mask[max(state.remainder - self.accelerator.process_index * len(mask), 0) :] = 0
+        return {**inputs, "attention_mask": mask}
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
         """Trainer's loop, with a loss that weighs every row alike however the set was batched."""

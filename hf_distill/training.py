@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import PartialState
 from datasets import Dataset, IterableDataset, concatenate_datasets
 from transformers import (
@@ -75,7 +76,8 @@ def training_arguments(recipe: Recipe, output_dir: str, **more: Any) -> Training
     Raises:
         RecipeError: For values that TrainingArguments refuses.
     """
-    settings = {"disable_tqdm": not sys.stderr.isatty(), **recipe.training, **more}
+    machine = {"disable_tqdm": not sys.stderr.isatty(), "dataloader_pin_memory": torch.cuda.is_available()}
+    settings = {**machine, **recipe.training, **more}
     try:
         return TrainingArguments(output_dir=output_dir, seed=recipe.seed, **settings)
     except (ValueError, TypeError, ImportError) as error:

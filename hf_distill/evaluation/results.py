@@ -11,6 +11,7 @@ from typing import Any
 
 from datasets import Dataset
 
+import hf_distill
 from hf_distill.data import Data
 from hf_distill.evaluation.candidates import Candidate, machine, sizes_and_speeds
 from hf_distill.evaluation.comparison import compare, model_metrics
@@ -19,7 +20,7 @@ from hf_distill.objectives import Objective
 from hf_distill.recipe import Recipe
 from hf_distill.tasks import TextClassification
 
-PACKAGES = ("hf-distill", "torch", "transformers", "datasets", "accelerate", "evaluate", "huggingface-hub", "scikit-learn")
+PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "huggingface-hub", "scikit-learn")
 
 
 def evaluated_rows(recipe: Recipe, data: Data) -> Dataset:
@@ -89,7 +90,7 @@ def make_results(
         "training": {
             name: {key: value for key, value in each.items() if key != "log_history"} for name, each in training.items()
         },
-        "versions": _versions(),
+        "versions": versions(),
         "machine": machine(),
     }
     return results | ({"floor": dict(floor)} if floor else {})
@@ -107,6 +108,6 @@ def _data_facts(recipe: Recipe, data: Data, task: TextClassification) -> dict[st
     }
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     found = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return {**found, "python": platform.python_version()}
+    return {"hf_distill": hf_distill.__version__, **found, "python": platform.python_version()}

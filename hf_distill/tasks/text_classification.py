@@ -145,7 +145,8 @@ class TextClassification(Task):
             labelled = ~labels.view(len(labels), -1).isnan().any(-1)
         else:
             labelled = labels != IGNORED
-        return {"labels": labelled, "positions": tokens.any(-1), "tokens": tokens}
+        positions = tokens.any(-1)
+        return {"labels": labelled & positions, "positions": positions, "tokens": tokens}
 
     def view(self, outputs: Any, batch: Batch) -> View:
         """See :meth:`Task.view`: one position a row."""

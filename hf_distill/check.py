@@ -1,0 +1,150 @@
+"""Everything that can be known before training. Configs and tokenizers are loaded, weights are not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from hf_distill.data import Data
+from hf_distill.errors import ObjectiveError
+from hf_distill.flow import make_objectives, read_data
+from hf_distill.models import load_config, load_tokenizer
+from hf_distill.recipe import Recipe, check_training, load_recipe
+from hf_distill.students import plan_student
+from hf_distill.tasks import TextClassification
+from hf_distill.teachers import chosen_dtype, same_tokenizer
+from hf_distill.training import Report, training_arguments, with_defaults
+
+SAMPLE = 200
+"""Rows that are tokenised to learn how long rows are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A model that is not there yet: what can be known of it.
+
+    Attributes:
+        config: With the task's labels.
+        tokenizer: None where it will be trained on the data.
+        parameters: How many.
+    """
+
+    config: PretrainedConfig
+    tokenizer: PreTrainedTokenizerBase | None
+    parameters: int
+
+
+def check(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] | Mapping[str, Any] = (), *, report: Report = print) -> None:
+    """Report what a recipe would do, or raise what is wrong with it.
+
+    Args:
+        recipe: See :func:`hf_distill.run`.
+        overrides: See :func:`hf_distill.run`.
+        report: Gets the lines.
+
+    Raises:
+        HfDistillError: For the first thing that is wrong.
+    """
+    loaded = with_defaults(load_recipe(recipe, overrides))
+    check_training(loaded.training)
+    training_arguments(loaded, "unused")
+    task, data = read_data(loaded, report)
+    _tell_data(task, data, report)
+    teacher = _teacher(loaded, task, report)
+    student = _planned(loaded, task, teacher)
+    report(f"student: {student.config.model_type}, {_millions(student.parameters)}" + (f", {student.parameters / teacher.parameters:.2f} of the teacher" if teacher else ""))
+    if teacher is not None and student.parameters > teacher.parameters:
+        report("student: larger than its teacher; allowed, but it will be slower, too")
+    _tell_objectives(loaded, teacher, student, report)
+    _tell_costs(loaded, task, data, teacher, student, report)
+    report("everything that can be checked before training is in order")
+
+
+def _tell_data(task: TextClassification, data: Data, report: Report) -> None:
+    sizes = {"train": data.train, "validation": data.validation, "test": data.test, "unlabelled": data.unlabelled}
+    rows = ", ".join(f"{len(part):,} {name}" for name, part in sizes.items() if isinstance(part, Dataset))
+    labels = task.label_set
+    report(f"data: {data.source}: {rows}")
+    report(f"labels: {labels.problem_type}, {len(labels.names)}: {', '.join(labels.names[:8])}{', ...' if len(labels.names) > 8 else ''}")
+
+
+def _teacher(recipe: Recipe, task: TextClassification, report: Report) -> Plan | None:
+    config = recipe.teacher
+    if config is None:
+        return None
+    if isinstance(config.recipe, Recipe):
+        plan = _planned(config.recipe, task, None)
+        report(f"teacher: made first, by the recipe {config.recipe.name}: {plan.config.model_type}, {_millions(plan.parameters)}")
+        return plan
+    assert config.model is not None
+    loaded = load_config(config.model, config.revision)
+    order = task.align(loaded, config.labels)
+    report("labels: the teacher's stand in " + ("the same order" if order is None else "another order; aligned by name"))
+    plan = Plan(config=loaded, tokenizer=load_tokenizer(config.model, config.revision), parameters=_parameters(task, loaded))
+    report(f"teacher: {config.model}: {loaded.model_type}, {_millions(plan.parameters)}")
+    return plan
+
+
+def _planned(recipe: Recipe, task: TextClassification, teacher: Plan | None) -> Plan:
+    config, tokenizer = plan_student(
+        recipe.student,
+        auto_model=task.auto_model,
+        teacher=teacher.config if teacher else None,
+        teacher_tokenizer=teacher.tokenizer if teacher else None,
+        model_options=task.model_options(),
+    )
+    return Plan(config=config, tokenizer=tokenizer, parameters=_parameters(task, config))
+
+
+def _parameters(task: TextClassification, config: PretrainedConfig) -> int:
+    with torch.device("meta"):
+        return int(task.auto_model.from_config(config).num_parameters())
+
+
+def _tell_objectives(recipe: Recipe, teacher: Plan | None, student: Plan, report: Report) -> None:
+    same = teacher is None or same_tokenizer(student.tokenizer, teacher.tokenizer)
+    for name, objective in make_objectives(recipe).items():
+        if objective.compares_tokens and not same:
+            raise ObjectiveError(
+                f"objective {name} compares token by token, but teacher and student cut a text into different tokens; "
+                "use logits, or a student with the teacher's tokenizer"
+            )
+        lines = objective.connect(student.config, teacher.config if teacher else None)
+        report(f"objective {name}: weight {objective.weight:g}")
+        for line in lines:
+            report(f"objective {line}")
+
+
+def _tell_costs(
+    recipe: Recipe, task: TextClassification, data: Data, teacher: Plan | None, student: Plan, report: Report
+) -> None:
+    """Estimates: steps from the rows; memory from weights, gradients, Adam's two moments and a rough activation size."""
+    args = training_arguments(recipe, "unused")
+    batch = args.per_device_train_batch_size
+    tokens = task.max_length
+    if student.tokenizer is not None and isinstance(data.train, Dataset):
+        encoded = task.encode(data.train.select(range(min(SAMPLE, len(data.train)))), student.tokenizer)
+        lengths = sorted(encoded["length"])
+        tokens = lengths[-1]
+        report(f"tokens a row: median {lengths[len(lengths) // 2]}, longest {tokens} in {len(lengths)} rows (cut at {task.max_length})")
+    if isinstance(data.train, Dataset):
+        rows = len(data.train) + (len(data.unlabelled) if data.unlabelled is not None else 0)
+        window = batch * args.gradient_accumulation_steps * PartialState().num_processes
+        steps = args.max_steps if args.max_steps > 0 else int(args.num_train_epochs * -(-rows // window))
+        report(f"steps: {steps:,} of {window} rows" + (", and as many for the control" if teacher and recipe.evaluate.control else ""))
+    dtype = chosen_dtype(recipe.teacher.dtype if recipe.teacher else "auto", PartialState().device)
+    weights = 16 * student.parameters + (dtype.itemsize * teacher.parameters if teacher else 0)
+    # About 34 half-precision values a token, layer and unit of width (Korthikanti et al. 2022, section 4.1), in float32.
+    activations = 2 * 34 * batch * tokens * student.config.hidden_size * student.config.num_hidden_layers
+    report(f"memory: about {(weights + activations) / 2**30:.1f} GiB to train (an estimate; longest rows of {tokens} tokens)")
+
+
+def _millions(parameters: int) -> str:
+    return f"{parameters / 1e6:.1f} million parameters"

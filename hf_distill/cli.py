@@ -1,0 +1,173 @@
+"""The command line: parses and calls. Heavy imports stand inside the commands, so that --help is immediate."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hf_distill.errors import HfDistillError
+
+# libgomp's spinning threads slow each other down by an order of magnitude on a busy machine; read when torch loads.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# One line a run tells what happens; bars of each data set mapping do not.
+os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Notes from libraries to their callers, not to the person at the terminal.
+warnings.filterwarnings("ignore", category=FutureWarning)
+
+app = typer.Typer(
+    name="hf-distill",
+    help="Distil big Transformers models into small ones from one recipe, and prove how good they are.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+RecipeFile = Annotated[str, typer.Argument(help="A recipe: a YAML file.", metavar="RECIPE")]
+RunPath = Annotated[Path, typer.Argument(help="A run's folder, such as runs/quickstart.", metavar="RUN")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Keys to change, such as training.learning_rate=3e-5.", metavar="[KEY=VALUE]...")
+]
+Runs = Annotated[Path, typer.Option("--runs", help="The folder that holds the runs.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
+
+
+@app.command()
+def run(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("runs"), debug: Debug = False) -> None:
+    """Distil: data, teacher, student, control, evaluation, card, and a push where the recipe says so."""
+
+    def work() -> None:
+        _quiet()
+        from hf_distill.flow import run as run_recipe
+        from hf_distill.tables import results_table
+
+        result = run_recipe(recipe, overrides or [], runs=runs, report=_line)
+        _show(results_table(result.results))
+        _line(f"student: {result.student}")
+        _line(f"card: {result.student / 'README.md'}")
+
+    _guarded(work, debug)
+
+
+@app.command()
+def check(recipe: RecipeFile, overrides: Overrides = None, debug: Debug = False) -> None:
+    """Tell everything that can be known before training; loads no weights where configs are enough."""
+
+    def work() -> None:
+        from hf_distill.check import check as check_recipe
+
+        check_recipe(recipe, overrides or [], report=_line)
+
+    _guarded(work, debug)
+
+
+@app.command()
+def evaluate(run_folder: RunPath, overrides: Overrides = None, debug: Debug = False) -> None:
+    """Evaluate a run again, perhaps with other evaluate.* keys; writes its results and card anew."""
+
+    def work() -> None:
+        _quiet()
+        from hf_distill.flow import evaluate as evaluate_run
+        from hf_distill.tables import results_table
+
+        _show(results_table(evaluate_run(run_folder, overrides or [], report=_line).results))
+
+    _guarded(work, debug)
+
+
+@app.command()
+def push(
+    run_folder: RunPath,
+    model_id: Annotated[str | None, typer.Option(help="user/name; the recipe's hub.model_id unless given.")] = None,
+    private: Annotated[bool | None, typer.Option(help="The recipe's hub.private unless given.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Push a run's student to the Hub, with its card, in one commit."""
+
+    def work() -> None:
+        from hf_distill.flow import push as push_run
+
+        _line(f"pushed: {push_run(run_folder, model_id, private=private)}")
+
+    _guarded(work, debug)
+
+
+@app.command()
+def recipes(
+    folder: Annotated[Path, typer.Argument(help="Where to look for recipes.")] = Path("recipes"), debug: Debug = False
+) -> None:
+    """List recipes: their files and what they say of themselves."""
+
+    def work() -> None:
+        from hf_distill.templates import list_recipes
+
+        for path, about in list_recipes(folder):
+            _line(f"{path}: {about}")
+
+    _guarded(work, debug)
+
+
+@app.command()
+def init(
+    task: Annotated[str, typer.Argument(help="A task, such as text-classification.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The recipe to write.")] = Path("recipe.yaml"),
+    debug: Debug = False,
+) -> None:
+    """Write a commented recipe for a task, with the objectives that proved best."""
+
+    def work() -> None:
+        from hf_distill.templates import write_template
+
+        write_template(task, output)
+        _line(f"{output}: name your data and models in it, then: hf-distill check {output}")
+
+    _guarded(work, debug)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    # Dotted paths in a recipe (my_data:load) name modules of the folder that the command runs in.
+    sys.path.append(os.getcwd())
+    app()
+
+
+def _guarded(work: Callable[[], None], debug: bool) -> None:
+    """One line on stderr and exit code 2 for what the user can mend; a traceback only with --debug."""
+    try:
+        work()
+    except HfDistillError as error:
+        if debug:
+            raise
+        print(f"hf-distill: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("hf-distill: interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _quiet() -> None:
+    """No bar for every file that is loaded or saved; training keeps its own."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+def _line(text: str) -> None:
+    """A plain line, also where Rich would wrap or colour it; only on the first of several processes."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, flush=True)
+
+
+def _show(table: Any) -> None:
+    if os.environ.get("RANK", "0") != "0":
+        return
+    from rich.console import Console
+
+    # Not on a terminal the width is unknown: wide enough that no row is broken.
+    Console(width=None if sys.stdout.isatty() else 120).print(table)

@@ -1,0 +1,339 @@
+"""Load rows, pick and split them, name their columns as the task does, and tell what they were. No tokenising."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import datasets
+from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
+
+from hf_distill.errors import DataError
+
+if TYPE_CHECKING:
+    from hf_distill.recipe import DataConfig
+
+READERS = {
+    ".csv": ("csv", {}),
+    ".tsv": ("csv", {"delimiter": "\t"}),
+    ".json": ("json", {}),
+    ".jsonl": ("json", {}),
+    ".parquet": ("parquet", {}),
+    ".txt": ("text", {}),
+}
+"""How a local file is read, by its ending."""
+
+STREAMED_ROWS = 1000
+"""How many rows of a stream are looked at before training."""
+
+Splits = Mapping[str, "Dataset | IterableDataset"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Rows with the task's column names.
+
+    Attributes:
+        train: To learn from; a stream where the recipe says so.
+        validation: Watched while training.
+        test: What all models are scored on.
+        unlabelled: Extra rows that the teacher alone labels, or None.
+        fingerprint: SHA-256 of the content of all rows; of source and revision for a stream.
+        source: For people: a Hub id with its revision, or names of files.
+        dataset_id: The Hub id, or None.
+        notes: What a person should know of how the splits came about.
+    """
+
+    train: Dataset | IterableDataset
+    validation: Dataset
+    test: Dataset
+    unlabelled: Dataset | None
+    fingerprint: str
+    source: str
+    dataset_id: str | None
+    notes: tuple[str, ...] = ()
+
+
+def load_data(config: DataConfig, required: Sequence[str], optional: Sequence[str], seed: int) -> Data:
+    """Load a recipe's data.
+
+    Args:
+        config: ``data`` of a recipe.
+        required: The task's columns.
+        optional: Columns that rows may have.
+        seed: Decides which rows are limited and split off.
+
+    Raises:
+        DataError: For a source that cannot be read, and for splits, columns or rows that are not as they must be.
+    """
+    splits = _splits(config)
+    names, notes = _split_names(config, splits)
+    columns = _Columns(config.columns, required, optional)
+    train = columns.named(splits[names["train"]], names["train"])
+    test = columns.named(_in_memory(splits[names["test"]]), names["test"])
+    if "validation" in names:
+        validation = columns.named(_in_memory(splits[names["validation"]]), names["validation"])
+    else:
+        train, validation, note = _split_off(train, config.validation_size, seed)
+        notes.append(note)
+    train = _limited(train, config.train_limit, seed)
+    validation = _limited(validation, config.validation_limit, seed)
+    test = _limited(test, config.test_limit, seed)
+    unlabelled = _unlabelled(config, splits, columns)
+    for name, rows in (("train", train), ("validation", validation), ("test", test), ("unlabelled", unlabelled)):
+        if rows is not None:
+            _check_rows(rows, name, [c for c in ("text", "text_pair") if c in (*required, *optional)])
+    for name, rows in (("validation", validation), ("test", test)):
+        _check_labels(rows, name)
+    source, dataset_id = _source(config)
+    stream = isinstance(train, IterableDataset)
+    parts = [validation, test, *([] if stream else [train]), *([unlabelled] if unlabelled is not None else [])]
+    return Data(
+        train=train,
+        validation=validation,
+        test=test,
+        unlabelled=unlabelled,
+        fingerprint=fingerprint(parts, source if stream else ""),
+        source=source,
+        dataset_id=dataset_id,
+        notes=tuple(notes),
+    )
+
+
+def fingerprint(parts: Sequence[Dataset], more: str = "") -> str:
+    """SHA-256 over column names and every cell of every part, in order: of the content, not of files or caches."""
+    digest = hashlib.sha256(more.encode())
+    for part in parts:
+        digest.update(repr((part.column_names, len(part))).encode())
+        for name in sorted(part.column_names):
+            for batch in part.select_columns([name]).with_format("arrow").iter(10_000):
+                digest.update(repr(batch[name].to_pylist()).encode())
+    return digest.hexdigest()
+
+
+class _Columns:
+    """The data's columns under the task's names."""
+
+    def __init__(self, mapping: Mapping[str, str], required: Sequence[str], optional: Sequence[str]) -> None:
+        known = (*required, *optional)
+        for name in mapping:
+            if name not in known:
+                raise DataError(f"data.columns.{name}: the task has no such column; it has {', '.join(known)}")
+        self.mapping, self.required, self.optional = mapping, required, optional
+
+    def named(self, rows: Any, split: str, labelled: bool = True) -> Any:
+        """The rows with only the task's columns; without a label column where rows need none."""
+        there = rows.column_names or list(next(iter(rows), {}))
+        chosen = {}
+        for name in (*self.required, *self.optional):
+            source = self.mapping.get(name, name)
+            if source in there:
+                chosen[name] = source
+            elif (name in self.required and (labelled or name != "label")) or (name in self.mapping and labelled):
+                raise DataError(
+                    f"split {split!r} has no column {source!r}; it has {', '.join(there) or 'none'}"
+                    f"{_nearest(source, there)}; name the right one in data.columns: {{{name}: ...}}"
+                )
+        rows = rows.select_columns(list(dict.fromkeys(chosen.values())))
+        swap = {source: f"__{name}" for name, source in chosen.items() if source != name}
+        for source, temporary in swap.items():
+            rows = rows.rename_column(source, temporary)
+        for temporary in swap.values():
+            rows = rows.rename_column(temporary, temporary.removeprefix("__"))
+        return rows
+
+
+def _splits(config: DataConfig) -> Splits:
+    if config.files is not None:
+        return {split: _read_files(files, split, config.streaming) for split, files in config.files.items()}
+    assert config.path is not None
+    if ":" in config.path:
+        return _called(config.path, config.arguments)
+    return _loaded(config)
+
+
+def _read_files(files: str | list[str], split: str, streaming: bool = False) -> Dataset | IterableDataset:
+    paths = [Path(name) for name in ([files] if isinstance(files, str) else files)]
+    for path in paths:
+        if not path.is_file():
+            raise DataError(f"data.files.{split}: there is no file {path}; paths are relative to where the command runs")
+    endings = {path.suffix.lower() for path in paths}
+    if len(endings) != 1 or not endings <= READERS.keys():
+        raise DataError(
+            f"data.files.{split}: expected files of one kind ({', '.join(READERS)}), got {', '.join(sorted(endings)) or 'none'}"
+        )
+    reader, options = READERS[endings.pop()]
+    try:
+        return datasets.load_dataset(
+            reader, data_files={split: [str(path) for path in paths]}, split=split, streaming=streaming, **options
+        )
+    except (datasets.exceptions.DatasetGenerationError, ValueError, OSError, StopIteration) as error:
+        raise DataError(f"data.files.{split}: {paths[0]} cannot be read as {reader}: {_reason(error)}") from error
+
+
+def _called(path: str, arguments: Mapping[str, Any]) -> Splits:
+    module, _, name = path.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise DataError(f"data.path: {path} cannot be imported ({error}); expected package.module:function") from error
+    try:
+        inspect.signature(function).bind(**arguments)
+    except TypeError as error:
+        raise DataError(f"data.arguments: {path} does not take them: {error}") from error
+    splits = function(**arguments)
+    if not isinstance(splits, (DatasetDict, IterableDatasetDict)):
+        raise DataError(f"data.path: {path} must return a datasets.DatasetDict, it returned {type(splits).__name__}")
+    return splits
+
+
+def _loaded(config: DataConfig) -> Splits:
+    assert config.path is not None
+    folder = Path(config.path)
+    try:
+        if (folder / "dataset_dict.json").is_file():
+            return datasets.load_from_disk(str(folder))
+        if (folder / "state.json").is_file():
+            return {config.train_split: datasets.load_from_disk(str(folder))}
+        return datasets.load_dataset(
+            config.path, config.name, revision=config.revision, streaming=config.streaming
+        )
+    except (datasets.exceptions.DatasetNotFoundError, FileNotFoundError) as error:
+        raise DataError(
+            f"data.path: {config.path} is neither a folder here nor a data set on the Hub that can be reached: check the "
+            "spelling and the connection, or log in with `hf auth login` if it is private"
+        ) from error
+    except (ConnectionError, OSError, ValueError, RuntimeError, datasets.exceptions.DatasetGenerationError) as error:
+        raise DataError(f"data.path: {config.path} cannot be loaded: {_reason(error)}") from error
+
+
+def _split_names(config: DataConfig, splits: Splits) -> tuple[dict[str, str], list[str]]:
+    """Which split serves as what. What is not named is taken by its usual name, never the same split for two."""
+    there, notes = list(splits), []
+
+    def named(key: str, wanted: str) -> str:
+        if wanted not in there:
+            raise DataError(f"data.{key}: there is no split {wanted!r}; there are {', '.join(there)}{_nearest(wanted, there)}")
+        return wanted
+
+    names = {"train": named("train_split", config.train_split)}
+    if config.test_split is not None:
+        names["test"] = named("test_split", config.test_split)
+    elif "test" in there:
+        names["test"] = "test"
+    if config.validation_split is not None:
+        names["validation"] = named("validation_split", config.validation_split)
+    elif "validation" in there and names.get("test") != "validation":
+        names["validation"] = "validation"
+    if "test" not in names:
+        if "validation" not in names:
+            raise DataError(
+                f"there is no test split among {', '.join(there)}; name one in data.test_split, or add one to data.files"
+            )
+        names["test"] = names.pop("validation")
+        notes.append(f"data: no test split; {names['test']} serves as the test split, and validation rows come from train")
+    if names["test"] == names["train"] or names.get("validation") in (names["train"], names["test"]):
+        raise DataError(f"data: one split cannot serve twice, got {names}; rows would be scored that were trained on")
+    return names, notes
+
+
+def _split_off(train: Any, size: int | float, seed: int) -> tuple[Any, Dataset, str]:
+    """Validation rows out of the training rows."""
+    if isinstance(train, IterableDataset):
+        if not isinstance(size, int):
+            raise DataError(f"data.validation_size: a stream has no known length; expected a number of rows, got {size}")
+        validation = Dataset.from_list(list(train.take(size)), features=train.features)
+        return train.skip(size), validation, f"data: the first {size} rows of the stream are the validation split"
+    count = size if isinstance(size, int) else max(1, round(size * len(train)))
+    if count >= len(train):
+        raise DataError(f"data.validation_size: {count} rows cannot be taken out of {len(train)} training rows; lower it")
+    parts = train.train_test_split(test_size=count, seed=seed)
+    note = f"data: no validation split; {count} rows of train, drawn by the seed, serve as one"
+    return parts["train"], parts["test"], note
+
+
+def _limited(rows: Any, limit: int | None, seed: int) -> Any:
+    if limit is None:
+        return rows
+    if isinstance(rows, IterableDataset):
+        return rows.take(limit)
+    return rows if len(rows) <= limit else rows.shuffle(seed=seed).select(range(limit))
+
+
+def _in_memory(rows: Dataset | IterableDataset) -> Dataset:
+    """What is evaluated on is needed whole, many times, in the same order."""
+    return Dataset.from_list(list(rows), features=rows.features) if isinstance(rows, IterableDataset) else rows
+
+
+def _unlabelled(config: DataConfig, splits: Splits, columns: _Columns) -> Dataset | None:
+    if config.unlabelled_files is not None:
+        rows = _read_files(config.unlabelled_files, "unlabelled")
+    elif config.unlabelled_split is not None:
+        if config.unlabelled_split not in splits:
+            raise DataError(f"data.unlabelled_split: there is no split {config.unlabelled_split!r}; there are {', '.join(splits)}")
+        rows = splits[config.unlabelled_split]
+    else:
+        return None
+    named = columns.named(_in_memory(rows), "unlabelled", labelled=False)
+    texts: Dataset = named.remove_columns([name for name in named.column_names if name == "label"])
+    return texts
+
+
+def _check_rows(rows: Dataset | IterableDataset, split: str, columns: Sequence[str]) -> None:
+    """Refuse a split without rows, and texts that are missing or empty."""
+    looked_at: Any = list(rows.take(STREAMED_ROWS)) if isinstance(rows, IterableDataset) else rows
+    if len(looked_at) == 0:
+        raise DataError(f"split {split!r} has no rows; check the file, data.{split}_split and data.{split}_limit")
+    there = looked_at[0].keys()
+    for column in columns:
+        if column not in there:
+            continue
+        values = [row[column] for row in looked_at] if isinstance(looked_at, list) else looked_at[column]
+        bad = [i for i, value in enumerate(values) if not isinstance(value, str) or not value.strip()]
+        if bad:
+            raise DataError(
+                f"split {split!r}: {len(bad)} of {len(values)} rows have no text in column {column!r} (first: row {bad[0]}, "
+                f"{values[bad[0]]!r}); remove or fill them: an empty text teaches nothing"
+            )
+
+
+def _check_labels(rows: Dataset, split: str) -> None:
+    """Refuse rows without a label where models are scored: -1 and null mean that a benchmark hides them."""
+    if "label" not in rows.column_names:
+        return
+    values = rows["label"]
+    hidden = [i for i, value in enumerate(values) if value is None or (type(value) is int and value == -1)]
+    if hidden:
+        raise DataError(
+            f"split {split!r}: {len(hidden)} of {len(values)} rows have no label (first: row {hidden[0]}); benchmarks hide the "
+            "labels of their test split: set data.test_split: validation"
+        )
+
+
+def _source(config: DataConfig) -> tuple[str, str | None]:
+    if config.files is not None:
+        parts = {split: [files] if isinstance(files, str) else files for split, files in config.files.items()}
+        return ", ".join(f"{split}: {', '.join(Path(f).name for f in files)}" for split, files in parts.items()), None
+    assert config.path is not None
+    if ":" in config.path:
+        return config.path, None
+    if Path(config.path).exists():
+        return Path(config.path).name, None
+    shown = config.path + (f"/{config.name}" if config.name else "") + (f"@{config.revision}" if config.revision else "")
+    return shown, config.path
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    found = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+def _reason(error: BaseException) -> str:
+    cause = error.__cause__ or error
+    return (str(cause) or type(cause).__name__).splitlines()[0]

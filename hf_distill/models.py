@@ -1,0 +1,209 @@
+"""Loading models, configs and tokenizers from a folder or the Hub; whatever fails there is told in one line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import hf_hub_download, metadata_load
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from hf_distill.errors import HfDistillError, ModelError
+
+# Where a repository holds pickled weights only, Transformers would ask a bot to open a pull request in it.
+os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
+
+
+def load_config(name: str, revision: str | None = None) -> PretrainedConfig:
+    """The config of a model.
+
+    Args:
+        name: A Hub id or a folder.
+        revision: A branch, tag or commit of the Hub's repository; its main branch unless given.
+
+    Raises:
+        ModelError: Where there is no such model, or it cannot be reached or read.
+    """
+    with _told("config", name, revision):
+        return AutoConfig.from_pretrained(name, revision=revision or "main", trust_remote_code=False)
+
+
+def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model; see :func:`load_config`.
+
+    Raises:
+        ModelError: As :func:`load_config`, and where there is a model but no tokenizer.
+    """
+    with _told("tokenizer", name, revision):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            name, revision=revision or "main", trust_remote_code=False
+        )
+    # Without tokenizer files Transformers makes one of the right kind that knows the special tokens alone.
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise ModelError(f"{name} holds no tokenizer; save one there, or name another in student.tokenizer")
+    return tokenizer
+
+
+def load_model(
+    auto_model: Any,
+    name: str,
+    *,
+    revision: str | None = None,
+    dtype: torch.dtype | str = torch.float32,
+    new_head: bool = False,
+    **options: Any,
+) -> PreTrainedModel:
+    """A model with its weights, from safetensors alone and without code from the Hub.
+
+    Args:
+        auto_model: The class that loads it, ``AutoModelForSequenceClassification`` for instance.
+        name: A Hub id or a folder.
+        revision: A branch, tag or commit; the main branch unless given.
+        dtype: Of the weights, or ``"auto"`` for what they are stored in.
+        new_head: Whether a head that is missing or has another size is made anew; refused otherwise.
+        options: Config attributes and other arguments of ``from_pretrained``.
+
+    Raises:
+        ModelError: As :func:`load_config`, and where weights are missing, pickled, or of another shape.
+    """
+    with _told("model", name, revision), _quiet_about_heads(new_head):
+        model, info = auto_model.from_pretrained(
+            name,
+            revision=revision or "main",
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=new_head,
+            output_loading_info=True,
+            **options,
+        )
+    _check_complete(name, model, info, new_head)
+    return model
+
+
+def model_folder(name: str, revision: str | None = None) -> Path:
+    """The folder that holds a model's files: the folder itself, or the Hub's snapshot in the cache, with its README.
+
+    Raises:
+        ModelError: As :func:`load_config`.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    with _told("config", name, revision):
+        folder = Path(hf_hub_download(name, "config.json", revision=revision)).parent
+    # A model need not have a card.
+    with suppress(OSError, EntryNotFoundError):
+        hf_hub_download(name, "README.md", revision=revision)
+    return folder
+
+
+def license_of(folder: Path) -> str | None:
+    """The licence that the card in a model's folder declares."""
+    card = folder / "README.md"
+    try:
+        metadata = metadata_load(card) if card.is_file() else None
+    except ValueError:
+        return None
+    declared = (metadata or {}).get("license")
+    return declared if isinstance(declared, str) else None
+
+
+@contextmanager
+def _told(what: str, name: str, revision: str | None) -> Iterator[None]:
+    """Turn whatever the libraries raise into one line; they raise nearly every built-in type."""
+    if _looks_like_a_folder(name) and not Path(name).is_dir():
+        raise ModelError(f"there is no folder {name}; name a folder that holds the {what}, or a Hub id (user/model)")
+    try:
+        yield
+    except HfDistillError:
+        raise
+    except Exception as error:
+        raise ModelError(f"{_shown(name, revision)}: {_reason(what, name, revision, error)}") from error
+
+
+def _reason(what: str, name: str, revision: str | None, error: Exception) -> str:
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    causes = tuple(_chain(error))
+    if any(isinstance(cause, GatedRepoError) for cause in causes):
+        return "its owner asks you to accept terms first; do so on its page, then log in with `hf auth login`"
+    if any(isinstance(cause, RevisionNotFoundError) for cause in causes):
+        return f"the Hub has no revision {revision!r} of it; check student.revision or teacher.revision"
+    if any(isinstance(cause, RepositoryNotFoundError) for cause in causes) or "valid model identifier" in text:
+        return "neither a folder nor a model on the Hub; check the spelling, or log in with `hf auth login` if private"
+    if any(isinstance(cause, (LocalEntryNotFoundError, ConnectionError)) for cause in causes):
+        return "not in the cache, and the Hub cannot be reached (offline?); connect, or name a local folder"
+    if "safetensors" in text and isinstance(error, OSError):
+        return _without_safetensors(name)
+    if "trust_remote_code" in str(error):
+        return "it needs code from its repository, which is never run here; use a model that Transformers knows"
+    return f"the {what} cannot be loaded ({text})"
+
+
+def _check_complete(name: str, model: PreTrainedModel, info: Mapping[str, Any], new_head: bool) -> None:
+    """Refuse random weights where trained ones were asked for; Transformers only warns."""
+    base = model.base_model_prefix + "." if hasattr(model, model.base_model_prefix) else ""
+    reshaped = sorted(key for key, *_ in info["mismatched_keys"] if key.startswith(base))
+    if reshaped:
+        raise ModelError(f"{name}: {_some(reshaped)} have other shapes than its config says; the checkpoint is broken")
+    missing = sorted(info["missing_keys"])
+    # Checkpoints from masked language modelling have no pooler; it is trained with the head.
+    body = [key for key in missing if key.startswith(base) and "pooler" not in key]
+    if body:
+        raise ModelError(f"{name}: its weights lack {_some(body)} of {type(model).__name__}; name another model")
+    head = [key for key in missing if not key.startswith(base)]
+    if head and not new_head:
+        raise ModelError(
+            f"{name} has no trained head for this task ({_some(head)} are not among its weights); use a model that "
+            "was fine-tuned for the task, or make one with teacher.recipe"
+        )
+
+
+def _without_safetensors(name: str) -> str:
+    if Path(name).is_dir() and not any(Path(name).glob("*.bin")):
+        return "holds no weights (model.safetensors); save the model there with save_pretrained"
+    return (
+        "its weights are pickled (*.bin), which can run code when loaded; convert them once, where you trust them: "
+        "load with from_pretrained(..., use_safetensors=False), then save_pretrained to a folder, and name that folder"
+    )
+
+
+@contextmanager
+def _quiet_about_heads(new_head: bool) -> Iterator[None]:
+    """A new head is expected where one was asked for; Transformers would report it like a problem."""
+    before = logging.get_verbosity()
+    if new_head:
+        logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _looks_like_a_folder(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or name.count("/") > 1
+
+
+def _shown(name: str, revision: str | None) -> str:
+    return f"{name}@{revision}" if revision else name
+
+
+def _some(keys: list[str], most: int = 3) -> str:
+    return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")

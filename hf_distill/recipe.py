@@ -1,0 +1,388 @@
+"""The recipe: one YAML file, read strictly into frozen dataclasses, its keys in the order of the flow."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from hf_distill.errors import RecipeError
+from hf_distill.strict import nearest, read, read_yaml, read_yaml_value, refuse_unless, shown, write_yaml
+
+RESERVED_TRAINING = {
+    "output_dir": "the run's folder is runs/<name>, see name and --runs",
+    "seed": "use recipe.seed",
+    "data_seed": "use recipe.seed",
+    "hub_token": "log in with `hf auth login` or set HF_TOKEN",
+    "push_to_hub": "use recipe.hub.push",
+    "hub_model_id": "use recipe.hub.model_id",
+    "hub_private_repo": "use recipe.hub.private",
+}
+"""Keys of TrainingArguments that have their place elsewhere in a recipe."""
+
+NUMERIC_TRAINING = (
+    "learning_rate", "num_train_epochs", "weight_decay", "warmup_steps", "per_device_train_batch_size",
+    "per_device_eval_batch_size", "gradient_accumulation_steps", "max_grad_norm", "logging_steps",
+)
+"""Keys of TrainingArguments whose values must be finite numbers of at least 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskConfig:
+    """What the rows mean."""
+
+    name: str
+    """As in ``TASKS``."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the task."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the rows come from."""
+
+    path: str | None = None
+    """A Hub data set, a folder, or ``package.module:function`` that returns a DatasetDict."""
+    name: str | None = None
+    """The configuration, as ``datasets.load_dataset`` names it."""
+    revision: str | None = None
+    """A branch, tag or commit of the Hub's repository."""
+    files: dict[str, str | list[str]] | None = None
+    """Local files by split: csv, tsv, json, jsonl, parquet or txt."""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the callable."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """The task's column -> the data's column, where the names differ."""
+    train_split: str = "train"
+    """The split to learn from."""
+    validation_split: str | None = None
+    """The split that is watched while training; ``validation`` where there is one, unless it serves as the test split."""
+    test_split: str | None = None
+    """The split that all models are scored on; ``test`` where there is one."""
+    validation_size: int | float = 0.1
+    """A share or number of training rows, drawn by the seed, where there is no validation split."""
+    train_limit: int | None = None
+    """At most so many rows, drawn by the seed."""
+    validation_limit: int | None = None
+    """At most so many rows, drawn by the seed."""
+    test_limit: int | None = None
+    """At most so many rows, drawn by the seed."""
+    unlabelled_split: str | None = None
+    """A split whose rows the teacher alone labels."""
+    unlabelled_files: str | list[str] | None = None
+    """Local files whose rows the teacher alone labels."""
+    streaming: bool = False
+    """Read the training rows as they come, for data larger than memory."""
+
+    def __post_init__(self) -> None:
+        where = "recipe.data"
+        refuse_unless((self.path is None) != (self.files is None), f"{where}: expected exactly one of path and files")
+        refuse_unless(
+            not self.arguments or (self.path is not None and ":" in self.path),
+            f"{where}.arguments: only a callable (path: package.module:function) takes arguments; remove them",
+        )
+        size = self.validation_size
+        whole = isinstance(size, int)
+        refuse_unless(
+            size >= 1 if whole else 0.0 < size < 1.0,
+            f"{where}.validation_size: expected a fraction between 0 and 1 or a number of rows, got {size!r}",
+        )
+        for name in ("train_limit", "validation_limit", "test_limit"):
+            limit = getattr(self, name)
+            refuse_unless(limit is None or limit >= 1, f"{where}.{name}: expected at least 1 row, got {limit!r}")
+        refuse_unless(
+            self.unlabelled_split is None or self.unlabelled_files is None,
+            f"{where}: expected at most one of unlabelled_split and unlabelled_files",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherConfig:
+    """Where targets come from."""
+
+    model: str | None = None
+    """A Hub id or folder."""
+    revision: str | None = None
+    """A branch, tag or commit."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """``auto``: bfloat16 where the device computes it in hardware, else float32."""
+    labels: list[str] | None = None
+    """The names of its outputs in its own order, where its config does not tell them."""
+    device_map: str | None = None
+    """How to spread it over devices, as ``from_pretrained`` takes it."""
+    recipe: Any = None
+    """How to make it: another recipe's path, or a mapping that inherits version, seed, task and data."""
+
+    def __post_init__(self) -> None:
+        refuse_unless((self.model is None) != (self.recipe is None), "recipe.teacher: expected exactly one of model and recipe")
+        for name in ("revision", "labels"):
+            refuse_unless(
+                self.model is not None or getattr(self, name) is None,
+                f"recipe.teacher.{name}: does nothing for a teacher made by a recipe; remove it",
+            )
+        refuse_unless(
+            not isinstance(self.recipe, Recipe) or self.recipe.teacher is None,
+            "recipe.teacher.recipe.teacher: a teacher's recipe trains on labels alone; remove it",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentConfig:
+    """How the small model is born: exactly one of layers, config and pretrained."""
+
+    layers: int | list[int] | None = None
+    """So many of the teacher's layers, evenly spaced, or which ones; from 0, negative from the end."""
+    config: dict[str, Any] | None = None
+    """Changes to the teacher's config, or with ``model_type`` a new one; fresh weights."""
+    pretrained: str | None = None
+    """A Hub id or folder."""
+    revision: str | None = None
+    """A branch, tag or commit of ``pretrained``."""
+    tokenizer: str | dict[str, Any] | None = None
+    """A Hub id or folder, or {vocab_size, lowercase} to train one on the data's texts."""
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("layers", "config", "pretrained") if getattr(self, name) is not None]
+        refuse_unless(
+            len(given) == 1,
+            f"recipe.student: expected exactly one of layers, config and pretrained, got {' and '.join(given) or 'none'}",
+        )
+        refuse_unless(
+            self.revision is None or self.pretrained is not None,
+            "recipe.student.revision: only a pretrained student has one; remove it",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """One term of the loss."""
+
+    kind: str
+    """As in ``OBJECTIVES``, or ``package.module:Class``."""
+    weight: float = 1.0
+    """Its factor in the loss."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the objective."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """How the models are compared."""
+
+    split: Literal["test", "validation"] = "test"
+    """The rows that all models are scored on."""
+    metric: str | None = None
+    """The metric that decides; the task's own unless given."""
+    control: bool = True
+    """Whether the same student is trained without a teacher, too."""
+    resamples: int = 1000
+    """Of the bootstrap that gives the intervals."""
+    batch_size: int = 32
+    """Rows of a batch when throughput is measured."""
+    floor: bool = False
+    """Whether a linear bag-of-words model is trained and told, too."""
+
+    def __post_init__(self) -> None:
+        refuse_unless(self.resamples >= 100, f"recipe.evaluate.resamples: expected at least 100, got {self.resamples}")
+        refuse_unless(self.batch_size >= 1, f"recipe.evaluate.batch_size: expected at least 1, got {self.batch_size}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubConfig:
+    """Whether and where the student is pushed."""
+
+    push: bool = False
+    """Push when the run is complete."""
+    model_id: str | None = None
+    """``user/name``."""
+    private: bool = True
+    """Whether a repository that is made for it is private."""
+
+    def __post_init__(self) -> None:
+        refuse_unless(not self.push or self.model_id is not None, "recipe.hub.model_id: required to push; name user/model")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that a run depends on. The keys stand in the order of the flow."""
+
+    version: int
+    """Of this format: 1."""
+    name: str
+    """Of the run, and of its folder: letters, digits, dot, dash and underscore."""
+    seed: int = 42
+    """Decides splits, initial weights, order and dropout."""
+    task: TaskConfig
+    """A name, or a mapping of ``name`` and options."""
+    data: DataConfig
+    """Where the rows come from."""
+    teacher: TeacherConfig | None = None
+    """None: plain fine-tuning."""
+    student: StudentConfig
+    """How the small model is born."""
+    objectives: tuple[ObjectiveConfig, ...] = (ObjectiveConfig(kind="labels"),)
+    """The terms of the loss."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """Goes untouched to ``transformers.TrainingArguments``."""
+    evaluate: EvaluateConfig = EvaluateConfig()
+    """How the models are compared."""
+    hub: HubConfig = HubConfig()
+    """Whether and where the student is pushed."""
+
+    def __post_init__(self) -> None:
+        refuse_unless(self.version == 1, f"recipe.version: expected 1, got {self.version!r}; this release reads version 1")
+        refuse_unless(
+            re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name) is not None,
+            f"recipe.name: expected letters, digits, '.', '_' and '-', got {self.name!r}; it names the run's folder",
+        )
+        refuse_unless(self.seed >= 0, f"recipe.seed: expected at least 0, got {self.seed}")
+        refuse_unless(len(self.objectives) > 0, "recipe.objectives: expected at least one, got an empty list")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data that loads again to an equal recipe, keys in the order of the flow."""
+        plain = dataclasses.asdict(self)
+        plain["task"] = {"name": self.task.name, **self.task.options}
+        plain["objectives"] = [{"kind": o.kind, "weight": o.weight, **o.options} for o in self.objectives]
+        if self.teacher is not None and isinstance(self.teacher.recipe, Recipe):
+            plain["teacher"]["recipe"] = self.teacher.recipe.to_dict()
+        return plain
+
+
+def load_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str] | Mapping[str, Any] = ()) -> Recipe:
+    """Read a recipe, put in the overrides, and check every key.
+
+    Args:
+        source: A YAML file, or a mapping of the same keys.
+        overrides: ``["a.b=value"]``, values in YAML, or ``{"a.b": value}``; numbers index lists.
+
+    Raises:
+        RecipeError: For anything that does not fit, by its dotted path.
+    """
+    path = None if isinstance(source, Mapping) else Path(source)
+    content = dict(source) if path is None else read_yaml(path)
+    if not isinstance(content, Mapping):
+        raise RecipeError(f"{path}: expected a mapping of recipe keys, got {type(content).__name__}; see `hf-distill init`")
+    content = _copied(content)
+    teacher = content.get("teacher")
+    if isinstance(teacher, dict) and isinstance(teacher.get("recipe"), str):
+        inlined = read_yaml((path.parent if path else Path()) / teacher["recipe"])
+        refuse_unless(isinstance(inlined, Mapping), f"recipe.teacher.recipe: {teacher['recipe']} holds no mapping of recipe keys")
+        teacher["recipe"] = _copied(inlined)
+    for key, value in _parsed(overrides):
+        _override(content, key, value)
+    return _recipe(content, "recipe")
+
+
+def dump_recipe(recipe: Recipe, path: Path) -> None:
+    """Write a recipe so that it loads again to an equal one."""
+    write_yaml(recipe.to_dict(), path)
+
+
+def check_training(training: Mapping[str, Any]) -> None:
+    """Refuse keys that TrainingArguments does not know.
+
+    Raises:
+        RecipeError: With the nearest name.
+    """
+    from transformers import TrainingArguments
+
+    known = [each.name for each in dataclasses.fields(TrainingArguments) if each.init]
+    for key in training:
+        if key not in known:
+            raise RecipeError(f"recipe.training.{key}: TrainingArguments has no such key{nearest(key, known)}")
+
+
+def _recipe(content: Mapping[str, Any], where: str) -> Recipe:
+    content = _copied(content)
+    if isinstance(content.get("task"), str):
+        content["task"] = {"name": content["task"]}
+    content["task"] = _with_options(content.get("task"), ("name",), f"{where}.task")
+    objectives = content.get("objectives", [{"kind": "labels"}])
+    refuse_unless(isinstance(objectives, list), f"{where}.objectives: expected a list, got {shown(objectives)}")
+    content["objectives"] = tuple(
+        read(ObjectiveConfig, _with_options(each, ("kind", "weight"), f"{where}.objectives.{i}"), f"{where}.objectives.{i}")
+        for i, each in enumerate(objectives)
+    )
+    _check_training_values(content.get("training", {}), f"{where}.training")
+    teacher = content.get("teacher")
+    if isinstance(teacher, dict) and isinstance(teacher.get("recipe"), Mapping):
+        inherited = {key: content[key] for key in ("version", "seed", "task", "data") if key in content}
+        inherited["task"] = {"name": content["task"]["name"], **content["task"]["options"]}
+        own = {"name": f"{content.get('name')}-teacher", **inherited, **teacher["recipe"]}
+        teacher["recipe"] = _recipe(own, f"{where}.teacher.recipe")
+    return read(Recipe, content, where)
+
+
+def _with_options(value: Any, own: Sequence[str], where: str) -> Any:
+    """Keys that are not the mapping's own, gathered under ``options``."""
+    if not isinstance(value, Mapping):
+        if value is None:
+            raise RecipeError(f"{where}: required, but missing")
+        raise RecipeError(f"{where}: expected a mapping, got {shown(value)}")
+    if set(value) == {*own, "options"} and isinstance(value["options"], Mapping):
+        return dict(value)
+    return {**{k: v for k, v in value.items() if k in own}, "options": {k: v for k, v in value.items() if k not in own}}
+
+
+def _check_training_values(training: Any, where: str) -> None:
+    if not isinstance(training, Mapping):
+        return
+    for key, value in training.items():
+        if key in RESERVED_TRAINING:
+            raise RecipeError(f"{where}.{key}: has its place elsewhere; {RESERVED_TRAINING[key]}")
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if key in NUMERIC_TRAINING and value is not None and not (is_number and 0 <= value < float("inf")):
+            raise RecipeError(f"{where}.{key}: expected a finite number of at least 0, got {shown(value)}")
+
+
+def _parsed(overrides: Sequence[str] | Mapping[str, Any]) -> list[tuple[str, Any]]:
+    if isinstance(overrides, Mapping):
+        return list(overrides.items())
+    pairs = []
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise RecipeError(f"override {text!r}: expected key=value, such as training.learning_rate=3e-5")
+        pairs.append((key.strip().removeprefix("recipe."), read_yaml_value(value, f"override {key}")))
+    return pairs
+
+
+def _override(content: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    here: Any = content
+    path = "recipe"
+    for part in parents:
+        here = _enter(here, part, path)
+        path += f".{part}"
+    if isinstance(here, list):
+        here[_index(here, last, path)] = value
+    else:
+        here[last] = value
+
+
+def _enter(here: Any, part: str, path: str) -> Any:
+    if isinstance(here, list):
+        return here[_index(here, part, path)]
+    if here.get(part) is None:
+        here[part] = {}
+    if path == "recipe" and part == "task" and isinstance(here[part], str):
+        here[part] = {"name": here[part]}
+    if not isinstance(here[part], (dict, list)):
+        raise RecipeError(f"{path}.{part}: holds {shown(here[part])}, so it has no keys to override")
+    return here[part]
+
+
+def _index(here: list[Any], part: str, path: str) -> int:
+    if not part.lstrip("-").isdigit() or not -len(here) <= int(part) < len(here):
+        raise RecipeError(f"{path}.{part}: expected an index of a list of {len(here)} (0 to {len(here) - 1})")
+    return int(part)
+
+
+def _copied(value: Any) -> Any:
+    """A deep copy of plain data: an override must not reach the caller's mapping."""
+    if isinstance(value, Mapping):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, (list, tuple)) else value

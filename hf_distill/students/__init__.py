@@ -1,0 +1,81 @@
+"""How the small model is born. A new way is one file here and one line in ``STUDENTS``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_distill.errors import StudentError
+from hf_distill.students.base import Order, Student
+from hf_distill.students.config import from_config
+from hf_distill.students.layers import choose_layers, from_layers, layer_stack
+from hf_distill.students.pretrained import from_pretrained
+from hf_distill.students.tokenizers import fitted, train_tokenizer
+
+if TYPE_CHECKING:
+    from hf_distill.recipe import StudentConfig
+
+__all__ = ["STUDENTS", "Student", "build_student", "choose_layers", "layer_stack", "train_tokenizer"]
+
+STUDENTS: dict[str, Callable[[Order], Student]] = {
+    "layers": from_layers,
+    "config": from_config,
+    "pretrained": from_pretrained,
+}
+
+
+def build_student(
+    config: StudentConfig,
+    *,
+    auto_model: Any,
+    teacher: PreTrainedModel | None,
+    teacher_tokenizer: PreTrainedTokenizerBase | None,
+    texts: Callable[[], Iterable[str]],
+    model_options: dict[str, Any],
+) -> Student:
+    """A student as the recipe asks for it, in float32, on the CPU.
+
+    Random weights come from torch's global generator: seed it before.
+
+    Args:
+        config: ``student`` of a recipe; exactly one of the keys of ``STUDENTS`` is set.
+        auto_model: The Transformers class that makes a model with the task's head.
+        teacher: Whose layers or config are taken; None where there is no teacher. It is left as it is.
+        teacher_tokenizer: The teacher's tokenizer.
+        texts: Gives the training texts, again at each call; read only where a tokenizer is trained.
+        model_options: Config attributes of the task: ``num_labels``, ``id2label``, ``label2id``, ``problem_type``.
+
+    Raises:
+        StudentError: Where it cannot be built as asked.
+        LabelError: Where the teacher's head does not know the data's labels.
+        ModelError: Where a model or tokenizer cannot be loaded.
+    """
+    way = next((name for name in STUDENTS if getattr(config, name) is not None), None)
+    if way is None:
+        raise StudentError(f"student: expected one of {', '.join(STUDENTS)}, got none")
+    student = STUDENTS[way](
+        Order(
+            config=config,
+            auto_model=auto_model,
+            teacher=teacher,
+            teacher_tokenizer=teacher_tokenizer,
+            texts=texts,
+            model_options=model_options,
+        )
+    )
+    model, tokenizer = student.model, student.tokenizer
+    embeddings: Any = model.get_input_embeddings()
+    rows = len(embeddings.weight)
+    if len(tokenizer) > rows:
+        raise StudentError(
+            f"student.tokenizer: it has {len(tokenizer)} tokens, but the model only knows {rows}; "
+            "use the tokenizer that belongs to the model"
+        )
+    return Student(
+        model=model.float(),
+        tokenizer=fitted(tokenizer, model),
+        origin=student.origin,
+        layer_map=student.layer_map,
+    )

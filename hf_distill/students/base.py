@@ -1,0 +1,75 @@
+"""What a way of building a student gets and gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_distill.errors import StudentError
+
+if TYPE_CHECKING:
+    from hf_distill.recipe import StudentConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """Everything that a student may be made of; see ``build_student``."""
+
+    config: StudentConfig
+    auto_model: Any
+    teacher: PreTrainedModel | None
+    teacher_tokenizer: PreTrainedTokenizerBase | None
+    texts: Callable[[], Iterable[str]]
+    model_options: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Student:
+    """A student, ready to be trained.
+
+    Attributes:
+        model: With the task's head, its labels in the data's order.
+        tokenizer: That cuts no text longer than the model can read.
+        origin: Where its weights come from, for people: ``layers 0, 2, 5 of 6 of the teacher``.
+        layer_map: For each of its layers the teacher's layer that it was copied from; None unless it was.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    origin: str
+    layer_map: tuple[int, ...] | None = None
+
+
+def set_options(config: PretrainedConfig, options: dict[str, Any]) -> None:
+    """Set config attributes one by one, in their order."""
+    for name, value in options.items():
+        setattr(config, name, value)
+
+
+def per_layer_lists(config: PretrainedConfig) -> dict[str, list[Any]]:
+    """Config attributes with one entry a layer, such as ``layer_types``.
+
+    They are known by their length and by a name that speaks of layers or windows: DeBERTa's ``pos_att_type`` may be as
+    long by chance.
+    """
+    return {
+        name: list(value)
+        for name, value in vars(config).items()
+        if isinstance(value, (list, tuple))
+        and len(value) == config.num_hidden_layers
+        and ("layer" in name or "window" in name)
+    }
+
+
+@contextmanager
+def told_as(subject: str) -> Iterator[None]:
+    """Tell what Transformers refuses about a config as a StudentError about ``subject``."""
+    try:
+        yield
+    except (StrictDataclassError, ValueError, TypeError, AssertionError, LookupError, RuntimeError) as error:
+        raise StudentError(f"{subject}: Transformers cannot build it: {error}") from error

@@ -1,0 +1,30 @@
+"""A student that somebody has pretrained already."""
+
+from __future__ import annotations
+
+from hf_distill.errors import StudentError
+from hf_distill.models import load_config, load_model, load_tokenizer
+from hf_distill.students.base import Order, Student
+from hf_distill.students.heads import label_order, names_of, reorder_outputs
+
+
+def from_pretrained(order: Order) -> Student:
+    """A Hub model or a folder, in float32, with a new head unless its own has as many outputs as the data has labels.
+
+    Raises:
+        ModelError: Where it cannot be loaded.
+        StudentError: Where a tokenizer is to be trained for it: its embeddings belong to its own.
+    """
+    name, revision = order.config.pretrained, order.config.revision
+    assert name is not None
+    if isinstance(order.config.tokenizer, dict):
+        raise StudentError(
+            "student.tokenizer: a pretrained student knows its own tokens only; leave it out, or name one"
+        )
+    # A head that knows the data's labels in another order is worth keeping, in the data's order.
+    own = names_of(load_config(name, revision).id2label)
+    outputs = label_order(own, names_of(order.model_options.get("id2label", {})))
+    model = load_model(order.auto_model, name, revision=revision, new_head=True, **order.model_options)
+    reorder_outputs(model, outputs)
+    tokenizer = load_tokenizer(order.config.tokenizer) if order.config.tokenizer else load_tokenizer(name, revision)
+    return Student(model=model, tokenizer=tokenizer, origin=f"{name}@{revision}" if revision else name)

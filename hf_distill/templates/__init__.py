@@ -1,0 +1,42 @@
+"""Recipes to start from: the commented template of each task, and a list of the recipes in a folder."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from hf_distill.errors import OutputError, RecipeError
+
+
+def write_template(task: str, output: Path) -> None:
+    """Write the commented recipe of a task.
+
+    Raises:
+        RecipeError: For a task without a template.
+        OutputError: Where the file is there already, or cannot be written.
+    """
+    templates = {path.name.removesuffix(".yaml"): path for path in files(__name__).iterdir() if path.name.endswith(".yaml")}
+    if task not in templates:
+        raise RecipeError(f"there is no template for task {task!r}; choose one of {', '.join(sorted(templates))}")
+    if output.exists():
+        raise OutputError(f"{output} is there already; name another file with --output")
+    try:
+        output.write_text(templates[task].read_text())
+    except OSError as error:
+        raise OutputError(f"{output} cannot be written ({error.strerror}); name another file with --output") from error
+
+
+def list_recipes(folder: Path) -> list[tuple[Path, str]]:
+    """The recipes below a folder, with the first line of their head comment.
+
+    Raises:
+        RecipeError: Where there is no such folder.
+    """
+    if not folder.is_dir():
+        raise RecipeError(f"there is no folder {folder}; name one that holds recipes, or write one with: hf-distill init TASK")
+    return [(path, _about(path)) for path in sorted(folder.rglob("*.yaml"))]
+
+
+def _about(path: Path) -> str:
+    first = path.read_text().splitlines()[:1]
+    return first[0].lstrip("# ").strip() if first and first[0].startswith("#") else ""
