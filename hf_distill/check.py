@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.data import Data
 from hf_distill.errors import ObjectiveError
 from hf_distill.flow import make_objectives, read_data
 from hf_distill.models import load_config, load_tokenizer
 from hf_distill.recipe import Recipe, check_training, load_recipe
-from hf_distill.students import plan_student
+from hf_distill.students import build_student
 from hf_distill.tasks import TextClassification
 from hf_distill.teachers import chosen_dtype, same_tokenizer
 from hf_distill.training import Report, training_arguments, with_defaults
@@ -28,17 +28,20 @@ SAMPLE = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A model that is not there yet: what can be known of it.
+    """A model that is not there yet.
 
     Attributes:
-        config: With the task's labels.
-        tokenizer: None where it will be trained on the data.
-        parameters: How many.
+        model: On the meta device: shapes without weights.
+        tokenizer: Its own.
     """
 
-    config: PretrainedConfig
-    tokenizer: PreTrainedTokenizerBase | None
-    parameters: int
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+    @property
+    def parameters(self) -> int:
+        """How many it will have."""
+        return int(self.model.num_parameters())
 
 
 def check(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] | Mapping[str, Any] = (), *, report: Report = print) -> None:
@@ -57,9 +60,10 @@ def check(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] | Map
     training_arguments(loaded, "unused")
     task, data = read_data(loaded, report)
     _tell_data(task, data, report)
-    teacher = _teacher(loaded, task, report)
-    student = _planned(loaded, task, teacher)
-    report(f"student: {student.config.model_type}, {_millions(student.parameters)}" + (f", {student.parameters / teacher.parameters:.2f} of the teacher" if teacher else ""))
+    teacher = _teacher(loaded, task, data, report)
+    student = _student(loaded, task, data, teacher)
+    share = f", {student.parameters / teacher.parameters:.2f} of the teacher's" if teacher else ""
+    report(f"student: {_described(student)}{share}")
     if teacher is not None and student.parameters > teacher.parameters:
         report("student: larger than its teacher; allowed, but it will be slower, too")
     _tell_objectives(loaded, teacher, student, report)
@@ -75,37 +79,48 @@ def _tell_data(task: TextClassification, data: Data, report: Report) -> None:
     report(f"labels: {labels.problem_type}, {len(labels.names)}: {', '.join(labels.names[:8])}{', ...' if len(labels.names) > 8 else ''}")
 
 
-def _teacher(recipe: Recipe, task: TextClassification, report: Report) -> Plan | None:
+def _teacher(recipe: Recipe, task: TextClassification, data: Data, report: Report) -> Plan | None:
     config = recipe.teacher
     if config is None:
         return None
     if isinstance(config.recipe, Recipe):
-        plan = _planned(config.recipe, task, None)
-        report(f"teacher: made first, by the recipe {config.recipe.name}: {plan.config.model_type}, {_millions(plan.parameters)}")
+        plan = _student(config.recipe, task, data, None)
+        report(f"teacher: made first, by the recipe {config.recipe.name}: {_described(plan)}")
         return plan
     assert config.model is not None
     loaded = load_config(config.model, config.revision)
     order = task.align(loaded, config.labels)
-    report("labels: the teacher's stand in " + ("the same order" if order is None else "another order; aligned by name"))
-    plan = Plan(config=loaded, tokenizer=load_tokenizer(config.model, config.revision), parameters=_parameters(task, loaded))
-    report(f"teacher: {config.model}: {loaded.model_type}, {_millions(plan.parameters)}")
+    report(f"labels: the teacher's stand in {'the same order' if order is None else 'another order; aligned by name'}")
+    plan = Plan(model=_on_meta(task, loaded), tokenizer=load_tokenizer(config.model, config.revision))
+    report(f"teacher: {config.model}: {_described(plan)}")
     return plan
 
 
-def _planned(recipe: Recipe, task: TextClassification, teacher: Plan | None) -> Plan:
-    config, tokenizer = plan_student(
-        recipe.student,
-        auto_model=task.auto_model,
-        teacher=teacher.config if teacher else None,
-        teacher_tokenizer=teacher.tokenizer if teacher else None,
-        model_options=task.model_options(),
-    )
-    return Plan(config=config, tokenizer=tokenizer, parameters=_parameters(task, config))
-
-
-def _parameters(task: TextClassification, config: PretrainedConfig) -> int:
+def _student(recipe: Recipe, task: TextClassification, data: Data, teacher: Plan | None) -> Plan:
+    asked = recipe.student
+    if asked.pretrained is not None:
+        config = load_config(asked.pretrained, asked.revision)
+        for name, value in task.model_options().items():
+            setattr(config, name, value)
+        named = asked.tokenizer if isinstance(asked.tokenizer, str) else None
+        tokenizer = load_tokenizer(named) if named else load_tokenizer(asked.pretrained, asked.revision)
+        return Plan(model=_on_meta(task, config), tokenizer=tokenizer)
     with torch.device("meta"):
-        return int(task.auto_model.from_config(config).num_parameters())
+        student = build_student(
+            asked,
+            auto_model=task.auto_model,
+            teacher=teacher.model if teacher else None,
+            teacher_tokenizer=teacher.tokenizer if teacher else None,
+            texts=lambda: task.texts(data.train),
+            model_options=task.model_options(),
+        )
+    return Plan(model=student.model, tokenizer=student.tokenizer)
+
+
+def _on_meta(task: TextClassification, config: PretrainedConfig) -> PreTrainedModel:
+    with torch.device("meta"):
+        model: PreTrainedModel = task.auto_model.from_config(config)
+    return model
 
 
 def _tell_objectives(recipe: Recipe, teacher: Plan | None, student: Plan, report: Report) -> None:
@@ -116,7 +131,7 @@ def _tell_objectives(recipe: Recipe, teacher: Plan | None, student: Plan, report
                 f"objective {name} compares token by token, but teacher and student cut a text into different tokens; "
                 "use logits, or a student with the teacher's tokenizer"
             )
-        lines = objective.connect(student.config, teacher.config if teacher else None)
+        lines = objective.connect(student.model.config, teacher.model.config if teacher else None)
         report(f"objective {name}: weight {objective.weight:g}")
         for line in lines:
             report(f"objective {line}")
@@ -129,7 +144,7 @@ def _tell_costs(
     args = training_arguments(recipe, "unused")
     batch = args.per_device_train_batch_size
     tokens = task.max_length
-    if student.tokenizer is not None and isinstance(data.train, Dataset):
+    if isinstance(data.train, Dataset):
         encoded = task.encode(data.train.select(range(min(SAMPLE, len(data.train)))), student.tokenizer)
         lengths = sorted(encoded["length"])
         tokens = lengths[-1]
@@ -142,9 +157,9 @@ def _tell_costs(
     dtype = chosen_dtype(recipe.teacher.dtype if recipe.teacher else "auto", PartialState().device)
     weights = 16 * student.parameters + (dtype.itemsize * teacher.parameters if teacher else 0)
     # About 34 half-precision values a token, layer and unit of width (Korthikanti et al. 2022, section 4.1), in float32.
-    activations = 2 * 34 * batch * tokens * student.config.hidden_size * student.config.num_hidden_layers
+    activations = 2 * 34 * batch * tokens * student.model.config.hidden_size * student.model.config.num_hidden_layers
     report(f"memory: about {(weights + activations) / 2**30:.1f} GiB to train (an estimate; longest rows of {tokens} tokens)")
 
 
-def _millions(parameters: int) -> str:
-    return f"{parameters / 1e6:.1f} million parameters"
+def _described(plan: Plan) -> str:
+    return f"{plan.model.config.model_type}, {plan.parameters / 1e6:.1f} million parameters"

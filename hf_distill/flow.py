@@ -16,6 +16,7 @@ from hf_distill.data import Data, load_data
 from hf_distill.errors import RecipeError
 from hf_distill.evaluation.analysis import error_analysis
 from hf_distill.evaluation.candidates import Candidate, check_above_chance, predict
+from hf_distill.evaluation.floor import bag_of_words_floor
 from hf_distill.evaluation.metrics import Predictions, compute_metrics, primary_metric
 from hf_distill.evaluation.results import evaluated_rows, make_results
 from hf_distill.figures import quality_against_speed, training_curves
@@ -279,7 +280,6 @@ def _floor(recipe: Recipe, task: TextClassification, data: Data, report: Report)
         return None
     if task.label_set.problem_type != "single_label_classification" or recipe.data.streaming:
         raise RecipeError("recipe.evaluate.floor: only for one class of many and data that fits in memory; set it to false")
-    from hf_distill.evaluation.floor import bag_of_words_floor
     rows = evaluated_rows(recipe, data)
     floor = bag_of_words_floor(
         list(task.texts(data.train)), list(data.train["label"]), list(task.texts(rows)), list(rows["label"])

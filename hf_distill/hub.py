@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from json import JSONDecodeError
 from pathlib import Path
 from typing import TypeVar
 
 import httpx2
-from huggingface_hub import HfApi
+from huggingface_hub import CommitOperationAdd, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.utils import filter_repo_objects
 
+from hf_distill.card import REPOSITORY
 from hf_distill.errors import HubError
 
-IGNORED = ["training_args.bin", "checkpoint-*", "*.partial", ".*"]
+IGNORED = ("training_args.bin", "checkpoint-*", "*/checkpoint-*", "*.partial", ".*", "*/.*")
 """What a student's folder may hold, but the Hub need not."""
 
-RETRIED = {408, 429, 500, 502, 503, 504}
+RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 """Answers after which the same request may go through."""
 
 WAITS = (1.0, 2.0, 4.0, 8.0)
 """Seconds before each further try."""
 
+FAILURES = (HfHubHTTPError, httpx2.TransportError, LocalTokenNotFoundError, ConnectionError, RuntimeError, ValueError)
+"""What the client raises when the Hub refuses or cannot be reached."""
+
+Wait = Callable[[float], None]
 T = TypeVar("T")
 
 
@@ -32,9 +39,12 @@ def push_folder(
     private: bool = True,
     endpoint: str | None = None,
     token: str | None = None,
-    wait: Callable[[float], None] = time.sleep,
+    wait: Wait = time.sleep,
 ) -> str:
     """Upload a model folder in one commit, making the repository where it is not there.
+
+    What failed on the way is tried again; what the Hub has already is not sent twice. The card that is uploaded names
+    the repository in its example.
 
     Args:
         folder: With weights, tokenizer and card.
@@ -48,52 +58,91 @@ def push_folder(
         The address of the model.
 
     Raises:
-        HubError: Where the Hub refuses, or cannot be reached after all tries; nothing local is lost.
+        HubError: Where the folder is empty, the Hub refuses, or cannot be reached after all tries; nothing local is
+            lost.
     """
+    paths = _paths(folder)
+    if not paths:
+        raise HubError(f"{folder} holds no files to push; expected a folder that save_pretrained wrote")
     api = HfApi(endpoint=endpoint, token=token)
+    message = f"Add {model_id.split('/')[-1]}, distilled with hf_distill"
 
     def create() -> str:
         return str(api.create_repo(model_id, private=private, exist_ok=True))
 
-    def upload() -> object:
-        return api.upload_folder(
-            repo_id=model_id,
-            folder_path=folder,
-            commit_message="Add a student distilled with hf_distill",
-            ignore_patterns=IGNORED,
-        )
+    # upload_folder makes several commits where hf_xet is installed; create_commit never does.
+    def commit() -> object:
+        return api.create_commit(model_id, [_addition(folder, path, model_id) for path in paths], commit_message=message)
 
-    url = _retried(create, model_id, wait)
-    _retried(upload, model_id, wait)
+    url = _retried(create, model_id, token, wait)
+    _retried(commit, model_id, token, wait)
     return url
 
 
-def _retried(request: Callable[[], T], model_id: str, wait: Callable[[float], None]) -> T:
-    for pause in (*WAITS, None):
+def _paths(folder: Path) -> list[str]:
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return list(filter_repo_objects(files, ignore_patterns=list(IGNORED)))
+
+
+def _addition(folder: Path, path: str, model_id: str) -> CommitOperationAdd:
+    if path == "README.md":
+        card = (folder / path).read_text(encoding="utf-8").replace(f'"{REPOSITORY}"', f'"{model_id}"')
+        return CommitOperationAdd(path, card.encode())
+    return CommitOperationAdd(path, folder / path)
+
+
+def _retried(request: Callable[[], T], model_id: str, token: str | None, wait: Wait) -> T:
+    waits = iter(WAITS)
+    while True:
         try:
             return request()
-        except (HfHubHTTPError, httpx2.TransportError, OfflineModeIsEnabled, LocalTokenNotFoundError, RuntimeError) as error:
-            if pause is None or not _may_pass(error):
-                raise HubError(f"{model_id} was not pushed: {_reason(error)}; the student is kept, push it later with: "
-                               "hf-distill push RUN") from None
-            wait(pause)
-    raise AssertionError("the last try returns or raises")
+        except FAILURES as error:
+            pause = next(waits, None) if _may_pass(error) else None
+            if pause is None:
+                reason = _without_token(_reason(error), token)
+                raise HubError(
+                    f"{model_id} was not pushed: {reason}. The student is kept; push it later with: hf-distill push RUN"
+                ) from error
+        wait(pause)
 
 
-def _may_pass(error: Exception) -> bool:
-    if isinstance(error, HfHubHTTPError):
-        return error.response is not None and error.response.status_code in RETRIED
-    cause = error if isinstance(error, httpx2.TransportError) else error.__cause__
-    return isinstance(cause, httpx2.TransportError)
+def _cause(error: BaseException) -> BaseException:
+    """The client wraps what fails while a large file is sent into a RuntimeError."""
+    return error.__cause__ if type(error) is RuntimeError and error.__cause__ is not None else error
 
 
-def _reason(error: Exception) -> str:
-    """What happened and what to do, without the request: its headers hold the token."""
-    status = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else None
-    if isinstance(error, LocalTokenNotFoundError) or status == 401:
+def _status(error: BaseException) -> int | None:
+    return error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else None
+
+
+def _may_pass(error: BaseException) -> bool:
+    cause = _cause(error)
+    if isinstance(cause, OfflineModeIsEnabled):
+        return False
+    # JSONDecodeError: a page in HTML, as proxies give when the Hub behind them is down.
+    return _status(cause) in RETRIED or isinstance(cause, (httpx2.TransportError, ConnectionError, JSONDecodeError))
+
+
+def _reason(error: BaseException) -> str:
+    """What happened and what to do; never the request, whose headers hold the token."""
+    cause = _cause(error)
+    status = _status(cause)
+    if isinstance(cause, LocalTokenNotFoundError) or status == 401:
         return "the Hub does not know you; log in with `hf auth login`, or set HF_TOKEN to a token that can write"
     if status == 403:
         return "you have no permission to write there; use your own user name or an organisation you belong to"
-    if status is not None:
-        return f"the Hub answered {status}"
-    return f"the Hub cannot be reached ({type(error).__name__})"
+    if isinstance(cause, HfHubHTTPError):
+        said = f" ({cause.server_message})" if cause.server_message else ""
+        return f"the Hub answered {status}{said}"
+    if isinstance(cause, OfflineModeIsEnabled):
+        return "offline mode is on; unset HF_HUB_OFFLINE when there is a network"
+    if _may_pass(cause):
+        return f"the Hub cannot be reached ({type(cause).__name__}); see whether there is a network"
+    return f"the client refused ({' '.join(str(cause).split())})"
+
+
+def _without_token(text: str, token: str | None) -> str:
+    for secret in (token, get_token()):
+        if secret:
+            text = text.replace(secret, "...")
+    return text

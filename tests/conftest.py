@@ -21,3 +21,13 @@ def real_data() -> Path:
     if not DATA.is_dir():
         pytest.skip(f"no real data beside the checkout ({DATA})")
     return DATA
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Path:
+    """The folder of a complete run: a teacher made by its recipe, a narrower student with projections, a control."""
+    from hf_distill import run
+    from tests import tiny
+
+    runs = tmp_path_factory.mktemp("runs")
+    return run(tiny.recipe(), runs=runs, report=lambda line: None).folder

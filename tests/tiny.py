@@ -86,3 +86,27 @@ def rows(count: int = 64, seed: int = 0) -> Dataset:
 def splits(train: int = 64, test: int = 32) -> DatasetDict:
     """Train, validation and test, as a recipe's ``path: tests.tiny:splits`` takes them."""
     return DatasetDict(train=rows(train, 0), validation=rows(test, 1), test=rows(test, 2))
+
+
+def recipe(**changes: Any) -> dict[str, Any]:
+    """A recipe that runs in seconds: a teacher from a config, a narrower student, all three objectives."""
+    shape = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 96}
+    training = {"learning_rate": 2e-3, "per_device_train_batch_size": 16, "logging_steps": 2, "use_cpu": True}
+    return {
+        "version": 1,
+        "name": "tiny",
+        "seed": 7,
+        "task": {"name": "text-classification", "max_length": 32},
+        "data": {"path": "tests.tiny:splits", "arguments": {"train": 192, "test": 64}},
+        "teacher": {
+            "recipe": {
+                "student": {"config": {"model_type": "bert", **shape}, "tokenizer": {"vocab_size": 100}},
+                "training": {**training, "num_train_epochs": 5, "eval_strategy": "no", "save_strategy": "no"},
+            }
+        },
+        "student": {"config": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}},
+        "objectives": [{"kind": "labels"}, {"kind": "logits", "temperature": 2.0}, {"kind": "hidden", "layers": {0: 1, -1: -1}}],
+        "training": {**training, "num_train_epochs": 2, "save_strategy": "steps", "save_steps": 5, "eval_strategy": "steps", "eval_steps": 12},
+        "evaluate": {"resamples": 100, "floor": True},
+        **changes,
+    }

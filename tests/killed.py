@@ -1,0 +1,30 @@
+"""A run that is killed in the middle of writing its second checkpoint, as a machine that loses power would."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from transformers import Trainer
+
+from hf_distill import load_recipe, run
+
+
+def main(recipe: str, runs: str) -> None:
+    written: list[str] = []
+    save = Trainer._save_optimizer_and_scheduler
+
+    def save_or_die(self: Trainer, output_dir: str) -> None:
+        if "checkpoints/student" in output_dir:
+            written.append(output_dir)
+        if len(written) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        save(self, output_dir)
+
+    Trainer._save_optimizer_and_scheduler = save_or_die
+    run(load_recipe(recipe), runs=runs)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])
