@@ -31,7 +31,10 @@ ROWS, TOKENS, STEPS = 32, 32, 4
 def model(layers: int, hidden: int) -> BertForSequenceClassification:
     torch.manual_seed(0)
     config = BertConfig(
-        num_hidden_layers=layers, hidden_size=hidden, num_attention_heads=hidden // 32, intermediate_size=4 * hidden,
+        num_hidden_layers=layers,
+        hidden_size=hidden,
+        num_attention_heads=hidden // 32,
+        intermediate_size=4 * hidden,
         num_labels=77,
     )
     return BertForSequenceClassification(config)
@@ -48,7 +51,9 @@ def batches(device: torch.device) -> list[Batch]:
     return made
 
 
-def stepper(objectives: list[Objective], teacher: Any, cpu: bool) -> tuple[DistillationTrainer, Callable[[Batch], None]]:
+def stepper(
+    objectives: list[Objective], teacher: Any, cpu: bool
+) -> tuple[DistillationTrainer, Callable[[Batch], None]]:
     """A trainer set up as for training, and what does one optimizer step on a batch."""
     student = model(3, 384)
     task = TextClassification()
@@ -103,7 +108,9 @@ def main() -> None:
             trainer.teacher.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
 
     work = {
-        "supervised": supervised, "teacher_forward": teacher_forward, "logits": with_logits,
+        "supervised": supervised,
+        "teacher_forward": teacher_forward,
+        "logits": with_logits,
         "logits_and_hidden": with_hidden,
     }
     times: dict[str, list[float]] = {name: [] for name in work}
@@ -117,8 +124,22 @@ def main() -> None:
     goals = []
     for name in ("logits", "logits_and_hidden"):
         ratio = median(step / part for step, part in zip(times[name], parts, strict=True))
-        goals.append({"name": f"{name}: step / (supervised step + teacher forward)", "value": round(ratio, 4), "bound": BOUND, "met": ratio <= BOUND})
-    shape = {"rows": ROWS, "tokens": TOKENS, "steps": STEPS, "rounds": options.rounds, "student": "3x384", "teacher": "6x384"}
+        goals.append(
+            {
+                "name": f"{name}: step / (supervised step + teacher forward)",
+                "value": round(ratio, 4),
+                "bound": BOUND,
+                "met": ratio <= BOUND,
+            }
+        )
+    shape = {
+        "rows": ROWS,
+        "tokens": TOKENS,
+        "steps": STEPS,
+        "rounds": options.rounds,
+        "student": "3x384",
+        "teacher": "6x384",
+    }
     write_results("step_overhead", rows, goals, options.device, shape)
 
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hf_distill.errors import HfDistillError
-    from hf_distill.objectives import Hidden, Labels, Logits, Objective
-    from hf_distill.recipe import Recipe, load_recipe
     from hf_distill.flow import Result, distill, evaluate, push, run
+    from hf_distill.objectives import Hidden, Labels, Logits, Objective
+    from hf_distill.preflight import check
+    from hf_distill.recipe import Recipe, load_recipe
     from hf_distill.tasks import Task, TextClassification
     from hf_distill.teachers import ModelTeacher
     from hf_distill.trainer import DistillationTrainer
@@ -31,6 +32,7 @@ __all__ = [
     "Result",
     "Task",
     "TextClassification",
+    "check",
     "distill",
     "evaluate",
     "load_recipe",
@@ -39,6 +41,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "preflight": ("check",),
     "errors": ("HfDistillError",),
     "objectives": ("Hidden", "Labels", "Logits", "Objective"),
     "recipe": ("Recipe", "load_recipe"),

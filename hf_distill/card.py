@@ -1,16 +1,21 @@
-"""Facts write the card: what the student is, how good it is proven to be, where it is weak, and how to make it again."""
+"""Facts write the card: what the student is, how good it is proven to be, where it is weak, how to make it again."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import ModelCard, ModelCardData
 
-TAGS = ("distillation", "knowledge-distillation", "hf_distill")
-ROWS = 8
-"""How many rows a table shows at most: a card is read on a phone."""
+from hf_distill.card_metadata import card_metadata, licenses_of, portable
+
+ROWS = 6
+"""How many rows a table about weaknesses shows at most: a card is read on a phone."""
+
+NAMED = 8
+"""How many labels are named."""
 
 
 def write_card(
@@ -34,177 +39,205 @@ def model_card(
     """The card: metadata that the Hub reads, and a text of facts; see :func:`write_card`."""
     parts = [
         f"# {results['name']}",
-        _opening(results),
+        *_opening(results),
         _usage(results),
-        _table(results),
+        *_quality(results),
+        *_speed(results),
         *(f"![{Path(figure).stem.replace('_', ' ')}]({figure})" for figure in figures),
-        _weaknesses(analysis),
-        _making(results),
-        f"<details><summary>The exact recipe</summary>\n\n```yaml\n{recipe.strip()}\n```\n\n</details>",
-        _limits(results),
+        *_weaknesses(analysis),
+        *_making(results),
+        f"<details><summary>The exact recipe</summary>\n\n```yaml\n{portable(recipe).strip()}\n```\n\n</details>",
+        *_limits(results),
     ]
-    metadata = ModelCardData(**_metadata(results)).to_yaml()
-    return ModelCard(f"---\n{metadata}\n---\n\n" + "\n\n".join(part for part in parts if part) + "\n")
+    metadata = ModelCardData(**card_metadata(results)).to_yaml()
+    return ModelCard(f"---\n{metadata}\n---\n\n" + "\n\n".join(parts) + "\n")
+
+
+def address(card: str, model_id: str) -> str:
+    """The card's text with the example naming the repository ``user/name`` that the card will lie in."""
+    return re.sub(r'"USER/[\w.-]+"', lambda _: f'"{model_id}"', card)
 
 
 def verdict(comparison: Mapping[str, Any]) -> str:
-    """One sentence on what the teacher was worth: the student against the same student without one."""
-    difference = comparison["student_minus_control"]
-    low, high = difference["low"], difference["high"]
-    if comparison["lower_is_better"]:
-        low, high = -high, -low
-    shown = f"{difference['value']:+.4f} {comparison['primary_metric']} (95%: {difference['low']:+.4f} to {difference['high']:+.4f})"
-    if low > 0:
-        return f"Against the same student trained without a teacher: {shown}. The teacher helped."
-    if high < 0:
-        return f"Against the same student trained without a teacher: {shown}. The teacher did harm: prefer the control."
-    return f"Against the same student trained without a teacher: {shown}. No gain from the teacher could be shown."
-
-
-def _metadata(results: Mapping[str, Any]) -> dict[str, Any]:
-    student, teacher = results["models"]["student"], results["models"].get("teacher")
-    base = [name for name in (student.get("hub_id"), teacher and teacher.get("hub_id")) if name]
-    metrics = {name: entry["value"] for name, entry in student["metrics"].items()}
-    dataset = results["data"]["dataset_id"] or results["data"]["source"]
-    data: dict[str, Any] = {
-        "model_name": results["name"],
-        "library_name": "transformers",
-        "pipeline_tag": results["pipeline_tag"],
-        "tags": [*TAGS, *([f"teacher:{teacher['hub_id']}"] if teacher and teacher.get("hub_id") else [])],
-        "metrics": list(metrics),
-        "eval_results": [
-            EvalResult(
-                task_type=results["pipeline_tag"],
-                dataset_type=dataset,
-                dataset_name=dataset,
-                dataset_split=results["data"]["evaluated_split"],
-                metric_type=name,
-                metric_value=round(value, 4),
-            )
-            for name, value in metrics.items()
-        ],
-    }
-    if base:
-        data["base_model"] = base[0]
-        data["base_model_relation"] = "finetune"
-    if teacher and teacher.get("license"):
-        data["license"] = teacher["license"]
-    if results["data"]["dataset_id"]:
-        data["datasets"] = [results["data"]["dataset_id"]]
-    if teacher:
-        data["distillation"] = {
-            "teacher": teacher["model"],
-            "teacher_revision": teacher["revision"],
-            "objectives": [objective["kind"] for objective in results["objectives"]],
-        }
-    return data
-
-
-def _opening(results: Mapping[str, Any]) -> str:
-    comparison, models = results.get("comparison"), results["models"]
-    if comparison is None:
-        score = models["student"]["metrics"][results["primary_metric"]]["value"]
-        return f"A {results['task']} model ({models['student']['origin']}), trained on {results['data']['source']}: {results['primary_metric']} {score:.4f}."
+    """One sentence on what the teacher was worth: the student against its control, the same student without one."""
+    value, low, high = (comparison["student_minus_control"][key] for key in ("value", "low", "high"))
     metric = comparison["primary_metric"]
-    text = (
-        f"A {results['task']} model distilled from **{models['teacher']['model']}**: "
-        f"{_share(comparison['size_ratio'])} of its parameters, {comparison['speedup']:.1f} times its speed"
+    shown = f"Against its control, the same student without a teacher: {value:+.4f} {metric}"
+    better, worse = (high < 0, low > 0) if comparison["lower_is_better"] else (low > 0, high < 0)
+    ahead = value < 0 if comparison["lower_is_better"] else value > 0
+    if better:
+        judged = "The teacher helped."
+    elif worse:
+        judged = "The teacher did harm: the control is the better model."
+    elif ahead:
+        judged = "That may be chance: no gain from the teacher is shown."
+    else:
+        judged = "The student does not beat its control: no gain from the teacher is shown."
+    return f"{shown} (95%: {low:+.4f} to {high:+.4f}). {judged}"
+
+
+def _opening(results: Mapping[str, Any]) -> Iterator[str]:
+    comparison, models = results.get("comparison"), results["models"]
+    metric = _primary_metric(results)
+    score = models["student"]["metrics"][metric]["value"]
+    if comparison is None:
+        yield (
+            f"A {results['task']} model ({portable(models['student']['origin'])}), trained on "
+            f"{portable(results['data']['source'])}: {metric} {score:.4f}."
+        )
+        return
+    teacher_score = models["teacher"]["metrics"][metric]["value"]
+    retention = comparison["retention"]
+    kept = f"its {metric} is" if retention is None else f"it keeps {retention:.1%} of its {metric},"
+    yield (
+        f"A {results['task']} student of **{portable(models['teacher']['model'])}**: with "
+        f"{comparison['size_ratio']:.1%} of its parameters and at {comparison['speedup']:.1f} times its speed {kept} "
+        f"{score:.4f} where the teacher has {teacher_score:.4f}."
     )
-    if comparison["retention"] is not None:
-        text += f", {_share(comparison['retention'])} of its {metric}"
-    lines = [text + "."]
     if comparison["student_minus_control"]:
-        lines.append(verdict(comparison))
-    return "\n\n".join(lines)
+        yield verdict(comparison)
+    else:
+        yield "No control was trained: what the teacher was worth is not known."
 
 
 def _usage(results: Mapping[str, Any]) -> str:
     return (
         "## Use\n\n```python\nfrom transformers import pipeline\n\n"
-        f'classify = pipeline("{results["pipeline_tag"]}", "USER/{results["name"]}")\n'
-        'classify("your text")\n```\n\nNothing but Transformers is needed.'
+        f'model = pipeline("{results["pipeline_tag"]}", "USER/{results["name"]}")\n'
+        f'model("your text")\n```\n\nNothing but Transformers is needed.{_answers(results)}'
     )
 
 
-def _table(results: Mapping[str, Any]) -> str:
-    comparison, models, speed = results.get("comparison"), results["models"], results["speed"]
-    metric = comparison["primary_metric"] if comparison else results["primary_metric"]
-    lines = [
-        "## Results",
-        "",
-        f"| | {metric} | 95% | M parameters | MB | ms | rows/s |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, model in models.items():
-        score = model["metrics"][metric]
-        lines.append(
-            f"| {name} | {score['value']:.4f} | {score['low']:.4f} to {score['high']:.4f} | {model['parameters'] / 1e6:.1f} "
-            f"| {model['disk_bytes'] / 1e6:.1f} | {model['latency_ms']:.2f} | {model['samples_per_second']:.0f} |"
-        )
-    if "floor" in results:
-        lines.append(f"| bag of words | {results['floor']['accuracy']:.4f} | | | | | |")
-    rows = results["data"]["rows"][results["data"]["evaluated_split"]]
-    lines += [
-        "",
-        f"{rows:,} {results['data']['evaluated_split']} rows; intervals and differences by paired bootstrap. "
-        f"Latency: one row; throughput: {speed['batch_size']} rows; {speed['dtype']} on {speed['device']}, {speed['threads']} "
-        f"threads ({results['machine']['cpu']}), median of {speed['rounds']} rounds, models in turn.",
-    ]
-    if "control" in models:
-        lines.append("The control is the same student on the same data for as many steps, without a teacher.")
+def _answers(results: Mapping[str, Any]) -> str:
+    labels = results["data"]["labels"]
+    if results["problem_type"] == "regression" or not labels:
+        return ""
+    more = f" and {len(labels) - NAMED} more" if len(labels) > NAMED else ""
+    return f" It knows {len(labels)} labels: {', '.join(map(_escaped, labels[:NAMED]))}{more}."
+
+
+def _quality(results: Mapping[str, Any]) -> Iterator[str]:
+    comparison, models, data = results.get("comparison"), results["models"], results["data"]
+    metric = _primary_metric(results)
+    yield "## How good it is"
+    scores = {name: model["metrics"][metric] for name, model in models.items()}
+    yield _table(
+        ["", metric, "95% interval"],
+        [[name, f"{s['value']:.4f}", f"{s['low']:.4f} to {s['high']:.4f}"] for name, s in scores.items()],
+    )
+    control = " The control: same student, data and steps, no teacher." if "control" in models else ""
+    rows = data["rows"][data["evaluated_split"]]
+    yield f"On {rows:,} {data['evaluated_split']} rows; intervals and differences by paired bootstrap.{control}"
     if comparison:
         gap = comparison["student_minus_teacher"]
-        lines += ["", f"Student minus teacher: {gap['value']:+.4f} ({gap['low']:+.4f} to {gap['high']:+.4f}); "
-                  f"they agree on {_share(comparison['agreement'])} of the rows." if results["problem_type"] != "regression" else ""]
-    return "\n".join(lines).rstrip()
+        shown = f"{gap['value']:+.4f} (95%: {gap['low']:+.4f} to {gap['high']:+.4f})"
+        alike = comparison["agreement"]
+        regression = results["problem_type"] == "regression"
+        agree = f"correlate at {alike:.4f}" if regression else f"agree on {alike:.1%} of the rows"
+        yield f"Student minus teacher: {shown}. They {agree}."
+    if floor := results.get("floor"):
+        yield f"What words alone give: {floor['name']}, accuracy {floor['accuracy']:.4f}."
+    others = [name for name in models["student"]["metrics"] if name != metric]
+    values = [[name, *(f"{model['metrics'][name]['value']:.4f}" for model in models.values())] for name in others]
+    if others:
+        yield f"<details><summary>Other metrics</summary>\n\n{_table(['', *models], values)}\n\n</details>"
 
 
-def _weaknesses(analysis: Mapping[str, Any]) -> str:
-    if not analysis:
-        return ""
-    lines = ["## Where it is weak", "", *(f"* {sentence}" for sentence in analysis["summary"])]
-    if analysis.get("classes"):
-        lines += ["", "| class | rows | teacher | student |", "|---|---|---|---|"]
-        lines += [
-            f"| {each['label']} | {each['support']} | {each['teacher']:.2f} | {each['student']:.2f} |"
-            for each in analysis["classes"][:ROWS]
-        ]
-        lines += ["", f"The classes that lost most against the teacher ({analysis['measure']['classes']})."]
-    if analysis.get("examples"):
-        lines += ["", "Rows that the teacher has right and the student wrong:", ""]
-        lines += [
-            f"* \"{_plain(each['text'])}\": {each['label']}, taken for {each['student']}" for each in analysis["examples"][:4]
-        ]
-    return "\n".join(lines)
-
-
-def _making(results: Mapping[str, Any]) -> str:
-    student, data = results["models"]["student"], results["data"]
-    lines = ["## How it was made", "", f"Student: {student['origin']}. Seed {results['seed']}.", ""]
-    for objective in results["objectives"]:
-        options = ", ".join(f"{key} {value}" for key, value in objective["options"].items())
-        lines.append(f"* {objective['kind']}, weight {objective['weight']:g}{', ' + options if options else ''}: {objective['paper']}")
-    counts = ", ".join(f"{count:,} {name}" for name, count in data["rows"].items())
-    lines += ["", f"Data: {data['source']} ({counts}); fingerprint `{data['fingerprint'][:16]}`."]
-    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
-    lines += ["", f"Made by `{results['command']}`, recipe `{results['recipe_sha256'][:16]}`, with {versions}."]
-    return "\n".join(lines)
-
-
-def _limits(results: Mapping[str, Any]) -> str:
-    text = (
-        "## Limits\n\nIt knows the labels and the kind of text of its training data, and shares its teacher's errors and "
-        "biases. Scores hold for the split named above; other text may score lower. Measure it on your own before you rely on it."
+def _speed(results: Mapping[str, Any]) -> Iterator[str]:
+    speed, machine = results["speed"], results["machine"]
+    yield "## Size and speed"
+    yield _table(
+        ["", "parameters", "disk", "one row", "rows/s"],
+        [
+            [
+                name,
+                f"{model['parameters'] / 1e6:.1f} M",
+                f"{model['disk_bytes'] / 1e6:.1f} MB",
+                f"{model['latency_ms']:.1f} ms",
+                f"{model['samples_per_second']:.0f}",
+            ]
+            for name, model in results["models"].items()
+        ],
     )
-    teacher = results["models"].get("teacher")
-    if teacher and teacher.get("license") is None:
-        text += " No licence of the teacher is known: check it, and the data's, before you share the student."
-    return text
+    on_cpu = f"{machine['cpu']}, threads: {speed['threads']}"
+    where = on_cpu if speed["device"] == "cpu" else machine.get("accelerator") or speed["device"]
+    yield (
+        f"{speed['dtype']} on {speed['device']} ({where}). rows/s: in batches of {speed['batch_size']}. "
+        f"Medians of {speed['rounds']} rounds, the models in turn."
+    )
 
 
-def _share(value: float) -> str:
-    return f"{100 * value:.1f}%"
+def _weaknesses(analysis: Mapping[str, Any]) -> Iterator[str]:
+    if not analysis:
+        return
+    yield "## Where it is weak"
+    yield "\n".join(f"* {sentence}" for sentence in analysis.get("summary", ()))
+    lost = [each for each in analysis.get("classes", ()) if each["difference"] < 0][:ROWS]
+    if lost:
+        yield f"Classes that lose most against the teacher ({analysis['measure']['classes']}):"
+        yield _table(
+            ["class", "rows", "teacher", "student"],
+            [[each["label"], each["support"], f"{each['teacher']:.2f}", f"{each['student']:.2f}"] for each in lost],
+        )
+    if confusions := analysis.get("confusions", ())[:ROWS]:
+        yield "What it mixes up most, and how often the teacher does:"
+        yield _table(
+            ["is", "taken for", "times", "teacher"],
+            [[each[key] for key in ("label", "predicted", "count", "teacher_count")] for each in confusions],
+        )
+    if examples := analysis.get("examples", ())[:4]:
+        yield "Rows where it errs and the teacher does not, or less:"
+        yield "\n".join(
+            f"* {_escaped(each['text'])} (is {_escaped(each['label'])}, taken for {_escaped(each['student'])})"
+            for each in examples
+        )
 
 
-def _plain(text: str) -> str:
-    return " ".join(text.replace("|", "/").replace("`", "'").split())
+def _making(results: Mapping[str, Any]) -> Iterator[str]:
+    models, data = results["models"], results["data"]
+    yield "## How it was made"
+    yield f"Student: {portable(models['student']['origin'])}. Seed {results['seed']}. It learned from:"
+    yield "\n".join(
+        f"* {each['kind']}, weight {each['weight']:g}"
+        f"{''.join(f', {key} {value}' for key, value in each['options'].items())}: {each['paper']}"
+        for each in results["objectives"]
+    )
+    yield " ".join(_trained(name, each) for name, each in results["training"].items())
+    counts = ", ".join(f"{count:,} {name}" for name, count in data["rows"].items())
+    yield f"Data: {portable(data['source'])} ({counts}); fingerprint `{data['fingerprint'][:16]}`."
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    yield f"Command: `{portable(results['command'])}`, recipe `{results['recipe_sha256'][:16]}`. With {versions}."
+
+
+def _trained(name: str, facts: Mapping[str, Any]) -> str:
+    seconds = f" in {facts['seconds']:,.0f} s" if facts["seconds"] else ""
+    return f"{name.capitalize()}: {facts['steps']:,} steps{seconds}."
+
+
+def _limits(results: Mapping[str, Any]) -> Iterator[str]:
+    teacher, licenses = results["models"].get("teacher"), licenses_of(results["models"])
+    shared = ", and shares the errors and biases of its teacher" if teacher else ""
+    yield "## Limits"
+    yield (
+        f"It knows the labels and the kind of text of its training data{shared}. "
+        "The scores hold for the split named above; measure it on your own text before you rely on it."
+    )
+    if len(licenses) > 1:
+        yield f"It was made from models under {' and '.join(licenses)}: see what both ask before you share it."
+    elif teacher and teacher["hub_id"] and not teacher["license"]:
+        yield "No licence of the teacher is known: look for it, and the data's, before you share the student."
+
+
+def _primary_metric(results: Mapping[str, Any]) -> str:
+    metric: str = (results.get("comparison") or results)["primary_metric"]
+    return metric
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    lines = [head, ["---"] * len(head), *([_escaped(cell) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _escaped(text: Any) -> str:
+    """Text of others, in one line and without a meaning in Markdown."""
+    return re.sub(r"([\\`*\[\]<>|]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(str(text).split()))

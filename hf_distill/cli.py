@@ -32,7 +32,8 @@ app = typer.Typer(
 RecipeFile = Annotated[str, typer.Argument(help="A recipe: a YAML file.", metavar="RECIPE")]
 RunPath = Annotated[Path, typer.Argument(help="A run's folder, such as runs/quickstart.", metavar="RUN")]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(help="Keys to change, such as training.learning_rate=3e-5.", metavar="[KEY=VALUE]...")
+    list[str] | None,
+    typer.Argument(help="Keys to change, such as training.learning_rate=3e-5.", metavar="[KEY=VALUE]..."),
 ]
 Runs = Annotated[Path, typer.Option("--runs", help="The folder that holds the runs.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
@@ -60,7 +61,7 @@ def check(recipe: RecipeFile, overrides: Overrides = None, debug: Debug = False)
     """Tell everything that can be known before training; loads no weights where configs are enough."""
 
     def work() -> None:
-        from hf_distill.check import check as check_recipe
+        from hf_distill.preflight import check as check_recipe
 
         check_recipe(recipe, overrides or [], report=_line)
 

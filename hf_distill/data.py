@@ -162,7 +162,9 @@ def _read_files(files: str | list[str], split: str, streaming: bool = False) -> 
     paths = [Path(name) for name in ([files] if isinstance(files, str) else files)]
     for path in paths:
         if not path.is_file():
-            raise DataError(f"data.files.{split}: there is no file {path}; paths are relative to where the command runs")
+            raise DataError(
+                f"data.files.{split}: there is no file {path}; paths are relative to where the command runs"
+            )
     endings = {path.suffix.lower() for path in paths}
     if len(endings) != 1 or not endings <= READERS.keys():
         raise DataError(
@@ -174,6 +176,8 @@ def _read_files(files: str | list[str], split: str, streaming: bool = False) -> 
             reader, data_files={split: [str(path) for path in paths]}, split=split, streaming=streaming, **options
         )
     except (datasets.exceptions.DatasetGenerationError, ValueError, OSError, StopIteration) as error:
+        if "no data" in str(error):
+            raise DataError(f"data.files.{split}: {paths[0]} has no rows; name a file that holds some") from error
         raise DataError(f"data.files.{split}: {paths[0]} cannot be read as {reader}: {_reason(error)}") from error
 
 
@@ -201,9 +205,7 @@ def _loaded(config: DataConfig) -> Splits:
             return datasets.load_from_disk(str(folder))
         if (folder / "state.json").is_file():
             return {config.train_split: datasets.load_from_disk(str(folder))}
-        return datasets.load_dataset(
-            config.path, config.name, revision=config.revision, streaming=config.streaming
-        )
+        return datasets.load_dataset(config.path, config.name, revision=config.revision, streaming=config.streaming)
     except (datasets.exceptions.DatasetNotFoundError, FileNotFoundError) as error:
         raise DataError(
             f"data.path: {config.path} is neither a folder here nor a data set on the Hub that can be reached: check the "
@@ -219,7 +221,9 @@ def _split_names(config: DataConfig, splits: Splits) -> tuple[dict[str, str], li
 
     def named(key: str, wanted: str) -> str:
         if wanted not in there:
-            raise DataError(f"data.{key}: there is no split {wanted!r}; there are {', '.join(there)}{_nearest(wanted, there)}")
+            raise DataError(
+                f"data.{key}: there is no split {wanted!r}; there are {', '.join(there)}{_nearest(wanted, there)}"
+            )
         return wanted
 
     names = {"train": named("train_split", config.train_split)}
@@ -237,7 +241,9 @@ def _split_names(config: DataConfig, splits: Splits) -> tuple[dict[str, str], li
                 f"there is no test split among {', '.join(there)}; name one in data.test_split, or add one to data.files"
             )
         names["test"] = names.pop("validation")
-        notes.append(f"data: no test split; {names['test']} serves as the test split, and validation rows come from train")
+        notes.append(
+            f"data: no test split; {names['test']} serves as the test split, and validation rows come from train"
+        )
     if names["test"] == names["train"] or names.get("validation") in (names["train"], names["test"]):
         raise DataError(f"data: one split cannot serve twice, got {names}; rows would be scored that were trained on")
     return names, notes
@@ -247,12 +253,16 @@ def _split_off(train: Any, size: int | float, seed: int) -> tuple[Any, Dataset, 
     """Validation rows out of the training rows."""
     if isinstance(train, IterableDataset):
         if not isinstance(size, int):
-            raise DataError(f"data.validation_size: a stream has no known length; expected a number of rows, got {size}")
+            raise DataError(
+                f"data.validation_size: a stream has no known length; expected a number of rows, got {size}"
+            )
         validation = Dataset.from_list(list(train.take(size)), features=train.features)
         return train.skip(size), validation, f"data: the first {size} rows of the stream are the validation split"
     count = size if isinstance(size, int) else max(1, round(size * len(train)))
     if count >= len(train):
-        raise DataError(f"data.validation_size: {count} rows cannot be taken out of {len(train)} training rows; lower it")
+        raise DataError(
+            f"data.validation_size: {count} rows cannot be taken out of {len(train)} training rows; lower it"
+        )
     parts = train.train_test_split(test_size=count, seed=seed)
     note = f"data: no validation split; {count} rows of train, drawn by the seed, serve as one"
     return parts["train"], parts["test"], note
@@ -276,7 +286,9 @@ def _unlabelled(config: DataConfig, splits: Splits, columns: _Columns) -> Datase
         rows = _read_files(config.unlabelled_files, "unlabelled")
     elif config.unlabelled_split is not None:
         if config.unlabelled_split not in splits:
-            raise DataError(f"data.unlabelled_split: there is no split {config.unlabelled_split!r}; there are {', '.join(splits)}")
+            raise DataError(
+                f"data.unlabelled_split: there is no split {config.unlabelled_split!r}; there are {', '.join(splits)}"
+            )
         rows = splits[config.unlabelled_split]
     else:
         return None
@@ -325,7 +337,9 @@ def _source(config: DataConfig) -> tuple[str, str | None]:
         return config.path, None
     if Path(config.path).exists():
         return Path(config.path).name, None
-    shown = config.path + (f"/{config.name}" if config.name else "") + (f"@{config.revision}" if config.revision else "")
+    shown = (
+        config.path + (f"/{config.name}" if config.name else "") + (f"@{config.revision}" if config.revision else "")
+    )
     return shown, config.path
 
 

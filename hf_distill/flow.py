@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from accelerate import PartialState
 
 from hf_distill.card import write_card
-from hf_distill.data import Data, load_data
+from hf_distill.data import Data
 from hf_distill.errors import RecipeError
 from hf_distill.evaluation.analysis import error_analysis
 from hf_distill.evaluation.candidates import Candidate, check_above_chance, predict
@@ -23,11 +22,12 @@ from hf_distill.figures import quality_against_speed, training_curves
 from hf_distill.folders import RunFolder, copy_files, recipe_hash, training_part, write_json
 from hf_distill.hub import push_folder
 from hf_distill.models import license_of, load_config, load_model, load_tokenizer, model_folder
-from hf_distill.objectives import Labels, Objective, make_objective
-from hf_distill.recipe import Recipe, check_training, load_recipe
+from hf_distill.objectives import Labels, Objective
+from hf_distill.preflight import make_objectives, prepare
+from hf_distill.recipe import Recipe, load_recipe
 from hf_distill.students import build_student
-from hf_distill.tasks import TextClassification, make_task
-from hf_distill.teachers import ModelTeacher, chosen_dtype, same_tokenizer
+from hf_distill.tasks import TextClassification
+from hf_distill.teachers import ModelTeacher, chosen_dtype
 from hf_distill.training import Report, train_model, with_defaults
 
 
@@ -83,8 +83,7 @@ def run(
     command = f"hf-distill run {recipe}" if isinstance(recipe, (str, Path)) else "hf_distill.run(recipe)"
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     recipe = with_defaults(recipe)
-    check_training(recipe.training)
-    task, data = read_data(recipe, report)
+    task, data = prepare(recipe, report)
     folder = RunFolder(Path(runs) / recipe.name)
     folder.claim(recipe, data.fingerprint)
     sha256 = recipe_hash(dataclasses.replace(recipe, hub=type(recipe.hub)()), data.fingerprint)
@@ -103,7 +102,9 @@ def distill(*, runs: str | Path = "runs", report: Report = print, **recipe: Any)
     return run({"version": 1, **recipe}, runs=runs, report=report)
 
 
-def evaluate(folder: str | Path, overrides: Sequence[str] | Mapping[str, Any] = (), *, report: Report = print) -> Result:
+def evaluate(
+    folder: str | Path, overrides: Sequence[str] | Mapping[str, Any] = (), *, report: Report = print
+) -> Result:
     """Evaluate a run again, perhaps with other ``evaluate`` keys, and write its results, analysis and card anew."""
     recipe = load_recipe(_recipe_of(Path(folder)), overrides)
     recipe = dataclasses.replace(recipe, hub=dataclasses.replace(recipe.hub, push=False))
@@ -131,32 +132,6 @@ def push(folder: str | Path, model_id: str | None = None, *, private: bool | Non
     return push_folder(student, model_id, private=hub.private if private is None else private)
 
 
-def read_data(recipe: Recipe, report: Report) -> tuple[TextClassification, Data]:
-    """Everything that can be refused before a model is loaded: task, objectives, columns, rows and labels."""
-    task = make_task(recipe.task.name, recipe.task.options)
-    objectives = make_objectives(recipe)
-    data = load_data(recipe.data, task.required, task.optional, recipe.seed)
-    task.read_labels(data.train)
-    primary_metric(task.label_set.problem_type, recipe.evaluate.metric)
-    for name, objective in objectives.items():
-        objective.check(task.distribution)
-        if recipe.teacher is None and objective.needs - {"labels"}:
-            raise RecipeError(f"objective {name} needs a teacher, but the recipe names none; add teacher.model, or teacher.recipe")
-    for note in data.notes:
-        report(note)
-    return task, data
-
-
-def make_objectives(recipe: Recipe) -> dict[str, Objective]:
-    """The recipe's objectives, new, by kind; a second one of a kind is called ``kind_2``."""
-    named: dict[str, Objective] = {}
-    for config in recipe.objectives:
-        count = sum(name == config.kind or name.startswith(f"{config.kind}_") for name in named)
-        name = f"{config.kind}_{count + 1}" if count else config.kind
-        named[name] = make_objective(config.kind, {"weight": config.weight, **config.options})
-    return named
-
-
 def _all_stages(
     recipe: Recipe,
     sha256: str,
@@ -175,7 +150,9 @@ def _all_stages(
     def score(name: str, candidate: Candidate) -> None:
         candidates[name] = candidate
         predictions[name] = predict(candidate, task, rows)
-        report(f"{name}: {metric} {compute_metrics(predictions[name])[metric]:.4f} on {len(rows)} {recipe.evaluate.split} rows")
+        report(
+            f"{name}: {metric} {compute_metrics(predictions[name])[metric]:.4f} on {len(rows)} {recipe.evaluate.split} rows"
+        )
 
     floor = _floor(recipe, task, data, report)
     if recipe.teacher is not None:
@@ -197,7 +174,9 @@ def _all_stages(
         command=command,
     )
     if PartialState().is_main_process:
-        _write(recipe, task, data, folder, results, predictions, {name: f["log_history"] for name, f in training.items()})
+        _write(
+            recipe, task, data, folder, results, predictions, {name: f["log_history"] for name, f in training.items()}
+        )
     PartialState().wait_for_everyone()
     return results
 
@@ -210,14 +189,20 @@ def _load_teacher(recipe: Recipe, task: TextClassification, data: Data, runs: Pa
         unnamed = dataclasses.replace(training_part(config.recipe), name="teacher")
         name = recipe_hash(unnamed, data.fingerprint)[:12]
         report(f"teacher: {config.recipe.name}, from {runs / 'teachers' / name}")
-        made = run(dataclasses.replace(config.recipe, name=name), runs=runs / "teachers", report=lambda line: report("  " + line))
+        made = run(
+            dataclasses.replace(config.recipe, name=name),
+            runs=runs / "teachers",
+            report=lambda line: report("  " + line),
+        )
         source, shown, hub_id = str(made.student), config.recipe.name, None
     assert source is not None
     order = task.align(load_config(source, config.revision), config.labels)
     tokenizer = load_tokenizer(source, config.revision)
     device = PartialState().device
     more = {"device_map": config.device_map} if config.device_map else {}
-    model = load_model(task.auto_model, source, revision=config.revision, dtype=chosen_dtype(config.dtype, device), **more)
+    model = load_model(
+        task.auto_model, source, revision=config.revision, dtype=chosen_dtype(config.dtype, device), **more
+    )
     if config.labels is not None:
         model.config.id2label = dict(enumerate(config.labels))
         model.config.label2id = {name: i for i, name in enumerate(config.labels)}
@@ -279,7 +264,9 @@ def _floor(recipe: Recipe, task: TextClassification, data: Data, report: Report)
     if not recipe.evaluate.floor:
         return None
     if task.label_set.problem_type != "single_label_classification" or recipe.data.streaming:
-        raise RecipeError("recipe.evaluate.floor: only for one class of many and data that fits in memory; set it to false")
+        raise RecipeError(
+            "recipe.evaluate.floor: only for one class of many and data that fits in memory; set it to false"
+        )
     rows = evaluated_rows(recipe, data)
     floor = bag_of_words_floor(
         list(task.texts(data.train)), list(data.train["label"]), list(task.texts(rows)), list(rows["label"])
@@ -306,7 +293,9 @@ def _write(
     metric = primary_metric(task.label_set.problem_type, recipe.evaluate.metric)
     training_curves(histories, metric, figures[0])
     if "teacher" in predictions:
-        analysis = error_analysis(predictions, texts, [len(text.split()) for text in texts], training_rows=task.training_rows(data.train))
+        analysis = error_analysis(
+            predictions, texts, [len(text.split()) for text in texts], training_rows=task.training_rows(data.train)
+        )
         write_json(folder.analysis, analysis)
         figures.append(folder.figures / "quality_against_speed.png")
         quality_against_speed(results, figures[1])

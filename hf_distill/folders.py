@@ -94,12 +94,16 @@ class RunFolder:
                         "another name, or delete the folder"
                     )
             elif self.path.exists() and any(self.path.iterdir()):
-                raise OutputError(f"{self.path} holds files but no recipe.yaml; choose another name or empty the folder")
+                raise OutputError(
+                    f"{self.path} holds files but no recipe.yaml; choose another name or empty the folder"
+                )
             stamp.parent.mkdir(parents=True, exist_ok=True)
             stamp.write_text(data_fingerprint)
             write_whole(self.recipe, lambda path: dump_recipe(recipe, path))
         except OSError as error:
-            raise OutputError(f"{self.path} cannot be written ({error.strerror}); choose another --runs folder") from error
+            raise OutputError(
+                f"{self.path} cannot be written ({error.strerror}); choose another --runs folder"
+            ) from error
 
 
 def training_part(recipe: Recipe) -> Recipe:

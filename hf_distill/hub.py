@@ -13,7 +13,7 @@ from huggingface_hub import CommitOperationAdd, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 from huggingface_hub.utils import filter_repo_objects
 
-from hf_distill.card import REPOSITORY
+from hf_distill.card import address
 from hf_distill.errors import HubError
 
 IGNORED = ("training_args.bin", "checkpoint-*", "*/checkpoint-*", "*.partial", ".*", "*/.*")
@@ -72,7 +72,9 @@ def push_folder(
 
     # upload_folder makes several commits where hf_xet is installed; create_commit never does.
     def commit() -> object:
-        return api.create_commit(model_id, [_addition(folder, path, model_id) for path in paths], commit_message=message)
+        return api.create_commit(
+            model_id, [_addition(folder, path, model_id) for path in paths], commit_message=message
+        )
 
     url = _retried(create, model_id, token, wait)
     _retried(commit, model_id, token, wait)
@@ -86,8 +88,7 @@ def _paths(folder: Path) -> list[str]:
 
 def _addition(folder: Path, path: str, model_id: str) -> CommitOperationAdd:
     if path == "README.md":
-        card = (folder / path).read_text(encoding="utf-8").replace(f'"{REPOSITORY}"', f'"{model_id}"')
-        return CommitOperationAdd(path, card.encode())
+        return CommitOperationAdd(path, address((folder / path).read_text(encoding="utf-8"), model_id).encode())
     return CommitOperationAdd(path, folder / path)
 
 
@@ -108,7 +109,7 @@ def _retried(request: Callable[[], T], model_id: str, token: str | None, wait: W
 
 def _cause(error: BaseException) -> BaseException:
     """The client wraps what fails while a large file is sent into a RuntimeError."""
-    return error.__cause__ if type(error) is RuntimeError and error.__cause__ is not None else error
+    return error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
 
 
 def _status(error: BaseException) -> int | None:

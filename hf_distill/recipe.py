@@ -24,8 +24,15 @@ RESERVED_TRAINING = {
 """Keys of TrainingArguments that have their place elsewhere in a recipe."""
 
 NUMERIC_TRAINING = (
-    "learning_rate", "num_train_epochs", "weight_decay", "warmup_steps", "per_device_train_batch_size",
-    "per_device_eval_batch_size", "gradient_accumulation_steps", "max_grad_norm", "logging_steps",
+    "learning_rate",
+    "num_train_epochs",
+    "weight_decay",
+    "warmup_steps",
+    "per_device_train_batch_size",
+    "per_device_eval_batch_size",
+    "gradient_accumulation_steps",
+    "max_grad_norm",
+    "logging_steps",
 )
 """Keys of TrainingArguments whose values must be finite numbers of at least 0."""
 
@@ -117,7 +124,9 @@ class TeacherConfig:
     """How to make it: another recipe's path, or a mapping that inherits version, seed, task and data."""
 
     def __post_init__(self) -> None:
-        refuse_unless((self.model is None) != (self.recipe is None), "recipe.teacher: expected exactly one of model and recipe")
+        refuse_unless(
+            (self.model is None) != (self.recipe is None), "recipe.teacher: expected exactly one of model and recipe"
+        )
         for name in ("revision", "labels"):
             refuse_unless(
                 self.model is not None or getattr(self, name) is None,
@@ -202,7 +211,9 @@ class HubConfig:
     """Whether a repository that is made for it is private."""
 
     def __post_init__(self) -> None:
-        refuse_unless(not self.push or self.model_id is not None, "recipe.hub.model_id: required to push; name user/model")
+        refuse_unless(
+            not self.push or self.model_id is not None, "recipe.hub.model_id: required to push; name user/model"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +244,9 @@ class Recipe:
     """Whether and where the student is pushed."""
 
     def __post_init__(self) -> None:
-        refuse_unless(self.version == 1, f"recipe.version: expected 1, got {self.version!r}; this release reads version 1")
+        refuse_unless(
+            self.version == 1, f"recipe.version: expected 1, got {self.version!r}; this release reads version 1"
+        )
         refuse_unless(
             re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name) is not None,
             f"recipe.name: expected letters, digits, '.', '_' and '-', got {self.name!r}; it names the run's folder",
@@ -264,12 +277,16 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
     path = None if isinstance(source, Mapping) else Path(source)
     content = dict(source) if path is None else read_yaml(path)
     if not isinstance(content, Mapping):
-        raise RecipeError(f"{path}: expected a mapping of recipe keys, got {type(content).__name__}; see `hf-distill init`")
+        raise RecipeError(
+            f"{path}: expected a mapping of recipe keys, got {type(content).__name__}; see `hf-distill init`"
+        )
     content = _copied(content)
     teacher = content.get("teacher")
     if isinstance(teacher, dict) and isinstance(teacher.get("recipe"), str):
         inlined = read_yaml((path.parent if path else Path()) / teacher["recipe"])
-        refuse_unless(isinstance(inlined, Mapping), f"recipe.teacher.recipe: {teacher['recipe']} holds no mapping of recipe keys")
+        refuse_unless(
+            isinstance(inlined, Mapping), f"recipe.teacher.recipe: {teacher['recipe']} holds no mapping of recipe keys"
+        )
         teacher["recipe"] = _copied(inlined)
     for key, value in _parsed(overrides):
         _override(content, key, value)
@@ -303,7 +320,11 @@ def _recipe(content: Mapping[str, Any], where: str) -> Recipe:
     objectives = content.get("objectives", [{"kind": "labels"}])
     refuse_unless(isinstance(objectives, list), f"{where}.objectives: expected a list, got {shown(objectives)}")
     content["objectives"] = tuple(
-        read(ObjectiveConfig, _with_options(each, ("kind", "weight"), f"{where}.objectives.{i}"), f"{where}.objectives.{i}")
+        read(
+            ObjectiveConfig,
+            _with_options(each, ("kind", "weight"), f"{where}.objectives.{i}"),
+            f"{where}.objectives.{i}",
+        )
         for i, each in enumerate(objectives)
     )
     _check_training_values(content.get("training", {}), f"{where}.training")

@@ -16,7 +16,12 @@ from hf_distill.errors import OutputError, RecipeError
 T = TypeVar("T")
 
 _NAMES = {
-    str: "a string", int: "an integer", float: "a number", bool: "true or false", dict: "a mapping", list: "a list",
+    str: "a string",
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    dict: "a mapping",
+    list: "a list",
     type(None): "null",
 }
 
@@ -99,7 +104,9 @@ def read_yaml(path: Path) -> Any:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise RecipeError(f"there is no recipe {path}; see `hf-distill recipes`, or write one with `hf-distill init`") from None
+        raise RecipeError(
+            f"there is no recipe {path}; see `hf-distill recipes`, or write one with `hf-distill init`"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} cannot be read: {error}") from error
     return read_yaml_value(text, str(path))

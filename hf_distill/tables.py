@@ -19,8 +19,15 @@ def results_table(results: Mapping[str, Any]) -> Table:
     comparison = results.get("comparison")
     metric = comparison["primary_metric"] if comparison else results["primary_metric"]
     table = Table(title=results["name"], caption=_caption(comparison), caption_justify="left")
-    for name, side in (("model", "left"), (metric, "right"), ("95% interval", "right"), ("parameters", "right"),
-                       ("MB on disk", "right"), ("latency ms", "right"), ("rows/s", "right")):
+    for name, side in (
+        ("model", "left"),
+        (metric, "right"),
+        ("95% interval", "right"),
+        ("parameters", "right"),
+        ("MB on disk", "right"),
+        ("latency ms", "right"),
+        ("rows/s", "right"),
+    ):
         table.add_column(name, justify=side)
     for name, model in results["models"].items():
         score = model["metrics"][metric]
@@ -43,7 +50,11 @@ def _caption(comparison: Mapping[str, Any] | None) -> str | None:
         return None
     lines = [
         f"student: {comparison['size_ratio']:.2f} of the teacher's parameters, {comparison['speedup']:.1f} times its speed"
-        + (f", {100 * comparison['retention']:.1f}% of its {comparison['primary_metric']}" if comparison["retention"] else "")
+        + (
+            f", {100 * comparison['retention']:.1f}% of its {comparison['primary_metric']}"
+            if comparison["retention"]
+            else ""
+        )
     ]
     if comparison["student_minus_control"]:
         lines.append(verdict(comparison))

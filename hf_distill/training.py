@@ -110,8 +110,6 @@ def train_model(
     set_seed(recipe.seed)
     student = build()
     report(f"{name}: {student.origin}, {student.model.num_parameters():,} parameters")
-    if teacher is not None and student.model.num_parameters() > teacher.model.num_parameters():
-        report(f"{name}: larger than its teacher ({teacher.model.num_parameters():,} parameters); allowed, but slower")
     if teacher is not None and same_tokenizer(student.tokenizer, teacher.tokenizer):
         teacher = ModelTeacher(teacher.model, None, teacher.label_order)
     more: dict[str, Any] = {}

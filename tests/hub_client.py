@@ -25,7 +25,10 @@ def main(folder: Path) -> None:
 
     loaded = AutoModelForSequenceClassification.from_pretrained("me/student")
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
-    assert AutoTokenizer.from_pretrained("me/student")("the good card")["input_ids"] == tiny.tokenizer()("the good card")["input_ids"]
+    assert (
+        AutoTokenizer.from_pretrained("me/student")("the good card")["input_ids"]
+        == tiny.tokenizer()("the good card")["input_ids"]
+    )
     assert load_model(AutoModelForSequenceClassification, "me/student").config.id2label == {0: "bad", 1: "good"}
     assert pipeline("text-classification", "me/student")("the good card")[0]["label"] in ("bad", "good")
 
@@ -37,8 +40,14 @@ def main(folder: Path) -> None:
         teacher="me/student",
         objectives=[Labels(), "logits", "hidden"],
         args=TrainingArguments(
-            str(folder / "trained"), use_cpu=True, max_steps=2, push_to_hub=True, hub_model_id="me/trained",
-            report_to="none", save_strategy="no", disable_tqdm=True,
+            str(folder / "trained"),
+            use_cpu=True,
+            max_steps=2,
+            push_to_hub=True,
+            hub_model_id="me/trained",
+            report_to="none",
+            save_strategy="no",
+            disable_tqdm=True,
         ),
         train_dataset=tiny.rows(16),
         processing_class=tiny.tokenizer(),

@@ -19,7 +19,12 @@ ROOT = Path(__file__).resolve().parents[1]
 def train(folder: Path, processes: int, batch: int, *more: str) -> tuple[dict, dict]:
     folder.mkdir(exist_ok=True)
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)+":/tmp"}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "PYTHONPATH": str(ROOT) + ":/tmp",
+    }
     done = subprocess.run(
         [sys.executable, *launcher, str(ROOT / "tests" / "two_processes.py"), str(folder), str(batch), *more],
         env=environment,

@@ -145,7 +145,10 @@ def test_with_everything_masked_the_total_is_zero_and_finite(name):
 )
 @pytest.mark.parametrize(
     "objective",
-    [Logits(divergence="mse"), *(Logits(divergence=d, temperature=t) for d in DIVERGENCES if d != "mse" for t in TEMPERATURES)],
+    [
+        Logits(divergence="mse"),
+        *(Logits(divergence=d, temperature=t) for d in DIVERGENCES if d != "mse" for t in TEMPERATURES),
+    ],
     ids=lambda objective: f"{objective.divergence}-{objective.options.get('temperature', '')}",
 )
 def test_a_student_that_equals_its_teacher_has_no_loss_and_no_gradient(objective, distribution, padded):

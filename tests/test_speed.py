@@ -19,7 +19,7 @@ def batch(rows: int, tokens: int = 4) -> Batch:
 
 
 def for_each(models: Iterable[str], batches: Sequence[Batch]) -> dict[str, Sequence[Batch]]:
-    return {name: batches for name in models}
+    return dict.fromkeys(models, batches)
 
 
 class Clock:

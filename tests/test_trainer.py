@@ -130,9 +130,7 @@ def test_with_teacher_weight_0_the_losses_are_those_of_the_stock_trainer(tmp_pat
         data_collator=task.collator(TOKENIZER),
     )
     stock.train()
-    mine, theirs = (
-        [entry["loss"] for entry in each.state.log_history if "loss" in entry] for each in (ours, stock)
-    )
+    mine, theirs = ([entry["loss"] for entry in each.state.log_history if "loss" in entry] for each in (ours, stock))
     assert len(mine) == 8
     assert mine == pytest.approx(theirs, abs=1e-6)
 
@@ -151,7 +149,9 @@ def test_every_term_is_logged_as_it_is_and_weighted_and_adds_up_to_the_loss(tmp_
 
 def test_length_grouping_keeps_padding_small_and_its_share_is_logged(tmp_path):
     def padding(strategy):
-        one = trainer(tmp_path, [Labels()], rows=tiny.rows(512), train_sampling_strategy=strategy, logging_steps=16, max_steps=64)
+        one = trainer(
+            tmp_path, [Labels()], rows=tiny.rows(512), train_sampling_strategy=strategy, logging_steps=16, max_steps=64
+        )
         one.train()
         return [entry["padding"] for entry in one.state.log_history if "padding" in entry][-1]
 
@@ -343,9 +343,17 @@ def test_the_loss_of_the_log_is_the_one_that_is_differentiated(tmp_path):
 
     student, teacher = tiny.bert(2, 32, seed=1), tiny.bert(4, 48, seed=2)
     gradients = Gradients()
-    one = trainer(tmp_path, [Labels(weight=0.4), Logits(weight=0.6)], student=copy.deepcopy(student), teacher=teacher,
-                  rows=tiny.rows(8), max_steps=1, callbacks=[gradients], gradient_accumulation_steps=2,
-                  per_device_train_batch_size=4)
+    one = trainer(
+        tmp_path,
+        [Labels(weight=0.4), Logits(weight=0.6)],
+        student=copy.deepcopy(student),
+        teacher=teacher,
+        rows=tiny.rows(8),
+        max_steps=1,
+        callbacks=[gradients],
+        gradient_accumulation_steps=2,
+        per_device_train_batch_size=4,
+    )
     one.train()
     task = one.task
     batch = task.collator(TOKENIZER)(list(task.encode(tiny.rows(8), TOKENIZER)))

@@ -104,9 +104,22 @@ def recipe(**changes: Any) -> dict[str, Any]:
                 "training": {**training, "num_train_epochs": 5, "eval_strategy": "no", "save_strategy": "no"},
             }
         },
-        "student": {"config": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}},
-        "objectives": [{"kind": "labels"}, {"kind": "logits", "temperature": 2.0}, {"kind": "hidden", "layers": {0: 1, -1: -1}}],
-        "training": {**training, "num_train_epochs": 2, "save_strategy": "steps", "save_steps": 5, "eval_strategy": "steps", "eval_steps": 12},
+        "student": {
+            "config": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+        },
+        "objectives": [
+            {"kind": "labels"},
+            {"kind": "logits", "temperature": 2.0},
+            {"kind": "hidden", "layers": {0: 1, -1: -1}},
+        ],
+        "training": {
+            **training,
+            "num_train_epochs": 2,
+            "save_strategy": "steps",
+            "save_steps": 5,
+            "eval_strategy": "steps",
+            "eval_steps": 12,
+        },
         "evaluate": {"resamples": 100, "floor": True},
         **changes,
     }

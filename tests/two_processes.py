@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import save_file
 from transformers import TrainingArguments
 
-import stub
 from hf_distill import DistillationTrainer, Hidden, Labels, Logits
 from tests import tiny
 

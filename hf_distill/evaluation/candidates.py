@@ -165,5 +165,9 @@ def _batches(candidate: Candidate, task: Task, rows: Dataset, size: int) -> Sequ
 
 def _cpu_name() -> str:
     path = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in path.read_text().splitlines() if line.startswith("model name")] if path.is_file() else []
+    names = (
+        [line.split(":", 1)[1].strip() for line in path.read_text().splitlines() if line.startswith("model name")]
+        if path.is_file()
+        else []
+    )
     return names[0] if names else platform.processor()

@@ -69,9 +69,7 @@ class Hidden(Objective):
         assert teacher is not None
         own, other = student.num_hidden_layers, teacher.num_hidden_layers
         if isinstance(self.layers, Mapping):
-            self.layer_map = {
-                _within(i, own, "student"): _within(j, other, "teacher") for i, j in self.layers.items()
-            }
+            self.layer_map = {_within(i, own, "student"): _within(j, other, "teacher") for i, j in self.layers.items()}
         else:
             self.layer_map = spaced_layer_map(own, other)
         lines = [f"hidden: student layer <- teacher layer: {_readable(self.layer_map)}"]
@@ -87,7 +85,9 @@ class Hidden(Objective):
         assert view.hidden_states is not None and targets.hidden_states is not None
         mask = view.masks["tokens"]
         values = [
-            self._distance(self._project(i, view.hidden_states[i + 1][mask]), targets.hidden_states[j + 1][mask].float())
+            self._distance(
+                self._project(i, view.hidden_states[i + 1][mask]), targets.hidden_states[j + 1][mask].float()
+            )
             for i, j in self.layer_map.items()
         ]
         return torch.stack(values).mean()

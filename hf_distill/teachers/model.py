@@ -70,9 +70,7 @@ class ModelTeacher:
         hidden = "hidden_states" in needs
         self.model.eval()
         with torch.inference_mode():
-            outputs = self.model(
-                **accepted_inputs(self.model, task.teacher_inputs(batch)), output_hidden_states=hidden
-            )
+            outputs = self.model(**accepted_inputs(self.model, task.teacher_inputs(batch)), output_hidden_states=hidden)
             logits = task.view(outputs, batch).logits
         logits = _usable(logits if self.label_order is None else logits[:, self.label_order])
         states = tuple(_usable(state) for state in outputs.hidden_states) if hidden else None

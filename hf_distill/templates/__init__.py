@@ -15,7 +15,9 @@ def write_template(task: str, output: Path) -> None:
         RecipeError: For a task without a template.
         OutputError: Where the file is there already, or cannot be written.
     """
-    templates = {path.name.removesuffix(".yaml"): path for path in files(__name__).iterdir() if path.name.endswith(".yaml")}
+    templates = {
+        path.name.removesuffix(".yaml"): path for path in files(__name__).iterdir() if path.name.endswith(".yaml")
+    }
     if task not in templates:
         raise RecipeError(f"there is no template for task {task!r}; choose one of {', '.join(sorted(templates))}")
     if output.exists():
@@ -33,7 +35,9 @@ def list_recipes(folder: Path) -> list[tuple[Path, str]]:
         RecipeError: Where there is no such folder.
     """
     if not folder.is_dir():
-        raise RecipeError(f"there is no folder {folder}; name one that holds recipes, or write one with: hf-distill init TASK")
+        raise RecipeError(
+            f"there is no folder {folder}; name one that holds recipes, or write one with: hf-distill init TASK"
+        )
     return [(path, _about(path)) for path in sorted(folder.rglob("*.yaml"))]
 
 

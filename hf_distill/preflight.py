@@ -12,13 +12,14 @@ from accelerate import PartialState
 from datasets import Dataset
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_distill.data import Data
-from hf_distill.errors import ObjectiveError
-from hf_distill.flow import make_objectives, read_data
+from hf_distill.data import Data, load_data
+from hf_distill.errors import ObjectiveError, RecipeError
+from hf_distill.evaluation.metrics import primary_metric
 from hf_distill.models import load_config, load_tokenizer
+from hf_distill.objectives import Objective, make_objective
 from hf_distill.recipe import Recipe, check_training, load_recipe
 from hf_distill.students import build_student
-from hf_distill.tasks import TextClassification
+from hf_distill.tasks import TextClassification, make_task
 from hf_distill.teachers import chosen_dtype, same_tokenizer
 from hf_distill.training import Report, training_arguments, with_defaults
 
@@ -44,7 +45,9 @@ class Plan:
         return int(self.model.num_parameters())
 
 
-def check(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] | Mapping[str, Any] = (), *, report: Report = print) -> None:
+def check(
+    recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] | Mapping[str, Any] = (), *, report: Report = print
+) -> None:
     """Report what a recipe would do, or raise what is wrong with it.
 
     Args:
@@ -55,20 +58,64 @@ def check(recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] | Map
     Raises:
         HfDistillError: For the first thing that is wrong.
     """
-    loaded = with_defaults(load_recipe(recipe, overrides))
-    check_training(loaded.training)
-    training_arguments(loaded, "unused")
-    task, data = read_data(loaded, report)
+    prepare(with_defaults(load_recipe(recipe, overrides)), report)
+    report("everything that can be checked before training is in order")
+
+
+def prepare(recipe: Recipe, report: Report) -> tuple[TextClassification, Data]:
+    """Load the data, and refuse whatever can be refused before a model is loaded and anything is written.
+
+    Args:
+        recipe: With its defaults filled in.
+        report: Gets lines that tell what would be done.
+
+    Returns:
+        The task, bound to the data, and the data.
+
+    Raises:
+        HfDistillError: For the first thing that is wrong.
+    """
+    check_training(recipe.training)
+    training_arguments(recipe, "unused")
+    task, data = _read_data(recipe, report)
     _tell_data(task, data, report)
-    teacher = _teacher(loaded, task, data, report)
-    student = _student(loaded, task, data, teacher)
+    teacher = _teacher(recipe, task, data, report)
+    student = _student(recipe, task, data, teacher)
     share = f", {student.parameters / teacher.parameters:.2f} of the teacher's" if teacher else ""
     report(f"student: {_described(student)}{share}")
     if teacher is not None and student.parameters > teacher.parameters:
-        report("student: larger than its teacher; allowed, but it will be slower, too")
-    _tell_objectives(loaded, teacher, student, report)
-    _tell_costs(loaded, task, data, teacher, student, report)
-    report("everything that can be checked before training is in order")
+        report("student: larger than its teacher; allowed, but slower")
+    _tell_objectives(recipe, teacher, student, report)
+    _tell_costs(recipe, task, data, teacher, student, report)
+    return task, data
+
+
+def make_objectives(recipe: Recipe) -> dict[str, Objective]:
+    """The recipe's objectives, new, by kind; a second one of a kind is called ``kind_2``."""
+    named: dict[str, Objective] = {}
+    for config in recipe.objectives:
+        count = sum(name == config.kind or name.startswith(f"{config.kind}_") for name in named)
+        name = f"{config.kind}_{count + 1}" if count else config.kind
+        named[name] = make_objective(config.kind, {"weight": config.weight, **config.options})
+    return named
+
+
+def _read_data(recipe: Recipe, report: Report) -> tuple[TextClassification, Data]:
+    """Task, objectives, columns, rows and labels."""
+    task = make_task(recipe.task.name, recipe.task.options)
+    objectives = make_objectives(recipe)
+    data = load_data(recipe.data, task.required, task.optional, recipe.seed)
+    task.read_labels(data.train)
+    primary_metric(task.label_set.problem_type, recipe.evaluate.metric)
+    for name, objective in objectives.items():
+        objective.check(task.distribution)
+        if recipe.teacher is None and objective.needs - {"labels"}:
+            raise RecipeError(
+                f"objective {name} needs a teacher, but the recipe names none; add teacher.model, or teacher.recipe"
+            )
+    for note in data.notes:
+        report(note)
+    return task, data
 
 
 def _tell_data(task: TextClassification, data: Data, report: Report) -> None:
@@ -76,7 +123,9 @@ def _tell_data(task: TextClassification, data: Data, report: Report) -> None:
     rows = ", ".join(f"{len(part):,} {name}" for name, part in sizes.items() if isinstance(part, Dataset))
     labels = task.label_set
     report(f"data: {data.source}: {rows}")
-    report(f"labels: {labels.problem_type}, {len(labels.names)}: {', '.join(labels.names[:8])}{', ...' if len(labels.names) > 8 else ''}")
+    report(
+        f"labels: {labels.problem_type}, {len(labels.names)}: {', '.join(labels.names[:8])}{', ...' if len(labels.names) > 8 else ''}"
+    )
 
 
 def _teacher(recipe: Recipe, task: TextClassification, data: Data, report: Report) -> Plan | None:
@@ -148,17 +197,24 @@ def _tell_costs(
         encoded = task.encode(data.train.select(range(min(SAMPLE, len(data.train)))), student.tokenizer)
         lengths = sorted(encoded["length"])
         tokens = lengths[-1]
-        report(f"tokens a row: median {lengths[len(lengths) // 2]}, longest {tokens} in {len(lengths)} rows (cut at {task.max_length})")
+        report(
+            f"tokens a row: median {lengths[len(lengths) // 2]}, longest {tokens} in {len(lengths)} rows (cut at {task.max_length})"
+        )
     if isinstance(data.train, Dataset):
         rows = len(data.train) + (len(data.unlabelled) if data.unlabelled is not None else 0)
         window = batch * args.gradient_accumulation_steps * PartialState().num_processes
         steps = args.max_steps if args.max_steps > 0 else int(args.num_train_epochs * -(-rows // window))
-        report(f"steps: {steps:,} of {window} rows" + (", and as many for the control" if teacher and recipe.evaluate.control else ""))
+        report(
+            f"steps: {steps:,} of {window} rows"
+            + (", and as many for the control" if teacher and recipe.evaluate.control else "")
+        )
     dtype = chosen_dtype(recipe.teacher.dtype if recipe.teacher else "auto", PartialState().device)
     weights = 16 * student.parameters + (dtype.itemsize * teacher.parameters if teacher else 0)
     # About 34 half-precision values a token, layer and unit of width (Korthikanti et al. 2022, section 4.1), in float32.
     activations = 2 * 34 * batch * tokens * student.model.config.hidden_size * student.model.config.num_hidden_layers
-    report(f"memory: about {(weights + activations) / 2**30:.1f} GiB to train (an estimate; longest rows of {tokens} tokens)")
+    report(
+        f"memory: about {(weights + activations) / 2**30:.1f} GiB to train (an estimate; longest rows of {tokens} tokens)"
+    )
 
 
 def _described(plan: Plan) -> str:

@@ -1,0 +1,97 @@
+"""What the Hub reads of a card: base model, data set, licence, scores."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from huggingface_hub import EvalResult
+
+TAGS = ("distillation", "knowledge-distillation", "hf_distill")
+
+HUB_METRICS = {"pearson": "pearsonr", "spearman": "spearmanr"}
+"""What the Hub calls a metric, where it has another name for it."""
+
+ABSOLUTE = re.compile(r"(?<![\w.:/~])/(?:[^\s/'\",\]}]+/)+")
+"""The folders of an absolute path; they say nothing to others, and may hold a person's name."""
+
+
+def portable(text: str) -> str:
+    """The text with absolute paths cut to the name of the file."""
+    return ABSOLUTE.sub("", text)
+
+
+def card_metadata(results: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of ``ModelCardData``; what is not known is left out.
+
+    Args:
+        results: The content of ``results.json``.
+    """
+    teacher, data = results["models"].get("teacher"), results["data"]
+    scores = _eval_results(results)
+    metadata: dict[str, Any] = {
+        "model_name": results["name"],
+        "library_name": "transformers",
+        "pipeline_tag": results["pipeline_tag"],
+        "tags": ["hf_distill"],
+        "metrics": list(dict.fromkeys(score.metric_type for score in scores)),
+        "eval_results": scores,
+        **_base_model(results["models"]),
+    }
+    licenses = licenses_of(results["models"])
+    if len(licenses) == 1:
+        metadata["license"] = licenses[0]
+    if data["dataset_id"]:
+        metadata["datasets"] = [data["dataset_id"]]
+    if teacher:
+        metadata["tags"] = [*TAGS, *([f"teacher:{teacher['hub_id']}"] if teacher["hub_id"] else [])]
+        metadata["distillation"] = {
+            "teacher": portable(teacher["model"]),
+            **({"teacher_revision": teacher["revision"]} if teacher["revision"] else {}),
+            "student": portable(results["models"]["student"]["origin"]),
+            "objectives": [
+                {"kind": each["kind"], "weight": each["weight"], **each["options"]} for each in results["objectives"]
+            ],
+        }
+    return metadata
+
+
+def _base_model(models: Mapping[str, Any]) -> dict[str, str]:
+    """What the Hub hangs the student under: what its weights started from, else its teacher."""
+    student, teacher = models["student"], models.get("teacher")
+    if student["hub_id"]:
+        return {"base_model": student["hub_id"], "base_model_relation": "finetune"}
+    if not teacher or not teacher["hub_id"]:
+        return {}
+    relation = {"base_model_relation": "finetune"} if "of the teacher" in student["origin"] else {}
+    return {"base_model": teacher["hub_id"], **relation}
+
+
+def licenses_of(models: Mapping[str, Any]) -> list[str]:
+    """The known licences of the teacher and of what the student started from, each once."""
+    sources = [models[name] for name in ("teacher", "student") if name in models]
+    return sorted({model["license"] for model in sources if model.get("license")})
+
+
+def _eval_results(results: Mapping[str, Any]) -> list[EvalResult]:
+    data = results["data"]
+    config, _, revision = data["source"].removeprefix(data["dataset_id"] or data["source"]).partition("@")
+    entries = []
+    for name, score in results["models"]["student"]["metrics"].items():
+        kind, _, average = name.partition("_")
+        entries.append(
+            EvalResult(
+                task_type=results["pipeline_tag"],
+                dataset_type=data["dataset_id"] or portable(data["source"]),
+                dataset_name=portable(data["source"]),
+                dataset_config=config.removeprefix("/") or None,
+                dataset_revision=revision or None,
+                dataset_split=data["evaluated_split"],
+                metric_type=HUB_METRICS.get(kind, kind),
+                metric_name=name,
+                metric_value=round(score["value"], 4),
+                metric_args={"average": average} if average else None,
+            )
+        )
+    return entries

@@ -1,0 +1,196 @@
+"""Every recipe, and every command of README, against a Hub on loopback that holds tiny models and data of those names."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+
+from hf_distill.recipe import load_recipe
+from tests import tiny
+from tests.hub_server import hub_server
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPES = sorted((ROOT / "recipes" / "text-classification").glob("*.yaml"))
+SMALL = [
+    "training.max_steps=2",
+    "training.use_cpu=true",
+    "training.per_device_train_batch_size=8",
+    "evaluate.resamples=100",
+]
+TEACHER = [
+    "teacher.recipe.training={num_train_epochs: 6, learning_rate: 2.0e-3, use_cpu: true, eval_strategy: 'no', save_strategy: 'no'}"
+]
+
+
+def named(names: list[str], count: int, seed: int, **columns: str) -> Dataset:
+    """Rows of the tiny task under other names of columns and labels."""
+    rows = tiny.rows(count, seed)
+    label = columns.pop("label", "label")
+    features = Features({**{name: Value("string") for name in columns}, label: ClassLabel(names=names)})
+    texts = dict.fromkeys(columns, rows["text"])
+    return Dataset.from_dict({**texts, label: [value % len(names) for value in rows["label"]]}, features=features)
+
+
+def folder_of(model, path: Path) -> Path:
+    model.save_pretrained(path)
+    tiny.tokenizer().save_pretrained(path)
+    return path
+
+
+def parquet(splits: DatasetDict, path: Path) -> Path:
+    """A data set as the Hub holds it."""
+    (path / "data").mkdir(parents=True)
+    for name, rows in splits.items():
+        rows.to_parquet(path / "data" / f"{name}-00000-of-00001.parquet")
+    return path
+
+
+def fill(hub, folder: Path) -> None:
+    """Tiny stand-ins under the names that recipes and README use."""
+    plain = folder_of(tiny.bert(12, 32), folder / "bert")
+    for name in (
+        "google-bert/bert-base-uncased",
+        "distilbert/distilbert-base-uncased",
+        "distilbert/distilroberta-base",
+    ):
+        hub.add(name, plain)
+    hub.add("sentence-transformers/all-MiniLM-L6-v2", folder_of(tiny.bert(6, 32), folder / "minilm"))
+    nli = tiny.bert(4, 32, labels=("CONTRADICTION", "NEUTRAL", "ENTAILMENT"))
+    hub.add("FacebookAI/roberta-large-mnli", folder_of(nli, folder / "mnli"))
+    hub.add("my-name/bert-base-sst2", folder_of(tiny.bert(2, 32, labels=("negative", "positive")), folder / "sst2"))
+    sets = {
+        "stanfordnlp/sst2": DatasetDict(
+            train=named(["negative", "positive"], 1200, 0, sentence=""),
+            validation=named(["negative", "positive"], 96, 1, sentence=""),
+        ),
+        "nyu-mll/multi_nli": DatasetDict(
+            train=named(["entailment", "neutral", "contradiction"], 2400, 0, premise="", hypothesis=""),
+            validation_matched=named(["entailment", "neutral", "contradiction"], 32, 1, premise="", hypothesis=""),
+        ),
+        "mteb/banking77": DatasetDict(train=tiny.rows(600, 0), test=tiny.rows(96, 1)).map(
+            lambda row: {"label_text": ["bad", "good"][row["label"]]}
+        ),
+    }
+    scores = DatasetDict(
+        {
+            name: Dataset.from_dict(
+                {"sentence1": rows["text"], "sentence2": rows["text"], "label": [2.5 * v for v in rows["label"]]}
+            )
+            for name, rows in (("train", tiny.rows(640, 0)), ("validation", tiny.rows(64, 1)))
+        }
+    )
+    for name, splits in sets.items():
+        hub.add(name, parquet(splits, folder / name.replace("/", "-")), kind="dataset")
+    glue = parquet(scores, folder / "glue")
+    (glue / "data").rename(glue / "stsb")
+    (glue / "README.md").write_text(
+        "---\nconfigs:\n- config_name: stsb\n  data_files:\n  - {split: train, path: stsb/train-*}\n"
+        "  - {split: validation, path: stsb/validation-*}\n---\n"
+    )
+    hub.add("nyu-mll/glue", glue, kind="dataset")
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory):
+    """Runs a command line where a person would: beside the recipes, with that Hub."""
+    folder = tmp_path_factory.mktemp("person")
+    os.symlink(ROOT / "recipes", folder / "recipes")
+    with hub_server() as hub:
+        fill(hub, folder / "hub")
+        environment = {
+            **os.environ,
+            "HF_ENDPOINT": hub.url,
+            "HF_TOKEN": "hf_me",
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_OFFLINE": "0",
+            "HF_HOME": str(folder / "home"),
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(ROOT),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        }
+
+        def run(*arguments: str) -> str:
+            done = subprocess.run(
+                list(arguments), cwd=folder, env=environment, capture_output=True, text=True, timeout=400
+            )
+            assert done.returncode == 0, f"{' '.join(arguments)}\n{done.stdout[-1500:]}\n{done.stderr[-2500:]}"
+            return done.stdout
+
+        hub.folder = folder
+        run.hub = hub
+        yield run
+
+
+def blocks(language: str) -> list[str]:
+    """README's fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_says_how_it_is_run_what_it_needs_and_whether_it_was_measured(path):
+    head = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    for word in ("Run:", "Needs:", "Source:", "Measured:"):
+        assert any(word in line for line in head), word
+    assert f"hf-distill run {path.relative_to(ROOT)}" in "\n".join(head)
+    assert load_recipe(path).name == path.stem
+
+
+@pytest.mark.slow
+def test_every_recipe_is_accepted_by_check(shell):
+    code = "import sys; from hf_distill import check; [check(path) for path in sys.argv[1:]]"
+    told = shell(sys.executable, "-c", code, *(str(path.relative_to(ROOT)) for path in RECIPES))
+    assert told.count("everything that can be checked before training is in order") == len(RECIPES) >= 4
+    assert "another order; aligned by name" in told
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_runs_two_steps_on_tiny_models(path, shell, monkeypatch):
+    teacher = TEACHER if load_recipe(path).teacher.recipe else []
+    code = (
+        "import sys; from hf_distill import flow; flow.check_above_chance = lambda *_: None; "
+        "print(sorted(flow.run(sys.argv[1], sys.argv[2:], report=lambda line: None).results['models']))"
+    )
+    told = shell(sys.executable, "-c", code, str(path.relative_to(ROOT)), *SMALL, *teacher, f"name={path.stem}-small")
+    assert told.strip().endswith("['control', 'student', 'teacher']")
+
+
+@pytest.mark.slow
+def test_every_command_of_readme_does_what_it_says(shell):
+    commands = [line for block in blocks("bash")[1:] for line in block.strip().splitlines()]
+    assert len(commands) >= 6
+    for command in commands:
+        words = [word.replace("'", "") for word in re.sub(r"nproc_per_node \d+", "nproc_per_node 2", command).split()]
+        if " run " in command:
+            words += [*SMALL, *TEACHER]
+        if words[0] == "torchrun":
+            shutil.rmtree(Path(shell.hub.folder) / "runs" / "sst2-bert-base-6l", ignore_errors=True)
+        shell(*words)
+    assert shell.hub.repos["model", "me/sst2-bert-base-6l"].private
+
+
+@pytest.mark.slow
+def test_the_python_script_of_readme_runs_and_is_short(shell):
+    (script,) = blocks("python")
+    assert len(script.strip().splitlines()) <= 15
+    shell(sys.executable, "-c", script.replace("num_train_epochs=1", "max_steps=2, use_cpu=True"))
+
+
+def test_readmes_first_block_holds_the_two_commands_alone():
+    assert blocks("bash")[0].strip().splitlines() == [
+        "pip install -c constraints.txt -e . && hf-distill run recipes/quickstart.yaml",
+        "pip install -c constraints.txt -e '.[dev]' && pytest",
+    ]
+
+
+def test_the_recipe_of_readme_loads(tmp_path):
+    (recipe,) = blocks("yaml")
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    assert load_recipe(tmp_path / "recipe.yaml").student.layers == 6
