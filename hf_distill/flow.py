@@ -82,14 +82,20 @@ def run(
     """
     command = f"hf-distill run {recipe}" if isinstance(recipe, (str, Path)) else "hf_distill.run(recipe)"
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
-    recipe = with_defaults(recipe)
-    task, data = prepare(recipe, report)
-    folder = RunFolder(Path(runs) / recipe.name)
+    return _run(with_defaults(recipe), Path(runs), command, report, again=again)
+
+
+def _run(
+    recipe: Recipe, runs: Path, command: str, report: Report, *, again: bool = False, data: Data | None = None
+) -> Result:
+    """A run of a complete recipe; ``data`` where another recipe has read the same already."""
+    task, data = prepare(recipe, report, data)
+    folder = RunFolder(runs / recipe.name)
     folder.claim(recipe, data.fingerprint)
     sha256 = recipe_hash(dataclasses.replace(recipe, hub=type(recipe.hub)()), data.fingerprint)
     results = None if again else folder.finished(sha256)
     if results is None:
-        results = _all_stages(recipe, sha256, task, data, folder, Path(runs), command, report)
+        results = _all_stages(recipe, sha256, task, data, folder, runs, command, report)
     else:
         report(f"{folder.path} is complete; delete it to train again")
     if recipe.hub.push:
@@ -189,10 +195,12 @@ def _load_teacher(recipe: Recipe, task: TextClassification, data: Data, runs: Pa
         unnamed = dataclasses.replace(training_part(config.recipe), name="teacher")
         name = recipe_hash(unnamed, data.fingerprint)[:12]
         report(f"teacher: {config.recipe.name}, from {runs / 'teachers' / name}")
-        made = run(
+        made = _run(
             dataclasses.replace(config.recipe, name=name),
-            runs=runs / "teachers",
-            report=lambda line: report("  " + line),
+            runs / "teachers",
+            "hf_distill.run(recipe)",
+            lambda line: report("  " + line),
+            data=data if (config.recipe.data, config.recipe.seed) == (recipe.data, recipe.seed) else None,
         )
         source, shown, hub_id = str(made.student), config.recipe.name, None
     assert source is not None

@@ -62,12 +62,13 @@ def check(
     report("everything that can be checked before training is in order")
 
 
-def prepare(recipe: Recipe, report: Report) -> tuple[TextClassification, Data]:
+def prepare(recipe: Recipe, report: Report, data: Data | None = None) -> tuple[TextClassification, Data]:
     """Load the data, and refuse whatever can be refused before a model is loaded and anything is written.
 
     Args:
         recipe: With its defaults filled in.
         report: Gets lines that tell what would be done.
+        data: What the recipe's data are, where they were read already.
 
     Returns:
         The task, bound to the data, and the data.
@@ -77,7 +78,7 @@ def prepare(recipe: Recipe, report: Report) -> tuple[TextClassification, Data]:
     """
     check_training(recipe.training)
     training_arguments(recipe, "unused")
-    task, data = _read_data(recipe, report)
+    task, data = _read_data(recipe, report, data)
     _tell_data(task, data, report)
     teacher = _teacher(recipe, task, data, report)
     student = _student(recipe, task, data, teacher)
@@ -100,11 +101,12 @@ def make_objectives(recipe: Recipe) -> dict[str, Objective]:
     return named
 
 
-def _read_data(recipe: Recipe, report: Report) -> tuple[TextClassification, Data]:
+def _read_data(recipe: Recipe, report: Report, data: Data | None) -> tuple[TextClassification, Data]:
     """Task, objectives, columns, rows and labels."""
     task = make_task(recipe.task.name, recipe.task.options)
     objectives = make_objectives(recipe)
-    data = load_data(recipe.data, task.required, task.optional, recipe.seed)
+    if data is None:
+        data = load_data(recipe.data, task.required, task.optional, recipe.seed)
     task.read_labels(data.train)
     primary_metric(task.label_set.problem_type, recipe.evaluate.metric)
     for name, objective in objectives.items():
