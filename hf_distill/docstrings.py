@@ -79,7 +79,9 @@ def load(
     chosen = _checked(list(LIBRARIES) if libraries is None else libraries, rows_per_class, unlabelled_per_class)
     sizes = _split_sizes(rows_per_class, validation_share, test_share)
     most = rows_per_class + unlabelled_per_class
-    candidates = {library: _candidates(library, int(rows_per_class * SPARE), int(most * SPARE), seed) for library in chosen}
+    candidates = {
+        library: _candidates(library, int(rows_per_class * SPARE), int(most * SPARE), seed) for library in chosen
+    }
     rows: dict[str, list[tuple[str, str]]] = {split: [] for split in sizes}
     unlabelled: list[str] = []
     for library, texts in _without_near_duplicates(candidates, rows_per_class, most).items():

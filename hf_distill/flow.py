@@ -26,7 +26,7 @@ from hf_distill.objectives import Labels, Objective
 from hf_distill.preflight import make_objectives, prepare
 from hf_distill.recipe import Recipe, load_recipe
 from hf_distill.students import build_student
-from hf_distill.tasks import TextClassification
+from hf_distill.tasks import Task
 from hf_distill.teachers import ModelTeacher, chosen_dtype
 from hf_distill.training import Report, train_model, with_defaults
 
@@ -141,7 +141,7 @@ def push(folder: str | Path, model_id: str | None = None, *, private: bool | Non
 def _all_stages(
     recipe: Recipe,
     sha256: str,
-    task: TextClassification,
+    task: Task,
     data: Data,
     folder: RunFolder,
     runs: Path,
@@ -187,7 +187,7 @@ def _all_stages(
     return results
 
 
-def _load_teacher(recipe: Recipe, task: TextClassification, data: Data, runs: Path, report: Report) -> Candidate:
+def _load_teacher(recipe: Recipe, task: Task, data: Data, runs: Path, report: Report) -> Candidate:
     config = recipe.teacher
     assert config is not None
     source, shown, hub_id = config.model, config.model, config.model
@@ -207,7 +207,7 @@ def _load_teacher(recipe: Recipe, task: TextClassification, data: Data, runs: Pa
     order = task.align(load_config(source, config.revision), config.labels)
     tokenizer = load_tokenizer(source, config.revision)
     device = PartialState().device
-    more = {"device_map": config.device_map} if config.device_map else {}
+    more: dict[str, Any] = {"device_map": config.device_map} if config.device_map else {}
     model = load_model(
         task.auto_model, source, revision=config.revision, dtype=chosen_dtype(config.dtype, device), **more
     )
@@ -227,7 +227,7 @@ def _load_teacher(recipe: Recipe, task: TextClassification, data: Data, runs: Pa
 
 
 def _train_all(
-    recipe: Recipe, task: TextClassification, data: Data, teacher: Candidate | None, folder: RunFolder, report: Report
+    recipe: Recipe, task: Task, data: Data, teacher: Candidate | None, folder: RunFolder, report: Report
 ) -> dict[str, dict[str, Any]]:
     """Train the student, and its control where there is a teacher to prove the worth of."""
 
@@ -261,14 +261,14 @@ def _train_all(
     return trained
 
 
-def _trained(name: str, folder: RunFolder, task: TextClassification, origin: str) -> Candidate:
+def _trained(name: str, folder: RunFolder, task: Task, origin: str) -> Candidate:
     path = folder.model(name)
     model = load_model(task.auto_model, str(path))
     facts = {"model": f"{folder.path.name}/{name}", "hub_id": None, "revision": None, "license": None, "origin": origin}
     return Candidate(model=model, tokenizer=load_tokenizer(str(path)), folder=path, facts=facts)
 
 
-def _floor(recipe: Recipe, task: TextClassification, data: Data, report: Report) -> dict[str, Any] | None:
+def _floor(recipe: Recipe, task: Task, data: Data, report: Report) -> dict[str, Any] | None:
     if not recipe.evaluate.floor:
         return None
     if task.label_set.problem_type != "single_label_classification" or recipe.data.streaming:
@@ -285,7 +285,7 @@ def _floor(recipe: Recipe, task: TextClassification, data: Data, report: Report)
 
 def _write(
     recipe: Recipe,
-    task: TextClassification,
+    task: Task,
     data: Data,
     folder: RunFolder,
     results: dict[str, Any],

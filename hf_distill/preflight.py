@@ -19,7 +19,7 @@ from hf_distill.models import load_config, load_tokenizer
 from hf_distill.objectives import Objective, make_objective
 from hf_distill.recipe import Recipe, check_training, load_recipe
 from hf_distill.students import build_student
-from hf_distill.tasks import TextClassification, make_task
+from hf_distill.tasks import Task, make_task
 from hf_distill.teachers import chosen_dtype, same_tokenizer
 from hf_distill.training import Report, training_arguments, with_defaults
 
@@ -62,7 +62,7 @@ def check(
     report("everything that can be checked before training is in order")
 
 
-def prepare(recipe: Recipe, report: Report, data: Data | None = None) -> tuple[TextClassification, Data]:
+def prepare(recipe: Recipe, report: Report, data: Data | None = None) -> tuple[Task, Data]:
     """Load the data, and refuse whatever can be refused before a model is loaded and anything is written.
 
     Args:
@@ -101,7 +101,7 @@ def make_objectives(recipe: Recipe) -> dict[str, Objective]:
     return named
 
 
-def _read_data(recipe: Recipe, report: Report, data: Data | None) -> tuple[TextClassification, Data]:
+def _read_data(recipe: Recipe, report: Report, data: Data | None) -> tuple[Task, Data]:
     """Task, objectives, columns, rows and labels."""
     task = make_task(recipe.task.name, recipe.task.options)
     objectives = make_objectives(recipe)
@@ -120,7 +120,7 @@ def _read_data(recipe: Recipe, report: Report, data: Data | None) -> tuple[TextC
     return task, data
 
 
-def _tell_data(task: TextClassification, data: Data, report: Report) -> None:
+def _tell_data(task: Task, data: Data, report: Report) -> None:
     sizes = {"train": data.train, "validation": data.validation, "test": data.test, "unlabelled": data.unlabelled}
     rows = ", ".join(f"{len(part):,} {name}" for name, part in sizes.items() if isinstance(part, Dataset))
     labels = task.label_set
@@ -130,7 +130,7 @@ def _tell_data(task: TextClassification, data: Data, report: Report) -> None:
     )
 
 
-def _teacher(recipe: Recipe, task: TextClassification, data: Data, report: Report) -> Plan | None:
+def _teacher(recipe: Recipe, task: Task, data: Data, report: Report) -> Plan | None:
     config = recipe.teacher
     if config is None:
         return None
@@ -147,7 +147,7 @@ def _teacher(recipe: Recipe, task: TextClassification, data: Data, report: Repor
     return plan
 
 
-def _student(recipe: Recipe, task: TextClassification, data: Data, teacher: Plan | None) -> Plan:
+def _student(recipe: Recipe, task: Task, data: Data, teacher: Plan | None) -> Plan:
     asked = recipe.student
     if asked.pretrained is not None:
         config = load_config(asked.pretrained, asked.revision)
@@ -168,7 +168,7 @@ def _student(recipe: Recipe, task: TextClassification, data: Data, teacher: Plan
     return Plan(model=student.model, tokenizer=student.tokenizer)
 
 
-def _on_meta(task: TextClassification, config: PretrainedConfig) -> PreTrainedModel:
+def _on_meta(task: Task, config: PretrainedConfig) -> PreTrainedModel:
     with torch.device("meta"):
         model: PreTrainedModel = task.auto_model.from_config(config)
     return model
@@ -188,9 +188,7 @@ def _tell_objectives(recipe: Recipe, teacher: Plan | None, student: Plan, report
             report(f"objective {line}")
 
 
-def _tell_costs(
-    recipe: Recipe, task: TextClassification, data: Data, teacher: Plan | None, student: Plan, report: Report
-) -> None:
+def _tell_costs(recipe: Recipe, task: Task, data: Data, teacher: Plan | None, student: Plan, report: Report) -> None:
     """Estimates: steps from the rows; memory from weights, gradients, Adam's two moments and a rough activation size."""
     args = training_arguments(recipe, "unused")
     batch = args.per_device_train_batch_size

@@ -275,7 +275,7 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
         RecipeError: For anything that does not fit, by its dotted path.
     """
     path = None if isinstance(source, Mapping) else Path(source)
-    content = dict(source) if path is None else read_yaml(path)
+    content: Any = dict(source) if isinstance(source, Mapping) else read_yaml(Path(source))
     if not isinstance(content, Mapping):
         raise RecipeError(
             f"{path}: expected a mapping of recipe keys, got {type(content).__name__}; see `hf-distill init`"
@@ -312,8 +312,8 @@ def check_training(training: Mapping[str, Any]) -> None:
             raise RecipeError(f"recipe.training.{key}: TrainingArguments has no such key{nearest(key, known)}")
 
 
-def _recipe(content: Mapping[str, Any], where: str) -> Recipe:
-    content = _copied(content)
+def _recipe(given: Mapping[str, Any], where: str) -> Recipe:
+    content: dict[str, Any] = _copied(given)
     if isinstance(content.get("task"), str):
         content["task"] = {"name": content["task"]}
     content["task"] = _with_options(content.get("task"), ("name",), f"{where}.task")

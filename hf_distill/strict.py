@@ -52,7 +52,7 @@ def read(cls: type[T], value: Any, where: str) -> T:
     """
     if not isinstance(value, Mapping):
         raise RecipeError(f"{where}: expected a mapping, got {shown(value)}")
-    hints = _hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]  # Classes are hashable.
     for key in value:
         if key not in hints:
             raise RecipeError(f"{where}.{key}: no such key{nearest(key, hints)}")

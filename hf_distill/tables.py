@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from rich.table import Table
 
@@ -19,7 +19,7 @@ def results_table(results: Mapping[str, Any]) -> Table:
     comparison = results.get("comparison")
     metric = comparison["primary_metric"] if comparison else results["primary_metric"]
     table = Table(title=results["name"], caption=_caption(comparison), caption_justify="left")
-    for name, side in (
+    columns: tuple[tuple[str, Literal["left", "right"]], ...] = (
         ("model", "left"),
         (metric, "right"),
         ("95% interval", "right"),
@@ -27,7 +27,8 @@ def results_table(results: Mapping[str, Any]) -> Table:
         ("MB on disk", "right"),
         ("latency ms", "right"),
         ("rows/s", "right"),
-    ):
+    )
+    for name, side in columns:
         table.add_column(name, justify=side)
     for name, model in results["models"].items():
         score = model["metrics"][metric]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from datasets import Dataset, IterableDataset
@@ -23,6 +23,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from hf_distill.checkpoints import last_complete_checkpoint, load_extra_weights, save_extra_weights
 from hf_distill.errors import LabelError, ObjectiveError, TeacherError
@@ -152,7 +153,7 @@ class DistillationTrainer(Trainer):
 
     def call_model_init(self, trial: Any = None) -> PreTrainedModel:
         """A new student, with the objectives' own weights attached."""
-        student: PreTrainedModel = super().call_model_init(trial)
+        student = cast(PreTrainedModel, super().call_model_init(trial))
         _attach(student, self.extra_weights)
         return student
 
@@ -163,10 +164,10 @@ class DistillationTrainer(Trainer):
         model: nn.Module,
         inputs: Batch,
         return_outputs: bool = False,
-        num_items_in_batch: Counts | None = None,
+        num_items_in_batch: Any = None,
     ) -> Tensor | tuple[Tensor, Any]:
         """The weighted sum of all terms, each divided by its count over the accumulation window and all processes."""
-        counts = num_items_in_batch or self._get_num_items_in_batch([inputs], self.args.device)
+        counts: Counts = num_items_in_batch or self._get_num_items_in_batch([inputs], self.args.device)
         loss, terms, outputs = self._forward(model, inputs, counts)
         means = {name: total / counts[self.objectives[name].unit].clamp(min=1) for name, total in terms.items()}
         self._train_sums.add(means, inputs.get("attention_mask"), 1 / self.current_gradient_accumulation_steps)
@@ -213,7 +214,7 @@ class DistillationTrainer(Trainer):
             totals[name] = term.total.detach()
         return loss, totals, outputs
 
-    def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> Counts:
+    def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> Any:
         """How many labels, positions and tokens the accumulation window holds, over all processes."""
         masks = [self.task.masks(batch) for batch in batch_samples]
         local = [sum((mask[unit].sum() for mask in masks), torch.zeros((), dtype=torch.long)) for unit in UNITS]
@@ -247,13 +248,21 @@ class DistillationTrainer(Trainer):
         mask[max(state.remainder - self.accelerator.process_index * len(mask), 0) :] = 0
         return {**inputs, "attention_mask": mask}
 
-    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+    def evaluation_loop(
+        self,
+        dataloader: torch.utils.data.DataLoader[Any],
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
         """Trainer's loop, with a loss that weighs every row alike however the set was batched."""
         self._eval_sums = EvaluationSums()
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
         terms = self._eval_sums.result(self._reduce)
         if terms:
             loss = sum(self.objectives[name].weight * value for name, value in terms.items())
+            assert output.metrics is not None
             output.metrics[f"{metric_key_prefix}_loss"] = loss
             output.metrics.update({f"{metric_key_prefix}_loss_{name}": value for name, value in terms.items()})
         return output
@@ -279,8 +288,9 @@ class DistillationTrainer(Trainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
+        known: Any = self._signature_columns
         extra = (*self.task.extra_columns, self.args.length_column_name)
-        self._signature_columns = list(dict.fromkeys([*self._signature_columns, *extra]))
+        self._signature_columns: Any = list(dict.fromkeys([*known, *extra]))
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> torch.utils.data.Sampler[int] | None:
         rows = train_dataset if train_dataset is not None else self.train_dataset
@@ -296,12 +306,17 @@ class DistillationTrainer(Trainer):
 
     # --- what is saved ------------------------------------------------------------------------------------------------
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> TrainOutput:
         """As Trainer's; ``resume_from_checkpoint=True`` takes the last COMPLETE checkpoint, and starts anew without one."""
         if resume_from_checkpoint is True:
-            found = last_complete_checkpoint(Path(self.args.output_dir))
+            found = last_complete_checkpoint(Path(str(self.args.output_dir)))
             resume_from_checkpoint = str(found) if found else None
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         # Before Trainer writes: its trainer_state.json comes last and marks the checkpoint as complete.
@@ -323,7 +338,7 @@ class DistillationTrainer(Trainer):
         finally:
             self.args.hub_token = token
 
-    def create_model_card(self, **kwargs: Any) -> None:
+    def create_model_card(self, **kwargs: Any) -> None:  # type: ignore[override]  # Trainer names them all in its call.
         """Trainer's card, tagged, and naming the teacher."""
         tags = kwargs.pop("tags", None) or []
         tags = [tags] if isinstance(tags, str) else list(tags)

@@ -30,7 +30,7 @@ from hf_distill.folders import RunFolder, remove, write_json
 from hf_distill.objectives import Objective
 from hf_distill.recipe import Recipe
 from hf_distill.students import Student
-from hf_distill.tasks import TextClassification
+from hf_distill.tasks import Task
 from hf_distill.teachers import ModelTeacher, same_tokenizer
 from hf_distill.trainer import DistillationTrainer
 
@@ -88,7 +88,7 @@ def train_model(
     name: str,
     *,
     recipe: Recipe,
-    task: TextClassification,
+    task: Task,
     data: Data,
     build: Callable[[], Student],
     objectives: Sequence[Objective],
@@ -145,7 +145,7 @@ def train_model(
 
 
 def _training_rows(
-    task: TextClassification, data: Data, student: Student, teacher: ModelTeacher | None, seed: int, labelled_only: bool
+    task: Task, data: Data, student: Student, teacher: ModelTeacher | None, seed: int, labelled_only: bool
 ) -> Dataset | IterableDataset:
     if isinstance(data.train, IterableDataset):
         return data.train.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
@@ -157,7 +157,7 @@ def _training_rows(
     return concatenate_datasets([train, extra.cast(train.features)])
 
 
-def _metrics_of(task: TextClassification) -> Callable[[EvalPrediction], dict[str, float]]:
+def _metrics_of(task: Task) -> Callable[[EvalPrediction], dict[str, float]]:
     labels = task.label_set
 
     def metrics(prediction: EvalPrediction) -> dict[str, float]:

@@ -7,7 +7,7 @@ same batch; a :class:`Term` is what an objective returns. No type here knows whi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
@@ -63,7 +63,8 @@ class Targets:
     hidden_states: tuple[Tensor, ...] | None = None
 
 
-class Term(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Term:
     """An objective's value on one micro-batch: a sum, and over how many units it was taken.
 
     The trainer alone divides: by the count over the whole accumulation window and all processes.

@@ -45,7 +45,7 @@ def refused(capsys, tmp_path, *arguments: str) -> str:
     lines = capsys.readouterr().err.strip().splitlines()
     told = [line for line in lines if line.startswith("hf-distill: ")]
     assert code == 2, lines
-    assert len(told) == 1 and lines[-1] == told[0], lines
+    assert told == lines[-1:], lines
     assert sorted(str(path) for path in tmp_path.rglob("*")) == before
     return told[0]
 

@@ -69,13 +69,16 @@ def test_results_hold_what_they_must(finished):
     results = json.loads((finished / "results.json").read_text())
     for name in ("teacher", "student", "control"):
         model = results["models"][name]
-        assert model["parameters"] > 0 and model["disk_bytes"] > 4 * model["parameters"]
-        assert model["latency_ms"] > 0 and model["samples_per_second"] > 0
+        assert model["parameters"] > 0
+        assert model["disk_bytes"] > 4 * model["parameters"]
+        assert model["latency_ms"] > 0
+        assert model["samples_per_second"] > 0
         for score in model["metrics"].values():
             assert score["low"] <= score["value"] <= score["high"]
         assert {"accuracy", "f1_macro", "precision_weighted"} <= model["metrics"].keys()
     comparison = results["comparison"]
-    assert comparison["primary_metric"] == "accuracy" and comparison["lower_is_better"] is False
+    assert comparison["primary_metric"] == "accuracy"
+    assert comparison["lower_is_better"] is False
     assert 0 < comparison["size_ratio"] < 1
     difference = comparison["student_minus_control"]
     accuracy = {name: model["metrics"]["accuracy"]["value"] for name, model in results["models"].items()}
@@ -112,7 +115,8 @@ def test_student_and_control_start_alike_and_differ_only_by_the_teacher(finished
     assert facts["student"]["steps"] == facts["control"]["steps"] == 24
     first = {name: each["log_history"][0] for name, each in facts.items()}
     assert {"loss_labels", "loss_logits", "loss_hidden"} <= first["student"].keys()
-    assert "loss_logits" not in first["control"] and first["control"]["loss_labels"] > 0
+    assert "loss_logits" not in first["control"]
+    assert first["control"]["loss_labels"] > 0
 
 
 def test_running_a_complete_run_again_gives_its_results_without_training(finished):
@@ -248,7 +252,8 @@ def test_distill_takes_the_keys_of_a_recipe_as_arguments(finished, tmp_path):
     }
     keys["objectives"] = [{"kind": "logits"}, {"kind": "hidden", "loss": "cosine"}]
     result = hf_distill.distill(runs=with_teachers(finished, tmp_path), report=lines.append, **keys)
-    assert result.comparison["student_minus_control"] is None and result.comparison["gap_closed"] is None
+    assert result.comparison["student_minus_control"] is None
+    assert result.comparison["gap_closed"] is None
     assert any("larger than its teacher" in line for line in lines)
     assert "control" not in result.results["models"]
 
@@ -276,4 +281,5 @@ def test_a_stream_is_trained_on_without_knowing_its_length(tmp_path):
         run(changed, runs=tmp_path / "runs", report=silent)
     changed["training"] = {"max_steps": 6, "use_cpu": True, "eval_strategy": "no", "save_strategy": "no"}
     result = run(changed, runs=tmp_path / "runs", report=silent)
-    assert result.comparison is None and result.results["training"]["student"]["steps"] == 6
+    assert result.comparison is None
+    assert result.results["training"]["student"]["steps"] == 6

@@ -97,8 +97,12 @@ def test_the_total_is_a_finite_float32_scalar_with_its_count(name):
     given = view()
     objective = connected(name)
     term = objective(given, targets(name))
-    assert term.total.shape == () and term.total.dtype == torch.float32 and term.total.isfinite() and term.total > 0
-    assert objective.unit in UNITS and term.count == given.masks[objective.unit].sum()
+    assert term.total.shape == ()
+    assert term.total.dtype == torch.float32
+    assert term.total.isfinite()
+    assert term.total > 0
+    assert objective.unit in UNITS
+    assert term.count == given.masks[objective.unit].sum()
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -159,7 +163,8 @@ def test_a_student_that_equals_its_teacher_has_no_loss_and_no_gradient(objective
     total = objective(given, Targets(logits=logits)).total
     total.backward()
     assert total.abs() < 1e-5
-    assert given.logits.grad.isfinite().all() and given.logits.grad.abs().max() < 1e-5
+    assert given.logits.grad.isfinite().all()
+    assert given.logits.grad.abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("name", ["hidden-mse", "hidden-cosine"])
@@ -226,7 +231,8 @@ def test_classes_that_the_teacher_rules_out_add_nothing(divergence):
     teacher[:, -1] = -torch.inf
     value = DIVERGENCES[divergence](student, teacher)
     value.sum().backward()
-    assert value.isfinite().all() and student.grad.isfinite().all()
+    assert value.isfinite().all()
+    assert student.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -305,7 +311,8 @@ def test_negative_layers_count_from_the_end():
 
 def test_the_chosen_map_and_the_projections_are_told():
     lines = Hidden().connect(config(8, 2), config(12, 4))
-    assert "0 <- 1, 1 <- 3" in lines[0] and "8 -> 12" in lines[1]
+    assert "0 <- 1, 1 <- 3" in lines[0]
+    assert "8 -> 12" in lines[1]
 
 
 @pytest.mark.parametrize(

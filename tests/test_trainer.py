@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from typing import ClassVar
 
 import pytest
 import torch
@@ -213,7 +214,8 @@ def test_projections_train_with_the_student_and_come_back_on_resume(tmp_path):
     start = {name: value.clone() for name, value in one.extra_weights.state_dict().items()}
     one.train()
     end = one.extra_weights.state_dict()
-    assert start and all(not torch.equal(start[name], end[name]) for name in start)
+    assert start
+    assert all(not torch.equal(start[name], end[name]) for name in start)
     again = trainer(tmp_path, [Labels(), Hidden()], **options)
     again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     assert all(torch.equal(end[name], value) for name, value in again.extra_weights.state_dict().items())
@@ -335,7 +337,7 @@ def test_the_card_of_a_trainer_without_a_recipe_carries_the_tags(tmp_path):
 
 def test_the_loss_of_the_log_is_the_one_that_is_differentiated(tmp_path):
     class Gradients(TrainerCallback):
-        norms: list[float] = []
+        norms: ClassVar[list[float]] = []
 
         def on_log(self, args, state, control, logs=None, **kwargs):
             if "grad_norm" in logs:

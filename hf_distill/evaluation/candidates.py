@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 
 from hf_distill.errors import TeacherError
 from hf_distill.evaluation.metrics import Predictions
 from hf_distill.evaluation.speed import Batch, disk_bytes, measure_speed, parameters
-from hf_distill.tasks import Task, TextClassification
+from hf_distill.tasks import Task
 from hf_distill.teachers import accepted_inputs, best_dtype
 
 TIMED_ROWS = 64
@@ -48,7 +49,7 @@ class Candidate:
     label_order: list[int] | None = None
 
 
-def predict(candidate: Candidate, task: TextClassification, rows: Dataset, batch_size: int = 64) -> Predictions:
+def predict(candidate: Candidate, task: Task, rows: Dataset, batch_size: int = 64) -> Predictions:
     """A model's outputs on labelled rows, in the order of the rows and of the data's labels."""
     encoded = task.encode(rows, candidate.tokenizer)
     assert isinstance(encoded, Dataset)
@@ -112,7 +113,8 @@ def sizes_and_speeds(
     timed = rows.select(range(0, len(rows), step)[:TIMED_ROWS])
     before = {name: candidate.model.dtype for name, candidate in candidates.items()}
     for candidate in candidates.values():
-        candidate.model.to(dtype).eval()
+        candidate.model.eval()
+        _cast(candidate.model, dtype)
     singles = {name: _batches(candidate, task, timed, 1) for name, candidate in candidates.items()}
     batches = {name: _batches(candidate, task, timed, batch_size) for name, candidate in candidates.items()}
     forwards = {name: functools.partial(_forward, candidate.model) for name, candidate in candidates.items()}
@@ -122,7 +124,7 @@ def sizes_and_speeds(
         for name, candidate in candidates.items()
     }
     for name, candidate in candidates.items():
-        candidate.model.to(before[name])
+        _cast(candidate.model, before[name])
     conditions = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "dtype": str(dtype).removeprefix("torch."),
@@ -138,6 +140,10 @@ def machine() -> dict[str, Any]:
     """What this was run on."""
     accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {"cpu": _cpu_name(), "cores": os.cpu_count(), "accelerator": accelerator, "system": platform.system()}
+
+
+def _cast(model: nn.Module, dtype: torch.dtype) -> None:
+    model.to(dtype=dtype)
 
 
 def _inputs(batch: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from hf_distill.evaluation.comparison import compare, model_metrics
 from hf_distill.evaluation.metrics import Predictions, expected_calibration_error, primary_metric
 from hf_distill.objectives import Objective
 from hf_distill.recipe import Recipe
-from hf_distill.tasks import TextClassification
+from hf_distill.tasks import Task
 
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "huggingface-hub", "scikit-learn")
 
@@ -32,7 +32,7 @@ def make_results(
     *,
     recipe: Recipe,
     recipe_sha256: str,
-    task: TextClassification,
+    task: Task,
     data: Data,
     candidates: Mapping[str, Candidate],
     predictions: Mapping[str, Predictions],
@@ -96,7 +96,7 @@ def make_results(
     return results | ({"floor": dict(floor)} if floor else {})
 
 
-def _data_facts(recipe: Recipe, data: Data, task: TextClassification) -> dict[str, Any]:
+def _data_facts(recipe: Recipe, data: Data, task: Task) -> dict[str, Any]:
     splits = {"train": data.train, "validation": data.validation, "test": data.test, "unlabelled": data.unlabelled}
     return {
         "source": data.source,
@@ -109,5 +109,6 @@ def _data_facts(recipe: Recipe, data: Data, task: TextClassification) -> dict[st
 
 
 def versions() -> dict[str, str]:
+    """What was installed."""
     found = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {"hf_distill": hf_distill.__version__, **found, "python": platform.python_version()}

@@ -49,7 +49,7 @@ class Objective(ABC):
 
     def __call__(self, view: View, targets: Targets) -> Term:
         """The term of one micro-batch."""
-        return Term(self.total(view, targets), view.masks[self.unit].sum())
+        return Term(total=self.total(view, targets), count=view.masks[self.unit].sum())
 
     def connect(self, student: PretrainedConfig, teacher: PretrainedConfig | None) -> list[str]:
         """Fit the objective to a pair of models, and set ``self.module`` where it brings weights of its own.

@@ -82,7 +82,8 @@ class Hidden(Objective):
 
     def total(self, view: View, targets: Targets) -> Tensor:
         """See :meth:`Objective.total`."""
-        assert view.hidden_states is not None and targets.hidden_states is not None
+        assert view.hidden_states is not None
+        assert targets.hidden_states is not None
         mask = view.masks["tokens"]
         values = [
             self._distance(
@@ -97,6 +98,7 @@ class Hidden(Objective):
             return states.float()
         assert isinstance(self.module, nn.ModuleDict)
         projection = self.module[str(layer)]
+        assert isinstance(projection, nn.Linear)
         projected: Tensor = projection(states.to(projection.weight.dtype))
         return projected.float()
 

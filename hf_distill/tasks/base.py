@@ -10,6 +10,7 @@ from datasets import Dataset, IterableDataset
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
+from hf_distill.tasks.labels import LabelSet
 from hf_distill.views import Batch, Distribution, Masks, View
 
 TEACHER_PREFIX = "teacher_"
@@ -25,14 +26,16 @@ class Task(ABC):
         auto_model: The Transformers class that loads a model with this task's head.
         required: Columns that every row has.
         optional: Columns that rows may have.
+        max_length: Tokens of one row at most; longer ones are cut.
         distribution: What the model's outputs mean; known after :meth:`read_labels` or :meth:`follow`.
     """
 
     name: ClassVar[str]
     pipeline_tag: ClassVar[str]
-    auto_model: ClassVar[type]
+    auto_model: ClassVar[Any]
     required: ClassVar[tuple[str, ...]]
     optional: ClassVar[tuple[str, ...]] = ()
+    max_length: int
 
     @property
     @abstractmethod
@@ -43,6 +46,11 @@ class Task(ABC):
     @abstractmethod
     def is_bound(self) -> bool:
         """Whether the labels are known."""
+
+    @property
+    @abstractmethod
+    def label_set(self) -> LabelSet:
+        """The labels; known after :meth:`read_labels` or :meth:`follow`."""
 
     @abstractmethod
     def read_labels(self, train: Dataset | IterableDataset) -> None:
@@ -86,6 +94,10 @@ class Task(ABC):
     @abstractmethod
     def texts(self, rows: Dataset | IterableDataset) -> Iterator[str]:
         """Every text of the rows, to train a tokenizer on or to show in an analysis."""
+
+    @abstractmethod
+    def training_rows(self, rows: Dataset | IterableDataset) -> dict[str, int]:
+        """How many rows each class has, where rows have one class and can be counted; else nothing."""
 
     @property
     def extra_columns(self) -> tuple[str, ...]:

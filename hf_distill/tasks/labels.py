@@ -96,7 +96,7 @@ def read_label_set(
 
 def label_set_of(config: PretrainedConfig) -> LabelSet:
     """The labels that a model's config declares."""
-    names = tuple(config.id2label[i] for i in range(config.num_labels))
+    names = tuple(_output_names(config))
     declared = config.problem_type or ("regression" if config.num_labels == 1 else "single_label_classification")
     return LabelSet(problem_type=declared, names=("score",) if declared == "regression" else names)
 
@@ -145,7 +145,7 @@ def align_labels(labels: LabelSet, teacher: PretrainedConfig, names: Sequence[st
             + (f" and teacher.labels names {len(names)}" if names is not None else "")
             + "; use a teacher of the same labels, or make one with teacher.recipe"
         )
-    own = list(names) if names is not None else [str(teacher.id2label[i]) for i in range(count)]
+    own = list(names) if names is not None else _output_names(teacher)
     if labels.problem_type == "regression" or (names is None and _are_generic(own)):
         return None
     index = {_folded(name): i for i, name in enumerate(own)}
@@ -157,6 +157,12 @@ def align_labels(labels: LabelSet, teacher: PretrainedConfig, names: Sequence[st
         )
     order = [index[_folded(name)] for name in labels.names]
     return None if order == list(range(count)) else order
+
+
+def _output_names(config: PretrainedConfig) -> list[str]:
+    """What a model's config calls its outputs, in their order."""
+    names: Any = config.id2label
+    return [str(names[i]) for i in range(len(names))]
 
 
 def _are_generic(names: Sequence[str]) -> bool:

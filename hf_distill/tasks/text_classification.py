@@ -61,7 +61,7 @@ class TextClassification(Task):
 
     @property
     def label_set(self) -> LabelSet:
-        """The labels; known after :meth:`read_labels` or :meth:`follow`."""
+        """See :meth:`Task.label_set`."""
         assert self.labels is not None, "read_labels or follow comes first"
         return self.labels
 
@@ -164,7 +164,7 @@ class TextClassification(Task):
             yield f"{row['text']} | {row['text_pair']}" if row.get("text_pair") is not None else row["text"]
 
     def training_rows(self, rows: Dataset | IterableDataset) -> dict[str, int]:
-        """How many rows each class has, where rows have one class and can be counted; else nothing."""
+        """See :meth:`Task.training_rows`."""
         if self.distribution != "categorical" or isinstance(rows, IterableDataset):
             return {}
         decode = label_decoder(rows, "label", self.label_set)

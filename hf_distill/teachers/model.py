@@ -79,7 +79,8 @@ class ModelTeacher:
 
 def accepted_inputs(model: PreTrainedModel, inputs: dict[str, Tensor]) -> dict[str, Any]:
     """The inputs that a model's forward names; a shared tokenizer may give more (token types to a DistilBERT)."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    unwrap: Any = getattr(model, "get_base_model", None)
+    base = unwrap() if unwrap is not None else model
     names = inspect.signature(base.forward).parameters
     return {name: value for name, value in inputs.items() if name in names}
 
