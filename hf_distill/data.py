@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib
 import inspect
@@ -15,6 +14,7 @@ import datasets
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 
 from hf_distill.errors import DataError
+from hf_distill.names import nearest
 
 if TYPE_CHECKING:
     from hf_distill.recipe import DataConfig
@@ -138,7 +138,7 @@ class _Columns:
             elif (name in self.required and (labelled or name != "label")) or (name in self.mapping and labelled):
                 raise DataError(
                     f"split {split!r} has no column {source!r}; it has {', '.join(there) or 'none'}"
-                    f"{_nearest(source, there)}; name the right one in data.columns: {{{name}: ...}}"
+                    f"{nearest(source, there)}; name the right one in data.columns: {{{name}: ...}}"
                 )
         rows = rows.select_columns(list(dict.fromkeys(chosen.values())))
         swap = {source: f"__{name}" for name, source in chosen.items() if source != name}
@@ -222,7 +222,7 @@ def _split_names(config: DataConfig, splits: Splits) -> tuple[dict[str, str], li
     def named(key: str, wanted: str) -> str:
         if wanted not in there:
             raise DataError(
-                f"data.{key}: there is no split {wanted!r}; there are {', '.join(there)}{_nearest(wanted, there)}"
+                f"data.{key}: there is no split {wanted!r}; there are {', '.join(there)}{nearest(wanted, there)}"
             )
         return wanted
 
@@ -341,11 +341,6 @@ def _source(config: DataConfig) -> tuple[str, str | None]:
         config.path + (f"/{config.name}" if config.name else "") + (f"@{config.revision}" if config.revision else "")
     )
     return shown, config.path
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    found = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {found[0]}?" if found else ""
 
 
 def _reason(error: BaseException) -> str:

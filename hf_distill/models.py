@@ -21,6 +21,7 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 from transformers.utils import logging
 
 from hf_distill.errors import HfDistillError, ModelError
+from hf_distill.names import shortened
 
 # Where a repository holds pickled weights only, Transformers would ask a bot to open a pull request in it.
 os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
@@ -156,16 +157,18 @@ def _check_complete(name: str, model: PreTrainedModel, info: Mapping[str, Any], 
     base = model.base_model_prefix + "." if hasattr(model, model.base_model_prefix) else ""
     reshaped = sorted(key for key, *_ in info["mismatched_keys"] if key.startswith(base))
     if reshaped:
-        raise ModelError(f"{name}: {_some(reshaped)} have other shapes than its config says; the checkpoint is broken")
+        raise ModelError(
+            f"{name}: {shortened(reshaped, 3)} have other shapes than its config says; the checkpoint is broken"
+        )
     missing = sorted(info["missing_keys"])
     # Checkpoints from masked language modelling have no pooler; it is trained with the head.
     body = [key for key in missing if key.startswith(base) and "pooler" not in key]
     if body:
-        raise ModelError(f"{name}: its weights lack {_some(body)} of {type(model).__name__}; name another model")
+        raise ModelError(f"{name}: its weights lack {shortened(body, 3)} of {type(model).__name__}; name another model")
     head = [key for key in missing if not key.startswith(base)]
     if head and not new_head:
         raise ModelError(
-            f"{name} has no trained head for this task ({_some(head)} are not among its weights); use a model that "
+            f"{name} has no trained head for this task ({shortened(head, 3)} are not among its weights); use a model that "
             "was fine-tuned for the task, or make one with teacher.recipe"
         )
 
@@ -203,7 +206,3 @@ def _looks_like_a_folder(name: str) -> bool:
 
 def _shown(name: str, revision: str | None) -> str:
     return f"{name}@{revision}" if revision else name
-
-
-def _some(keys: list[str], most: int = 3) -> str:
-    return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hf_distill.errors import RecipeError
-from hf_distill.strict import nearest, read, read_yaml, read_yaml_value, refuse_unless, shown, write_yaml
+from hf_distill.names import nearest_or_all
+from hf_distill.strict import read, read_yaml, read_yaml_value, refuse_unless, shown, write_yaml
 
 RESERVED_TRAINING = {
     "output_dir": "the run's folder is runs/<name>, see name and --runs",
@@ -309,7 +310,7 @@ def check_training(training: Mapping[str, Any]) -> None:
     known = [each.name for each in dataclasses.fields(TrainingArguments) if each.init]
     for key in training:
         if key not in known:
-            raise RecipeError(f"recipe.training.{key}: TrainingArguments has no such key{nearest(key, known)}")
+            raise RecipeError(f"recipe.training.{key}: TrainingArguments has no such key{nearest_or_all(key, known)}")
 
 
 def _recipe(given: Mapping[str, Any], where: str) -> Recipe:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from hf_distill.errors import OutputError, RecipeError
+from hf_distill.names import nearest_or_all
 
 T = TypeVar("T")
 
@@ -32,13 +32,6 @@ def refuse_unless(condition: bool, message: str) -> None:
         raise RecipeError(message)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """``; did you mean X?`` for the nearest known name, else the list of known names."""
-    known = list(known)
-    found = difflib.get_close_matches(str(name), known, n=1)
-    return f"; did you mean {found[0]}?" if found else f"; expected one of {', '.join(known)}"
-
-
 def read(cls: type[T], value: Any, where: str) -> T:
     """A dataclass from a mapping.
 
@@ -55,7 +48,7 @@ def read(cls: type[T], value: Any, where: str) -> T:
     hints = _hints(cls)  # type: ignore[arg-type]  # Classes are hashable.
     for key in value:
         if key not in hints:
-            raise RecipeError(f"{where}.{key}: no such key{nearest(key, hints)}")
+            raise RecipeError(f"{where}.{key}: no such key{nearest_or_all(key, hints)}")
     fields = {each.name: each for each in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for name, each in fields.items():
         if name not in value and each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING:

@@ -13,7 +13,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "hf_distill"
 ROOMS = [
-    ["errors", "views", "sampling", "sums", "checkpoints", "docstrings", "strict"],
+    ["errors", "names", "views", "sampling", "sums", "checkpoints", "docstrings", "strict"],
     ["recipe", "models"],
     ["data"],
     ["tasks", "teachers", "students", "objectives"],

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .metrics import Predictions, confidences, expected_calibration_error, per_class
-from .summary import Buckets, classification_summary, regression_summary
+from hf_distill.evaluation.metrics import Predictions, confidences, expected_calibration_error, per_class
+from hf_distill.evaluation.summary import Buckets, classification_summary, regression_summary
 
 TEXT_LENGTH = 200
 PAIRS = 10

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError
-from .metrics import LOWER_IS_BETTER, Predictions, agreement, compute_metrics
+from hf_distill.errors import DataError
+from hf_distill.evaluation.metrics import LOWER_IS_BETTER, Predictions, agreement, compute_metrics
 
 Scorer = Callable[[np.ndarray], dict[str, np.ndarray]]
 

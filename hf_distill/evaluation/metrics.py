@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,8 +12,8 @@ import scipy.stats
 from scipy.special import expit, softmax
 from sklearn import metrics as sklearn_metrics
 
-from ..errors import LabelError, ModelError, RecipeError
-from .metric_classes import (
+from hf_distill.errors import LabelError, ModelError, RecipeError
+from hf_distill.evaluation.metric_classes import (
     F1,
     MULTI_LABEL,
     Accuracy,
@@ -25,6 +24,7 @@ from .metric_classes import (
     Spearman,
     correlation,
 )
+from hf_distill.names import nearest
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 
@@ -139,11 +139,9 @@ def load_metric(name: str, **options: Any) -> evaluate.EvaluationModule:
     try:
         return evaluate.load(name, **options)
     except (OSError, ImportError, ValueError) as error:
-        near = difflib.get_close_matches(name, METRICS, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
         raise RecipeError(
             f"metric {name!r} is not one of {', '.join(METRICS)} and evaluate.load could not give it "
-            f"({type(error).__name__}); {hint}Name one of these, or check the id and the network"
+            f"({type(error).__name__}){nearest(name, METRICS)}; name one of these, or check the id and the network"
         ) from error
 
 

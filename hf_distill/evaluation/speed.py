@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ModelError
+from hf_distill.errors import ModelError
 
 Batch = Mapping[str, Tensor]
 """A batch as the model takes it, on the model's device; ``input_ids`` is ``[B, T]``."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import difflib
 from typing import Any
 
 import torch
 from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
 
 from hf_distill.errors import StudentError
+from hf_distill.names import nearest
 from hf_distill.students.base import Order, Student, per_layer_lists, set_options, told_as
 from hf_distill.students.tokenizers import choose_tokenizer
 
@@ -50,7 +50,7 @@ def from_config(order: Order) -> Student:
 def _new_config(model_type: str, changes: dict[str, Any]) -> PretrainedConfig:
     if model_type not in CONFIG_MAPPING:
         raise StudentError(
-            f"student.config.model_type: Transformers knows no {model_type!r}{_nearest(model_type, CONFIG_MAPPING)}"
+            f"student.config.model_type: Transformers knows no {model_type!r}{nearest(model_type, CONFIG_MAPPING)}"
         )
     with told_as("student.config"):
         renamed = _checked(AutoConfig.for_model(model_type), changes)
@@ -80,14 +80,9 @@ def _checked(config: PretrainedConfig, changes: dict[str, Any]) -> dict[str, Any
                 "(student.tokenizer.vocab_size sizes a vocabulary)"
             )
         if key not in own and key not in config.attribute_map:
-            nearest = _nearest(key, [*own, *config.attribute_map])
-            raise StudentError(f"student.config.{key}: {type(config).__name__} has no such key{nearest}")
+            near = nearest(key, [*own, *config.attribute_map])
+            raise StudentError(f"student.config.{key}: {type(config).__name__} has no such key{near}")
     return {config.attribute_map.get(key, key): value for key, value in changes.items()}
-
-
-def _nearest(name: str, known: Any) -> str:
-    found = difflib.get_close_matches(str(name), list(known), n=1)
-    return f"; did you mean {found[0]}?" if found else ""
 
 
 def _follow_tokenizer(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from hf_distill.errors import LabelError, StudentError
+from hf_distill.names import are_generic, folded, shortened
 
 
 def names_of(id2label: Mapping[Any, str] | None) -> list[str]:
@@ -24,8 +24,8 @@ def label_order(own: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
 
     Case, outer blanks, and whether words are joined by blanks, hyphens or underscores make no difference.
     """
-    index = {_folded(name): i for i, name in enumerate(own)}
-    names = [_folded(name) for name in wanted]
+    index = {folded(name): i for i, name in enumerate(own)}
+    names = [folded(name) for name in wanted]
     same = len(index) == len(own) == len(names) and set(index) == set(names)
     return [index[name] for name in names] if same else None
 
@@ -49,13 +49,13 @@ def kept_label_order(teacher: PretrainedConfig, options: dict[str, Any]) -> list
             f"student.layers keeps the teacher's head, which has {len(own)} outputs; the data has {len(wanted)} "
             f"labels; {way_out}"
         )
-    if options.get("problem_type") == "regression" or all(re.fullmatch(r"LABEL_\d+", name) for name in own):
+    if options.get("problem_type") == "regression" or are_generic(own):
         return None
     order = label_order(own, wanted)
     if order is None:
         raise LabelError(
-            f"student.layers keeps the teacher's head, whose labels are {_shortened(own)}; the data's are "
-            f"{_shortened(wanted)}; {way_out}, or name its outputs in teacher.labels"
+            f"student.layers keeps the teacher's head, whose labels are {shortened(own)}; the data's are "
+            f"{shortened(wanted)}; {way_out}, or name its outputs in teacher.labels"
         )
     return order
 
@@ -94,11 +94,3 @@ def reorder_outputs(model: PreTrainedModel, order: Sequence[int] | None) -> None
     layer.weight.copy_(layer.weight[list(order)])
     if layer.bias is not None:
         layer.bias.copy_(layer.bias[list(order)])
-
-
-def _folded(name: str) -> str:
-    return re.sub(r"[\s_-]+", " ", name.strip().casefold())
-
-
-def _shortened(names: Sequence[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -13,6 +12,7 @@ import datasets
 from transformers import PretrainedConfig
 
 from hf_distill.errors import DataError, LabelError
+from hf_distill.names import are_generic, folded, shortened
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 """The three kinds of labels, named as Transformers' ``config.problem_type`` names them."""
@@ -58,7 +58,7 @@ class LabelSet:
             return self.names.index(str(value))
         raise DataError(
             f"label {value!r} is none of the {len(self.names)} labels of the training split "
-            f"({_shortened(self.names)}); correct the row or map the label column in data.columns"
+            f"({shortened(self.names)}); correct the row or map the label column in data.columns"
         )
 
 
@@ -88,7 +88,7 @@ def read_label_set(
         names = _sorted_names(flat)
     if len(names) < 2:
         raise DataError(
-            f"column {column!r} of the training split holds {len(names)} class ({_shortened(names)}); a classifier needs "
+            f"column {column!r} of the training split holds {len(names)} class ({shortened(names)}); a classifier needs "
             "at least two: check data.columns and data.train_limit"
         )
     return LabelSet(problem_type=found, names=tuple(names))
@@ -111,11 +111,11 @@ def label_decoder(
     """
     feature = rows.features.get(column) if rows.features else None
     names = _feature_names(feature)
-    if names is None or labels.problem_type == "regression" or _are_generic(labels.names):
+    if names is None or labels.problem_type == "regression" or are_generic(labels.names):
         return lambda value: value
     if set(names) != set(labels.names):
         raise LabelError(
-            f"column {column!r} names the labels {_shortened(names)}, but the model's are {_shortened(labels.names)}; "
+            f"column {column!r} names the labels {shortened(names)}, but the model's are {shortened(labels.names)}; "
             "build the student with the data's labels as its id2label"
         )
     if isinstance(feature, datasets.ClassLabel):
@@ -141,21 +141,21 @@ def align_labels(labels: LabelSet, teacher: PretrainedConfig, names: Sequence[st
     count = teacher.num_labels
     if count != len(labels.names) or (names is not None and len(names) != count):
         raise LabelError(
-            f"the teacher gives {count} outputs and the data has {len(labels.names)} labels ({_shortened(labels.names)})"
+            f"the teacher gives {count} outputs and the data has {len(labels.names)} labels ({shortened(labels.names)})"
             + (f" and teacher.labels names {len(names)}" if names is not None else "")
             + "; use a teacher of the same labels, or make one with teacher.recipe"
         )
     own = list(names) if names is not None else _output_names(teacher)
-    if labels.problem_type == "regression" or (names is None and _are_generic(own)):
+    if labels.problem_type == "regression" or (names is None and are_generic(own)):
         return None
-    index = {_folded(name): i for i, name in enumerate(own)}
-    missing = [name for name in labels.names if _folded(name) not in index]
+    index = {folded(name): i for i, name in enumerate(own)}
+    missing = [name for name in labels.names if folded(name) not in index]
     if missing or len(index) != count:
         raise LabelError(
-            f"the teacher does not know the labels {_shortened(missing or labels.names)}; its outputs are called "
-            f"{_shortened(own)}; if they mean the same, name them in teacher.labels in the teacher's order"
+            f"the teacher does not know the labels {shortened(missing or labels.names)}; its outputs are called "
+            f"{shortened(own)}; if they mean the same, name them in teacher.labels in the teacher's order"
         )
-    order = [index[_folded(name)] for name in labels.names]
+    order = [index[folded(name)] for name in labels.names]
     return None if order == list(range(count)) else order
 
 
@@ -163,10 +163,6 @@ def _output_names(config: PretrainedConfig) -> list[str]:
     """What a model's config calls its outputs, in their order."""
     names: Any = config.id2label
     return [str(names[i]) for i in range(len(names))]
-
-
-def _are_generic(names: Sequence[str]) -> bool:
-    return all(re.fullmatch(r"LABEL_\d+", name) for name in names)
 
 
 def _feature_names(feature: Any) -> list[str] | None:
@@ -194,11 +190,3 @@ def _sorted_names(values: Iterable[Any]) -> list[str]:
     distinct = set(values)
     numeric = all(isinstance(value, Integral) for value in distinct)
     return [str(value) for value in (sorted(distinct) if numeric else sorted(map(str, distinct)))]
-
-
-def _folded(name: str) -> str:
-    return re.sub(r"[\s_-]+", " ", name.strip().casefold())
-
-
-def _shortened(names: Sequence[str], most: int = 5) -> str:
-    return ", ".join(map(str, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
