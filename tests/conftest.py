@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 
 os.environ.update(
-    HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", OMP_WAIT_POLICY="PASSIVE", TOKENIZERS_PARALLELISM="false"
+    HF_HUB_OFFLINE="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    OMP_WAIT_POLICY="PASSIVE",
+    OMP_NUM_THREADS="1",  # Here and in every process that a test starts: sums in another order are other weights.
+    TOKENIZERS_PARALLELISM="false",
 )
 
 from pathlib import Path

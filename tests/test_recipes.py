@@ -25,7 +25,8 @@ SMALL = [
     "evaluate.resamples=100",
 ]
 TEACHER = [
-    "teacher.recipe.training={num_train_epochs: 6, learning_rate: 2.0e-3, use_cpu: true, eval_strategy: 'no', save_strategy: 'no'}"
+    "teacher.recipe.training={num_train_epochs: 3, learning_rate: 1.0e-3, per_device_train_batch_size: 32, "
+    "warmup_steps: 0.1, use_cpu: true, eval_strategy: 'no', save_strategy: 'no'}"
 ]
 
 
@@ -54,20 +55,22 @@ def parquet(splits: DatasetDict, path: Path) -> Path:
 
 def fill(hub, folder: Path) -> None:
     """Tiny stand-ins under the names that recipes and README use."""
-    plain = folder_of(tiny.bert(12, 32), folder / "bert")
+    plain = folder_of(tiny.bert(12, 32, initializer_range=0.08), folder / "bert")
     for name in (
         "google-bert/bert-base-uncased",
         "distilbert/distilbert-base-uncased",
         "distilbert/distilroberta-base",
     ):
         hub.add(name, plain)
-    hub.add("sentence-transformers/all-MiniLM-L6-v2", folder_of(tiny.bert(6, 32), folder / "minilm"))
+    hub.add(
+        "sentence-transformers/all-MiniLM-L6-v2", folder_of(tiny.bert(6, 32, initializer_range=0.08), folder / "minilm")
+    )
     nli = tiny.bert(4, 32, labels=("CONTRADICTION", "NEUTRAL", "ENTAILMENT"))
     hub.add("FacebookAI/roberta-large-mnli", folder_of(nli, folder / "mnli"))
     hub.add("my-name/bert-base-sst2", folder_of(tiny.bert(2, 32, labels=("negative", "positive")), folder / "sst2"))
     sets = {
         "stanfordnlp/sst2": DatasetDict(
-            train=named(["negative", "positive"], 1200, 0, sentence=""),
+            train=named(["negative", "positive"], 3000, 0, sentence=""),
             validation=named(["negative", "positive"], 96, 1, sentence=""),
         ),
         "nyu-mll/multi_nli": DatasetDict(

@@ -56,7 +56,13 @@ def predict(candidate: Candidate, task: Task, rows: Dataset, batch_size: int = 6
     order = np.argsort(encoded["length"], kind="stable")
     collate = task.collator(candidate.tokenizer)
     with tempfile.TemporaryDirectory() as scratch:
-        args = TrainingArguments(scratch, per_device_eval_batch_size=batch_size, report_to="none", disable_tqdm=True)
+        args = TrainingArguments(
+            scratch,
+            per_device_eval_batch_size=batch_size,
+            report_to="none",
+            disable_tqdm=True,
+            dataloader_pin_memory=torch.cuda.is_available(),
+        )
         trainer = Trainer(model=candidate.model, args=args, data_collator=lambda rows: _inputs(collate(rows)))
         sorted_logits = trainer.predict(encoded.select(order)).predictions
     logits = np.empty_like(sorted_logits, dtype=np.float32)

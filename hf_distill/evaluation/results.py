@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import json
 import platform
 import time
 from collections.abc import Mapping
@@ -93,7 +94,10 @@ def make_results(
         "versions": versions(),
         "machine": machine(),
     }
-    return results | ({"floor": dict(floor)} if floor else {})
+    results |= {"floor": dict(floor)} if floor else {}
+    # As the file gives it back, so that a run and its repetition tell the same.
+    plain: dict[str, Any] = json.loads(json.dumps(results))
+    return plain
 
 
 def _data_facts(recipe: Recipe, data: Data, task: Task) -> dict[str, Any]:

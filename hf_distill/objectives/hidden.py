@@ -69,7 +69,9 @@ class Hidden(Objective):
         assert teacher is not None
         own, other = student.num_hidden_layers, teacher.num_hidden_layers
         if isinstance(self.layers, Mapping):
-            self.layer_map = {_within(i, own, "student"): _within(j, other, "teacher") for i, j in self.layers.items()}
+            chosen = {_within(i, own, "student"): _within(j, other, "teacher") for i, j in self.layers.items()}
+            # In the order of the layers, not of the recipe: it decides how the projections' weights are drawn.
+            self.layer_map = dict(sorted(chosen.items()))
         else:
             self.layer_map = spaced_layer_map(own, other)
         lines = [f"hidden: student layer <- teacher layer: {_readable(self.layer_map)}"]
