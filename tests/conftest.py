@@ -12,6 +12,7 @@ os.environ.update(
     TOKENIZERS_PARALLELISM="false",
 )
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,10 @@ def finished(tmp_path_factory) -> Path:
 
     runs = tmp_path_factory.mktemp("runs")
     return run(tiny.recipe(), runs=runs, report=lambda line: None).folder
+
+
+@pytest.fixture
+def copied(finished, tmp_path) -> Path:
+    """The same, with its teacher, for a test that changes it: no other test may see that."""
+    shutil.copytree(finished.parent, tmp_path / "runs")
+    return tmp_path / "runs" / finished.name

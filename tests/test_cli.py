@@ -138,8 +138,8 @@ def test_a_student_larger_than_its_teacher_is_allowed_and_told(recipe, capsys):
     assert "larger than its teacher" in capsys.readouterr().out
 
 
-def test_run_shows_the_table_and_where_things_are(finished, capsys, tmp_path):
-    assert call("run", finished / "recipe.yaml", "evaluate.batch_size=16", "--runs", finished.parent) == 0
+def test_run_shows_the_table_and_where_things_are(copied, capsys):
+    assert call("run", copied / "recipe.yaml", "evaluate.batch_size=16", "--runs", copied.parent) == 0
     told = capsys.readouterr().out
     for part in (
         "teacher",
@@ -147,7 +147,7 @@ def test_run_shows_the_table_and_where_things_are(finished, capsys, tmp_path):
         "control",
         "bag of words",
         "95% interval",
-        str(finished / "student" / "README.md"),
+        str(copied / "student" / "README.md"),
     ):
         assert part in told, part
     assert "\x1b[" not in told

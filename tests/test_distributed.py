@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.slow
 
 
 def train(folder: Path, processes: int, batch: int, *more: str) -> tuple[dict, dict]:

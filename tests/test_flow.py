@@ -132,6 +132,7 @@ def test_the_resolved_recipe_gives_the_same_student_again(finished, tmp_path):
     assert_same_weights(finished, again.folder)
 
 
+@pytest.mark.slow
 def test_a_run_killed_while_it_writes_a_checkpoint_ends_with_the_same_student(finished, tmp_path):
     dump_recipe(load_recipe(tiny.recipe()), tmp_path / "recipe.yaml")
     with_teachers(finished, tmp_path)
@@ -152,25 +153,26 @@ def test_a_run_killed_while_it_writes_a_checkpoint_ends_with_the_same_student(fi
     assert all(b"hf_verysecret" not in path.read_bytes() for path in files)
 
 
-def test_a_teacher_is_made_once_and_made_anew_when_its_recipe_changes(finished, tmp_path):
-    made = list((finished.parent / "teachers").iterdir())
+@pytest.mark.slow
+def test_a_teacher_is_made_once_and_made_anew_when_its_recipe_changes(copied):
+    made = list((copied.parent / "teachers").iterdir())
     changed = tiny.recipe(
         name="other",
         student={"layers": 1},
         objectives=[{"kind": "logits"}],
         evaluate={"control": False, "resamples": 100},
     )
-    run(changed, runs=finished.parent, report=silent)
-    assert list((finished.parent / "teachers").iterdir()) == made
-    run(changed, {"name": "third", "teacher.recipe.training.num_train_epochs": 6}, runs=finished.parent, report=silent)
-    assert len(list((finished.parent / "teachers").iterdir())) == len(made) + 1
+    run(changed, runs=copied.parent, report=silent)
+    assert list((copied.parent / "teachers").iterdir()) == made
+    run(changed, {"name": "third", "teacher.recipe.training.num_train_epochs": 6}, runs=copied.parent, report=silent)
+    assert len(list((copied.parent / "teachers").iterdir())) == len(made) + 1
 
 
-def test_evaluating_again_keeps_the_models_and_rewrites_the_results(finished):
-    before = weights(finished)
-    result = hf_distill.evaluate(finished, ["evaluate.batch_size=8"], report=silent)
+def test_evaluating_again_keeps_the_models_and_rewrites_the_results(copied):
+    before = weights(copied)
+    result = hf_distill.evaluate(copied, ["evaluate.batch_size=8"], report=silent)
     assert result.results["speed"]["batch_size"] == 8
-    assert all(torch.equal(value, before[name]) for name, value in weights(finished).items())
+    assert all(torch.equal(value, before[name]) for name, value in weights(copied).items())
 
 
 def test_a_folder_of_another_recipe_is_refused_and_left_as_it_is(finished):
@@ -218,7 +220,7 @@ def test_objectives_that_need_a_teacher_are_refused_without_one(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_push_that_fails_loses_nothing_and_can_be_made_later(finished, monkeypatch):
+def test_a_push_that_fails_loses_nothing_and_can_be_made_later(copied, monkeypatch):
     pushed = {}
 
     def refuse(folder, model_id, private):
@@ -229,17 +231,17 @@ def test_a_push_that_fails_loses_nothing_and_can_be_made_later(finished, monkeyp
         run(
             tiny.recipe(hub={"push": True, "model_id": "me/student"}),
             ["evaluate.batch_size=8"],
-            runs=finished.parent,
+            runs=copied.parent,
             report=silent,
         )
-    assert (finished / "student" / "README.md").is_file()
+    assert (copied / "student" / "README.md").is_file()
     monkeypatch.setattr(
         flow,
         "push_folder",
         lambda folder, model_id, private: pushed.update(folder=folder, model_id=model_id, private=private),
     )
-    hf_distill.push(finished)
-    assert pushed == {"folder": finished / "student", "model_id": "me/student", "private": True}
+    hf_distill.push(copied)
+    assert pushed == {"folder": copied / "student", "model_id": "me/student", "private": True}
 
 
 def test_distill_takes_the_keys_of_a_recipe_as_arguments(finished, tmp_path):
