@@ -168,7 +168,8 @@ def _read_files(files: str | list[str], split: str, streaming: bool = False) -> 
     endings = {path.suffix.lower() for path in paths}
     if len(endings) != 1 or not endings <= READERS.keys():
         raise DataError(
-            f"data.files.{split}: expected files of one kind ({', '.join(READERS)}), got {', '.join(sorted(endings)) or 'none'}"
+            f"data.files.{split}: expected files of one kind ({', '.join(READERS)}), "
+            f"got {', '.join(sorted(endings)) or 'none'}"
         )
     reader, options = READERS[endings.pop()]
     try:
@@ -208,8 +209,8 @@ def _loaded(config: DataConfig) -> Splits:
         return datasets.load_dataset(config.path, config.name, revision=config.revision, streaming=config.streaming)
     except (datasets.exceptions.DatasetNotFoundError, FileNotFoundError) as error:
         raise DataError(
-            f"data.path: {config.path} is neither a folder here nor a data set on the Hub that can be reached: check the "
-            "spelling and the connection, or log in with `hf auth login` if it is private"
+            f"data.path: {config.path} is neither a folder here nor a data set on the Hub that can be reached: check "
+            "the spelling and the connection, or log in with `hf auth login` if it is private"
         ) from error
     except (ConnectionError, OSError, ValueError, RuntimeError, datasets.exceptions.DatasetGenerationError) as error:
         raise DataError(f"data.path: {config.path} cannot be loaded: {_reason(error)}") from error
@@ -238,7 +239,8 @@ def _split_names(config: DataConfig, splits: Splits) -> tuple[dict[str, str], li
     if "test" not in names:
         if "validation" not in names:
             raise DataError(
-                f"there is no test split among {', '.join(there)}; name one in data.test_split, or add one to data.files"
+                f"there is no test split among {', '.join(there)}; "
+                "name one in data.test_split, or add one to data.files"
             )
         names["test"] = names.pop("validation")
         notes.append(
@@ -310,8 +312,8 @@ def _check_rows(rows: Dataset | IterableDataset, split: str, columns: Sequence[s
         bad = [i for i, value in enumerate(values) if not isinstance(value, str) or not value.strip()]
         if bad:
             raise DataError(
-                f"split {split!r}: {len(bad)} of {len(values)} rows have no text in column {column!r} (first: row {bad[0]}, "
-                f"{values[bad[0]]!r}); remove or fill them: an empty text teaches nothing"
+                f"split {split!r}: {len(bad)} of {len(values)} rows have no text in column {column!r} "
+                f"(first: row {bad[0]}, {values[bad[0]]!r}); remove or fill them: an empty text teaches nothing"
             )
 
 
@@ -323,8 +325,8 @@ def _check_labels(rows: Dataset, split: str) -> None:
     hidden = [i for i, value in enumerate(values) if value is None or (type(value) is int and value == -1)]
     if hidden:
         raise DataError(
-            f"split {split!r}: {len(hidden)} of {len(values)} rows have no label (first: row {hidden[0]}); benchmarks hide the "
-            "labels of their test split: set data.test_split: validation"
+            f"split {split!r}: {len(hidden)} of {len(values)} rows have no label (first: row {hidden[0]}); "
+            "benchmarks hide the labels of their test split: set data.test_split: validation"
         )
 
 

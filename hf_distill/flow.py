@@ -156,9 +156,8 @@ def _all_stages(
     def score(name: str, candidate: Candidate) -> None:
         candidates[name] = candidate
         predictions[name] = predict(candidate, task, rows)
-        report(
-            f"{name}: {metric} {compute_metrics(predictions[name])[metric]:.4f} on {len(rows)} {recipe.evaluate.split} rows"
-        )
+        value = compute_metrics(predictions[name])[metric]
+        report(f"{name}: {metric} {value:.4f} on {len(rows)} {recipe.evaluate.split} rows")
 
     floor = _floor(recipe, task, data, report)
     if recipe.teacher is not None:

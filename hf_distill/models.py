@@ -168,8 +168,8 @@ def _check_complete(name: str, model: PreTrainedModel, info: Mapping[str, Any], 
     head = [key for key in missing if not key.startswith(base)]
     if head and not new_head:
         raise ModelError(
-            f"{name} has no trained head for this task ({shortened(head, 3)} are not among its weights); use a model that "
-            "was fine-tuned for the task, or make one with teacher.recipe"
+            f"{name} has no trained head for this task ({shortened(head, 3)} are not among its weights); "
+            "use a model that was fine-tuned for the task, or make one with teacher.recipe"
         )
 
 

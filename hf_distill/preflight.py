@@ -125,9 +125,8 @@ def _tell_data(task: Task, data: Data, report: Report) -> None:
     rows = ", ".join(f"{len(part):,} {name}" for name, part in sizes.items() if isinstance(part, Dataset))
     labels = task.label_set
     report(f"data: {data.source}: {rows}")
-    report(
-        f"labels: {labels.problem_type}, {len(labels.names)}: {', '.join(labels.names[:8])}{', ...' if len(labels.names) > 8 else ''}"
-    )
+    names = ", ".join(labels.names[:8]) + (", ..." if len(labels.names) > 8 else "")
+    report(f"labels: {labels.problem_type}, {len(labels.names)}: {names}")
 
 
 def _teacher(recipe: Recipe, task: Task, data: Data, report: Report) -> Plan | None:
@@ -189,7 +188,7 @@ def _tell_objectives(recipe: Recipe, teacher: Plan | None, student: Plan, report
 
 
 def _tell_costs(recipe: Recipe, task: Task, data: Data, teacher: Plan | None, student: Plan, report: Report) -> None:
-    """Estimates: steps from the rows; memory from weights, gradients, Adam's two moments and a rough activation size."""
+    """Estimates: steps from the rows; memory from weights, gradients, Adam's moments and a rough activation size."""
     args = training_arguments(recipe, "unused")
     batch = args.per_device_train_batch_size
     tokens = task.max_length
@@ -198,7 +197,8 @@ def _tell_costs(recipe: Recipe, task: Task, data: Data, teacher: Plan | None, st
         lengths = sorted(encoded["length"])
         tokens = lengths[-1]
         report(
-            f"tokens a row: median {lengths[len(lengths) // 2]}, longest {tokens} in {len(lengths)} rows (cut at {task.max_length})"
+            f"tokens a row: median {lengths[len(lengths) // 2]}, longest {tokens} in {len(lengths)} rows "
+            f"(cut at {task.max_length})"
         )
     if isinstance(data.train, Dataset):
         rows = len(data.train) + (len(data.unlabelled) if data.unlabelled is not None else 0)
@@ -210,10 +210,11 @@ def _tell_costs(recipe: Recipe, task: Task, data: Data, teacher: Plan | None, st
         )
     dtype = chosen_dtype(recipe.teacher.dtype if recipe.teacher else "auto", PartialState().device)
     weights = 16 * student.parameters + (dtype.itemsize * teacher.parameters if teacher else 0)
-    # About 34 half-precision values a token, layer and unit of width (Korthikanti et al. 2022, section 4.1), in float32.
+    # About 34 half-precision values a token, layer and unit of width (Korthikanti et al. 2022, 4.1), in float32.
     activations = 2 * 34 * batch * tokens * student.model.config.hidden_size * student.model.config.num_hidden_layers
     report(
-        f"memory: about {(weights + activations) / 2**30:.1f} GiB to train (an estimate; longest rows of {tokens} tokens)"
+        f"memory: about {(weights + activations) / 2**30:.1f} GiB to train "
+        f"(an estimate; longest rows of {tokens} tokens)"
     )
 
 

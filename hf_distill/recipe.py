@@ -67,7 +67,7 @@ class DataConfig:
     train_split: str = "train"
     """The split to learn from."""
     validation_split: str | None = None
-    """The split that is watched while training; ``validation`` where there is one, unless it serves as the test split."""
+    """The split that is watched while training; ``validation`` where there is one that is not the test split."""
     test_split: str | None = None
     """The split that all models are scored on; ``test`` where there is one."""
     validation_size: int | float = 0.1
@@ -158,7 +158,8 @@ class StudentConfig:
         given = [name for name in ("layers", "config", "pretrained") if getattr(self, name) is not None]
         refuse_unless(
             len(given) == 1,
-            f"recipe.student: expected exactly one of layers, config and pretrained, got {' and '.join(given) or 'none'}",
+            "recipe.student: expected exactly one of layers, config and pretrained, "
+            f"got {' and '.join(given) or 'none'}",
         )
         refuse_unless(
             self.revision is None or self.pretrained is not None,

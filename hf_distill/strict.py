@@ -1,4 +1,4 @@
-"""Read mappings into frozen dataclasses, strictly: unknown keys, wrong types and missing keys are told by their path."""
+"""Read mappings into frozen dataclasses, strictly: unknown and missing keys and wrong types are told by their path."""
 
 from __future__ import annotations
 

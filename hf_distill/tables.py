@@ -50,7 +50,8 @@ def _caption(comparison: Mapping[str, Any] | None) -> str | None:
     if comparison is None:
         return None
     lines = [
-        f"student: {comparison['size_ratio']:.2f} of the teacher's parameters, {comparison['speedup']:.1f} times its speed"
+        f"student: {comparison['size_ratio']:.2f} of the teacher's parameters, "
+        f"{comparison['speedup']:.1f} times its speed"
         + (
             f", {100 * comparison['retention']:.1f}% of its {comparison['primary_metric']}"
             if comparison["retention"]

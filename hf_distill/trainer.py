@@ -1,8 +1,8 @@
 """DistillationTrainer: the order of things, and no mathematics.
 
-One step: count what every term averages over in the whole accumulation window and all processes; let the teacher look at
-the batch; run the student and all objectives inside the (possibly wrapped) student's forward; divide each term by its
-own global count; weigh and add.
+One step: count what every term averages over in the whole accumulation window and all processes; let the teacher look
+at the batch; run the student and all objectives inside the (possibly wrapped) student's forward; divide each term by
+its own global count; weigh and add.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ EXTRA_WEIGHTS = "distillation"
 class DistillationTrainer(Trainer):
     """A ``transformers.Trainer`` whose loss is a weighted sum of objectives, most of which ask a teacher.
 
-    Everything that Trainer does keeps working: callbacks, reports, resume, early stopping, mixed precision, compilation,
-    several processes. Any split of a batch over accumulation steps and processes gives the same gradients.
+    Everything that Trainer does keeps working: callbacks, reports, resume, early stopping, mixed precision,
+    compilation, several processes. Any split of a batch over accumulation steps and processes gives the same gradients.
 
     Args:
         model: The student, with the task's head.
@@ -69,7 +69,8 @@ class DistillationTrainer(Trainer):
 
     Example:
         >>> trainer = DistillationTrainer(model=student, teacher="textattack/bert-base-uncased-SST-2",
-        ...     objectives=[Logits(temperature=2.0), Hidden()], args=args, train_dataset=rows, processing_class=tokenizer)
+        ...     objectives=[Logits(temperature=2.0), Hidden()], args=args, train_dataset=rows,
+        ...     processing_class=tokenizer)
     """
 
     loss_is_scaled_for_ga = True
@@ -312,7 +313,7 @@ class DistillationTrainer(Trainer):
         trial: Any = None,
         ignore_keys_for_eval: list[str] | None = None,
     ) -> TrainOutput:
-        """As Trainer's; ``resume_from_checkpoint=True`` takes the last COMPLETE checkpoint, and starts anew without one."""
+        """As Trainer's, but ``resume_from_checkpoint=True`` takes the last COMPLETE checkpoint, or starts anew."""
         if resume_from_checkpoint is True:
             found = last_complete_checkpoint(Path(str(self.args.output_dir)))
             resume_from_checkpoint = str(found) if found else None
@@ -382,8 +383,8 @@ def _bound(task: Task | str, student: PreTrainedModel) -> Task:
         task.follow(student.config)
     if task.align(student.config) is not None:
         raise LabelError(
-            f"the student's labels stand in another order than the task's; build it with {task.model_options()['id2label']} "
-            "as its id2label"
+            "the student's labels stand in another order than the task's; "
+            f"build it with {task.model_options()['id2label']} as its id2label"
         )
     return task
 

@@ -1,7 +1,8 @@
 """The small types that tasks, teachers, objectives and the trainer hand to each other.
 
-A :class:`View` is what a task makes of a student's outputs and a batch; :class:`Targets` are what a teacher gives for the
-same batch; a :class:`Term` is what an objective returns. No type here knows which task, teacher or objective it serves.
+A :class:`View` is what a task makes of a student's outputs and a batch; :class:`Targets` are what a teacher gives for
+the same batch; a :class:`Term` is what an objective returns. No type here knows which task, teacher or objective it
+serves.
 """
 
 from __future__ import annotations

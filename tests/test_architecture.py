@@ -81,7 +81,10 @@ def test_a_module_imports_only_from_those_before_it(path):
 
 
 def test_the_package_and_its_command_line_start_without_torch():
-    code = "import sys, hf_distill, hf_distill.cli, hf_distill.recipe; print('torch' in sys.modules, 'transformers' in sys.modules)"
+    code = (
+        "import sys, hf_distill, hf_distill.cli, hf_distill.recipe; "
+        "print('torch' in sys.modules, 'transformers' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == ["False", "False"]
 

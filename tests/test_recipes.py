@@ -1,4 +1,4 @@
-"""Every recipe, and every command of README, against a Hub on loopback that holds tiny models and data of those names."""
+"""Every recipe, and every command of README, against a Hub on loopback that holds tiny stand-ins of those names."""
 
 from __future__ import annotations
 

@@ -100,9 +100,9 @@ def check_above_chance(predictions: Predictions, value: float, metric: str) -> N
         return
     if not value > chance:
         raise TeacherError(
-            f"the teacher's {metric} on the evaluated split is {value:.3f}, no better than chance ({chance:.3f}); it would "
-            "teach noise: check that its labels are in the order you think (teacher.labels), that it was trained for this "
-            "task, or make one with teacher.recipe"
+            f"the teacher's {metric} on the evaluated split is {value:.3f}, no better than chance ({chance:.3f}); "
+            "it would teach noise: check that its labels are in the order you think (teacher.labels), "
+            "that it was trained for this task, or make one with teacher.recipe"
         )
 
 

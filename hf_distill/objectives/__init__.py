@@ -31,7 +31,8 @@ def make_objective(kind: str, options: Mapping[str, Any]) -> Objective:
     cls = _plug_in(kind) if ":" in kind else OBJECTIVES.get(kind)
     if cls is None:
         raise ObjectiveError(
-            f"objective {kind!r} is unknown; choose one of {', '.join(OBJECTIVES)}, or name your own as package.module:Class"
+            f"objective {kind!r} is unknown; choose one of {', '.join(OBJECTIVES)}, "
+            "or name your own as package.module:Class"
         )
     known = [name for name in inspect.signature(cls).parameters if name != "self"]
     for name in options:

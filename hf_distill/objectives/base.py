@@ -67,6 +67,6 @@ class Objective(ABC):
         """Refuse a kind of output that the objective is not defined for."""
         if distribution not in self.distributions:
             raise ObjectiveError(
-                f"objective {type(self).__name__.lower()} is defined for {', '.join(sorted(self.distributions))} outputs, "
-                f"but this task's are {distribution}; remove it or use another divergence"
+                f"objective {type(self).__name__.lower()} is defined for {', '.join(sorted(self.distributions))} "
+                f"outputs, but this task's are {distribution}; remove it or use another divergence"
             )

@@ -22,8 +22,8 @@ def log_probabilities(logits: Tensor, temperature: float, distribution: Distribu
     Args:
         logits: ``[N, C]``.
         temperature: Above 0; the logits are divided by it.
-        distribution: ``categorical`` gives ``[N, C]`` over the classes; ``bernoulli`` gives ``[N, C, 2]``, yes and no of
-            each class.
+        distribution: ``categorical`` gives ``[N, C]`` over the classes; ``bernoulli`` gives ``[N, C, 2]``, yes and
+            no of each class.
     """
     scaled = logits.float() / temperature
     if distribution == "bernoulli":

@@ -88,8 +88,8 @@ def read_label_set(
         names = _sorted_names(flat)
     if len(names) < 2:
         raise DataError(
-            f"column {column!r} of the training split holds {len(names)} class ({shortened(names)}); a classifier needs "
-            "at least two: check data.columns and data.train_limit"
+            f"column {column!r} of the training split holds {len(names)} class ({shortened(names)}); "
+            "a classifier needs at least two: check data.columns and data.train_limit"
         )
     return LabelSet(problem_type=found, names=tuple(names))
 
