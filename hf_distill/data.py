@@ -207,12 +207,12 @@ def _loaded(config: DataConfig) -> Splits:
         if (folder / "state.json").is_file():
             return {config.train_split: datasets.load_from_disk(str(folder))}
         return datasets.load_dataset(config.path, config.name, revision=config.revision, streaming=config.streaming)
-    except (datasets.exceptions.DatasetNotFoundError, FileNotFoundError) as error:
+    except (datasets.exceptions.DatasetNotFoundError, FileNotFoundError, ConnectionError) as error:
         raise DataError(
             f"data.path: {config.path} is neither a folder here nor a data set on the Hub that can be reached: check "
             "the spelling and the connection, or log in with `hf auth login` if it is private"
         ) from error
-    except (ConnectionError, OSError, ValueError, RuntimeError, datasets.exceptions.DatasetGenerationError) as error:
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetGenerationError) as error:
         raise DataError(f"data.path: {config.path} cannot be loaded: {_reason(error)}") from error
 
 

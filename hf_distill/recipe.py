@@ -21,8 +21,17 @@ RESERVED_TRAINING = {
     "push_to_hub": "use recipe.hub.push",
     "hub_model_id": "use recipe.hub.model_id",
     "hub_private_repo": "use recipe.hub.private",
+    "hub_strategy": "the student is pushed once, when the run is complete",
+    "hub_always_push": "the student is pushed once, when the run is complete",
+    "hub_revision": "the student is pushed to the main branch",
+    "label_smoothing_factor": "it would do nothing here; the teacher's logits are the soft labels",
+    "label_names": "it would do nothing here; the task knows its labels",
+    "average_tokens_across_devices": "it would do nothing here; every term is divided by its count over all processes",
+    "resume_from_checkpoint": "a run goes on by itself; delete its folder to start anew",
+    "do_train": "a run always trains",
+    "do_predict": "a run always evaluates",
 }
-"""Keys of TrainingArguments that have their place elsewhere in a recipe."""
+"""Keys of TrainingArguments that have their place elsewhere, or would do nothing, and why."""
 
 NUMERIC_TRAINING = (
     "learning_rate",
@@ -355,7 +364,7 @@ def _check_training_values(training: Any, where: str) -> None:
         return
     for key, value in training.items():
         if key in RESERVED_TRAINING:
-            raise RecipeError(f"{where}.{key}: has its place elsewhere; {RESERVED_TRAINING[key]}")
+            raise RecipeError(f"{where}.{key}: cannot be set here: {RESERVED_TRAINING[key]}")
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if key in NUMERIC_TRAINING and value is not None and not (is_number and 0 <= value < float("inf")):
             raise RecipeError(f"{where}.{key}: expected a finite number of at least 0, got {shown(value)}")

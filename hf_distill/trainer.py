@@ -90,6 +90,11 @@ class DistillationTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         args = args if args is not None else TrainingArguments("trainer_output")
+        if args.label_smoothing_factor:
+            raise ObjectiveError(
+                "args.label_smoothing_factor would do nothing: the objectives are the loss; set it to 0, the teacher's "
+                "logits are the soft labels"
+            )
         student = model if model is not None else kwargs["model_init"]()
         self.task = _bound(task, student)
         self.teacher = _as_teacher(teacher, self.task, args, processing_class, teacher_processing_class)
