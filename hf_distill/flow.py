@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +82,7 @@ def run(
     Raises:
         HfDistillError: For anything that the user can mend; what was finished before stays.
     """
-    command = f"hf-distill run {recipe}" if isinstance(recipe, (str, Path)) else "hf_distill.run(recipe)"
+    command = _command(recipe, overrides)
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     return _run(with_defaults(recipe), Path(runs), command, report, again=again)
 
@@ -94,6 +96,8 @@ def _run(
     folder.claim(recipe, data.fingerprint)
     sha256 = recipe_hash(dataclasses.replace(recipe, hub=type(recipe.hub)()), data.fingerprint)
     results = None if again else folder.finished(sha256)
+    if again and folder.results.is_file():
+        command = json.loads(folder.results.read_text())["command"]
     if results is None:
         results = _all_stages(recipe, sha256, task, data, folder, runs, command, report)
     else:
@@ -136,6 +140,14 @@ def push(folder: str | Path, model_id: str | None = None, *, private: bool | Non
     if not (student / "README.md").is_file():
         raise RecipeError(f"{folder} holds no finished student; finish it with: hf-distill run {folder}/recipe.yaml")
     return push_folder(student, model_id, private=hub.private if private is None else private)
+
+
+def _command(recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Sequence[str] | Mapping[str, Any]) -> str:
+    """What is told to run it again."""
+    if not isinstance(recipe, (str, Path)):
+        return "hf_distill.run(recipe)"
+    pairs = [f"{key}={value}" for key, value in overrides.items()] if isinstance(overrides, Mapping) else overrides
+    return shlex.join(["hf-distill", "run", str(recipe), *pairs])
 
 
 def _all_stages(

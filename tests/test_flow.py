@@ -175,6 +175,11 @@ def test_evaluating_again_keeps_the_models_and_rewrites_the_results(copied):
     assert all(torch.equal(value, before[name]) for name, value in weights(copied).items())
 
 
+@pytest.mark.parametrize("overrides", [["a.b=1 2", "c=3"], {"a.b": "1 2", "c": 3}])
+def test_the_command_that_is_told_holds_every_override(overrides):
+    assert flow._command("r.yaml", overrides) == "hf-distill run r.yaml 'a.b=1 2' c=3"
+
+
 def test_a_folder_of_another_recipe_is_refused_and_left_as_it_is(finished):
     before = (finished / "recipe.yaml").read_text()
     with pytest.raises(OutputError, match="another recipe"):
