@@ -201,7 +201,7 @@ def _tell_costs(recipe: Recipe, task: Task, data: Data, teacher: Plan | None, st
             f"(cut at {task.max_length})"
         )
     if isinstance(data.train, Dataset):
-        rows = len(data.train) + (len(data.unlabelled) if data.unlabelled is not None else 0)
+        rows = len(data.train) + (len(data.unlabelled) if teacher and data.unlabelled is not None else 0)
         window = batch * args.gradient_accumulation_steps * PartialState().num_processes
         steps = args.max_steps if args.max_steps > 0 else int(args.num_train_epochs * -(-rows // window))
         report(

@@ -121,7 +121,7 @@ def train_model(
         task=task,
         objectives=objectives,
         args=training_arguments(recipe, str(folder.checkpoints(name)), **more),
-        train_dataset=_training_rows(task, data, student, teacher, recipe.seed, labelled_only=name == "control"),
+        train_dataset=_training_rows(task, data, student, teacher, recipe.seed),
         eval_dataset=data.validation,
         processing_class=student.tokenizer,
         compute_metrics=_metrics_of(task),
@@ -145,13 +145,13 @@ def train_model(
 
 
 def _training_rows(
-    task: Task, data: Data, student: Student, teacher: ModelTeacher | None, seed: int, labelled_only: bool
+    task: Task, data: Data, student: Student, teacher: ModelTeacher | None, seed: int
 ) -> Dataset | IterableDataset:
     if isinstance(data.train, IterableDataset):
         return data.train.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
     other = teacher.tokenizer if teacher is not None else None
     train = task.encode(data.train, student.tokenizer, other)
-    if labelled_only or data.unlabelled is None:
+    if teacher is None or data.unlabelled is None:  # Nobody else teaches on rows without a label.
         return train
     extra = task.encode(data.unlabelled, student.tokenizer, other)
     return concatenate_datasets([train, extra.cast(train.features)])
