@@ -52,6 +52,7 @@ def run(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("runs
         _show(results_table(result.results))
         _line(f"student: {result.student}")
         _line(f"card: {result.student / 'README.md'}")
+        _leave_together()
 
     _guarded(work, debug)
 
@@ -78,6 +79,7 @@ def evaluate(run_folder: RunPath, overrides: Overrides = None, debug: Debug = Fa
         from hf_distill.tables import results_table
 
         _show(results_table(evaluate_run(run_folder, overrides or [], report=_line).results))
+        _leave_together()
 
     _guarded(work, debug)
 
@@ -150,6 +152,14 @@ def _guarded(work: Callable[[], None], debug: bool) -> None:
     except KeyboardInterrupt:
         print("hf-distill: interrupted; the same command goes on where this one stopped", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _leave_together() -> None:
+    """End the process group, if there is one: a process that leaves while another still talks to it is aborted."""
+    from accelerate import PartialState
+
+    PartialState().wait_for_everyone()
+    PartialState().destroy_process_group()
 
 
 def _quiet() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ from tests.hub_server import hub_server
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted((ROOT / "recipes" / "text-classification").glob("*.yaml"))
+MEASURED = sorted((ROOT / "model_cards").glob("*/results.json"))
 SMALL = [
     "training.max_steps=2",
     "training.use_cpu=true",
@@ -191,6 +193,43 @@ def test_readmes_first_block_holds_the_two_commands_alone():
         "pip install -c constraints.txt -e . && hf-distill run recipes/quickstart.yaml",
         "pip install -c constraints.txt -e '.[dev]' && pytest",
     ]
+
+
+def rows_of(results: dict) -> list[str]:
+    """The rows that README shows of a results.json."""
+    metric = results["comparison"]["primary_metric"]
+    rows = []
+    for name, model in results["models"].items():
+        score = model["metrics"][metric]
+        cells = [
+            name,
+            f"{score['value']:.4f}",
+            f"{score['low']:.4f} to {score['high']:.4f}",
+            f"{model['parameters'] / 1e6:.1f} M",
+            f"{model['disk_bytes'] / 1e6:.1f} MB",
+            f"{model['latency_ms']:.1f} ms",
+            f"{model['samples_per_second']:.0f}",
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    return rows
+
+
+@pytest.mark.parametrize("path", MEASURED, ids=lambda path: path.parent.name)
+def test_what_readme_shows_of_a_measured_student_is_in_its_results(path):
+    readme, results = (ROOT / "README.md").read_text(), json.loads(path.read_text())
+    assert f"model_cards/{path.parent.name}/results.json" in readme
+    assert all(row in readme for row in rows_of(results))
+    gain = results["comparison"]["student_minus_control"]
+    assert f"{gain['value']:+.4f} (95%: {gain['low']:+.4f} to {gain['high']:+.4f})" in readme
+
+
+def test_every_card_that_is_shown_has_its_figures():
+    cards = sorted((ROOT / "model_cards").glob("*/README.md"))
+    assert [card.parent for card in cards] == [path.parent for path in MEASURED] != []
+    for card in cards:
+        figures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", card.read_text())
+        assert len(figures) == 2
+        assert all((card.parent / figure).is_file() for figure in figures)
 
 
 def test_the_recipe_of_readme_loads(tmp_path):

@@ -55,6 +55,8 @@ def main(folder: Path, batch: int, resume: bool) -> None:
         (folder / "facts.json").write_text(json.dumps(facts))
         save_file(trainer.model.state_dict(), folder / "weights.safetensors")
     if torch.distributed.is_initialized():
+        # A process that leaves while another still talks to it is ended by gloo with SIGABRT.
+        torch.distributed.barrier()
         torch.distributed.destroy_process_group()
 
 
