@@ -125,7 +125,8 @@ def _quality(results: Mapping[str, Any]) -> Iterator[str]:
         ["", metric, "95% interval"],
         [[name, f"{s['value']:.4f}", f"{s['low']:.4f} to {s['high']:.4f}"] for name, s in scores.items()],
     )
-    control = " The control: same student, data and steps, no teacher." if "control" in models else ""
+    same = "labelled rows" if "unlabelled" in data["rows"] else "data"
+    control = f" The control: same student, {same} and steps, no teacher." if "control" in models else ""
     rows = data["rows"][data["evaluated_split"]]
     yield f"On {rows:,} {data['evaluated_split']} rows; intervals and differences by paired bootstrap.{control}"
     if comparison:
