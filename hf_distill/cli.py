@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import warnings
@@ -155,11 +156,13 @@ def _guarded(work: Callable[[], None], debug: bool) -> None:
 
 
 def _leave_together() -> None:
-    """End the process group, if there is one: a process that leaves while another still talks to it is aborted."""
+    """End the process group, if there is one, and its threads: one that drops a tensor while Python ends aborts."""
     from accelerate import PartialState
 
     PartialState().wait_for_everyone()
     PartialState().destroy_process_group()
+    # What was trained still holds the group, in cycles; its threads end when nothing does.
+    gc.collect()
 
 
 def _quiet() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -54,12 +55,18 @@ def main(folder: Path, batch: int, resume: bool) -> None:
         }
         (folder / "facts.json").write_text(json.dumps(facts))
         save_file(trainer.model.state_dict(), folder / "weights.safetensors")
+
+
+def leave() -> None:
+    """End the process group and its threads: one that drops a tensor while Python ends aborts the process."""
     if torch.distributed.is_initialized():
-        # A process that leaves while another still talks to it is ended by gloo with SIGABRT.
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
+        # The trainer still holds the group, in cycles; its threads end when nothing does.
+        gc.collect()
 
 
 if __name__ == "__main__":
     assert os.environ["OMP_NUM_THREADS"] == "1"
     main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:] == ["resume"])
+    leave()
