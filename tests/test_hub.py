@@ -227,6 +227,7 @@ def test_an_empty_folder_is_told_before_a_repository_is_made(hub, tmp_path):
     assert hub.repos == {}
 
 
+@pytest.mark.slow
 def test_a_person_pushes_loads_and_trains_with_the_real_clients(tmp_path):
     with hub_server() as server:
         environment = {
