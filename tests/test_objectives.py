@@ -309,6 +309,11 @@ def test_negative_layers_count_from_the_end():
     assert objective.layer_map == {0: 0, 2: 11}
 
 
+def test_a_student_layer_named_twice_is_refused():
+    with pytest.raises(ObjectiveError, match="names a student layer twice"):
+        Hidden(layers={1: 0, -1: 2}).connect(config(8, 2), config(8, 3))
+
+
 def test_the_chosen_map_and_the_projections_are_told():
     lines = Hidden().connect(config(8, 2), config(12, 4))
     assert "0 <- 1, 1 <- 3" in lines[0]

@@ -70,6 +70,11 @@ class Hidden(Objective):
         own, other = student.num_hidden_layers, teacher.num_hidden_layers
         if isinstance(self.layers, Mapping):
             chosen = {_within(i, own, "student"): _within(j, other, "teacher") for i, j in self.layers.items()}
+            if len(chosen) < len(self.layers):
+                raise ObjectiveError(
+                    f"hidden: layers names a student layer twice ({dict(self.layers)}, the student has {own} layers); "
+                    "each learns from one teacher layer: remove one"
+                )
             # In the order of the layers, not of the recipe: it decides how the projections' weights are drawn.
             self.layer_map = dict(sorted(chosen.items()))
         else:
