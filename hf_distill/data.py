@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib
 import inspect
@@ -58,6 +59,14 @@ class Data:
     source: str
     dataset_id: str | None
     notes: tuple[str, ...] = ()
+
+    def labelled(self) -> Data:
+        """The same without the unlabelled rows: what :func:`load_data` gives for a recipe that names none."""
+        if self.unlabelled is None:
+            return self
+        assert isinstance(self.train, Dataset)  # Streams are never mixed with unlabelled rows.
+        rest = fingerprint([self.validation, self.test, self.train])
+        return dataclasses.replace(self, unlabelled=None, fingerprint=rest)
 
 
 def load_data(config: DataConfig, required: Sequence[str], optional: Sequence[str], seed: int) -> Data:

@@ -204,14 +204,16 @@ def _load_teacher(recipe: Recipe, task: Task, data: Data, runs: Path, report: Re
     source, shown, hub_id = config.model, config.model, config.model
     if isinstance(config.recipe, Recipe):
         unnamed = dataclasses.replace(training_part(config.recipe), name="teacher")
-        name = recipe_hash(unnamed, data.fingerprint)[:12]
+        labelled = data.labelled()
+        same = (config.recipe.data, config.recipe.seed) == (recipe.data.labelled(), recipe.seed)
+        name = recipe_hash(unnamed, labelled.fingerprint)[:12]
         report(f"teacher: {config.recipe.name}, from {runs / 'teachers' / name}")
         made = _run(
             dataclasses.replace(config.recipe, name=name),
             runs / "teachers",
             "hf_distill.run(recipe)",
             lambda line: report("  " + line),
-            data=data if (config.recipe.data, config.recipe.seed) == (recipe.data, recipe.seed) else None,
+            data=labelled if same else None,
         )
         source, shown, hub_id = str(made.student), config.recipe.name, None
     assert source is not None

@@ -46,6 +46,9 @@ NUMERIC_TRAINING = (
 )
 """Keys of TrainingArguments whose values must be finite numbers of at least 0."""
 
+UNLABELLED = ("unlabelled_split", "unlabelled_files")
+"""Keys of ``data`` that only a teacher can use."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskConfig:
@@ -114,6 +117,10 @@ class DataConfig:
             self.unlabelled_split is None or self.unlabelled_files is None,
             f"{where}: expected at most one of unlabelled_split and unlabelled_files",
         )
+
+    def labelled(self) -> DataConfig:
+        """The same without the unlabelled rows."""
+        return dataclasses.replace(self, unlabelled_split=None, unlabelled_files=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,6 +271,11 @@ class Recipe:
         )
         refuse_unless(self.seed >= 0, f"recipe.seed: expected at least 0, got {self.seed}")
         refuse_unless(len(self.objectives) > 0, "recipe.objectives: expected at least one, got an empty list")
+        refuse_unless(
+            self.teacher is not None or self.data == self.data.labelled(),
+            "recipe.data: unlabelled rows teach nothing without a teacher; remove unlabelled_split and "
+            "unlabelled_files, or name a teacher",
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that loads again to an equal recipe, keys in the order of the flow."""
@@ -342,6 +354,8 @@ def _recipe(given: Mapping[str, Any], where: str) -> Recipe:
     teacher = content.get("teacher")
     if isinstance(teacher, dict) and isinstance(teacher.get("recipe"), Mapping):
         inherited = {key: content[key] for key in ("version", "seed", "task", "data") if key in content}
+        if isinstance(content.get("data"), Mapping):
+            inherited["data"] = {k: v for k, v in content["data"].items() if k not in UNLABELLED}
         inherited["task"] = {"name": content["task"]["name"], **content["task"]["options"]}
         own = {"name": f"{content.get('name')}-teacher", **inherited, **teacher["recipe"]}
         teacher["recipe"] = _recipe(own, f"{where}.teacher.recipe")

@@ -268,12 +268,17 @@ def test_distill_takes_the_keys_of_a_recipe_as_arguments(finished, tmp_path):
 def test_unlabelled_rows_are_taught_by_the_teacher_alone_and_the_control_takes_as_many_steps(finished, tmp_path):
     extra = tmp_path / "extra.txt"
     extra.write_text("\n".join(tiny.rows(64, 9)["text"]))
-    teacher = next((finished.parent / "teachers").iterdir()) / "student"
-    changed = tiny.recipe(name="unlabelled", teacher={"model": str(teacher)})
+    changed = tiny.recipe(name="unlabelled")
     changed["data"] = {**changed["data"], "unlabelled_files": str(extra)}
-    result = run(changed, runs=tmp_path, report=silent)
+    result = run(changed, runs=with_teachers(finished, tmp_path), report=silent)
     training = result.results["training"]
     assert result.results["data"]["rows"]["unlabelled"] == 64
+    # They teach a teacher nothing: it is the one that was made without them, and its saved recipe runs again.
+    teacher = next((tmp_path / "teachers").iterdir())
+    assert run(teacher / "recipe.yaml", runs=teacher.parent, report=silent).folder == teacher
+    assert sorted(path.name for path in teacher.parent.iterdir()) == [
+        path.name for path in (finished.parent / "teachers").iterdir()
+    ]
     assert training["student"]["steps"] == training["control"]["steps"] == 32
 
 

@@ -103,6 +103,10 @@ def test_a_teachers_recipe_inherits_task_data_and_seed_and_may_lie_in_another_fi
             SHORT.replace("layers: 2", "layers: 2, pretrained: a/b"),
             "expected exactly one of layers, config and pretrained",
         ),
+        (
+            SHORT.replace("teacher: {model: some/teacher}\n", "").replace("}}", "}, unlabelled_split: more}"),
+            "unlabelled rows teach nothing without a teacher",
+        ),
         (SHORT.replace("layers: 2", "layers: two"), "recipe.student.layers: expected an integer or a list"),
         (SHORT.replace("path: some/data", "path: some/data, files: {train: a.csv}"), "exactly one of path and files"),
         (
