@@ -134,7 +134,8 @@ def _quality(results: Mapping[str, Any]) -> Iterator[str]:
         shown = f"{gap['value']:+.4f} (95%: {gap['low']:+.4f} to {gap['high']:+.4f})"
         alike = comparison["agreement"]
         regression = results["problem_type"] == "regression"
-        agree = f"correlate at {alike:.4f}" if regression else f"agree on {alike:.1%} of the rows"
+        of_what = "rows" if data["labels"] else "tokens"
+        agree = f"correlate at {alike:.4f}" if regression else f"agree on {alike:.1%} of the {of_what}"
         yield f"Student minus teacher: {shown}. They {agree}."
     if floor := results.get("floor"):
         yield f"What words alone give: {floor['name']}, accuracy {floor['accuracy']:.4f}."
@@ -186,6 +187,10 @@ def _weaknesses(analysis: Mapping[str, Any]) -> Iterator[str]:
             ["is", "taken for", "times", "teacher"],
             [[each[key] for key in ("label", "predicted", "count", "teacher_count")] for each in confusions],
         )
+    if rows := analysis.get("rows", ())[:4]:
+        yield f"Rows that lose most against the teacher ({analysis['measure']['rows']}):"
+        columns = ("text", "teacher", "student")
+        yield _table(columns, [[each[column] for column in columns] for each in rows])
     if examples := analysis.get("examples", ())[:4]:
         yield "Rows where it errs and the teacher does not, or less:"
         yield "\n".join(
@@ -218,9 +223,10 @@ def _trained(name: str, facts: Mapping[str, Any]) -> str:
 def _limits(results: Mapping[str, Any]) -> Iterator[str]:
     teacher, licenses = results["models"].get("teacher"), licenses_of(results["models"])
     shared = ", and shares the errors and biases of its teacher" if teacher else ""
+    labels = "the labels and " if results["data"]["labels"] else ""
     yield "## Limits"
     yield (
-        f"It knows the labels and the kind of text of its training data{shared}. "
+        f"It knows {labels}the kind of text of its training data{shared}. "
         "The scores hold for the split named above; measure it on your own text before you rely on it."
     )
     if len(licenses) > 1:

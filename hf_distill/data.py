@@ -69,13 +69,16 @@ class Data:
         return dataclasses.replace(self, unlabelled=None, fingerprint=rest)
 
 
-def load_data(config: DataConfig, required: Sequence[str], optional: Sequence[str], seed: int) -> Data:
+def load_data(
+    config: DataConfig, required: Sequence[str], optional: Sequence[str], texts: Sequence[str], seed: int
+) -> Data:
     """Load a recipe's data.
 
     Args:
         config: ``data`` of a recipe.
         required: The task's columns.
         optional: Columns that rows may have.
+        texts: Those of them that hold text, which no row may lack.
         seed: Decides which rows are limited and split off.
 
     Raises:
@@ -95,9 +98,11 @@ def load_data(config: DataConfig, required: Sequence[str], optional: Sequence[st
     validation = _limited(validation, config.validation_limit, seed)
     test = _limited(test, config.test_limit, seed)
     unlabelled = _unlabelled(config, splits, columns)
+    if unlabelled is not None and "label" not in required:
+        raise DataError("data: no row of this task has a label that could be missing; add the rows to the train split")
     for name, rows in (("train", train), ("validation", validation), ("test", test), ("unlabelled", unlabelled)):
         if rows is not None:
-            _check_rows(rows, name, [c for c in ("text", "text_pair") if c in (*required, *optional)])
+            _check_rows(rows, name, texts)
     for name, rows in (("validation", validation), ("test", test)):
         _check_labels(rows, name)
     source, dataset_id = _source(config)

@@ -36,7 +36,9 @@ def training_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], metr
     """
     student = histories["student"]
     terms = sorted({key for entry in student for key in entry if key.startswith(TERM)})
-    scores = {name: _points(history, f"eval_{metric}") for name, history in histories.items()}
+    # The loss by which models are compared is that of the labels, not the sum of a model's own terms.
+    watched = "eval_loss_labels" if metric == "loss" else f"eval_{metric}"
+    scores = {name: _points(history, watched) for name, history in histories.items()}
     losses = {key.removeprefix(TERM): _points(student, key) for key in terms}
     panels = [
         (lines, colours, label)

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
+from datasets import Dataset
 
 from hf_distill.card import write_card
 from hf_distill.data import Data
 from hf_distill.errors import RecipeError
-from hf_distill.evaluation.analysis import error_analysis
+from hf_distill.evaluation.analysis import error_analysis, token_analysis
 from hf_distill.evaluation.candidates import Candidate, check_above_chance, predict
 from hf_distill.evaluation.floor import bag_of_words_floor
-from hf_distill.evaluation.metrics import Predictions, compute_metrics, primary_metric
+from hf_distill.evaluation.metrics import Predictions, Scored, compute_metrics, primary_metric
 from hf_distill.evaluation.results import evaluated_rows, make_results
 from hf_distill.figures import quality_against_speed, training_curves
 from hf_distill.folders import RunFolder, copy_files, recipe_hash, training_part, write_json
@@ -26,7 +27,7 @@ from hf_distill.hub import push_folder
 from hf_distill.models import license_of, load_config, load_model, load_tokenizer, model_folder
 from hf_distill.objectives import Labels, Objective
 from hf_distill.preflight import make_objectives, prepare
-from hf_distill.recipe import Recipe, load_recipe
+from hf_distill.recipe import Recipe, StudentConfig, load_recipe
 from hf_distill.students import build_student
 from hf_distill.tasks import Task
 from hf_distill.teachers import ModelTeacher, chosen_dtype
@@ -161,13 +162,13 @@ def _all_stages(
     report: Report,
 ) -> dict[str, Any]:
     rows = evaluated_rows(recipe, data)
-    metric = primary_metric(task.label_set.problem_type, recipe.evaluate.metric)
+    metric = primary_metric(task.problem_type, recipe.evaluate.metric)
     candidates: dict[str, Candidate] = {}
-    predictions: dict[str, Predictions] = {}
+    predictions: dict[str, Scored] = {}
 
     def score(name: str, candidate: Candidate) -> None:
         candidates[name] = candidate
-        predictions[name] = predict(candidate, task, rows)
+        predictions[name] = predict(candidate, task, rows, candidates.get("teacher"))
         value = compute_metrics(predictions[name])[metric]
         report(f"{name}: {metric} {value:.4f} on {len(rows)} {recipe.evaluate.split} rows")
 
@@ -177,7 +178,7 @@ def _all_stages(
         check_above_chance(predictions["teacher"], compute_metrics(predictions["teacher"])[metric], metric)
     training = _train_all(recipe, task, data, candidates.get("teacher"), folder, report)
     for name, facts in training.items():
-        score(name, _trained(name, folder, task, facts["origin"]))
+        score(name, _trained(name, folder, task, recipe.student, facts["origin"]))
     results = make_results(
         recipe=recipe,
         recipe_sha256=sha256,
@@ -274,17 +275,25 @@ def _train_all(
     return trained
 
 
-def _trained(name: str, folder: RunFolder, task: Task, origin: str) -> Candidate:
+def _trained(name: str, folder: RunFolder, task: Task, config: StudentConfig, origin: str) -> Candidate:
     path = folder.model(name)
     model = load_model(task.auto_model, str(path))
-    facts = {"model": f"{folder.path.name}/{name}", "hub_id": None, "revision": None, "license": None, "origin": origin}
+    start, named = config.pretrained, f"{folder.path.name}/{name}"
+    from_hub = start is not None and not Path(start).is_dir()
+    facts = {
+        "model": named,
+        "hub_id": start if from_hub else None,  # What its weights started from.
+        "revision": config.revision,
+        "license": license_of(model_folder(start, config.revision)) if start is not None else None,
+        "origin": origin,
+    }
     return Candidate(model=model, tokenizer=load_tokenizer(str(path)), folder=path, facts=facts)
 
 
 def _floor(recipe: Recipe, task: Task, data: Data, report: Report) -> dict[str, Any] | None:
     if not recipe.evaluate.floor:
         return None
-    if task.label_set.problem_type != "single_label_classification" or recipe.data.streaming:
+    if task.problem_type != "single_label_classification" or recipe.data.streaming:
         raise RecipeError(
             "recipe.evaluate.floor: only for one class of many and data that fits in memory; set it to false"
         )
@@ -302,28 +311,38 @@ def _write(
     data: Data,
     folder: RunFolder,
     results: dict[str, Any],
-    predictions: Mapping[str, Predictions],
+    predictions: Mapping[str, Scored],
     histories: Mapping[str, list[dict[str, Any]]],
 ) -> None:
     """Analysis, figures and card; results.json last, since it marks the run as complete."""
     rows = evaluated_rows(recipe, data)
-    texts = list(task.texts(rows))
     analysis: dict[str, Any] = {}
     folder.figures.mkdir(exist_ok=True)
     figures = [folder.figures / "training.png"]
-    metric = primary_metric(task.label_set.problem_type, recipe.evaluate.metric)
+    student = folder.model("student")
+    metric = primary_metric(task.problem_type, recipe.evaluate.metric)
     training_curves(histories, metric, figures[0])
     if "teacher" in predictions:
-        analysis = error_analysis(
-            predictions, texts, [len(text.split()) for text in texts], training_rows=task.training_rows(data.train)
-        )
+        analysis = _analysis(task, data, rows, predictions, student)
         write_json(folder.analysis, analysis)
         figures.append(folder.figures / "quality_against_speed.png")
         quality_against_speed(results, figures[1])
-    student = folder.model("student")
     copy_files(figures, student / "figures")
     write_card(student, results, analysis, folder.recipe.read_text(), [f"figures/{path.name}" for path in figures])
     write_json(folder.results, results)
+
+
+def _analysis(
+    task: Task, data: Data, rows: Dataset, predictions: Mapping[str, Scored], student: Path
+) -> dict[str, Any]:
+    if task.has_vocabulary:
+        tokenizer = load_tokenizer(str(student))
+        encoded = task.encode(rows, tokenizer)
+        return token_analysis(predictions, tokenizer.batch_decode(list(encoded["input_ids"])))
+    decided = {name: each for name, each in predictions.items() if isinstance(each, Predictions)}
+    texts = list(task.texts(rows))
+    lengths = [len(text.split()) for text in texts]
+    return error_analysis(decided, texts, lengths, training_rows=task.training_rows(data.train))
 
 
 def _recipe_of(folder: Path) -> Path:

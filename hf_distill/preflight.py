@@ -18,7 +18,7 @@ from hf_distill.evaluation.metrics import primary_metric
 from hf_distill.models import load_config, load_tokenizer
 from hf_distill.objectives import Objective, make_objective
 from hf_distill.recipe import Recipe, check_training, load_recipe
-from hf_distill.students import build_student
+from hf_distill.students import build_student, choose_layers, cut, layer_stack
 from hf_distill.tasks import Task, make_task
 from hf_distill.teachers import chosen_dtype, same_tokenizer
 from hf_distill.training import Report, training_arguments, with_defaults
@@ -106,9 +106,9 @@ def _read_data(recipe: Recipe, report: Report, data: Data | None) -> tuple[Task,
     task = make_task(recipe.task.name, recipe.task.options)
     objectives = make_objectives(recipe)
     if data is None:
-        data = load_data(recipe.data, task.required, task.optional, recipe.seed)
+        data = load_data(recipe.data, task.required, task.optional, task.text_columns, recipe.seed)
     task.read_labels(data.train)
-    primary_metric(task.label_set.problem_type, recipe.evaluate.metric)
+    primary_metric(task.problem_type, recipe.evaluate.metric)
     for name, objective in objectives.items():
         objective.check(task.distribution)
         if recipe.teacher is None and objective.needs - {"labels"}:
@@ -125,6 +125,8 @@ def _tell_data(task: Task, data: Data, report: Report) -> None:
     rows = ", ".join(f"{len(part):,} {name}" for name, part in sizes.items() if isinstance(part, Dataset))
     labels = task.label_set
     report(f"data: {data.source}: {rows}")
+    if labels is None:
+        return
     names = ", ".join(labels.names[:8]) + (", ..." if len(labels.names) > 8 else "")
     report(f"labels: {labels.problem_type}, {len(labels.names)}: {names}")
 
@@ -154,7 +156,12 @@ def _student(recipe: Recipe, task: Task, data: Data, teacher: Plan | None) -> Pl
             setattr(config, name, value)
         named = asked.tokenizer if isinstance(asked.tokenizer, str) else None
         tokenizer = load_tokenizer(named) if named else load_tokenizer(asked.pretrained, asked.revision)
-        return Plan(model=_on_meta(task, config), tokenizer=tokenizer)
+        model = _on_meta(task, config)
+        if asked.layers is not None:
+            stack, blocks = layer_stack(model)
+            with torch.device("meta"):
+                model = cut(model, stack, choose_layers(asked.layers, len(blocks)))
+        return Plan(model=model, tokenizer=tokenizer)
     with torch.device("meta"):
         student = build_student(
             asked,

@@ -157,10 +157,10 @@ class TeacherConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StudentConfig:
-    """How the small model is born: exactly one of layers, config and pretrained."""
+    """How the small model is born: of layers, config and pretrained exactly one, or layers of something pretrained."""
 
     layers: int | list[int] | None = None
-    """So many of the teacher's layers, evenly spaced, or which ones; from 0, negative from the end."""
+    """So many of the teacher's layers (or of ``pretrained``'s), evenly spaced, or which ones; negative from the end."""
     config: dict[str, Any] | None = None
     """Changes to the teacher's config, or with ``model_type`` a new one; fresh weights."""
     pretrained: str | None = None
@@ -173,8 +173,8 @@ class StudentConfig:
     def __post_init__(self) -> None:
         given = [name for name in ("layers", "config", "pretrained") if getattr(self, name) is not None]
         refuse_unless(
-            len(given) == 1,
-            "recipe.student: expected exactly one of layers, config and pretrained, "
+            len(given) == 1 or given == ["layers", "pretrained"],
+            "recipe.student: expected exactly one of layers, config and pretrained, or layers of a pretrained model, "
             f"got {' and '.join(given) or 'none'}",
         )
         refuse_unless(

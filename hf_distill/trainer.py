@@ -27,12 +27,13 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from hf_distill.checkpoints import last_complete_checkpoint, load_extra_weights, save_extra_weights
 from hf_distill.errors import LabelError, ObjectiveError, TeacherError
+from hf_distill.heads import accepted_inputs, run_model
 from hf_distill.models import load_model, load_tokenizer
-from hf_distill.objectives import Objective, make_objective
+from hf_distill.objectives import Objective, make_objective, weighted_loss
 from hf_distill.sampling import LengthGroupedSampler
 from hf_distill.sums import EvaluationSums, TrainingSums
 from hf_distill.tasks import Task, make_task
-from hf_distill.teachers import ModelTeacher, accepted_inputs, best_dtype, same_tokenizer
+from hf_distill.teachers import ModelTeacher, best_dtype, same_tokenizer
 from hf_distill.views import UNITS, Batch, Need, Targets, Unit
 
 Counts = dict[Unit, Tensor]
@@ -101,7 +102,10 @@ class DistillationTrainer(Trainer):
         self.objectives = _named(_chosen(objectives, self.teacher))
         self.needs: frozenset[Need] = frozenset().union(*(o.needs for o in self.objectives.values()))
         self._check_objectives()
+        for each in (student, *([self.teacher.model] if self.teacher is not None else [])):
+            self.task.check_model(each)
         self.extra_weights = self._connect(student, args.seed)
+        self._use_cache = getattr(student.config, "use_cache", None)
         other = self.teacher.tokenizer if self.teacher is not None else None
         if processing_class is not None:
             encode = _Encoder(self.task, processing_class, other)
@@ -123,6 +127,7 @@ class DistillationTrainer(Trainer):
             self.args._n_gpu = 1
         if self.teacher is not None:
             self.teacher.to(self.args.device)
+        self.current_gradient_accumulation_steps = 1  # Trainer sets it in train; a loss may be asked for before.
         self._train_sums = TrainingSums()
         self._eval_sums = EvaluationSums()
         self._sampler: LengthGroupedSampler | None = None
@@ -210,14 +215,10 @@ class DistillationTrainer(Trainer):
         self, forward: nn.Module, student: PreTrainedModel, batch: Batch, targets: Targets, counts: Counts
     ) -> tuple[Tensor, dict[str, Tensor], Any]:
         inputs = accepted_inputs(student, self.task.student_inputs(batch))
-        outputs = forward(**inputs, output_hidden_states="hidden_states" in self.needs)
-        view = self.task.view(outputs, batch)
-        loss = torch.zeros((), device=view.logits.device)
-        totals = {}
-        for name, objective in self.objectives.items():
-            term = objective(view, targets)
-            loss = loss + objective.weight * term.total / counts[objective.unit].clamp(min=1)
-            totals[name] = term.total.detach()
+        hidden = "hidden_states" in self.needs
+        outputs, logits = run_model(forward, student, inputs, self.task.has_vocabulary, hidden)
+        view = self.task.view(logits, outputs.hidden_states if hidden else None, batch)
+        loss, totals = weighted_loss(self.objectives, view, targets, counts)
         return loss, totals, outputs
 
     def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> Any:
@@ -241,7 +242,7 @@ class DistillationTrainer(Trainer):
         with torch.no_grad():
             loss, terms, outputs = self._forward(model, inputs, counts)
         self._eval_sums.add(terms, {name: counts[o.unit] for name, o in self.objectives.items()})
-        if prediction_loss_only:
+        if prediction_loss_only or self.task.has_vocabulary:  # All logits over a vocabulary would not fit.
             return loss.detach(), None, None
         return loss.detach(), outputs.logits.detach(), inputs.get("labels")
 
@@ -339,10 +340,16 @@ class DistillationTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         # training_args.bin would hold the token as it is, and push_to_hub would upload it.
         token, self.args.hub_token = self.args.hub_token, None
+        # Off while training, but a saved decoder must generate as fast as it can.
+        config = self.accelerator.unwrap_model(self.model, keep_torch_compile=False).config
+        if self._use_cache is not None:
+            config.use_cache = self._use_cache
         try:
             super()._save(output_dir, state_dict)
         finally:
             self.args.hub_token = token
+            if self._use_cache is not None:
+                config.use_cache = self.args.use_cache
 
     def create_model_card(self, **kwargs: Any) -> None:  # type: ignore[override]  # Trainer names them all in its call.
         """Trainer's card, tagged, and naming the teacher."""

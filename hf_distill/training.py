@@ -157,8 +157,10 @@ def _training_rows(
     return concatenate_datasets([train, extra.cast(train.features)])
 
 
-def _metrics_of(task: Task) -> Callable[[EvalPrediction], dict[str, float]]:
+def _metrics_of(task: Task) -> Callable[[EvalPrediction], dict[str, float]] | None:
     labels = task.label_set
+    if labels is None:
+        return None  # The terms of the loss are what is watched.
 
     def metrics(prediction: EvalPrediction) -> dict[str, float]:
         return compute_metrics(

@@ -14,6 +14,8 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "hf_distill"
 ROOMS = [
     ["errors", "names", "views", "sampling", "sums", "checkpoints", "docstrings", "strict"],
+    ["heads"],
+    ["probes"],
     ["recipe", "models"],
     ["data"],
     ["tasks", "teachers", "students", "objectives"],

@@ -16,7 +16,7 @@ REQUIRED, OPTIONAL = ("text", "label"), ("text_pair",)
 
 
 def load(seed: int = 0, **config):
-    return load_data(DataConfig(**config), REQUIRED, OPTIONAL, seed)
+    return load_data(DataConfig(**config), REQUIRED, OPTIONAL, ("text", "text_pair"), seed)
 
 
 def plain(rows: Dataset) -> list[tuple[str, str]]:

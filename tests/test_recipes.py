@@ -18,7 +18,7 @@ from tests import tiny
 from tests.hub_server import hub_server
 
 ROOT = Path(__file__).resolve().parents[1]
-RECIPES = sorted((ROOT / "recipes" / "text-classification").glob("*.yaml"))
+RECIPES = sorted((ROOT / "recipes").glob("*/*.yaml"))
 MEASURED = sorted((ROOT / "model_cards").glob("*/results.json"))
 SMALL = [
     "training.max_steps=2",
@@ -93,6 +93,7 @@ def fill(hub, folder: Path) -> None:
     )
     for name, splits in sets.items():
         hub.add(name, parquet(splits, folder / name.replace("/", "-")), kind="dataset")
+    fill_language_models(hub, folder)
     glue = parquet(scores, folder / "glue")
     (glue / "data").rename(glue / "stsb")
     (glue / "README.md").write_text(
@@ -100,6 +101,52 @@ def fill(hub, folder: Path) -> None:
         "  - {split: validation, path: stsb/validation-*}\n---\n"
     )
     hub.add("nyu-mll/glue", glue, kind="dataset")
+
+
+def fill_language_models(hub, folder: Path) -> None:
+    """Decoders whose vocabularies differ by padding rows, and texts, chats and questions."""
+    made = tiny.chat_tokenizer(tiny.CHAT_TEMPLATE)
+    for name, layers, padding in (
+        ("HuggingFaceTB/SmolLM2-360M", 32, 0),
+        ("Qwen/Qwen2.5-1.5B-Instruct", 4, 8),
+        ("Qwen/Qwen2.5-0.5B-Instruct", 2, 0),
+        ("Qwen/Qwen2.5-1.5B", 4, 8),
+        ("Qwen/Qwen2.5-0.5B", 2, 0),
+    ):
+        path = folder / name.replace("/", "-")
+        tiny.decoder(layers, vocab_size=len(tiny.CHAT_WORDS) + padding).save_pretrained(path)
+        made.save_pretrained(path)
+        hub.add(name, path)
+    texts = {name: tiny.rows(count, seed)["text"] for name, count, seed in (("train", 900, 0), ("test", 48, 1))}
+
+    def splits(make, train: str, test: str) -> DatasetDict:
+        return DatasetDict(
+            {
+                train: Dataset.from_list(list(map(make, texts["train"]))),
+                test: Dataset.from_list(list(map(make, texts["test"]))),
+            }
+        )
+
+    def chat(text: str) -> dict:
+        first, last = text.rsplit(" ", 1)
+        turns = [{"role": "user", "content": first}, {"role": "assistant", "content": last}]
+        return {"prompt": first, "messages": turns}
+
+    stories = splits(lambda text: {"text": text}, "train", "validation")
+    hub.add("roneneldan/TinyStories", parquet(stories, folder / "stories"), kind="dataset")
+    hub.add(
+        "HuggingFaceH4/ultrachat_200k", parquet(splits(chat, "train_sft", "test_sft"), folder / "chat"), kind="dataset"
+    )
+    questions = parquet(
+        splits(lambda text: dict(zip(("question", "answer"), text.rsplit(" ", 1), strict=True)), "train", "test"),
+        folder / "gsm8k",
+    )
+    (questions / "data").rename(questions / "main")
+    (questions / "README.md").write_text(
+        "---\nconfigs:\n- config_name: main\n  data_files:\n  - {split: train, path: main/train-*}\n"
+        "  - {split: test, path: main/test-*}\n---\n"
+    )
+    hub.add("openai/gsm8k", questions, kind="dataset")
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +212,9 @@ def test_every_recipe_runs_two_steps_on_tiny_models(path, shell, monkeypatch):
     )
     told = shell(sys.executable, "-c", code, str(path.relative_to(ROOT)), *SMALL, *teacher, f"name={path.stem}-small")
     assert told.strip().endswith("['control', 'student', 'teacher']")
+    start = load_recipe(path).student.pretrained
+    card = (Path(shell.hub.folder) / "runs" / f"{path.stem}-small" / "student" / "README.md").read_text()
+    assert start is None or f"base_model: {start}" in card
 
 
 @pytest.mark.slow

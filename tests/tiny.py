@@ -9,8 +9,10 @@ import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
+    AutoModelForCausalLM,
     BertConfig,
     BertForSequenceClassification,
+    LlamaConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -64,6 +66,35 @@ def bert(
         **options,
     }
     return BertForSequenceClassification(BertConfig(**settings))
+
+
+CHAT_WORDS = [*WORDS, "user", "assistant"]
+CHAT_TEMPLATE = "{% for m in messages %}{{ m.role }} {{ m.content }} [SEP] {% endfor %}"
+
+
+def chat_tokenizer(template: str | None = None, side: str = "right") -> PreTrainedTokenizerBase:
+    """Whole words, an end token, and a chat template where one is given."""
+    made = tokenizer(CHAT_WORDS)
+    made.eos_token, made.padding_side, made.chat_template = "[SEP]", side, template
+    return made
+
+
+def decoder(layers: int = 2, hidden: int = 32, seed: int = 0, **options: Any) -> PreTrainedModel:
+    """A Llama with random weights."""
+    torch.manual_seed(seed)
+    settings = {
+        "vocab_size": len(CHAT_WORDS),
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 2 * hidden,
+        "max_position_embeddings": 64,
+        "initializer_range": 0.2,
+        "eos_token_id": CHAT_WORDS.index("[SEP]"),
+        **options,
+    }
+    return AutoModelForCausalLM.from_config(LlamaConfig(**settings))
 
 
 def sentence(generator: random.Random, words: list[str]) -> str:

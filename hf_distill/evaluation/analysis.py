@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from hf_distill.evaluation.metrics import Predictions, confidences, expected_calibration_error, per_class
-from hf_distill.evaluation.summary import Buckets, classification_summary, regression_summary
+from hf_distill.evaluation.metrics import Predictions, Scored, confidences, expected_calibration_error, per_class
+from hf_distill.evaluation.summary import Buckets, classification_summary, regression_summary, token_summary
+from hf_distill.evaluation.tokens import TokenScores
 
 TEXT_LENGTH = 200
 PAIRS = 10
@@ -62,6 +63,33 @@ def error_analysis(
         "confusions": confusions,
         "calibration": calibration,
         "examples": _lost_rows(predictions, texts, examples),
+    }
+
+
+def token_analysis(predictions: Mapping[str, Scored], texts: Sequence[str], examples: int = 5) -> dict[str, Any]:
+    """Tell where a student that predicts tokens loses against its teacher, and what to improve next.
+
+    Args:
+        predictions: Of ``teacher``, ``student`` and perhaps ``control``, on the same rows.
+        texts: One a row; shortened in the result.
+        examples: How many rows to show.
+
+    Returns:
+        Ready for JSON: ``summary``, ``measure``, ``calibration`` and ``rows``, those whose loss rose most.
+    """
+    scores = {name: each for name, each in predictions.items() if isinstance(each, TokenScores)}
+    metrics = {name: each.metrics() for name, each in scores.items()}
+    by_row = {name: each.loss / np.maximum(each.tokens, 1) for name, each in scores.items()}
+    rise = by_row["student"] - by_row["teacher"]
+    worst = np.argsort(-rise, kind="stable")[:examples]
+    return {
+        "summary": token_summary(metrics, scores["student"].mean_confidence, rise),
+        "measure": {"rows": "loss"},
+        "calibration": {name: round(each["calibration_error"], 4) for name, each in metrics.items()},
+        "rows": [
+            {"text": _short(texts[row]), **{name: round(float(losses[row]), 4) for name, losses in by_row.items()}}
+            for row in worst
+        ],
     }
 
 

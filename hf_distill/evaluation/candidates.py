@@ -18,10 +18,12 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 
 from hf_distill.errors import TeacherError
-from hf_distill.evaluation.metrics import Predictions
+from hf_distill.evaluation.metrics import Predictions, Scored
 from hf_distill.evaluation.speed import Batch, disk_bytes, measure_speed, parameters
+from hf_distill.evaluation.tokens import TokenScores, score_tokens
+from hf_distill.heads import accepted_inputs
 from hf_distill.tasks import Task
-from hf_distill.teachers import accepted_inputs, best_dtype
+from hf_distill.teachers import best_dtype
 
 TIMED_ROWS = 64
 """Rows of the evaluated split that latency and throughput are measured on."""
@@ -49,10 +51,23 @@ class Candidate:
     label_order: list[int] | None = None
 
 
-def predict(candidate: Candidate, task: Task, rows: Dataset, batch_size: int = 64) -> Predictions:
-    """A model's outputs on labelled rows, in the order of the rows and of the data's labels."""
+def predict(
+    candidate: Candidate, task: Task, rows: Dataset, teacher: Candidate | None = None, batch_size: int = 64
+) -> Scored:
+    """What a model gives on labelled rows, in the order of the rows and of the data's labels.
+
+    Args:
+        candidate: The model.
+        task: Bound to the data.
+        rows: With the task's columns.
+        teacher: What it is compared with token by token, where tokens are scored.
+        batch_size: Rows of a forward pass; an eighth of them where a row is as long as the model reads.
+    """
     encoded = task.encode(rows, candidate.tokenizer)
     assert isinstance(encoded, Dataset)
+    if task.has_vocabulary:
+        other = teacher.model if teacher is not None else None
+        return score_tokens(candidate.model, task, candidate.tokenizer, encoded, other, max(1, batch_size // 8))
     order = np.argsort(encoded["length"], kind="stable")
     collate = task.collator(candidate.tokenizer)
     with tempfile.TemporaryDirectory() as scratch:
@@ -63,13 +78,16 @@ def predict(candidate: Candidate, task: Task, rows: Dataset, batch_size: int = 6
             disable_tqdm=True,
             dataloader_pin_memory=torch.cuda.is_available(),
         )
-        trainer = Trainer(model=candidate.model, args=args, data_collator=lambda rows: _inputs(collate(rows)))
+        trainer = Trainer(
+            model=candidate.model, args=args, data_collator=lambda rows: task.student_inputs(collate(rows))
+        )
         sorted_logits = trainer.predict(encoded.select(order)).predictions
     logits = np.empty_like(sorted_logits, dtype=np.float32)
     logits[order] = sorted_logits
     if candidate.label_order is not None:
         logits = logits[:, candidate.label_order]
     labels = task.label_set
+    assert labels is not None
     return Predictions(
         logits=logits,
         labels=np.asarray(encoded["labels"]),
@@ -78,7 +96,7 @@ def predict(candidate: Candidate, task: Task, rows: Dataset, batch_size: int = 6
     )
 
 
-def check_above_chance(predictions: Predictions, value: float, metric: str) -> None:
+def check_above_chance(predictions: Scored, value: float, metric: str) -> None:
     """Stop where a teacher knows nothing of the task: it could only teach noise.
 
     Chance is the share of the most frequent class (plus two standard errors), the score of answering yes to everything
@@ -87,6 +105,9 @@ def check_above_chance(predictions: Predictions, value: float, metric: str) -> N
     Raises:
         TeacherError: At or below chance.
     """
+    if isinstance(predictions, TokenScores):
+        _check_knows_language(predictions)
+        return
     labels, rows = predictions.labels, len(predictions.labels)
     if metric == "accuracy" and predictions.problem_type == "single_label_classification":
         share = np.bincount(labels).max() / rows
@@ -103,6 +124,16 @@ def check_above_chance(predictions: Predictions, value: float, metric: str) -> N
             f"the teacher's {metric} on the evaluated split is {value:.3f}, no better than chance ({chance:.3f}); "
             "it would teach noise: check that its labels are in the order you think (teacher.labels), "
             "that it was trained for this task, or make one with teacher.recipe"
+        )
+
+
+def _check_knows_language(scores: TokenScores) -> None:
+    loss, chance = scores.metrics()["loss"], float(np.log(scores.vocabulary))
+    if not loss < chance:
+        raise TeacherError(
+            f"the teacher's loss on the evaluated split is {loss:.3f}, no better than guessing among its "
+            f"{scores.vocabulary} tokens ({chance:.3f}); it would teach noise: check that it reads its own tokenizer's "
+            "tokens, or make one with teacher.recipe"
         )
 
 
@@ -152,10 +183,6 @@ def _cast(model: nn.Module, dtype: torch.dtype) -> None:
     model.to(dtype=dtype)
 
 
-def _inputs(batch: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in batch.items() if name != "labels"}
-
-
 def _forward(model: PreTrainedModel, batch: Batch) -> Any:
     return model(**batch)
 
@@ -165,12 +192,9 @@ def _batches(candidate: Candidate, task: Task, rows: Dataset, size: int) -> Sequ
     assert isinstance(encoded, Dataset)
     collate = task.collator(candidate.tokenizer)
     listed = list(encoded.sort("length"))
-    collated = [collate(listed[i : i + size]) for i in range(0, len(listed), size)]
+    collated = [task.student_inputs(collate(listed[i : i + size])) for i in range(0, len(listed), size)]
     return [
-        {
-            name: value.to(candidate.model.device)
-            for name, value in accepted_inputs(candidate.model, _inputs(batch)).items()
-        }
+        {name: value.to(candidate.model.device) for name, value in accepted_inputs(candidate.model, batch).items()}
         for batch in collated
     ]
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from hf_distill.errors import DataError
-from hf_distill.evaluation.metrics import LOWER_IS_BETTER, Predictions, agreement, compute_metrics
+from hf_distill.evaluation.metrics import LOWER_IS_BETTER, Scored, agreement, compute_metrics
+from hf_distill.evaluation.tokens import TokenScores
 
 Scorer = Callable[[np.ndarray], dict[str, np.ndarray]]
 
@@ -31,7 +32,7 @@ def resample_counts(rows: int, resamples: int, seed: int) -> Iterator[np.ndarray
         yield np.bincount(drawn.ravel(), minlength=size * rows).reshape(size, rows)
 
 
-def bootstrap(predictions: Mapping[str, Predictions], resamples: int, seed: int) -> dict[str, dict[str, np.ndarray]]:
+def bootstrap(predictions: Mapping[str, Scored], resamples: int, seed: int) -> dict[str, dict[str, np.ndarray]]:
     """Score every model on the same resampled rows.
 
     Args:
@@ -47,11 +48,11 @@ def bootstrap(predictions: Mapping[str, Predictions], resamples: int, seed: int)
     """
     first_name, first = next(iter(predictions.items()))
     for name, other in predictions.items():
-        if not np.array_equal(other.labels, first.labels):
+        if not np.array_equal(_rows(other), _rows(first)):
             raise DataError(f"the rows of {name} differ from those of {first_name}; score all models on one split")
     scorers = {name: _scorer(each) for name, each in predictions.items()}
     blocks: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in predictions}
-    for counts in resample_counts(len(first.labels), resamples, seed):
+    for counts in resample_counts(len(_rows(first)), resamples, seed):
         for name, scorer in scorers.items():
             blocks[name].append(scorer(counts))
     return {
@@ -61,7 +62,7 @@ def bootstrap(predictions: Mapping[str, Predictions], resamples: int, seed: int)
 
 
 def model_metrics(
-    predictions: Mapping[str, Predictions], resamples: int, seed: int
+    predictions: Mapping[str, Scored], resamples: int, seed: int
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Give ``{model: {metric: {value, low, high}}}``: the score and its 95% percentile interval."""
     draws = bootstrap(predictions, resamples, seed)
@@ -72,7 +73,7 @@ def model_metrics(
 
 
 def compare(
-    predictions: Mapping[str, Predictions],
+    predictions: Mapping[str, Scored],
     facts: Mapping[str, Mapping[str, Any]],
     primary_metric: str,
     resamples: int,
@@ -133,8 +134,15 @@ def _interval(value: float, draws: np.ndarray) -> dict[str, float]:
     return {"value": float(value), "low": float(low), "high": float(high)}
 
 
-def _scorer(predictions: Predictions) -> Scorer:
+def _rows(predictions: Scored) -> np.ndarray:
+    """What must be the same for two models that were scored on the same rows."""
+    return predictions.tokens if isinstance(predictions, TokenScores) else predictions.labels
+
+
+def _scorer(predictions: Scored) -> Scorer:
     """Prepare what does not change between resamples; the scorer turns counts ``[R, N]`` into metrics ``[R]``."""
+    if isinstance(predictions, TokenScores):
+        return predictions.score
     if predictions.problem_type == "regression":
         return _regression_scorer(predictions.decisions, predictions.labels.astype(np.float64))
     if predictions.problem_type == "multi_label_classification":

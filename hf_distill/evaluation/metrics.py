@@ -13,6 +13,7 @@ from scipy.special import expit, softmax
 from sklearn import metrics as sklearn_metrics
 
 from hf_distill.errors import LabelError, ModelError, RecipeError
+from hf_distill.evaluation import tokens
 from hf_distill.evaluation.metric_classes import (
     F1,
     MULTI_LABEL,
@@ -24,6 +25,7 @@ from hf_distill.evaluation.metric_classes import (
     Spearman,
     correlation,
 )
+from hf_distill.evaluation.tokens import TokenScores
 from hf_distill.names import nearest
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
@@ -85,6 +87,9 @@ class Predictions:
         return _equal_rows(self.decisions, self.labels)
 
 
+Scored = Predictions | TokenScores
+"""What one model gave for a split: one decision a row, or sums over the tokens of each row."""
+
 METRICS: dict[str, type[evaluate.Metric]] = {
     "accuracy": Accuracy,
     "precision": Precision,
@@ -95,7 +100,7 @@ METRICS: dict[str, type[evaluate.Metric]] = {
     "mse": MeanSquaredError,
 }
 
-COMPUTED: dict[ProblemType, dict[str, tuple[str, dict[str, str]]]] = {
+COMPUTED: dict[str, dict[str, tuple[str, dict[str, str]]]] = {
     "single_label_classification": {
         "accuracy": ("accuracy", {}),
         "precision_macro": ("precision", {"average": "macro"}),
@@ -111,17 +116,19 @@ COMPUTED: dict[ProblemType, dict[str, tuple[str, dict[str, str]]]] = {
         "f1_macro": ("f1", {"average": "macro"}),
     },
     "regression": {"pearson": ("pearson", {}), "spearman": ("spearman", {}), "mse": ("mse", {})},
+    "causal-lm": {name: (name, {}) for name in tokens.METRICS},
 }
 """What :func:`compute_metrics` gives for each problem type: result key -> (name in METRICS, its options)."""
 
-PRIMARY: Mapping[ProblemType, str] = {
+PRIMARY: Mapping[str, str] = {
     "single_label_classification": "accuracy",
     "multi_label_classification": "f1_micro",
     "regression": "pearson",
+    "causal-lm": "loss",
 }
 """The metric by which models are compared when the recipe names none."""
 
-LOWER_IS_BETTER = frozenset({"mse"})
+LOWER_IS_BETTER = frozenset({"mse", "loss", "perplexity", "calibration_error", "kl_to_teacher"})
 
 
 def load_metric(name: str, **options: Any) -> evaluate.EvaluationModule:
@@ -145,7 +152,7 @@ def load_metric(name: str, **options: Any) -> evaluate.EvaluationModule:
         ) from error
 
 
-def primary_metric(problem_type: ProblemType, asked: str | None = None) -> str:
+def primary_metric(problem_type: str, asked: str | None = None) -> str:
     """Give the metric to compare by: the one asked for, or the problem type's own.
 
     Raises:
@@ -161,7 +168,7 @@ def primary_metric(problem_type: ProblemType, asked: str | None = None) -> str:
     return asked
 
 
-def compute_metrics(predictions: Predictions) -> dict[str, float]:
+def compute_metrics(predictions: Scored) -> dict[str, float]:
     """Score predictions by every metric of their problem type.
 
     Macro averages of single-label classification run over the classes that occur in labels or decisions; an undefined
@@ -170,6 +177,8 @@ def compute_metrics(predictions: Predictions) -> dict[str, float]:
     Returns:
         The keys of ``COMPUTED[problem_type]``; shares lie in 0..1.
     """
+    if isinstance(predictions, TokenScores):
+        return predictions.metrics()
     config_name = MULTI_LABEL if predictions.problem_type == "multi_label_classification" else None
     decisions = predictions.decisions
     labels = predictions.labels.astype(decisions.dtype)
@@ -213,20 +222,28 @@ def confidences(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
     return expit(np.abs(logits)).ravel(), (predictions.decisions == predictions.labels).ravel()
 
 
-def expected_calibration_error(predictions: Predictions, bins: int = 15) -> float:
+def expected_calibration_error(predictions: Scored, bins: int = 15) -> float:
     """Mean distance, over decisions, between how sure and how right the model is in equally wide bins of confidence.
 
     Raises:
         ModelError: Regression gives no probabilities.
     """
+    if isinstance(predictions, TokenScores):
+        return predictions.metrics()["calibration_error"]
     confidence, correct = confidences(predictions)
     bin_numbers = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     gaps = np.bincount(bin_numbers, weights=confidence - correct, minlength=bins)
     return float(np.abs(gaps).sum() / len(confidence))
 
 
-def agreement(first: Predictions, second: Predictions) -> float:
-    """Share of rows on which two models decide the same (multi-label: the same set); Pearson's r for regression."""
+def agreement(first: Scored, second: Scored) -> float:
+    """Share of rows on which two models decide the same (multi-label: the same set); Pearson's r for regression.
+
+    Of tokens, the share on which the first model decides as its teacher.
+    """
+    if isinstance(first, TokenScores) or isinstance(second, TokenScores):
+        assert isinstance(first, TokenScores)
+        return first.metrics()["agreement"]
     if first.problem_type == "regression":
         return correlation(scipy.stats.pearsonr, first.decisions, second.decisions)
     return float(_equal_rows(first.decisions, second.decisions).mean())

@@ -16,7 +16,7 @@ import hf_distill
 from hf_distill.data import Data
 from hf_distill.evaluation.candidates import Candidate, machine, sizes_and_speeds
 from hf_distill.evaluation.comparison import compare, model_metrics
-from hf_distill.evaluation.metrics import Predictions, expected_calibration_error, primary_metric
+from hf_distill.evaluation.metrics import Scored, expected_calibration_error, primary_metric
 from hf_distill.objectives import Objective
 from hf_distill.recipe import Recipe
 from hf_distill.tasks import Task
@@ -36,7 +36,7 @@ def make_results(
     task: Task,
     data: Data,
     candidates: Mapping[str, Candidate],
-    predictions: Mapping[str, Predictions],
+    predictions: Mapping[str, Scored],
     objectives: Mapping[str, Objective],
     training: Mapping[str, Mapping[str, Any]],
     floor: Mapping[str, Any] | None,
@@ -59,7 +59,7 @@ def make_results(
     rows = evaluated_rows(recipe, data)
     facts, conditions = sizes_and_speeds(candidates, task, rows, recipe.evaluate.batch_size)
     metrics = model_metrics(predictions, recipe.evaluate.resamples, recipe.seed)
-    metric = primary_metric(task.label_set.problem_type, recipe.evaluate.metric)
+    metric = primary_metric(task.problem_type, recipe.evaluate.metric)
     models = {
         name: {**candidate.facts, **facts[name], "metrics": metrics[name]} for name, candidate in candidates.items()
     }
@@ -70,7 +70,7 @@ def make_results(
         "name": recipe.name,
         "task": task.name,
         "pipeline_tag": task.pipeline_tag,
-        "problem_type": task.label_set.problem_type,
+        "problem_type": task.problem_type,
         "command": command,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seed": recipe.seed,
@@ -108,7 +108,7 @@ def _data_facts(recipe: Recipe, data: Data, task: Task) -> dict[str, Any]:
         "fingerprint": data.fingerprint,
         "rows": {name: len(rows) for name, rows in splits.items() if isinstance(rows, Dataset)},
         "evaluated_split": recipe.evaluate.split,
-        "labels": list(task.label_set.names),
+        "labels": list(task.label_set.names) if task.label_set else [],
     }
 
 

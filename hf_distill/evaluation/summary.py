@@ -75,6 +75,29 @@ def regression_summary(
     ]
 
 
+def token_summary(metrics: Mapping[str, Mapping[str, float]], confidence: float, rise: np.ndarray) -> list[str]:
+    """Say where a student that predicts tokens loses against its teacher.
+
+    Args:
+        metrics: By model, see ``TokenScores.metrics``.
+        confidence: The student's mean confidence.
+        rise: ``[N]``, by how much the student's loss is above the teacher's on each row, in nats a token.
+    """
+    student, teacher, control = metrics["student"], metrics["teacher"], metrics.get("control")
+    without = f", the control {control['loss']:.3f}" if control else ""
+    worst = float(np.quantile(rise, 0.9))
+    return [
+        f"The student's loss is {student['loss']:.3f} nats a token (perplexity {student['perplexity']:.2f}), the "
+        f"teacher's {teacher['loss']:.3f}{without}.",
+        *_against_control(-student["loss"], -control["loss"] if control else None),
+        f"On {student['agreement']:.1%} of the tokens both find the same one likeliest; the divergence from the "
+        f"teacher is {student['kl_to_teacher']:.3f} nats a token.",
+        f"On the worst tenth of the rows the loss is at least {worst:.3f} nats a token above the teacher's: look at "
+        "these first, and add text of their kind.",
+        _calibration(student["calibration_error"], confidence, student["accuracy"]),
+    ]
+
+
 def _overall(hits: Mapping[str, np.ndarray]) -> str:
     student, teacher = hits["student"], hits["teacher"]
     control = f", the control {hits['control'].mean():.1%}" if "control" in hits else ""

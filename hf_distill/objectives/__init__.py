@@ -9,11 +9,12 @@ from typing import Any
 
 from hf_distill.errors import ObjectiveError
 from hf_distill.objectives.base import Objective
+from hf_distill.objectives.combined import weighted_loss
 from hf_distill.objectives.hidden import Hidden
 from hf_distill.objectives.labels import Labels
 from hf_distill.objectives.logits import Logits
 
-__all__ = ["OBJECTIVES", "Hidden", "Labels", "Logits", "Objective", "make_objective"]
+__all__ = ["OBJECTIVES", "Hidden", "Labels", "Logits", "Objective", "make_objective", "weighted_loss"]
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "labels": Labels,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from hf_distill.errors import ObjectiveError
+from hf_distill.objectives.fused import FusedTerm
 from hf_distill.views import Distribution, Need, Targets, Term, Unit, View
 
 
@@ -50,6 +51,15 @@ class Objective(ABC):
     def __call__(self, view: View, targets: Targets) -> Term:
         """The term of one micro-batch."""
         return Term(total=self.total(view, targets), count=view.masks[self.unit].sum())
+
+    def fused_term(self, view: View, factor: Tensor) -> FusedTerm | None:
+        """This term as a part of the fused loss over a vocabulary, or None where it is none.
+
+        Args:
+            view: Whose logits are not made yet.
+            factor: What the term's total is multiplied by in the loss.
+        """
+        return None
 
     def connect(self, student: PretrainedConfig, teacher: PretrainedConfig | None) -> list[str]:
         """Fit the objective to a pair of models, and set ``self.module`` where it brings weights of its own.

@@ -6,7 +6,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from hf_distill.objectives.base import Objective
-from hf_distill.views import Targets, View
+from hf_distill.objectives.fused import FusedTerm
+from hf_distill.views import Targets, View, logits_at
 
 
 class Labels(Objective):
@@ -22,7 +23,7 @@ class Labels(Objective):
     def total(self, view: View, targets: Targets) -> Tensor:
         """See :meth:`Objective.total`; ``targets`` is not used."""
         mask = view.masks["labels"]
-        logits = view.logits[mask].float()
+        logits = logits_at(mask, view.logits).float()
         if view.labels is None:
             return logits.sum() * 0.0
         labels = view.labels[mask]
@@ -30,3 +31,9 @@ class Labels(Objective):
             return functional.cross_entropy(logits, labels, reduction="sum")
         loss = functional.binary_cross_entropy_with_logits if view.distribution == "bernoulli" else functional.mse_loss
         return loss(logits, labels.float().view_as(logits), reduction="sum") / logits.shape[-1]
+
+    def fused_term(self, view: View, factor: Tensor) -> FusedTerm | None:
+        """See :meth:`Objective.fused_term`."""
+        if view.labels is None:
+            return None
+        return FusedTerm(divergence=None, factor=factor, mask=view.masks["labels"], options={})

@@ -11,17 +11,25 @@ from torch import Tensor
 from hf_distill.errors import ObjectiveError
 from hf_distill.objectives.base import Objective
 from hf_distill.objectives.divergences import DIVERGENCES
-from hf_distill.views import Distribution, Targets, View
+from hf_distill.objectives.fused import FusedTerm
+from hf_distill.objectives.gradients import GRADIENTS
+from hf_distill.views import Distribution, Targets, View, logits_at
+
+DEFAULTS = {"temperature": 2.0, "beta": 0.5, "alpha": 0.1}
+"""What the options of a divergence are unless given."""
 
 
 class Logits(Objective):
     """A divergence between the teacher's and the student's distribution over the classes, at a temperature.
 
     Args:
-        divergence: A name in ``DIVERGENCES``: forward_kl, reverse_kl, jsd or mse.
+        divergence: A name in ``DIVERGENCES``: forward_kl, reverse_kl, jsd, skewed_kl, skewed_reverse_kl,
+            total_variation or mse.
         temperature: Above 0; softens both distributions; the term carries T^2. 2.0 unless given. Refused for mse,
             which it would not change.
         beta: Only for jsd: the teacher's share of the mixture, strictly between 0 and 1; 0.5 unless given.
+        alpha: Only for skewed_kl (the teacher's share of the mixture) and skewed_reverse_kl (the student's share),
+            strictly between 0 and 1; 0.1 unless given.
         weight: See :class:`Objective`.
 
     Raises:
@@ -38,23 +46,26 @@ class Logits(Objective):
         divergence: str = "forward_kl",
         temperature: float | None = None,
         beta: float | None = None,
+        alpha: float | None = None,
         weight: float = 1.0,
     ) -> None:
         super().__init__(weight=weight)
         if divergence not in DIVERGENCES:
             raise ObjectiveError(f"logits: divergence must be one of {', '.join(DIVERGENCES)}, got {divergence!r}")
         known = inspect.signature(DIVERGENCES[divergence]).parameters
-        for name, value in (("temperature", temperature), ("beta", beta)):
+        given = {"temperature": temperature, "beta": beta, "alpha": alpha}
+        for name, value in given.items():
             if value is not None and name not in known:
                 raise ObjectiveError(f"logits: {name} does nothing for divergence {divergence}; remove it")
         if temperature is not None and not (math.isfinite(temperature) and temperature > 0):
             raise ObjectiveError(f"logits: temperature must be a finite number above 0, got {temperature!r}")
-        if beta is not None and not 0 < beta < 1:
-            raise ObjectiveError(f"logits: beta must lie strictly between 0 and 1, got {beta!r}")
+        for name in ("beta", "alpha"):
+            share = given[name]
+            if share is not None and not 0 < share < 1:
+                raise ObjectiveError(f"logits: {name} must lie strictly between 0 and 1, got {share!r}")
         self.divergence = divergence
-        self.options: dict[str, Any] = {"temperature": 2.0, "beta": 0.5}
-        self.options |= {k: v for k, v in (("temperature", temperature), ("beta", beta)) if v is not None}
-        self.options = {name: value for name, value in self.options.items() if name in known}
+        chosen = {**DEFAULTS, **{name: value for name, value in given.items() if value is not None}}
+        self.options: dict[str, Any] = {name: value for name, value in chosen.items() if name in known}
 
     def check(self, distribution: Distribution) -> None:
         """Refuse a divergence of probabilities where the outputs are real values."""
@@ -69,7 +80,16 @@ class Logits(Objective):
         assert targets.logits is not None
         mask = view.masks["positions"]
         divergence = DIVERGENCES[self.divergence]
+        student, teacher = logits_at(mask, view.logits), logits_at(mask, targets.logits)
+        # Vocabularies that differ only by padding rows are compared over the tokens that both have.
+        shared = min(student.shape[-1], teacher.shape[-1])
         value: Tensor = divergence(
-            view.logits[mask], targets.logits[mask], distribution=view.distribution, **self.options
+            student[:, :shared], teacher[:, :shared], distribution=view.distribution, **self.options
         )
         return value.sum()
+
+    def fused_term(self, view: View, factor: Tensor) -> FusedTerm | None:
+        """See :meth:`Objective.fused_term`."""
+        if self.divergence not in GRADIENTS:
+            return None
+        return FusedTerm(divergence=self.divergence, factor=factor, mask=view.masks["positions"], options=self.options)

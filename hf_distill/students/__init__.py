@@ -10,14 +10,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hf_distill.errors import StudentError
 from hf_distill.students.base import Order, Student
 from hf_distill.students.config import from_config
-from hf_distill.students.layers import choose_layers, from_layers, layer_stack
+from hf_distill.students.layers import choose_layers, cut, from_layers, layer_stack
 from hf_distill.students.pretrained import from_pretrained
 from hf_distill.students.tokenizers import fitted, train_tokenizer
 
 if TYPE_CHECKING:
     from hf_distill.recipe import StudentConfig
 
-__all__ = ["STUDENTS", "Student", "build_student", "choose_layers", "layer_stack", "train_tokenizer"]
+__all__ = ["STUDENTS", "Student", "build_student", "choose_layers", "cut", "layer_stack", "train_tokenizer"]
 
 STUDENTS: dict[str, Callable[[Order], Student]] = {
     "layers": from_layers,
@@ -40,7 +40,7 @@ def build_student(
     Random weights come from torch's global generator: seed it before.
 
     Args:
-        config: ``student`` of a recipe; exactly one of the keys of ``STUDENTS`` is set.
+        config: ``student`` of a recipe; the first key of ``STUDENTS`` that is set decides.
         auto_model: The Transformers class that makes a model with the task's head.
         teacher: Whose layers or config are taken; None where there is no teacher. It is left as it is.
         teacher_tokenizer: The teacher's tokenizer.

@@ -36,7 +36,7 @@ class Student:
         model: With the task's head, its labels in the data's order.
         tokenizer: That cuts no text longer than the model can read.
         origin: Where its weights come from, for people: ``layers 0, 2, 5 of 6 of the teacher``.
-        layer_map: For each of its layers the teacher's layer that it was copied from; None unless it was.
+        layer_map: For each of its layers the layer that it was copied from; None unless it was.
     """
 
     model: PreTrainedModel

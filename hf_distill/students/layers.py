@@ -9,22 +9,26 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.errors import StudentError
 from hf_distill.students.base import Order, Student, per_layer_lists, set_options, told_as
 from hf_distill.students.heads import kept_label_order, reorder_outputs
+from hf_distill.students.pretrained import from_pretrained
 
 _PLAIN = (bool, int, float, str, tuple, list, type(None))
 
 
 def from_layers(order: Order) -> Student:
-    """The teacher with only some of its layers; every tensor is verified to equal its source.
+    """The teacher, or a pretrained model, with only some of its layers; every tensor is verified to equal its source.
 
     Raises:
         StudentError: For layers that are not there, or a teacher that cannot be cut.
         LabelError: Where the teacher's head does not know the data's labels.
     """
+    if order.config.pretrained is not None:
+        whole = from_pretrained(order)
+        return _with_layers(order, whole.model, whole.tokenizer, whole.origin)
     teacher, tokenizer = order.teacher, order.teacher_tokenizer
     if teacher is None or tokenizer is None:
         raise StudentError("student.layers: needs a teacher to take layers from; name one, or use student.config")
@@ -33,14 +37,20 @@ def from_layers(order: Order) -> Student:
             "student.tokenizer: a student of the teacher's layers keeps its embeddings, so its tokenizer too; "
             "leave it out"
         )
+    return _with_layers(order, teacher, tokenizer, "the teacher")
+
+
+def _with_layers(order: Order, source: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, named: str) -> Student:
     assert order.config.layers is not None
-    stack, blocks = layer_stack(teacher)
+    stack, blocks = layer_stack(source)
     layer_map = choose_layers(order.config.layers, len(blocks))
-    outputs = kept_label_order(teacher.config, order.model_options)
-    student = cut(teacher, stack, layer_map)
+    outputs = kept_label_order(source.config, order.model_options)
+    student = cut(source, stack, layer_map)
     reorder_outputs(student, outputs)
     set_options(student.config, order.model_options)
-    origin = f"layers {', '.join(map(str, layer_map))} of {len(blocks)} of the teacher"
+    if source.can_generate():
+        student.generation_config = copy.deepcopy(source.generation_config)
+    origin = f"layers {', '.join(map(str, layer_map))} of {len(blocks)} of {named}"
     return Student(model=student, tokenizer=tokenizer, origin=origin, layer_map=layer_map)
 
 

@@ -8,12 +8,14 @@ from typing import Any
 
 from hf_distill.errors import RecipeError
 from hf_distill.tasks.base import Task
+from hf_distill.tasks.causal_lm import CausalLanguageModeling
 from hf_distill.tasks.text_classification import TextClassification
 
-__all__ = ["TASKS", "Task", "TextClassification", "make_task"]
+__all__ = ["TASKS", "CausalLanguageModeling", "Task", "TextClassification", "make_task"]
 
 TASKS: dict[str, type[Task]] = {
     "text-classification": TextClassification,
+    "causal-lm": CausalLanguageModeling,
 }
 
 

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 from datasets import Dataset, IterableDataset
 from torch import Tensor
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.tasks.labels import LabelSet
-from hf_distill.views import Batch, Distribution, Masks, View
+from hf_distill.views import Batch, Distribution, LogitSource, Masks, View
 
 TEACHER_PREFIX = "teacher_"
 """Inputs that only the teacher reads (where its tokenizer differs from the student's) carry this prefix."""
@@ -26,6 +26,8 @@ class Task(ABC):
         auto_model: The Transformers class that loads a model with this task's head.
         required: Columns that every row has.
         optional: Columns that rows may have.
+        text_columns: Those of them that hold text.
+        has_vocabulary: Whether the outputs are logits over a vocabulary, too large to be held at once.
         max_length: Tokens of one row at most; longer ones are cut.
         distribution: What the model's outputs mean; known after :meth:`read_labels` or :meth:`follow`.
     """
@@ -35,6 +37,8 @@ class Task(ABC):
     auto_model: ClassVar[Any]
     required: ClassVar[tuple[str, ...]]
     optional: ClassVar[tuple[str, ...]] = ()
+    text_columns: ClassVar[tuple[str, ...]]
+    has_vocabulary: ClassVar[bool] = False
     max_length: int
 
     @property
@@ -43,30 +47,41 @@ class Task(ABC):
         """What the logits of one position mean."""
 
     @property
-    @abstractmethod
     def is_bound(self) -> bool:
         """Whether the labels are known."""
+        return True
 
     @property
-    @abstractmethod
-    def label_set(self) -> LabelSet:
-        """The labels; known after :meth:`read_labels` or :meth:`follow`."""
+    def label_set(self) -> LabelSet | None:
+        """The labels, known after :meth:`read_labels` or :meth:`follow`; None where tokens are the labels."""
+        return None
+
+    @property
+    def problem_type(self) -> str:
+        """What kind of answer is scored: of :attr:`label_set`, or the task's own name."""
+        return self.label_set.problem_type if self.label_set is not None else self.name
 
     @abstractmethod
     def read_labels(self, train: Dataset | IterableDataset) -> None:
         """Take the kind of labels and their names from the training split."""
 
-    @abstractmethod
-    def follow(self, config: PretrainedConfig) -> None:
+    def follow(self, config: PretrainedConfig) -> None:  # noqa: B027  # Where tokens are the labels, there is none.
         """Take the kind of labels and their names from a model's config, where there is no recipe."""
 
-    @abstractmethod
     def model_options(self) -> dict[str, Any]:
         """Config attributes that a student of this task is built with."""
+        return {}
 
-    @abstractmethod
+    def check_model(self, model: PreTrainedModel) -> None:  # noqa: B027  # Most tasks take nothing for granted.
+        """Refuse a model that does not do what this task takes for granted.
+
+        Raises:
+            ModelError: With the reason.
+        """
+
     def align(self, teacher: PretrainedConfig, names: list[str] | None = None) -> list[int] | None:
         """Which of the teacher's outputs belongs to each label of the data, or None where the order is the same."""
+        return None
 
     @abstractmethod
     def encode(
@@ -88,16 +103,16 @@ class Task(ABC):
         """Which labels, positions and tokens of a batch count; needs no forward pass."""
 
     @abstractmethod
-    def view(self, outputs: Any, batch: Batch) -> View:
-        """A model's outputs and the batch as the positions that are compared."""
+    def view(self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch) -> View:
+        """A model's logits (or what they are made of), its hidden states and the batch, as positions to compare."""
 
     @abstractmethod
     def texts(self, rows: Dataset | IterableDataset) -> Iterator[str]:
         """Every text of the rows, to train a tokenizer on or to show in an analysis."""
 
-    @abstractmethod
     def training_rows(self, rows: Dataset | IterableDataset) -> dict[str, int]:
         """How many rows each class has, where rows have one class and can be counted; else nothing."""
+        return {}
 
     @property
     def extra_columns(self) -> tuple[str, ...]:

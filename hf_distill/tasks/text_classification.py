@@ -9,12 +9,13 @@ from typing import Any, get_args
 
 import torch
 from datasets import Dataset, IterableDataset
+from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PretrainedConfig, PreTrainedTokenizerBase
 
 from hf_distill.errors import RecipeError
 from hf_distill.tasks.base import TEACHER_PREFIX, Task
 from hf_distill.tasks.labels import LabelSet, ProblemType, align_labels, label_decoder, label_set_of, read_label_set
-from hf_distill.views import Batch, Distribution, Masks, View
+from hf_distill.views import Batch, Distribution, LogitSource, Masks, View
 
 IGNORED = -100
 """The class index of a row without a label, as Transformers' losses know it."""
@@ -42,6 +43,7 @@ class TextClassification(Task):
     auto_model = AutoModelForSequenceClassification
     required = ("text", "label")
     optional = ("text_pair",)
+    text_columns = ("text", "text_pair")
 
     def __init__(self, *, max_length: int = 128, problem_type: ProblemType | None = None) -> None:
         if not isinstance(max_length, int) or max_length < 4:
@@ -51,7 +53,7 @@ class TextClassification(Task):
                 f"task.problem_type: expected one of {', '.join(get_args(ProblemType))}, got {problem_type!r}"
             )
         self.max_length = max_length
-        self.problem_type = problem_type
+        self._asked_type = problem_type
         self.labels: LabelSet | None = None
 
     @property
@@ -72,7 +74,7 @@ class TextClassification(Task):
 
     def read_labels(self, train: Dataset | IterableDataset) -> None:
         """See :meth:`Task.read_labels`."""
-        self.labels = read_label_set(train, "label", self.problem_type)
+        self.labels = read_label_set(train, "label", self._asked_type)
 
     def follow(self, config: PretrainedConfig) -> None:
         """See :meth:`Task.follow`."""
@@ -148,14 +150,14 @@ class TextClassification(Task):
         positions = tokens.any(-1)
         return {"labels": labelled & positions, "positions": positions, "tokens": tokens}
 
-    def view(self, outputs: Any, batch: Batch) -> View:
+    def view(self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch) -> View:
         """See :meth:`Task.view`: one position a row."""
         return View(
-            logits=outputs.logits,
+            logits=logits,
             distribution=self.distribution,
             labels=batch.get("labels"),
             masks=self.masks(batch),
-            hidden_states=outputs.hidden_states,
+            hidden_states=hidden_states,
         )
 
     def texts(self, rows: Dataset | IterableDataset) -> Iterator[str]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_distill.views import Batch, Need, Targets
+from hf_distill.heads import accepted_inputs, run_model
+from hf_distill.views import Batch, LogitSource, Need, Targets
 
 if TYPE_CHECKING:
     from hf_distill.tasks.base import Task
@@ -40,9 +40,6 @@ class ModelTeacher:
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.label_order = label_order
-        # Key-value caches would let packed sequences see each other, and only cost memory here.
-        if hasattr(self.model.config, "use_cache"):
-            self.model.config.use_cache = False
 
     @property
     def config(self) -> PretrainedConfig:
@@ -69,25 +66,26 @@ class ModelTeacher:
         """
         hidden = "hidden_states" in needs
         self.model.eval()
+        inputs = accepted_inputs(self.model, task.teacher_inputs(batch))
         with torch.inference_mode():
-            outputs = self.model(**accepted_inputs(self.model, task.teacher_inputs(batch)), output_hidden_states=hidden)
-            logits = task.view(outputs, batch).logits
-        logits = _usable(logits if self.label_order is None else logits[:, self.label_order])
-        states = tuple(_usable(state) for state in outputs.hidden_states) if hidden else None
-        return Targets(logits=logits, hidden_states=states)
-
-
-def accepted_inputs(model: PreTrainedModel, inputs: dict[str, Tensor]) -> dict[str, Any]:
-    """The inputs that a model's forward names; a shared tokenizer may give more (token types to a DistilBERT)."""
-    unwrap: Any = getattr(model, "get_base_model", None)
-    base = unwrap() if unwrap is not None else model
-    names = inspect.signature(base.forward).parameters
-    return {name: value for name, value in inputs.items() if name in names}
+            outputs, logits = run_model(self.model, self.model, inputs, task.has_vocabulary, hidden)
+            states = outputs.hidden_states if hidden else None
+            logits = task.view(logits, states, batch).logits
+        if isinstance(logits, Tensor) and self.label_order is not None:
+            logits = logits[:, self.label_order]
+        kept = tuple(_usable(state) for state in states) if states is not None else None
+        return Targets(logits=_usable_logits(logits), hidden_states=kept)
 
 
 def _usable(tensor: Tensor) -> Tensor:
     """A copy that autograd may keep: tensors made under inference_mode must not be saved for a backward pass."""
     return tensor.clone()
+
+
+def _usable_logits(logits: Tensor | LogitSource) -> Tensor | LogitSource:
+    if isinstance(logits, Tensor):
+        return _usable(logits)
+    return LogitSource(hidden=_usable(logits.hidden), head=logits.head)
 
 
 def best_dtype(device: torch.device) -> torch.dtype:

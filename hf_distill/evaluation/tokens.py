@@ -1,0 +1,181 @@
+"""How well a model predicts tokens: loss, perplexity, accuracy, distance from the teacher, calibration.
+
+Every figure is a ratio of sums over rows, so that rows can be resampled without asking a model again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from datasets import Dataset
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_distill.errors import ModelError
+from hf_distill.heads import accepted_inputs, output_head, run_model
+from hf_distill.tasks import Task
+from hf_distill.views import LogitSource, View
+
+BINS = 15
+"""Equally wide bins of confidence, for the calibration error."""
+
+CHUNK = 256
+"""Positions whose logits are held at a time."""
+
+METRICS = ("loss", "perplexity", "accuracy", "calibration_error", "kl_to_teacher", "agreement")
+"""What :meth:`TokenScores.metrics` gives; the last two only where there is a teacher, whose own are 0 and 1."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TokenScores:
+    """What one model gave on every row of a split, summed over the row's tokens that count.
+
+    Attributes:
+        vocabulary: How many tokens the model chooses among.
+        tokens: ``[N]``, how many count.
+        loss: ``[N]``, negative log-likelihood, in nats.
+        correct: ``[N]``, tokens that the model finds likeliest.
+        confidence: ``[N, BINS]``, sum of probability minus correctness over the tokens in each bin of confidence.
+        kl: ``[N]``, KL(teacher || model) in nats; None where there is no teacher.
+        agreed: ``[N]``, tokens on which the model's likeliest is the teacher's; None where there is no teacher.
+    """
+
+    vocabulary: int
+    tokens: np.ndarray
+    loss: np.ndarray
+    correct: np.ndarray
+    confidence: np.ndarray
+    kl: np.ndarray | None = None
+    agreed: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be scored."""
+        if not self.tokens.sum():
+            raise ModelError("no token of the evaluated split counts; check the columns and task.max_length")
+        broken = int((~np.isfinite(self.loss)).sum())
+        if broken:
+            raise ModelError(
+                f"the model's loss is not finite on {broken} of {len(self.loss)} rows; training diverged or the "
+                "precision is too low: lower training.learning_rate, or use float32"
+            )
+
+    @property
+    def mean_confidence(self) -> float:
+        """The probability of the likeliest token, on average."""
+        return float((self.confidence.sum() + self.correct.sum()) / self.tokens.sum())
+
+    def score(self, counts: np.ndarray) -> dict[str, np.ndarray]:
+        """Every metric on resampled rows.
+
+        Args:
+            counts: ``[R, N]``, how often each row was drawn.
+
+        Returns:
+            ``[R]`` each.
+        """
+        weights = counts.astype(np.float64)
+        tokens = weights @ self.tokens
+        loss = weights @ self.loss / tokens
+        scores = {
+            "loss": loss,
+            "perplexity": np.exp(loss),
+            "accuracy": weights @ self.correct / tokens,
+            "calibration_error": np.abs(weights @ self.confidence).sum(1) / tokens,
+        }
+        if self.kl is not None and self.agreed is not None:
+            scores |= {"kl_to_teacher": weights @ self.kl / tokens, "agreement": weights @ self.agreed / tokens}
+        return scores
+
+    def metrics(self) -> dict[str, float]:
+        """Every metric on all rows."""
+        return {name: float(values[0]) for name, values in self.score(np.ones((1, len(self.tokens)))).items()}
+
+
+def score_tokens(
+    model: PreTrainedModel,
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Dataset,
+    teacher: PreTrainedModel | None = None,
+    batch_size: int = 8,
+) -> TokenScores:
+    """A model's figures on encoded rows, in their order; logits are held for a few positions at a time.
+
+    Args:
+        model: The one to score.
+        task: Whose rows these are.
+        tokenizer: Pads them.
+        rows: Encoded, with labels.
+        teacher: What it is compared with, token by token; may be the model itself.
+        batch_size: Rows of a forward pass.
+    """
+    order = np.argsort(rows["length"], kind="stable")
+    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    collate = task.collator(tokenizer)
+    sums: list[tuple[int, list[float]]] = []
+    with PartialState().split_between_processes(batches) as own, torch.inference_mode():
+        for numbers in own:
+            batch = {name: value.to(model.device) for name, value in collate(list(rows.select(numbers))).items()}
+            view = _view(model, task, batch)
+            other = view if teacher is model or teacher is None else _view(teacher, task, batch)
+            found = _row_sums(view, other, len(numbers))
+            sums += list(zip(numbers.tolist(), found.tolist(), strict=True))
+    gathered = sorted(gather_object(sums)) if PartialState().num_processes > 1 else sorted(sums)
+    table = np.array([values for _, values in gathered], dtype=np.float64)
+    against = {"kl": table[:, 3], "agreed": table[:, 4]} if teacher is not None else {}
+    return TokenScores(
+        vocabulary=len(output_head(model).weight),
+        tokens=table[:, 0],
+        loss=table[:, 1],
+        correct=table[:, 2],
+        confidence=table[:, 5:],
+        **against,
+    )
+
+
+def _view(model: PreTrainedModel, task: Task, batch: dict[str, Any]) -> View:
+    model.eval()
+    inputs = accepted_inputs(model, task.student_inputs(batch))
+    _, logits = run_model(model, model, inputs, True, False)
+    return task.view(logits, None, batch)
+
+
+def _row_sums(view: View, teacher: View, rows: int) -> Tensor:
+    """``[rows, 5 + BINS]``: tokens, loss, correct, KL, agreed, and the bins."""
+    mask = view.masks["labels"]
+    assert view.labels is not None
+    assert isinstance(view.logits, LogitSource)
+    assert isinstance(teacher.logits, LogitSource)
+    row_of = torch.arange(len(mask), device=mask.device) * rows // len(mask)
+    chosen = mask.nonzero().squeeze(-1)
+    table = torch.zeros(rows, 5 + BINS, dtype=torch.float64, device=mask.device)
+    for part in chosen.split(CHUNK):
+        ours = _log_probabilities(view.logits, part)
+        theirs = ours if teacher is view else _log_probabilities(teacher.logits, part)
+        table.index_add_(0, row_of[part], _figures(ours, theirs, view.labels[part]).double())
+    return table.cpu()
+
+
+def _log_probabilities(source: LogitSource, part: Tensor) -> Tensor:
+    return torch.log_softmax(source.head.logits(source.hidden[part]).float(), dim=-1)
+
+
+def _figures(ours: Tensor, theirs: Tensor, labels: Tensor) -> Tensor:
+    """``[n, 5 + BINS]`` of the same columns, one row a position."""
+    best, decided = ours.max(-1)
+    correct = (decided == labels).float()
+    loss = -ours.gather(1, labels[:, None]).squeeze(1)
+    # Vocabularies that differ only by padding rows are compared over the tokens that both have.
+    shared = min(ours.shape[1], theirs.shape[1])
+    first, second = (torch.log_softmax(each[:, :shared], -1) for each in (theirs, ours))
+    kl = (first.exp() * (first - second)).sum(-1)
+    agreed = (decided == theirs.argmax(-1)).float()
+    sure = best.exp()
+    bins = torch.zeros(len(labels), BINS, device=labels.device)
+    bins.scatter_(1, ((sure * BINS).ceil().long() - 1).clamp(0, BINS - 1)[:, None], (sure - correct)[:, None])
+    return torch.cat([torch.stack([torch.ones_like(loss), loss, correct, kl, agreed], dim=1), bins], dim=1)

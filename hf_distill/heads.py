@@ -1,0 +1,112 @@
+"""Output heads over a vocabulary: what they compute, and how to run a model without them.
+
+Logits over a vocabulary are the largest tensor of a step. The fused loss never holds all of them, so it needs what
+they come from: the last hidden states and the head. :func:`without_head` runs a model's own forward and catches that.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from hf_distill.errors import ModelError
+from hf_distill.views import Head, LogitSource
+
+
+class Caught:
+    """What entered the head in the last forward pass.
+
+    Attributes:
+        hidden: ``[B, T, H]``.
+    """
+
+    hidden: Tensor | None = None
+
+
+def output_head(model: PreTrainedModel) -> Head:
+    """A model's head as the matrix, bias, scale and soft-cap that its logits are made with.
+
+    Raises:
+        ModelError: Where the head is no single linear map, or an adapter changes it.
+    """
+    module = model.get_output_embeddings()
+    kind = type(model).__name__
+    if type(module) is not nn.Linear:
+        what = "no output head" if module is None else f"a {type(module).__name__} as its output head"
+        raise ModelError(
+            f"{kind} has {what}; the fused loss needs a plain linear layer: leave the head out of the adapter's "
+            "target modules, or merge the adapter first"
+        )
+    config = model.config.get_text_config()
+    bias = module.bias if module.bias is not None else getattr(model, "final_logits_bias", None)
+    scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
+    return Head(
+        weight=module.weight,
+        bias=bias.view(-1) if bias is not None else None,
+        scale=scale,
+        soft_cap=getattr(config, "final_logit_softcapping", None),
+    )
+
+
+@contextmanager
+def without_head(model: PreTrainedModel) -> Iterator[Caught]:
+    """Let a model's forward catch what enters its head instead of multiplying it.
+
+    The logits that the forward returns meanwhile are zeros for one position, and mean nothing.
+    """
+    module: Any = model.get_output_embeddings()
+    caught = Caught()
+
+    def catch(hidden: Tensor) -> Tensor:
+        caught.hidden = hidden
+        return hidden.new_zeros(len(hidden), 1, module.out_features)
+
+    original, module.forward = module.forward, catch
+    try:
+        yield caught
+    finally:
+        module.forward = original
+
+
+def _base(model: PreTrainedModel) -> Any:
+    """The model under an adapter, whose forward names its arguments."""
+    unwrap: Any = getattr(model, "get_base_model", None)
+    return unwrap() if unwrap is not None else model
+
+
+def accepted_inputs(model: PreTrainedModel, inputs: dict[str, Tensor]) -> dict[str, Any]:
+    """The inputs that a model's forward names; a shared tokenizer may give more (token types to a DistilBERT)."""
+    names = inspect.signature(_base(model).forward).parameters
+    return {name: value for name, value in inputs.items() if name in names}
+
+
+def run_model(
+    forward: Callable[..., Any], model: PreTrainedModel, inputs: dict[str, Any], has_vocabulary: bool, hidden: bool
+) -> tuple[Any, Tensor | LogitSource]:
+    """A forward pass, without the head where logits would be over a vocabulary.
+
+    Args:
+        forward: The model, or what wraps it.
+        model: The model itself.
+        inputs: As its forward takes them.
+        has_vocabulary: Whether the head is over a vocabulary.
+        hidden: Whether all hidden states are asked for.
+
+    Returns:
+        The model's outputs; and its logits, or what enters the head (``[B, T, H]``) with the head.
+    """
+    if not has_vocabulary:
+        outputs = forward(**inputs, output_hidden_states=hidden)
+        return outputs, outputs.logits
+    # A key-value cache would let packed texts see each other, and only costs memory here.
+    more = {"use_cache": False} if "use_cache" in inspect.signature(_base(model).forward).parameters else {}
+    with without_head(model) as caught:
+        outputs = forward(**inputs, **more, output_hidden_states=hidden)
+    assert caught.hidden is not None
+    outputs.logits = None  # The stand-in must not be taken for the real ones.
+    return outputs, LogitSource(hidden=caught.hidden, head=output_head(model))

@@ -1,0 +1,178 @@
+"""The chunks of a fused loss: logits made, looked at, and replaced by their gradient, in one buffer a model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from hf_distill.objectives.divergences import DIVERGENCES
+from hf_distill.objectives.gradients import GRADIENTS, cross_entropy
+from hf_distill.views import Head
+
+BLOCK_BYTES = 3 * 2**19
+"""Bytes of the float32 logits of a block of rows on a CPU: all that is done to them finds them in the cache."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusedTerm:
+    """One term of the loss: the sum of a divergence, or of the cross-entropy with the labels, over some positions.
+
+    Attributes:
+        divergence: A name in ``GRADIENTS``; None for the cross-entropy.
+        factor: What the sum is multiplied by in the loss.
+        mask: ``[N]`` booleans, the positions that are summed over.
+        options: The divergence's own: temperature, beta, alpha.
+    """
+
+    divergence: str | None
+    factor: float | Tensor
+    mask: Tensor
+    options: Mapping[str, float]
+
+
+def kept(tensor: Tensor, rows: Tensor) -> Tensor:
+    """The rows of a tensor, without a copy where they are all there are."""
+    return tensor if len(rows) == len(tensor) else tensor.index_select(0, rows)
+
+
+class Model:
+    """Hidden states and a head, of which the first ``columns`` logits are wanted, a chunk of positions at a time."""
+
+    def __init__(self, hidden: Tensor, head: Head, dtype: torch.dtype | None, columns: int) -> None:
+        self.hidden, self.head, self.columns = hidden, head, columns
+        self.dtype = dtype or hidden.dtype
+        self.buffer: Tensor | None = None
+
+    def product(self, rows: slice, positions: int) -> Tensor:
+        """``hidden @ weight.T + bias`` of some rows, of at most ``positions``; the next call takes its place."""
+        if self.buffer is None:
+            self.weight = self.head.weight[: self.columns].to(self.dtype)
+            self.bias = None if self.head.bias is None else self.head.bias[: self.columns].to(self.dtype)
+            self.buffer = self.weight.new_empty(positions, self.columns)
+        hidden = self.hidden[rows].to(self.dtype)
+        out = self.buffer[: len(hidden)]
+        if self.bias is None:
+            return torch.mm(hidden, self.weight.T, out=out)
+        return torch.addmm(self.bias, hidden, self.weight.T, out=out)
+
+    def release(self) -> None:
+        """Give the buffer back before something else needs the memory."""
+        self.buffer = None
+
+    def finish_(self, logits: Tensor) -> Tensor | None:
+        """Scale and cap a product in place; the cap's derivative, where there is one."""
+        if self.head.soft_cap is None:
+            if self.head.scale != 1.0:
+                logits.mul_(self.head.scale)
+            return None
+        logits.mul_(self.head.scale / self.head.soft_cap).tanh_()
+        slope = 1.0 - logits.square()
+        logits.mul_(self.head.soft_cap)
+        return slope
+
+
+class Work:
+    """What is to be done for one loss: the terms, at the positions that one of them covers.
+
+    Attributes:
+        factors: ``[K]``, of the terms' totals in the loss.
+        unit: What the gradient in the logits is short of: with one term its factor, so that no pass over the logits
+            multiplies by it; with several their sum, so that half precision holds what is left.
+        weights: ``[K, n]``, each position's share of ``unit`` in each term.
+    """
+
+    def __init__(
+        self,
+        student: Model,
+        teacher: Model | None,
+        terms: Sequence[FusedTerm],
+        rows: Tensor,
+        labels: Tensor | None,
+        memory: int,
+    ) -> None:
+        self.student, self.teacher, self.labels = student, teacher, labels
+        self.wide = torch.promote_types(student.dtype, torch.float32)
+        # The cross-entropy comes first: its gradient has all columns, those of the divergences are added to it.
+        self.order = sorted(range(len(terms)), key=lambda k: terms[k].divergence is not None)
+        self.terms = terms
+        self.masks = torch.stack([kept(term.mask, rows) for term in terms])
+        self.values = torch.zeros(self.masks.shape, dtype=self.wide, device=rows.device)
+        zero = torch.zeros(1, dtype=self.wide, device=rows.device)
+        self.factors = torch.cat([zero + term.factor for term in terms])
+        self.unit = self.factors[0] if len(terms) == 1 else self.factors.abs().sum()
+        tiny = torch.finfo(self.wide).tiny
+        self.weights = (self.factors / self.unit.clamp(min=tiny))[:, None] * self.masks
+        self.positions, self.block = self._sizes(len(rows), memory)
+
+    def _sizes(self, count: int, memory: int) -> tuple[int, int]:
+        """How many positions a chunk has, all of them about equally many; how many a block."""
+        models = [self.student] if self.teacher is None else [self.student, self.teacher]
+        row = self.student.columns * self.wide.itemsize
+        on_cpu = self.masks.device.type == "cpu"
+        each = sum(model.columns * model.dtype.itemsize for model in models) + (0 if on_cpu else 4 * row)
+        chunks = math.ceil(count / max(1, memory // each))
+        positions = math.ceil(count / max(1, chunks))
+        return positions, max(1, BLOCK_BYTES // row) if on_cpu else max(1, positions)
+
+    def chunk(self, rows: slice, with_gradient: bool) -> Tensor:
+        """Fill in the values of a chunk; its logits, or in their place the gradient in them, in units of ``unit``."""
+        student = self.student.product(rows, self.positions)
+        teacher = None if self.teacher is None else self.teacher.product(rows, self.positions)
+        for start in range(0, len(student), self.block):
+            part = slice(start, start + self.block)
+            block = student[part]
+            logits = block.to(self.wide)
+            slope = self.student.finish_(logits)
+            of_teacher = None
+            if self.teacher is not None and teacher is not None:
+                of_teacher = teacher[part].to(self.wide)
+                self.teacher.finish_(of_teacher)
+            at = slice(rows.start + start, rows.start + start + len(block))
+            if not with_gradient:
+                self._evaluate(logits, of_teacher, at)
+                continue
+            gradient = self._differentiate(logits, of_teacher, at)
+            if slope is not None:
+                gradient.mul_(slope)
+            if gradient.data_ptr() != block.data_ptr():
+                block.copy_(gradient)
+        return student
+
+    def _differentiate(self, student: Tensor, teacher: Tensor | None, rows: slice) -> Tensor:
+        """The gradient of all terms in a block's logits, which are used up."""
+        total: Tensor | None = None
+        for k in self.order:
+            term, last = self.terms[k], k == self.order[-1]
+            own = student if last else student.clone()
+            if term.divergence is None:
+                assert self.labels is not None
+                value, gradient = cross_entropy(own, self.labels[rows])
+            else:
+                assert teacher is not None
+                own, other = own[:, : teacher.shape[1]], teacher if last else teacher.clone()
+                value, gradient = GRADIENTS[term.divergence](own, other, **term.options)
+            self.values[k, rows] = value
+            if len(self.terms) == 1:
+                return gradient
+            gradient.mul_(self.weights[k, rows, None])
+            if total is None:
+                total = gradient
+            else:
+                total[:, : gradient.shape[1]].add_(gradient)
+        assert total is not None
+        return total
+
+    def _evaluate(self, student: Tensor, teacher: Tensor | None, rows: slice) -> None:
+        for k, term in enumerate(self.terms):
+            if term.divergence is None:
+                assert self.labels is not None
+                value = functional.cross_entropy(student, self.labels[rows], reduction="none")
+            else:
+                assert teacher is not None
+                value = DIVERGENCES[term.divergence](student[:, : teacher.shape[1]], teacher, **term.options)
+            self.values[k, rows] = value

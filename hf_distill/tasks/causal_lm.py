@@ -1,0 +1,208 @@
+"""Causal language modelling: plain text, prompts with completions, and chats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal
+
+import torch
+from datasets import Dataset, IterableDataset
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_distill.errors import DataError, RecipeError
+from hf_distill.probes import check_head, check_packing
+from hf_distill.tasks.base import Task
+from hf_distill.tasks.sequences import IGNORED, Example, fit, pack, read_chat, read_completion, read_text
+from hf_distill.views import Batch, Distribution, LogitSource, Masks, View
+
+PACKED_TOGETHER = 10_000
+"""Texts whose tokens are laid end to end; the last block of each such group may be short."""
+
+
+class CausalLanguageModeling(Task):
+    """Rows of ``text``, of ``prompt`` and ``completion``, or of ``messages``; each token predicts the next.
+
+    Texts are packed: laid end to end and cut into blocks of ``max_length`` tokens, without padding. The positions start
+    anew with each text, so that neither student nor teacher sees one text from another. Of prompts and completions only
+    the completion counts, of chats only the assistant's turns.
+
+    Args:
+        max_length: Tokens of one row.
+        packing: Whether texts are packed; without it each text is a row of its own, cut into several where it is
+            longer than ``max_length``. Only for ``text``.
+        too_long: What happens to a row whose prompt leaves no room for its completion: ``drop`` it, or ``truncate`` the
+            prompt from its start. A completion is cut at its end. Not for ``text``.
+        separator: Stands between a prompt and its completion, and belongs to the prompt.
+
+    Raises:
+        RecipeError: For values out of bounds.
+    """
+
+    name = "causal-lm"
+    pipeline_tag = "text-generation"
+    auto_model = AutoModelForCausalLM
+    required = ()
+    optional = ("text", "prompt", "completion", "messages")
+    text_columns = ("text", "prompt", "completion")
+    has_vocabulary = True
+
+    def __init__(
+        self,
+        *,
+        max_length: int = 512,
+        packing: bool = True,
+        too_long: Literal["drop", "truncate"] = "drop",
+        separator: str = "",
+    ) -> None:
+        if not isinstance(max_length, int) or max_length < 4:
+            raise RecipeError(f"task.max_length: expected a whole number of at least 4, got {max_length!r}")
+        if too_long not in ("drop", "truncate"):
+            raise RecipeError(f"task.too_long: expected drop or truncate, got {too_long!r}")
+        self.max_length = max_length
+        self.packing = packing
+        if not isinstance(separator, str):
+            raise RecipeError(f"task.separator: expected a text, got {separator!r}")
+        self.too_long = too_long
+        self.separator = separator
+
+    @property
+    def distribution(self) -> Distribution:
+        """See :class:`Task`."""
+        return "categorical"
+
+    def read_labels(self, train: Dataset | IterableDataset) -> None:
+        """See :meth:`Task.read_labels`: the labels are the tokens, so only the columns are looked at."""
+        _form(_columns(train))
+
+    def check_model(self, model: PreTrainedModel) -> None:
+        """See :meth:`Task.check_model`."""
+        ids = torch.arange(2, 10, device=model.device)[None] % model.config.get_text_config().vocab_size
+        check_head(model, {"input_ids": ids})
+        if self.packing:
+            check_packing(model)
+
+    def encode(
+        self,
+        rows: Dataset | IterableDataset,
+        tokenizer: PreTrainedTokenizerBase,
+        teacher_tokenizer: PreTrainedTokenizerBase | None = None,
+    ) -> Dataset | IterableDataset:
+        """See :meth:`Task.encode`. Adds ``length``, ``labels``, and ``position_ids`` where rows are packed.
+
+        Raises:
+            DataError: For a tokenizer without an end token or chat template, and for rows that cannot be read.
+        """
+        columns = _columns(rows)
+        form = _form(columns)
+        read, options = _READERS[form], {"separator": self.separator} if form == "completion" else {}
+        limit = min(self.max_length, tokenizer.model_max_length)
+        packed = form == "text" and self.packing
+
+        def encode_batch(batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+            given = zip(*(batch[name] for name in _FORMS[form]), strict=True)
+            examples = [read(tokenizer, *values, **options) for values in given]
+            if packed:
+                return pack(examples, limit)
+            fitted = [piece for example in examples for piece in fit(example, limit, form == "text", self.too_long)]
+            return {
+                "input_ids": [ids for ids, _ in fitted],
+                "labels": [labels for _, labels in fitted],
+                "length": [len(ids) for ids, _ in fitted],
+            }
+
+        encoded: Dataset | IterableDataset = rows.map(
+            encode_batch, batched=True, batch_size=PACKED_TOGETHER if packed else 1000, remove_columns=columns
+        )
+        return encoded
+
+    def collator(
+        self, tokenizer: PreTrainedTokenizerBase, teacher_tokenizer: PreTrainedTokenizerBase | None = None
+    ) -> Callable[[list[Mapping[str, Any]]], Batch]:
+        """See :meth:`Task.collator`. Pads on the tokenizer's side to the longest row of the batch."""
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
+        left = tokenizer.padding_side == "left"
+
+        def collate(rows: list[Mapping[str, Any]]) -> Batch:
+            longest = max(len(row["input_ids"]) for row in rows)
+            masked = [{**row, "attention_mask": [1] * len(row["input_ids"])} for row in rows]
+            fillers = {"input_ids": pad, "attention_mask": 0, "labels": IGNORED, "position_ids": 0}
+            return {
+                name: torch.tensor([_padded(row[name], longest, filler, left) for row in masked])
+                for name, filler in fillers.items()
+                if name in masked[0]
+            }
+
+        return collate
+
+    def student_inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """See :meth:`Task.student_inputs`. Packed rows tell by their positions alone what sees what."""
+        inputs = super().student_inputs(batch)
+        if "position_ids" in inputs:
+            # With a mask, Transformers would take the row for a single text.
+            inputs.pop("attention_mask")
+        return inputs
+
+    def masks(self, batch: Batch) -> Masks:
+        """See :meth:`Task.masks`: one position a token that predicts one that counts."""
+        tokens = batch["attention_mask"].bool()
+        if "labels" not in batch:
+            predicts = tokens & tokens.roll(-1, dims=1)
+        else:
+            predicts = tokens & (batch["labels"] != IGNORED).roll(-1, dims=1)
+        predicts[:, -1] = False
+        positions = predicts[:, :-1].flatten()
+        return {"labels": positions, "positions": positions, "tokens": predicts}
+
+    def view(self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch) -> View:
+        """See :meth:`Task.view`: position t of a row predicts its token t + 1. The only place where this is shifted."""
+        shifted = (
+            logits[:, :-1].flatten(0, 1)
+            if isinstance(logits, Tensor)
+            else LogitSource(hidden=logits.hidden[:, :-1].flatten(0, 1), head=logits.head)
+        )
+        labels = batch.get("labels")
+        return View(
+            logits=shifted,
+            distribution="categorical",
+            labels=labels[:, 1:].flatten() if labels is not None else None,
+            masks=self.masks(batch),
+            hidden_states=hidden_states,
+        )
+
+    def texts(self, rows: Dataset | IterableDataset) -> Iterator[str]:
+        """See :meth:`Task.texts`."""
+        for row in rows:
+            if row.get("messages") is not None:
+                yield "\n".join(f"{turn['role']}: {turn['content']}" for turn in row["messages"])
+            else:
+                yield row["text"] if row.get("text") is not None else row["prompt"] + row["completion"]
+
+
+_FORMS = {"messages": ("messages",), "completion": ("prompt", "completion"), "text": ("text",)}
+"""The columns of each form of rows; the first that is there wins."""
+
+_READERS: dict[str, Callable[..., Example]] = {
+    "messages": read_chat,
+    "completion": read_completion,
+    "text": read_text,
+}
+
+
+def _form(columns: list[str]) -> str:
+    for form, names in _FORMS.items():
+        if set(names) <= set(columns):
+            return form
+    raise DataError(
+        "causal-lm needs a column text, or prompt and completion, or messages; there are "
+        f"{', '.join(columns) or 'none'}: name the right ones in data.columns"
+    )
+
+
+def _columns(rows: Dataset | IterableDataset) -> list[str]:
+    return list(rows.column_names or next(iter(rows)))
+
+
+def _padded(values: list[int], length: int, filler: int, left: bool) -> list[int]:
+    padding = [filler] * (length - len(values))
+    return padding + values if left else values + padding

@@ -1,0 +1,166 @@
+"""From texts, completions and chats to tokens and the tokens that count; packing and cutting."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from hf_distill.errors import DataError
+
+IGNORED = -100
+"""The label of a token that does not count, as Transformers' losses know it."""
+
+Example = tuple[list[int], list[int]]
+"""Token ids, and labels of the same length: the id where the token counts, else :data:`IGNORED`. Not shifted."""
+
+_render: Any = render_jinja_template  # Its annotation says str; it returns texts and places.
+
+_GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+
+
+def read_text(tokenizer: PreTrainedTokenizerBase, text: str) -> Example:
+    """A text, every token of which counts, and the end token."""
+    return _ended(tokenizer, _tokens(tokenizer, text, [(0, len(text))], special=True))
+
+
+def read_completion(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str, separator: str = "") -> Example:
+    """A prompt and its completion, cut into tokens as one text; only the completion and the end token count."""
+    prompt += separator
+    spans = [(len(prompt), len(prompt) + len(completion))]
+    return _ended(tokenizer, _tokens(tokenizer, prompt + completion, spans, special=True))
+
+
+def read_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]]) -> Example:
+    """A chat in the tokenizer's template; only the assistant's turns count.
+
+    A template that marks them (``{% generation %}``) is asked; of any other the turns are found by rendering the chat
+    up to each of them.
+
+    Raises:
+        DataError: For a tokenizer without a template, a chat without an assistant, and a template that renders a turn
+            otherwise once others follow.
+    """
+    if not tokenizer.chat_template:
+        raise DataError(
+            "rows of messages need a chat template, but the tokenizer has none; take an instruction-tuned model's "
+            "tokenizer, or turn the rows into prompt and completion"
+        )
+    if not any(turn["role"] == "assistant" for turn in messages):
+        raise DataError("a chat has no assistant's turn, so nothing in it counts; remove such rows")
+    turns = [dict(turn) for turn in messages]
+    template = tokenizer.get_chat_template()
+    if _GENERATION.search(template):
+        # The template's own marks, as places in the text: Transformers' token mask runs on to the end of the chat where
+        # the last marked character is a blank that belongs to no token.
+        words: dict[str, Any] = tokenizer.special_tokens_map
+        rendered, marks = _render([turns], chat_template=template, return_assistant_tokens_mask=True, **words)
+        return _tokens(tokenizer, rendered[0], marks[0], special=False)
+    text = _rendered(tokenizer, turns)
+    return _tokens(tokenizer, text, list(_assistant_spans(tokenizer, turns, text)), special=False)
+
+
+def pack(examples: Sequence[Example], length: int) -> dict[str, list[Any]]:
+    """Lay texts end to end and cut them into blocks.
+
+    A text that goes on in the next block starts there anew: its positions count from 0, and the first token of each
+    piece is nobody's target.
+
+    Args:
+        examples: Texts as tokens.
+        length: Tokens of a block; the last may be shorter.
+
+    Returns:
+        ``input_ids``, ``labels``, ``position_ids`` and ``length`` of each block.
+    """
+    blocks: dict[str, list[Any]] = {"input_ids": [], "labels": [], "position_ids": []}
+    room = 0
+    for ids, labels in examples:
+        start = 0
+        while start < len(ids):
+            if room == 0:
+                for columns in blocks.values():
+                    columns.append([])
+                room = length
+            piece = slice(start, start + room)
+            taken = len(ids[piece])
+            blocks["input_ids"][-1] += ids[piece]
+            blocks["labels"][-1] += [IGNORED, *labels[piece][1:]]
+            blocks["position_ids"][-1] += range(taken)
+            start, room = start + taken, room - taken
+    return {**blocks, "length": [len(block) for block in blocks["input_ids"]]}
+
+
+def fit(example: Example, length: int, is_text: bool, too_long: str) -> Iterator[Example]:
+    """An example in rows of at most so many tokens: a text in several pieces; else one row, or none.
+
+    Args:
+        example: Of any length.
+        length: Tokens of a row.
+        is_text: Whether every token counts.
+        too_long: ``drop`` or ``truncate``, for a prompt that leaves no room.
+    """
+    ids, labels = example
+    if is_text:
+        for start in range(0, len(ids), length):
+            yield ids[start : start + length], [IGNORED, *labels[start + 1 : start + length]]
+        return
+    first = next((i for i, label in enumerate(labels) if label != IGNORED), len(ids))
+    if first >= length:
+        if too_long == "drop":
+            return
+        # Half of the room at most goes to what is left of the prompt.
+        kept = max(length // 2, length - (len(ids) - first))
+        ids, labels = ids[first - kept :], labels[first - kept :]
+    yield ids[:length], labels[:length]
+
+
+def _tokens(
+    tokenizer: PreTrainedTokenizerBase, text: str, spans: Sequence[tuple[int, int]], *, special: bool
+) -> Example:
+    """Tokens of a text; those that hold a character of a span count."""
+    # Not verbose: a text longer than the model reads is cut later.
+    encoded = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True, verbose=False)
+    ids: list[int] = encoded["input_ids"]
+    labels = [
+        token if any(start < last and end > first and end > start for first, last in spans) else IGNORED
+        for token, (start, end) in zip(ids, encoded["offset_mapping"], strict=True)
+    ]
+    return ids, labels
+
+
+def _ended(tokenizer: PreTrainedTokenizerBase, example: Example) -> Example:
+    """With the end token, which counts: a student that never sees it never stops."""
+    ids, labels = example
+    end = tokenizer.eos_token_id
+    if end is None:
+        raise DataError(
+            "the tokenizer has no end token, so a student would never learn to stop; set its eos_token and save it"
+        )
+    if ids and ids[-1] == end:
+        return ids, [*labels[:-1], end]
+    return [*ids, end], [*labels, end]
+
+
+def _assistant_spans(
+    tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, Any]], text: str
+) -> Iterator[tuple[int, int]]:
+    """Where the assistant's turns stand in a rendered chat, the token that ends each among them."""
+    for i, turn in enumerate(turns):
+        if turn["role"] != "assistant":
+            continue
+        before = _rendered(tokenizer, turns[:i], add_generation_prompt=True) if i else ""
+        until = _rendered(tokenizer, turns[: i + 1])
+        if not (text.startswith(until) and until.startswith(before)):
+            raise DataError(
+                "the chat template renders a turn otherwise once others follow, so the assistant's tokens cannot be "
+                "found; use a template that marks them with {% generation %}"
+            )
+        yield len(before), len(until)
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, Any]], **options: Any) -> str:
+    return str(tokenizer.apply_chat_template(turns, tokenize=False, **options))

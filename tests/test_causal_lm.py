@@ -1,0 +1,382 @@
+"""Language models: what counts, what sees what, and that a fused loss is the plain one."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from datasets import Dataset, DatasetDict
+from torch.nn import functional
+from transformers import (
+    AutoModelForCausalLM,
+    CohereConfig,
+    Gemma2Config,
+    GPT2Config,
+    GraniteConfig,
+    LlamaConfig,
+    TrainingArguments,
+    pipeline,
+)
+
+from hf_distill import DistillationTrainer, Hidden, Labels, Logits, run
+from hf_distill.errors import DataError, ModelError, RecipeError
+from hf_distill.heads import output_head, without_head
+from hf_distill.objectives import weighted_loss
+from hf_distill.probes import check_head, check_packing
+from hf_distill.tasks import CausalLanguageModeling
+from hf_distill.tasks.sequences import IGNORED, fit, pack, read_chat, read_completion
+from hf_distill.teachers import ModelTeacher
+from tests import tiny
+
+WORDS = tiny.CHAT_WORDS
+MARKED = (
+    "{% for m in messages %}{{ m.role }} {% if m.role == 'assistant' %}{% generation %}{{ m.content }} [SEP] "
+    "{% endgeneration %}{% else %}{{ m.content }} [SEP] {% endif %}{% endfor %}"
+)
+
+
+def texts(count: int = 24, seed: int = 0) -> Dataset:
+    return Dataset.from_dict({"text": tiny.rows(count, seed)["text"]})
+
+
+def completions(count: int = 24) -> Dataset:
+    halves = [sentence.rsplit(" ", 2) for sentence in tiny.rows(count)["text"]]
+    return Dataset.from_dict(
+        {"prompt": [first + " " for first, *_ in halves], "completion": [" ".join(last) for _, *last in halves]}
+    )
+
+
+def batch_of(task: CausalLanguageModeling, rows: Dataset, made=None) -> dict:
+    made = made or tiny.chat_tokenizer()
+    encoded = task.encode(rows, made)
+    return task.collator(made)(list(encoded))
+
+
+def terms(task, batch, student, teacher, objectives=None) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Loss with gradients, as the trainer computes it on one batch."""
+    trainer = DistillationTrainer(
+        model=student,
+        teacher=teacher,
+        task=task,
+        objectives=objectives or [Labels(), Logits(temperature=2.0), Hidden()],
+        args=TrainingArguments("unused", use_cpu=True, report_to="none"),
+    )
+    student.train()
+    loss = trainer.compute_loss(student, batch)
+    loss.backward()
+    return loss.detach(), {name: p.grad.clone() for name, p in student.named_parameters() if p.grad is not None}
+
+
+def assert_same(first, second, tolerance: float = 1e-5) -> None:
+    assert first[0] == pytest.approx(second[0].item(), abs=tolerance)
+    assert first[1].keys() == second[1].keys()
+    for name, gradient in first[1].items():
+        assert torch.allclose(gradient, second[1][name], atol=tolerance), name
+
+
+def test_packed_texts_give_the_loss_and_gradients_of_each_text_alone():
+    packed, alone = (CausalLanguageModeling(max_length=64, packing=packing) for packing in (True, False))
+    rows = texts(4)  # Few enough for one block: a text that is cut loses a target.
+    packed_batch, batch = batch_of(packed, rows), batch_of(alone, rows)
+    assert "position_ids" in packed_batch
+    assert len(packed_batch["input_ids"]) == 1
+    assert packed.masks(packed_batch)["labels"].sum() == alone.masks(batch)["labels"].sum()
+    teacher = tiny.decoder(3, 48, seed=5)
+    assert_same(
+        terms(packed, packed_batch, tiny.decoder(), ModelTeacher(teacher)),
+        terms(alone, batch, tiny.decoder(), ModelTeacher(teacher)),
+    )
+
+
+def test_left_padding_gives_the_loss_and_gradients_of_right_padding():
+    task = CausalLanguageModeling(max_length=32, packing=False)
+    right, left = (batch_of(task, texts(), tiny.chat_tokenizer(side=side)) for side in ("right", "left"))
+    assert not right["attention_mask"].all()
+    assert (left["attention_mask"][:, -1] == 1).all()
+    assert_same(
+        terms(task, right, tiny.decoder(), tiny.decoder(3, seed=5)),
+        terms(task, left, tiny.decoder(), tiny.decoder(3, seed=5)),
+    )
+
+
+def test_what_stands_in_padding_changes_nothing():
+    task = CausalLanguageModeling(max_length=32, packing=False)
+    clean = batch_of(task, texts())
+    garbage = copy.deepcopy(clean)
+    garbage["input_ids"][clean["attention_mask"] == 0] = 7
+    assert_same(
+        terms(task, clean, tiny.decoder(), tiny.decoder(3, seed=5)),
+        terms(task, garbage, tiny.decoder(), tiny.decoder(3, seed=5)),
+    )
+
+
+def test_the_labels_alone_give_the_loss_of_the_models_own_head():
+    task = CausalLanguageModeling(max_length=32, packing=False)
+    batch = batch_of(task, completions())
+    loss, gradients = terms(task, batch, tiny.decoder(), None, [Labels()])
+    stock = tiny.decoder()
+    expected = stock(**batch).loss
+    expected.backward()
+    assert loss == pytest.approx(expected.item(), abs=1e-6)
+    for name, parameter in stock.named_parameters():
+        assert torch.allclose(gradients[name], parameter.grad, atol=1e-6), name
+
+
+def test_the_fused_loss_is_the_plain_one():
+    task = CausalLanguageModeling(max_length=32, packing=False)
+    batch, student, teacher = batch_of(task, completions()), tiny.decoder(), tiny.decoder(3, 48, seed=5)
+    objectives = [Labels(weight=0.3), Logits(temperature=2.0), Logits(divergence="jsd", weight=0.5)]
+    fused = terms(task, batch, student, teacher, objectives)
+    student.zero_grad()
+    with torch.no_grad():
+        targets = teacher(**task.student_inputs(batch)).logits
+    named = dict(enumerate(objectives))
+    view = task.view(student(**task.student_inputs(batch)).logits, None, batch)
+    counts = {unit: mask.sum() for unit, mask in view.masks.items()}
+    from hf_distill.views import Targets
+
+    loss, _ = weighted_loss(named, view, Targets(logits=task.view(targets, None, batch).logits), counts)
+    loss.backward()
+    plain = loss.detach(), {name: p.grad for name, p in student.named_parameters()}
+    assert_same(fused, plain)
+
+
+def test_a_student_equal_to_its_teacher_has_nothing_to_learn_even_with_a_padded_vocabulary():
+    task = CausalLanguageModeling(max_length=32)
+    batch = batch_of(task, texts())
+    student = tiny.decoder()
+    padded = copy.deepcopy(student)
+    padded.resize_token_embeddings(len(WORDS) + 8, mean_resizing=False)
+    for one, other in ((student, padded), (padded, student), (student, student)):
+        loss, gradients = terms(task, batch, copy.deepcopy(one), copy.deepcopy(other), [Logits(), Hidden()])
+        assert loss == pytest.approx(0.0, abs=1e-6)
+        assert all(gradient.abs().max() < 1e-5 for gradient in gradients.values())
+
+
+@pytest.mark.parametrize("form", ["texts", "completions"])
+def test_8x1_4x2_and_1x8_give_the_same_weights(form, tmp_path):
+    rows = texts(32) if form == "texts" else completions(32)
+    task = CausalLanguageModeling(max_length=24, packing=False)
+
+    def weights(batch: int, accumulation: int) -> tuple[list[float], dict[str, torch.Tensor]]:
+        trainer = DistillationTrainer(
+            model=tiny.decoder(),
+            teacher=tiny.decoder(3, 48, seed=5),
+            task=task,
+            objectives=[Labels(), Logits(temperature=2.0), Hidden()],
+            args=TrainingArguments(
+                str(tmp_path),
+                use_cpu=True,
+                report_to="none",
+                disable_tqdm=True,
+                max_steps=4,
+                logging_steps=1,
+                optim="sgd",
+                learning_rate=0.05,
+                per_device_train_batch_size=batch,
+                gradient_accumulation_steps=accumulation,
+                save_strategy="no",
+                train_sampling_strategy="group_by_length",
+            ),
+            train_dataset=rows,
+            processing_class=tiny.chat_tokenizer(),
+        )
+        trainer.train()
+        losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+        return losses, {name: value.clone() for name, value in trainer.model.state_dict().items()}
+
+    losses, whole = weights(8, 1)
+    for batch, accumulation in ((4, 2), (1, 8)):
+        other_losses, other = weights(batch, accumulation)
+        assert losses == pytest.approx(other_losses, rel=1e-6)
+        assert all(torch.allclose(value, other[name], atol=1e-6) for name, value in whole.items())
+
+
+def test_blocks_are_full_and_the_first_token_of_each_piece_is_nobodys_target():
+    blocks = pack([([1, 2, 3], [1, 2, 3]), ([4, 5, 6, 7], [4, 5, 6, 7])], 5)
+    assert blocks["input_ids"] == [[1, 2, 3, 4, 5], [6, 7]]
+    assert blocks["position_ids"] == [[0, 1, 2, 0, 1], [0, 1]]
+    assert blocks["labels"] == [[IGNORED, 2, 3, IGNORED, 5], [IGNORED, 7]]
+    assert blocks["length"] == [5, 2]
+
+
+def test_of_a_prompt_and_its_completion_only_the_completion_and_the_end_token_count():
+    made = tiny.chat_tokenizer()
+    ids, labels = read_completion(made, "the card ", "is good")
+    counted = [token for token in labels if token != IGNORED]
+    assert made.convert_ids_to_tokens(counted) == ["is", "good", "[SEP]"]
+    assert made.decode(ids, skip_special_tokens=True) == "the card is good"
+
+
+@pytest.mark.parametrize("template", [tiny.CHAT_TEMPLATE, MARKED])
+def test_of_a_chat_only_the_assistants_turns_count(template):
+    made = tiny.chat_tokenizer(template)
+    chat = [
+        {"role": "user", "content": "my card"},
+        {"role": "assistant", "content": "is good"},
+        {"role": "user", "content": "the bank"},
+        {"role": "assistant", "content": "is slow"},
+    ]
+    ids, labels = read_chat(made, chat)
+    counted = made.convert_ids_to_tokens([token for token in labels if token != IGNORED])
+    marks = [] if template == MARKED else ["assistant"]
+    assert counted == [*marks, "is", "good", "[SEP]", *marks, "is", "slow", "[SEP]"]
+    assert len(ids) == len(labels)
+
+
+def test_a_prompt_that_leaves_no_room_is_dropped_or_cut_from_its_start():
+    example = (list(range(10)), [IGNORED] * 8 + [8, 9])
+    assert list(fit(example, 8, False, "drop")) == []
+    assert list(fit(example, 8, False, "truncate")) == [([2, 3, 4, 5, 6, 7, 8, 9], [IGNORED] * 6 + [8, 9])]
+    long_completion = (list(range(10)), [IGNORED] * 2 + list(range(2, 10)))
+    assert list(fit(long_completion, 4, False, "drop")) == [([0, 1, 2, 3], [IGNORED, IGNORED, 2, 3])]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        GPT2Config(vocab_size=50, n_embd=32, n_layer=2, n_head=2, n_positions=32),
+        LlamaConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32),
+        Gemma2Config(
+            vocab_size=50,
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            head_dim=16,
+            intermediate_size=32,
+            final_logit_softcapping=0.5,
+        ),
+        CohereConfig(
+            vocab_size=50,
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=32,
+            logit_scale=0.25,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+        ),
+        GraniteConfig(
+            vocab_size=50,
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=32,
+            logits_scaling=8.0,
+        ),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_the_head_of_every_family_gives_the_logits_that_the_model_gives(config):
+    model = AutoModelForCausalLM.from_config(config)
+    check_head(model, {"input_ids": torch.arange(3, 13)[None]})
+    check_packing(model)
+
+
+def test_a_head_that_does_more_than_we_know_is_refused():
+    model = tiny.decoder()
+    forward = model.forward
+
+    def more(**inputs):
+        outputs = forward(**inputs)
+        outputs.logits = outputs.logits**2
+        return outputs
+
+    model.forward = more
+    with pytest.raises(ModelError, match="does more to its logits"):
+        check_head(model, {"input_ids": torch.arange(3, 13)[None]})
+
+
+def test_a_model_that_ignores_positions_is_refused_for_packing():
+    model = tiny.decoder()
+    forward = model.forward
+    model.forward = lambda position_ids=None, **inputs: forward(**inputs)
+    with pytest.raises(ModelError, match=r"set task\.packing to false"):
+        check_packing(model)
+
+
+def test_the_forward_without_head_gives_what_the_head_gets():
+    model = tiny.decoder()
+    ids = torch.arange(3, 13)[None]
+    with torch.no_grad(), without_head(model) as caught:
+        stand_in = model(input_ids=ids).logits
+    assert stand_in.shape == (1, 1, len(WORDS))
+    expected = model(input_ids=ids).logits
+    assert torch.allclose(output_head(model).logits(caught.hidden), expected, atol=1e-6)
+    assert functional.mse_loss(model(input_ids=ids).logits, expected) < 1e-12  # The head is back.
+
+
+@pytest.mark.parametrize(
+    ("rows", "made", "told"),
+    [
+        ({"sentence": ["a"]}, {}, "needs a column text, or prompt and completion, or messages"),
+        ({"messages": [[{"role": "assistant", "content": "a"}]]}, {}, "has none; take an instruction-tuned"),
+        ({"messages": [[{"role": "user", "content": "a"}]]}, {"template": tiny.CHAT_TEMPLATE}, "no assistant's turn"),
+        (
+            {"messages": [[{"role": "assistant", "content": "good"}, {"role": "user", "content": "a"}]]},
+            {"template": "{% for m in messages %}{{ loop.length }}{{ m.role }} {{ m.content }}{% endfor %}"},
+            "renders a turn otherwise once others follow",
+        ),
+    ],
+)
+def test_rows_that_cannot_be_read_are_refused(rows, made, told):
+    with pytest.raises(DataError, match=told):
+        CausalLanguageModeling().encode(Dataset.from_dict(rows), tiny.chat_tokenizer(**made))
+
+
+def test_a_tokenizer_without_an_end_token_is_refused():
+    with pytest.raises(DataError, match="no end token"):
+        CausalLanguageModeling().encode(texts(), tiny.tokenizer(WORDS))
+
+
+@pytest.mark.parametrize("options", [{"max_length": 3}, {"too_long": "cut"}])
+def test_options_out_of_bounds_are_refused(options):
+    with pytest.raises(RecipeError, match="task"):
+        CausalLanguageModeling(**options)
+
+
+def splits() -> DatasetDict:
+    return DatasetDict(train=texts(200), validation=texts(24, 1), test=texts(48, 2))
+
+
+def test_a_run_distils_a_decoder_from_its_layers_and_proves_it(tmp_path):
+    made, teacher = tiny.chat_tokenizer(), tiny.decoder(4, seed=3)
+    made.save_pretrained(tmp_path / "teacher")
+    training = {"learning_rate": 3e-3, "per_device_train_batch_size": 8, "use_cpu": True, "num_train_epochs": 3}
+    first = DistillationTrainer(
+        model=teacher,
+        task=CausalLanguageModeling(max_length=32),
+        objectives=[Labels()],
+        args=TrainingArguments(str(tmp_path / "made"), report_to="none", save_strategy="no", **training),
+        train_dataset=splits()["train"],
+        processing_class=made,
+    )
+    first.train()
+    first.save_model(str(tmp_path / "teacher"))
+    recipe = {
+        "version": 1,
+        "name": "decoder",
+        "task": {"name": "causal-lm", "max_length": 32},
+        "data": {"path": "tests.test_causal_lm:splits"},
+        "teacher": {"model": str(tmp_path / "teacher")},
+        "student": {"layers": 2},
+        "objectives": [{"kind": "labels"}, {"kind": "logits", "temperature": 1.0}, {"kind": "hidden"}],
+        "training": {**training, "num_train_epochs": 1},
+        "evaluate": {"resamples": 100},
+    }
+    result = run(recipe, runs=tmp_path / "runs", report=lambda line: None)
+    models = result.results["models"]
+    assert models["teacher"]["metrics"]["kl_to_teacher"]["value"] == pytest.approx(0.0, abs=1e-6)
+    assert models["teacher"]["metrics"]["agreement"]["value"] == 1.0
+    assert models["student"]["metrics"].keys() == models["control"]["metrics"].keys()
+    assert result.comparison["primary_metric"] == "loss"
+    assert result.comparison["lower_is_better"] is True
+    assert 0 < result.comparison["agreement"] < 1
+    assert "nats a token" in (result.student / "README.md").read_text()
+    saved = AutoModelForCausalLM.from_pretrained(result.student)
+    assert saved.config.use_cache is True
+    assert saved.generation_config.eos_token_id == made.eos_token_id
+    assert pipeline("text-generation", str(result.student), max_new_tokens=3)("the card")[0]["generated_text"]
