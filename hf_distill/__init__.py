@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hf_distill.errors import HfDistillError
-    from hf_distill.flow import Result, distill, evaluate, push, run
+    from hf_distill.flow import Result, cache, distill, evaluate, push, run
     from hf_distill.objectives import Hidden, Labels, Logits, Objective
     from hf_distill.preflight import check
     from hf_distill.recipe import Recipe, load_recipe
-    from hf_distill.tasks import Task, TextClassification
-    from hf_distill.teachers import ModelTeacher
+    from hf_distill.tasks import CausalLanguageModeling, Task, TextClassification
+    from hf_distill.teachers import CachedTeacher, ModelTeacher
     from hf_distill.trainer import DistillationTrainer
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CachedTeacher",
+    "CausalLanguageModeling",
     "DistillationTrainer",
     "HfDistillError",
     "Hidden",
@@ -32,6 +34,7 @@ __all__ = [
     "Result",
     "Task",
     "TextClassification",
+    "cache",
     "check",
     "distill",
     "evaluate",
@@ -45,9 +48,9 @@ _HOMES = {
     "errors": ("HfDistillError",),
     "objectives": ("Hidden", "Labels", "Logits", "Objective"),
     "recipe": ("Recipe", "load_recipe"),
-    "flow": ("Result", "distill", "evaluate", "push", "run"),
-    "tasks": ("Task", "TextClassification"),
-    "teachers": ("ModelTeacher",),
+    "flow": ("Result", "cache", "distill", "evaluate", "push", "run"),
+    "tasks": ("CausalLanguageModeling", "Task", "TextClassification"),
+    "teachers": ("CachedTeacher", "ModelTeacher"),
     "trainer": ("DistillationTrainer",),
 }
 _HOME_OF = {name: f"hf_distill.{module}" for module, names in _HOMES.items() for name in names}

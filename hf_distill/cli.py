@@ -71,6 +71,20 @@ def check(recipe: RecipeFile, overrides: Overrides = None, debug: Debug = False)
 
 
 @app.command()
+def cache(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("runs"), debug: Debug = False) -> None:
+    """Take a cached teacher's targets for all rows of a recipe, and train nothing; run finds them."""
+
+    def work() -> None:
+        _quiet()
+        from hf_distill.flow import cache as cache_teacher
+
+        cache_teacher(recipe, overrides or [], runs=runs, report=_line)
+        _leave_together()
+
+    _guarded(work, debug)
+
+
+@app.command()
 def evaluate(run_folder: RunPath, overrides: Overrides = None, debug: Debug = False) -> None:
     """Evaluate a run again, perhaps with other evaluate.* keys; writes its results and card anew."""
 

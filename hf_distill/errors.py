@@ -6,6 +6,7 @@
     ├── LabelError              labels that data, teacher and student do not share
     ├── ModelError              a model or tokenizer that cannot be loaded
     ├── TeacherError            a teacher that cannot teach (at chance, or lacks what an objective needs)
+    ├── CacheError              a teacher cache that is broken, unfinished, or was made of something else
     ├── StudentError            a student that cannot be built
     ├── ObjectiveError          an objective with wrong options, or for the wrong kind of output
     ├── OutputError             a folder that is not writable, or belongs to another recipe
@@ -42,6 +43,10 @@ class ModelError(HfDistillError):
 
 class TeacherError(HfDistillError):
     """A teacher that cannot give what an objective needs, or that knows nothing."""
+
+
+class CacheError(HfDistillError):
+    """A teacher cache that cannot be trusted: broken, unfinished, or made of something else."""
 
 
 class StudentError(HfDistillError):

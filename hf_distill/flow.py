@@ -12,6 +12,7 @@ from typing import Any
 
 from accelerate import PartialState
 from datasets import Dataset
+from transformers import set_seed
 
 from hf_distill.card import write_card
 from hf_distill.data import Data
@@ -28,10 +29,10 @@ from hf_distill.models import license_of, load_config, load_model, load_tokenize
 from hf_distill.objectives import Labels, Objective
 from hf_distill.preflight import make_objectives, prepare
 from hf_distill.recipe import Recipe, StudentConfig, load_recipe
-from hf_distill.students import build_student
+from hf_distill.students import Student, build_student
 from hf_distill.tasks import Task
-from hf_distill.teachers import ModelTeacher, chosen_dtype
-from hf_distill.training import Report, train_model, with_defaults
+from hf_distill.teachers import CachedTeacher, ModelTeacher, chosen_dtype
+from hf_distill.training import Report, pair, train_model, with_defaults
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +121,43 @@ def evaluate(
     recipe = load_recipe(_recipe_of(Path(folder)), overrides)
     recipe = dataclasses.replace(recipe, hub=dataclasses.replace(recipe.hub, push=False))
     return run(recipe, runs=Path(folder).resolve().parent, report=report, again=True)
+
+
+def cache(
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    *,
+    runs: str | Path = "runs",
+    report: Report = print,
+) -> Path:
+    """Take a cached teacher's targets for all rows of a recipe, and train nothing; :func:`run` then finds them.
+
+    A call that was broken off goes on where it stopped; several processes (torchrun) share the rows.
+
+    Args:
+        recipe: As for :func:`run`, with ``teacher.kind: cached``.
+        overrides: As for :func:`run`.
+        runs: As for :func:`run`.
+        report: Gets lines that tell what happens.
+
+    Returns:
+        The folder of the cache.
+    """
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    if recipe.teacher is None or recipe.teacher.kind != "cached":
+        raise RecipeError("recipe.teacher.kind: there is nothing to cache for a live teacher; set it to cached")
+    recipe = with_defaults(recipe)
+    task, data = prepare(recipe, report)
+    teacher = _load_teacher(recipe, task, data, Path(runs), report)
+    set_seed(recipe.seed)
+    student = _build(recipe, task, data, teacher)
+    objectives = make_objectives(recipe)
+    folder = RunFolder(Path(runs) / recipe.name)
+    paired, *_ = pair(recipe, task, data, student, objectives, _live(teacher), teacher.folder, folder, report)
+    assert isinstance(paired, CachedTeacher)
+    size = sum(path.stat().st_size for path in paired.plan.folder.iterdir())
+    report(f"cache: {paired.plan.folder}, {paired.plan.rows:,} rows, {size / 1e6:,.1f} MB")
+    return paired.plan.folder
 
 
 def push(folder: str | Path, model_id: str | None = None, *, private: bool | None = None) -> str:
@@ -245,34 +283,40 @@ def _train_all(
 ) -> dict[str, dict[str, Any]]:
     """Train the student, and its control where there is a teacher to prove the worth of."""
 
-    def build() -> Any:
-        return build_student(
-            recipe.student,
-            auto_model=task.auto_model,
-            teacher=teacher.model if teacher else None,
-            teacher_tokenizer=teacher.tokenizer if teacher else None,
-            texts=lambda: task.texts(data.train),
-            model_options=task.model_options(),
-        )
-
-    def train(name: str, objectives: Sequence[Objective], live: ModelTeacher | None) -> dict[str, Any]:
+    def train(name: str, objectives: Mapping[str, Objective], live: ModelTeacher | None) -> dict[str, Any]:
         return train_model(
             name,
             recipe=recipe,
             task=task,
             data=data,
-            build=build,
+            build=lambda: _build(recipe, task, data, teacher),
             objectives=objectives,
             teacher=live,
+            teacher_folder=teacher.folder if teacher else None,
             folder=folder,
             report=report,
         )
 
-    live = ModelTeacher(teacher.model, teacher.tokenizer, teacher.label_order) if teacher else None
-    trained = {"student": train("student", list(make_objectives(recipe).values()), live)}
+    live = _live(teacher) if teacher else None
+    trained = {"student": train("student", make_objectives(recipe), live)}
     if teacher is not None and recipe.evaluate.control:
-        trained["control"] = train("control", [Labels()], None)
+        trained["control"] = train("control", {"labels": Labels()}, None)
     return trained
+
+
+def _build(recipe: Recipe, task: Task, data: Data, teacher: Candidate | None) -> Student:
+    return build_student(
+        recipe.student,
+        auto_model=task.auto_model,
+        teacher=teacher.model if teacher else None,
+        teacher_tokenizer=teacher.tokenizer if teacher else None,
+        texts=lambda: task.texts(data.train),
+        model_options=task.model_options(),
+    )
+
+
+def _live(teacher: Candidate) -> ModelTeacher:
+    return ModelTeacher(teacher.model, teacher.tokenizer, teacher.label_order)
 
 
 def _trained(name: str, folder: RunFolder, task: Task, config: StudentConfig, origin: str) -> Candidate:

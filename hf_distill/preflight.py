@@ -12,12 +12,13 @@ from accelerate import PartialState
 from datasets import Dataset
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_distill.caching import check_cache
 from hf_distill.data import Data, load_data
 from hf_distill.errors import ObjectiveError, RecipeError
 from hf_distill.evaluation.metrics import primary_metric
 from hf_distill.models import load_config, load_tokenizer
 from hf_distill.objectives import Objective, make_objective
-from hf_distill.recipe import Recipe, check_training, load_recipe
+from hf_distill.recipe import CacheConfig, Recipe, check_training, load_recipe
 from hf_distill.students import build_student, choose_layers, cut, layer_stack
 from hf_distill.tasks import Task, make_task
 from hf_distill.teachers import chosen_dtype, same_tokenizer
@@ -115,6 +116,8 @@ def _read_data(recipe: Recipe, report: Report, data: Data | None) -> tuple[Task,
             raise RecipeError(
                 f"objective {name} needs a teacher, but the recipe names none; add teacher.model, or teacher.recipe"
             )
+    if recipe.teacher is not None and recipe.teacher.kind == "cached":
+        check_cache(objectives, recipe.teacher.cache or CacheConfig(), task.has_vocabulary)
     for note in data.notes:
         report(note)
     return task, data

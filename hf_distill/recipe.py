@@ -124,6 +124,34 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CacheConfig:
+    """What is kept of a teacher that is cached."""
+
+    scheme: Literal["auto", "sampled", "top_k", "naive_top_k", "dense"] = "auto"
+    """``auto``: dense for classes, sampled for a vocabulary."""
+    draws: int | None = None
+    """Of ``sampled``: tokens drawn a position; 50 unless given."""
+    k: int | None = None
+    """Of ``top_k`` and ``naive_top_k``: how many tokens are kept; 64 unless given."""
+    path: str | None = None
+    """A folder to use, refused where it holds a cache of something else; found by itself unless given."""
+    verify: int = 0
+    """How many rows are compared with the live teacher before it is used."""
+
+    def __post_init__(self) -> None:
+        where = "recipe.teacher.cache"
+        refuse_unless(
+            self.draws is None or self.scheme in ("auto", "sampled"),
+            f"{where}.draws: does nothing for {self.scheme}; remove it",
+        )
+        refuse_unless(
+            self.k is None or self.scheme in ("top_k", "naive_top_k"),
+            f"{where}.k: does nothing for {self.scheme}; remove it, or set scheme: top_k",
+        )
+        refuse_unless(self.verify >= 0, f"{where}.verify: expected at least 0 rows, got {self.verify}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TeacherConfig:
     """Where targets come from."""
 
@@ -135,6 +163,10 @@ class TeacherConfig:
     """``auto``: bfloat16 where the device computes it in hardware, else float32."""
     labels: list[str] | None = None
     """The names of its outputs in its own order, where its config does not tell them."""
+    kind: Literal["live", "cached"] = "live"
+    """``cached``: it looks at every row once, and what it says is read from disk in every epoch."""
+    cache: CacheConfig | None = None
+    """What a cached teacher keeps."""
     device_map: str | None = None
     """How to spread it over devices, as ``from_pretrained`` takes it."""
     recipe: Any = None
@@ -152,6 +184,10 @@ class TeacherConfig:
         refuse_unless(
             not isinstance(self.recipe, Recipe) or self.recipe.teacher is None,
             "recipe.teacher.recipe.teacher: a teacher's recipe trains on labels alone; remove it",
+        )
+        refuse_unless(
+            self.kind == "cached" or self.cache is None,
+            "recipe.teacher.cache: does nothing for a live teacher; set kind: cached, or remove it",
         )
 
 

@@ -33,7 +33,7 @@ from hf_distill.objectives import Objective, make_objective, weighted_loss
 from hf_distill.sampling import LengthGroupedSampler
 from hf_distill.sums import EvaluationSums, TrainingSums
 from hf_distill.tasks import Task, make_task
-from hf_distill.teachers import ModelTeacher, best_dtype, same_tokenizer
+from hf_distill.teachers import ModelTeacher, Teacher, best_dtype, same_tokenizer
 from hf_distill.views import UNITS, Batch, Need, Targets, Unit
 
 Counts = dict[Unit, Tensor]
@@ -51,7 +51,8 @@ class DistillationTrainer(Trainer):
 
     Args:
         model: The student, with the task's head.
-        teacher: A model, a Hub id or folder, a :class:`ModelTeacher`, or None where no objective asks for one.
+        teacher: A model, a Hub id or folder, a :class:`ModelTeacher` or :class:`CachedTeacher`, or None
+            where no objective asks for one.
         task: A task or its name. A task that was not bound to data takes its labels from the student's config.
         objectives: Objectives, or their names. Without any: ``labels``, and ``logits`` where there is a teacher.
         args: As for Trainer.
@@ -79,7 +80,7 @@ class DistillationTrainer(Trainer):
     def __init__(
         self,
         model: PreTrainedModel | None = None,
-        teacher: PreTrainedModel | ModelTeacher | str | None = None,
+        teacher: PreTrainedModel | Teacher | str | None = None,
         task: Task | str = "text-classification",
         objectives: Sequence[Objective | str] | None = None,
         args: TrainingArguments | None = None,
@@ -102,15 +103,16 @@ class DistillationTrainer(Trainer):
         self.objectives = _named(_chosen(objectives, self.teacher))
         self.needs: frozenset[Need] = frozenset().union(*(o.needs for o in self.objectives.values()))
         self._check_objectives()
-        for each in (student, *([self.teacher.model] if self.teacher is not None else [])):
-            self.task.check_model(each)
+        for each in (student, self.teacher.model if self.teacher is not None else None):
+            if each is not None:
+                self.task.check_model(each)
         self.extra_weights = self._connect(student, args.seed)
         self._use_cache = getattr(student.config, "use_cache", None)
         other = self.teacher.tokenizer if self.teacher is not None else None
         if processing_class is not None:
             encode = _Encoder(self.task, processing_class, other)
             train_dataset, eval_dataset = encode(train_dataset), encode(eval_dataset)
-            data_collator = data_collator or self.task.collator(processing_class, other)
+            data_collator = data_collator or _with_row_ids(self.task.collator(processing_class, other))
         if kwargs.get("model_init") is None:
             _attach(student, self.extra_weights)
         super().__init__(
@@ -358,6 +360,16 @@ class DistillationTrainer(Trainer):
         super().create_model_card(tags=[*tags, "distillation", "knowledge-distillation", "hf_distill"], **kwargs)
 
 
+def _with_row_ids(collate: Callable[..., Batch]) -> Callable[..., Batch]:
+    """Let batches carry the ids by which a cache knows their rows."""
+
+    def collate_with_ids(rows: list[dict[str, Any]]) -> Batch:
+        batch = collate(rows)
+        return {**batch, "row_id": torch.tensor([row["row_id"] for row in rows])} if "row_id" in rows[0] else batch
+
+    return collate_with_ids
+
+
 class _SamplerEpoch(TrainerCallback):
     """Tells the sampler the epoch: accelerate does not reach it through a skipped and sharded loader."""
 
@@ -402,13 +414,13 @@ def _bound(task: Task | str, student: PreTrainedModel) -> Task:
 
 
 def _as_teacher(
-    teacher: PreTrainedModel | ModelTeacher | str | None,
+    teacher: PreTrainedModel | Teacher | str | None,
     task: Task,
     args: TrainingArguments,
     tokenizer: PreTrainedTokenizerBase | None,
     teacher_tokenizer: PreTrainedTokenizerBase | None,
-) -> ModelTeacher | None:
-    if teacher is None or isinstance(teacher, ModelTeacher):
+) -> Teacher | None:
+    if teacher is None or isinstance(teacher, Teacher):
         return teacher
     if isinstance(teacher, str):
         teacher_tokenizer = teacher_tokenizer or load_tokenizer(teacher)
@@ -418,7 +430,7 @@ def _as_teacher(
     return ModelTeacher(teacher, teacher_tokenizer, task.align(teacher.config))
 
 
-def _chosen(objectives: Sequence[Objective | str] | None, teacher: ModelTeacher | None) -> list[Objective]:
+def _chosen(objectives: Sequence[Objective | str] | None, teacher: Teacher | None) -> list[Objective]:
     if objectives is None:
         objectives = ["labels", "logits"] if teacher is not None else ["labels"]
     if not objectives:

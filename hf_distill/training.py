@@ -6,7 +6,8 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,15 +24,16 @@ from transformers import (
     set_seed,
 )
 
+from hf_distill.caching import Source, cached, weights_mark
 from hf_distill.data import Data
 from hf_distill.errors import RecipeError
 from hf_distill.evaluation.metrics import Predictions, compute_metrics
 from hf_distill.folders import RunFolder, remove, write_json
 from hf_distill.objectives import Objective
-from hf_distill.recipe import Recipe
+from hf_distill.recipe import CacheConfig, Recipe
 from hf_distill.students import Student
 from hf_distill.tasks import Task
-from hf_distill.teachers import ModelTeacher, same_tokenizer
+from hf_distill.teachers import ModelTeacher, Teacher, same_tokenizer
 from hf_distill.trainer import DistillationTrainer
 
 Report = Callable[[str], None]
@@ -64,6 +66,8 @@ def with_defaults(recipe: Recipe) -> Recipe:
             raise RecipeError("recipe.training.max_steps: required with data.streaming, a stream has no known length")
         if recipe.data.unlabelled_split or recipe.data.unlabelled_files:
             raise RecipeError("recipe.data: unlabelled rows cannot be mixed into a stream; set data.streaming to false")
+        if recipe.teacher is not None and recipe.teacher.kind == "cached":
+            raise RecipeError("recipe.teacher.kind: a stream's rows have no ids to be found by; set it to live")
     teacher = recipe.teacher
     if teacher is not None and isinstance(teacher.recipe, Recipe):
         teacher = dataclasses.replace(teacher, recipe=with_defaults(teacher.recipe))
@@ -91,8 +95,9 @@ def train_model(
     task: Task,
     data: Data,
     build: Callable[[], Student],
-    objectives: Sequence[Objective],
+    objectives: Mapping[str, Objective],
     teacher: ModelTeacher | None,
+    teacher_folder: Path | None,
     folder: RunFolder,
     report: Report,
 ) -> dict[str, Any]:
@@ -110,19 +115,18 @@ def train_model(
     set_seed(recipe.seed)
     student = build()
     report(f"{name}: {student.origin}, {student.model.num_parameters():,} parameters")
-    if teacher is not None and same_tokenizer(student.tokenizer, teacher.tokenizer):
-        teacher = ModelTeacher(teacher.model, None, teacher.label_order)
+    paired, train, validation = pair(recipe, task, data, student, objectives, teacher, teacher_folder, folder, report)
     more: dict[str, Any] = {}
     if name == "control" and data.unlabelled is not None:
         more["max_steps"] = json.loads(folder.history("student").read_text())["steps"]
     trainer = DistillationTrainer(
         model=student.model,
-        teacher=teacher,
+        teacher=paired,
         task=task,
-        objectives=objectives,
+        objectives=list(objectives.values()),
         args=training_arguments(recipe, str(folder.checkpoints(name)), **more),
-        train_dataset=_training_rows(task, data, student, teacher, recipe.seed),
-        eval_dataset=data.validation,
+        train_dataset=train,
+        eval_dataset=validation,
         processing_class=student.tokenizer,
         compute_metrics=_metrics_of(task),
         callbacks=[_Lines(name, report)],
@@ -142,6 +146,46 @@ def train_model(
     }
     _keep(trainer, folder, name, facts)
     return facts
+
+
+def pair(
+    recipe: Recipe,
+    task: Task,
+    data: Data,
+    student: Student,
+    objectives: Mapping[str, Objective],
+    teacher: ModelTeacher | None,
+    teacher_folder: Path | None,
+    folder: RunFolder,
+    report: Report,
+) -> tuple[Teacher | None, Dataset | IterableDataset, Dataset | IterableDataset]:
+    """What the student learns from: its teacher, live or cached as the recipe says, and the encoded rows.
+
+    Returns:
+        The teacher, the training rows and the validation rows.
+    """
+    if teacher is not None and same_tokenizer(student.tokenizer, teacher.tokenizer):
+        teacher = ModelTeacher(teacher.model, None, teacher.label_order)
+    train = _training_rows(task, data, student, teacher, recipe.seed)
+    validation = task.encode(data.validation, student.tokenizer, teacher.tokenizer if teacher else None)
+    if teacher is None or recipe.teacher is None or recipe.teacher.kind == "live":
+        return teacher, train, validation
+    assert teacher_folder is not None
+    assert isinstance(train, Dataset)
+    assert isinstance(validation, Dataset)
+    teacher.to(PartialState().device)
+    source = Source(
+        teacher=teacher,
+        weights=weights_mark(teacher_folder),
+        task=task,
+        tokenizer=student.tokenizer,
+        student=student.model.config,
+        data_fingerprint=data.fingerprint,
+        seed=recipe.seed,
+    )
+    config = recipe.teacher.cache or CacheConfig()
+    batch_size = training_arguments(recipe, "unused").per_device_eval_batch_size
+    return cached(source, train, validation, objectives, config, folder.path.parent / "caches", batch_size, report)
 
 
 def _training_rows(

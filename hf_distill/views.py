@@ -7,7 +7,7 @@ serves.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -72,6 +72,68 @@ class LogitSource:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SparseLogits:
+    """What a cache keeps of a teacher's distribution at N positions: the probabilities of K tokens, not all logits.
+
+    Attributes:
+        ids: ``[N, K]`` int64, distinct within a row where the probability is above 0; any valid id where it is 0.
+        probabilities: ``[N, K]`` float32, 0 where there is none.
+        rest: ``[N]`` float32, the mass of all other tokens, where it is kept as one bucket (top-k with rest). None
+            where there is none: sampled targets, or a top-k that was renormalised.
+        entropy: ``[N]`` float32, in nats, of the distribution that the value is measured against: the teacher's own
+            for sampled targets, that of the K + 1 buckets for top-k with rest.
+        temperature: At which it was taken.
+        vocabulary: How many tokens the teacher's vocabulary has.
+    """
+
+    ids: Tensor
+    probabilities: Tensor
+    rest: Tensor | None
+    entropy: Tensor
+    temperature: float
+    vocabulary: int
+
+    def at(self, rows: Tensor | slice) -> SparseLogits:
+        """Of some positions alone: a slice, a mask or indices."""
+        return replace(
+            self,
+            ids=self.ids[rows],
+            probabilities=self.probabilities[rows],
+            rest=None if self.rest is None else self.rest[rows],
+            entropy=self.entropy[rows],
+        )
+
+    def of_leading(self, shared: int, mask: Tensor) -> tuple[SparseLogits, Tensor]:
+        """Of the first ``shared`` tokens alone, and the positions of the mask ``[N]`` at which these have any mass.
+
+        What lay on the tokens left out goes to the others in proportion, as in a softmax over the leading logits; so
+        does a rest where all leading tokens are kept. The entropy follows; where tokens were sampled, only about.
+        Outside the mask everything becomes 0.
+        """
+        given = self.probabilities.masked_fill(~mask[:, None], 0.0)
+        beyond = self.ids >= shared
+        leading, lost = given.masked_fill(beyond, 0.0), given.masked_fill(~beyond, 0.0)
+        total, left, rest = given.sum(-1), leading.sum(-1), None
+        if self.rest is not None:
+            bucket = self.rest.masked_fill(~mask, 0.0).clamp(min=0.0)
+            rest = bucket.masked_fill((leading > 0).sum(-1) >= shared, 0.0)
+            lost = torch.cat((lost, (bucket - rest)[:, None]), -1)
+            total, left = total + bucket, left + rest
+        # Exactly 1 where nothing is lost.
+        growth = torch.where(left > 0, total / left, 1.0)
+        entropy = (self.entropy + torch.special.xlogy(lost, lost).sum(-1)) * growth - growth.log()
+        targets = replace(
+            self,
+            ids=self.ids.masked_fill(leading == 0, 0),
+            probabilities=leading * growth[:, None],
+            rest=None if rest is None else rest * growth,
+            entropy=entropy.masked_fill(~mask, 0.0),
+            vocabulary=shared,
+        )
+        return targets, mask & (left != 0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class View:
     """The N positions of a batch that are compared, as the student sees them.
 
@@ -98,11 +160,11 @@ class Targets:
 
     Attributes:
         logits: ``[N, C]``, positions and classes in the same order as the student's :class:`View`, C larger or smaller
-            only by the padding rows of a vocabulary; or what they are made of.
+            only by the padding rows of a vocabulary; or what they are made of; or what a cache keeps of them.
         hidden_states: ``[B, T, H_teacher]`` each, or None.
     """
 
-    logits: Tensor | LogitSource | None = None
+    logits: Tensor | LogitSource | SparseLogits | None = None
     hidden_states: tuple[Tensor, ...] | None = None
 
 

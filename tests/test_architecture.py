@@ -24,6 +24,7 @@ ROOMS = [
     ["card_metadata"],
     ["card", "figures"],
     ["hub", "folders"],
+    ["caching"],
     ["training"],
     ["preflight"],
     ["flow"],

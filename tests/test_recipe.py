@@ -100,13 +100,16 @@ def test_a_teachers_recipe_inherits_task_data_and_seed_and_may_lie_in_another_fi
         (SHORT.replace("name: short", "name: ../up"), "recipe.name"),
         (SHORT.replace("name: short\n", ""), "recipe.name: required, but missing"),
         (
-            SHORT.replace("layers: 2", "layers: 2, pretrained: a/b"),
+            SHORT.replace("layers: 2", "config: {}, pretrained: a/b"),
             "expected exactly one of layers, config and pretrained",
         ),
         (
             SHORT.replace("teacher: {model: some/teacher}\n", "").replace("}}", "}, unlabelled_split: more}"),
             "unlabelled rows teach nothing without a teacher",
         ),
+        (SHORT.replace("some/teacher}", "some/teacher, cache: {}}"), "does nothing for a live teacher"),
+        (SHORT.replace("some/teacher}", "some/teacher, kind: cached, cache: {k: 5}}"), "recipe.teacher.cache.k: does"),
+        (SHORT.replace("some/teacher}", "some/teacher, kind: cached, cache: {verify: -1}}"), "cache.verify: expected"),
         (SHORT.replace("layers: 2", "layers: two"), "recipe.student.layers: expected an integer or a list"),
         (SHORT.replace("path: some/data", "path: some/data, files: {train: a.csv}"), "exactly one of path and files"),
         (

@@ -532,6 +532,16 @@ def test_a_pretrained_head_of_the_same_labels_is_put_in_the_order_of_the_data(sa
     assert torch.equal(logits(student.model), logits(source)[:, [2, 0, 1]])
 
 
+def test_layers_of_a_pretrained_model_are_its_own_and_not_the_teachers(saved: Any) -> None:
+    student = build(make_teacher("electra"), pretrained=str(saved), layers=[0, -1])
+    source = AutoModelForSequenceClassification.from_pretrained(saved, dtype=torch.float32).electra.encoder.layer
+    assert student.layer_map == (0, len(source) - 1)
+    assert student.origin == f"layers 0, {len(source) - 1} of {len(source)} of {saved}"
+    for own, other in zip(student.model.electra.encoder.layer, (source[0], source[-1]), strict=True):
+        for name, tensor in own.state_dict().items():
+            assert torch.equal(tensor, other.state_dict()[name])
+
+
 def test_a_tokenizer_is_not_trained_for_a_pretrained_student(saved: Any) -> None:
     with pytest.raises(StudentError, match="knows its own tokens only"):
         build(pretrained=str(saved), tokenizer={"vocab_size": 90})

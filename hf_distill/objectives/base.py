@@ -73,6 +73,10 @@ class Objective(ABC):
         """
         return []
 
+    def teacher_layers(self, student: PretrainedConfig, teacher: PretrainedConfig) -> tuple[int, ...] | None:
+        """Which of the teacher's hidden states it looks at, as indices into ``hidden_states``; None: all of them."""
+        return None
+
     def check(self, distribution: Distribution) -> None:
         """Refuse a kind of output that the objective is not defined for."""
         if distribution not in self.distributions:

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from hf_distill.objectives.divergences import DIVERGENCES
-from hf_distill.objectives.gradients import GRADIENTS, cross_entropy
-from hf_distill.views import Head
+from hf_distill.objectives.gradients import GRADIENTS, cross_entropy, sparse_forward_kl, sparse_forward_kl_value
+from hf_distill.views import Head, SparseLogits
 
 BLOCK_BYTES = 3 * 2**19
 """Bytes of the float32 logits of a block of rows on a CPU: all that is done to them finds them in the cache."""
@@ -80,6 +80,7 @@ class Work:
     """What is to be done for one loss: the terms, at the positions that one of them covers.
 
     Attributes:
+        teacher: A live one; or what a cache keeps of one, over the tokens that are shared; None without divergences.
         factors: ``[K]``, of the terms' totals in the loss.
         unit: What the gradient in the logits is short of: with one term its factor, so that no pass over the logits
             multiplies by it; with several their sum, so that half precision holds what is left.
@@ -89,7 +90,7 @@ class Work:
     def __init__(
         self,
         student: Model,
-        teacher: Model | None,
+        teacher: Model | SparseLogits | None,
         terms: Sequence[FusedTerm],
         rows: Tensor,
         labels: Tensor | None,
@@ -111,7 +112,7 @@ class Work:
 
     def _sizes(self, count: int, memory: int) -> tuple[int, int]:
         """How many positions a chunk has, all of them about equally many; how many a block."""
-        models = [self.student] if self.teacher is None else [self.student, self.teacher]
+        models = [model for model in (self.student, self.teacher) if isinstance(model, Model)]
         row = self.student.columns * self.wide.itemsize
         on_cpu = self.masks.device.type == "cpu"
         each = sum(model.columns * model.dtype.itemsize for model in models) + (0 if on_cpu else 4 * row)
@@ -122,17 +123,14 @@ class Work:
     def chunk(self, rows: slice, with_gradient: bool) -> Tensor:
         """Fill in the values of a chunk; its logits, or in their place the gradient in them, in units of ``unit``."""
         student = self.student.product(rows, self.positions)
-        teacher = None if self.teacher is None else self.teacher.product(rows, self.positions)
+        teacher = self.teacher.product(rows, self.positions) if isinstance(self.teacher, Model) else None
         for start in range(0, len(student), self.block):
             part = slice(start, start + self.block)
             block = student[part]
             logits = block.to(self.wide)
             slope = self.student.finish_(logits)
-            of_teacher = None
-            if self.teacher is not None and teacher is not None:
-                of_teacher = teacher[part].to(self.wide)
-                self.teacher.finish_(of_teacher)
             at = slice(rows.start + start, rows.start + start + len(block))
+            of_teacher = self._of_teacher(None if teacher is None else teacher[part], at)
             if not with_gradient:
                 self._evaluate(logits, of_teacher, at)
                 continue
@@ -143,7 +141,17 @@ class Work:
                 block.copy_(gradient)
         return student
 
-    def _differentiate(self, student: Tensor, teacher: Tensor | None, rows: slice) -> Tensor:
+    def _of_teacher(self, product: Tensor | None, rows: slice) -> Tensor | SparseLogits | None:
+        """What a block's divergences compare the student with."""
+        if isinstance(self.teacher, SparseLogits):
+            return self.teacher.at(rows)
+        if self.teacher is None or product is None:
+            return None
+        logits = product.to(self.wide)
+        self.teacher.finish_(logits)
+        return logits
+
+    def _differentiate(self, student: Tensor, teacher: Tensor | SparseLogits | None, rows: slice) -> Tensor:
         """The gradient of all terms in a block's logits, which are used up."""
         total: Tensor | None = None
         for k in self.order:
@@ -152,6 +160,8 @@ class Work:
             if term.divergence is None:
                 assert self.labels is not None
                 value, gradient = cross_entropy(own, self.labels[rows])
+            elif isinstance(teacher, SparseLogits):
+                value, gradient = sparse_forward_kl(own[:, : teacher.vocabulary], teacher)
             else:
                 assert teacher is not None
                 own, other = own[:, : teacher.shape[1]], teacher if last else teacher.clone()
@@ -167,11 +177,13 @@ class Work:
         assert total is not None
         return total
 
-    def _evaluate(self, student: Tensor, teacher: Tensor | None, rows: slice) -> None:
+    def _evaluate(self, student: Tensor, teacher: Tensor | SparseLogits | None, rows: slice) -> None:
         for k, term in enumerate(self.terms):
             if term.divergence is None:
                 assert self.labels is not None
                 value = functional.cross_entropy(student, self.labels[rows], reduction="none")
+            elif isinstance(teacher, SparseLogits):
+                value = sparse_forward_kl_value(student[:, : teacher.vocabulary], teacher)
             else:
                 assert teacher is not None
                 value = DIVERGENCES[term.divergence](student[:, : teacher.shape[1]], teacher, **term.options)

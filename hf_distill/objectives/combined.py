@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hf_distill.objectives.base import Objective
 from hf_distill.objectives.fused import FusedTerm, fused_loss
-from hf_distill.views import LogitSource, Targets, Unit, View
+from hf_distill.views import LogitSource, SparseLogits, Targets, Unit, View
 
 
 def weighted_loss(
@@ -55,6 +55,11 @@ def _fused(view: View, targets: Targets, terms: list[FusedTerm]) -> tuple[Tensor
     assert isinstance(student, LogitSource)
     if teacher is None:
         return fused_loss(student.hidden, student.head, terms, labels=view.labels)
+    if isinstance(teacher, SparseLogits):
+        shared = min(len(student.head.weight), teacher.vocabulary)
+        return fused_loss(
+            student.hidden, student.head, terms, labels=view.labels, teacher_targets=teacher, shared=shared
+        )
     assert isinstance(teacher, LogitSource)
     return fused_loss(
         student.hidden,

@@ -3,23 +3,26 @@
 Of a chunk of positions the logits are made from hidden states and heads, the terms of the loss and their gradient in
 the logits are taken at once, and both products that carry this gradient on (to the hidden states and to the head) are
 done while it is there. With a teacher that is four products of a head's size a step, where making the logits again in
-the backward would take six. The backward only multiplies by what autograd hands it.
+the backward would take six; with what a cache keeps of a teacher it is three. The backward only multiplies by what
+autograd hands it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hf_distill.errors import ObjectiveError
+from hf_distill.errors import ObjectiveError, TeacherError
 from hf_distill.objectives.chunks import FusedTerm, Model, Work, kept
-from hf_distill.views import Head
+from hf_distill.views import Head, SparseLogits
 
-__all__ = ["FusedTerm", "fused_loss"]
+__all__ = ["FusedTerm", "check_sparse", "fused_loss"]
 
 MEMORY = 160 * 2**20
 """Bytes that the logits of a chunk may take, unless told otherwise."""
@@ -36,6 +39,7 @@ def fused_loss(
     labels: Tensor | None = None,
     teacher_hidden: Tensor | None = None,
     teacher_head: Head | None = None,
+    teacher_targets: SparseLogits | None = None,
     shared: int | None = None,
     memory: int = MEMORY,
 ) -> tuple[Tensor, Tensor]:
@@ -48,6 +52,8 @@ def fused_loss(
         labels: ``[N]`` indices into the student's vocabulary, for the cross-entropy; arbitrary where it is masked.
         teacher_hidden: ``[N, H_teacher]``, for the divergences.
         teacher_head: The teacher's.
+        teacher_targets: What a cache keeps of the teacher, ``[N]`` positions, in place of the two above; it serves
+            forward_kl at the cache's own temperature. Positions where it keeps nothing are left out.
         shared: How many leading tokens the two vocabularies share. Divergences compare what softmax makes of these
             alone; the cross-entropy knows all of the student's.
         memory: Bytes that the logits of one chunk may take.
@@ -58,8 +64,11 @@ def fused_loss(
 
     Raises:
         ObjectiveError: Where the vocabularies differ in size and ``shared`` does not say by what.
+        TeacherError: Where the targets of a cache cannot serve a term.
     """
-    shared = _shared(head, teacher_head, shared)
+    shared = _shared(head, teacher_head, teacher_targets, shared)
+    if teacher_targets is not None:
+        teacher_targets, terms = _of_cache(teacher_targets, terms, shared)
     rows = torch.stack([term.mask for term in terms]).any(0).nonzero().squeeze(-1)
     compared, labelled = (
         [kept(term.mask, rows) for term in terms if (term.divergence is None) is of_labels]
@@ -67,8 +76,10 @@ def fused_loss(
     )
     dtype = _autocast_dtype(hidden)
     student = Model(kept(hidden, rows), head, dtype, len(head.weight) if labelled else shared)
-    teacher = None
-    if compared:
+    teacher: Model | SparseLogits | None = None
+    if compared and teacher_targets is not None:
+        teacher = teacher_targets.at(rows)
+    elif compared:
         assert teacher_hidden is not None
         assert teacher_head is not None
         # What stands where only the labels count may be anything, and 0 * nan would not be 0.
@@ -84,14 +95,50 @@ def fused_loss(
     return loss, totals
 
 
-def _shared(head: Head, teacher_head: Head | None, shared: int | None) -> int:
+def check_sparse(divergence: str, temperature: float, targets: SparseLogits) -> None:
+    """Refuse what the targets of a cache cannot serve.
+
+    Raises:
+        TeacherError: For a divergence other than forward_kl, or another temperature than the cache's.
+    """
+    if divergence != "forward_kl":
+        raise TeacherError(
+            f"logits: a cache that keeps some tokens of each distribution can serve divergence forward_kl, got "
+            f"{divergence}; use forward_kl, or a live teacher: reverse KL and the like need probabilities of all tokens"
+        )
+    if not math.isclose(temperature, targets.temperature, rel_tol=1e-6):
+        raise TeacherError(
+            f"logits: the cache was made at temperature {targets.temperature:g}, the objective asks for "
+            f"{temperature:g}: some probabilities of a distribution cannot be taken to another temperature; set "
+            f"temperature: {targets.temperature:g}, or make the cache again at {temperature:g}"
+        )
+
+
+def _of_cache(
+    targets: SparseLogits, terms: Sequence[FusedTerm], shared: int
+) -> tuple[SparseLogits, Sequence[FusedTerm]]:
+    """The targets over the shared tokens, and the terms at the positions where these have something to teach."""
+    compared = [term for term in terms if term.divergence is not None]
+    if not compared:
+        return targets, terms
+    for term in compared:
+        check_sparse(str(term.divergence), term.options.get("temperature", 1.0), targets)
+    targets, known = targets.of_leading(shared, torch.stack([term.mask for term in compared]).any(0))
+    return targets, [t if t.divergence is None else replace(t, mask=t.mask & known) for t in terms]
+
+
+def _shared(head: Head, teacher_head: Head | None, targets: SparseLogits | None, shared: int | None) -> int:
     if shared is not None:
         return shared
-    own = len(head.weight)
-    if teacher_head is not None and len(teacher_head.weight) != own:
+    own = other = len(head.weight)
+    if targets is not None:
+        other = targets.vocabulary
+    elif teacher_head is not None:
+        other = len(teacher_head.weight)
+    if other != own:
         raise ObjectiveError(
-            f"the student's vocabulary has {own} tokens and the teacher's {len(teacher_head.weight)}; a divergence "
-            "needs to know how many leading ones they share: pass shared"
+            f"the student's vocabulary has {own} tokens and the teacher's {other}; a divergence needs to know how "
+            "many leading ones they share: pass shared"
         )
     return own
 
@@ -128,7 +175,7 @@ class _Fused(torch.autograd.Function):
                 of_bias[: work.student.columns] += factor * gradient.sum(0, dtype=work.wide)
             del gradient
         for model in (work.student, work.teacher):
-            if model is not None:
+            if isinstance(model, Model):
                 model.release()
         totals = work.values.masked_fill_(~work.masks, 0.0).sum(1)
         ctx.mark_non_differentiable(totals)

@@ -8,6 +8,8 @@ the same name in ``DIVERGENCES``.
 With ``p`` the student's probabilities at temperature T and ``g`` the derivative of a divergence D in ``p``, the
 gradient of T^2 * D in the logits is ``T * p * (g - <p, g>)``; a constant added to ``g`` changes nothing, so it is
 chosen such that ``g`` is exactly 0 where student and teacher are equal.
+
+Of what a cache keeps of a teacher, only :func:`forward_kl` can be taken: :func:`sparse_forward_kl`.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from hf_distill.views import SparseLogits
 
 SMALLEST = 1e-30
 """Probabilities are kept at least this far from 0, so that their ratios have a logarithm; it adds nothing to a sum."""
@@ -136,3 +140,44 @@ def cross_entropy(student: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     chosen = student.gather(-1, index)
     value = _log_softmax_(student, 1.0) - chosen.squeeze(-1)
     return value, student.scatter_add_(-1, index, torch.full_like(chosen, -1.0))
+
+
+def sparse_forward_kl(student: Tensor, targets: SparseLogits) -> tuple[Tensor, Tensor]:
+    """:func:`forward_kl` from what a cache keeps, with the conventions of ``GRADIENTS``; one pass more with a rest.
+
+    The gradient is ``T * (p - teacher)`` at the kept tokens. At the others it is ``T * p``, times
+    ``1 - rest / (their mass in p)`` where the cache keeps their mass in the teacher. The value of sampled targets is
+    right on average, so that it may be below 0.
+
+    Args:
+        student: ``[n, C]`` finite logits, used up.
+        targets: Of the same positions, over the same C tokens.
+    """
+    ids, temperature = targets.ids, targets.temperature
+    given = targets.probabilities.to(student.dtype)
+    chosen = student.gather(-1, ids).div_(temperature)
+    normalisers = _log_softmax_(student, temperature)
+    value = (normalisers[:, None] - chosen).mul_(given).sum(-1) - targets.entropy
+    if targets.rest is None:
+        return value * temperature**2, _scale_(student, temperature).scatter_add_(-1, ids, given * -temperature)
+    rest = targets.rest.to(student.dtype)
+    # An entry without probability keeps no token: its id may stand in the row a second time.
+    kept = student.gather(-1, ids).masked_fill_(given == 0, 0.0)
+    # The others are added up, not taken from 1, of which float32 would leave nothing.
+    others = student.scatter_add_(-1, ids, -kept).sum(-1).clamp_(min=SMALLEST)
+    value -= rest * others.log()
+    student.mul_(((1.0 - rest / others) * temperature)[:, None])
+    return value * temperature**2, student.scatter_add_(-1, ids, (kept - given) * temperature)
+
+
+def sparse_forward_kl_value(student: Tensor, targets: SparseLogits) -> Tensor:
+    """The value of :func:`sparse_forward_kl` alone, ``[n]``: it leaves the logits as they are, for autograd too."""
+    student = student.to(torch.promote_types(student.dtype, torch.float32))
+    given = targets.probabilities.to(student.dtype)
+    logarithms = torch.log_softmax(student / targets.temperature, -1)
+    value = -(logarithms.gather(-1, targets.ids) * given).sum(-1) - targets.entropy
+    if targets.rest is not None:
+        is_kept = torch.zeros_like(logarithms).scatter_add_(-1, targets.ids, given) > 0
+        others = logarithms.exp().masked_fill(is_kept, 0.0).sum(-1).clamp(min=SMALLEST)
+        value = value - targets.rest * others.log()
+    return value * targets.temperature**2

@@ -67,6 +67,20 @@ class Hidden(Objective):
     def connect(self, student: PretrainedConfig, teacher: PretrainedConfig | None) -> list[str]:
         """Settle the layer map and, where the widths differ, make the projections."""
         assert teacher is not None
+        self.layer_map = self._map(student, teacher)
+        lines = [f"hidden: student layer <- teacher layer: {_readable(self.layer_map)}"]
+        if student.hidden_size != teacher.hidden_size:
+            self.module = nn.ModuleDict(
+                {str(i): nn.Linear(student.hidden_size, teacher.hidden_size) for i in self.layer_map}
+            )
+            lines.append(f"hidden: learned projections {student.hidden_size} -> {teacher.hidden_size}")
+        return lines
+
+    def teacher_layers(self, student: PretrainedConfig, teacher: PretrainedConfig) -> tuple[int, ...]:
+        """See :meth:`Objective.teacher_layers`: the output of layer j is hidden state j + 1."""
+        return tuple(j + 1 for j in self._map(student, teacher).values())
+
+    def _map(self, student: PretrainedConfig, teacher: PretrainedConfig) -> dict[int, int]:
         own, other = student.num_hidden_layers, teacher.num_hidden_layers
         if isinstance(self.layers, Mapping):
             chosen = {_within(i, own, "student"): _within(j, other, "teacher") for i, j in self.layers.items()}
@@ -76,16 +90,8 @@ class Hidden(Objective):
                     "each learns from one teacher layer: remove one"
                 )
             # In the order of the layers, not of the recipe: it decides how the projections' weights are drawn.
-            self.layer_map = dict(sorted(chosen.items()))
-        else:
-            self.layer_map = spaced_layer_map(own, other)
-        lines = [f"hidden: student layer <- teacher layer: {_readable(self.layer_map)}"]
-        if student.hidden_size != teacher.hidden_size:
-            self.module = nn.ModuleDict(
-                {str(i): nn.Linear(student.hidden_size, teacher.hidden_size) for i in self.layer_map}
-            )
-            lines.append(f"hidden: learned projections {student.hidden_size} -> {teacher.hidden_size}")
-        return lines
+            return dict(sorted(chosen.items()))
+        return spaced_layer_map(own, other)
 
     def total(self, view: View, targets: Targets) -> Tensor:
         """See :meth:`Objective.total`."""

@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
-from hf_distill.errors import ObjectiveError
+from hf_distill.errors import ObjectiveError, TeacherError
 from hf_distill.objectives.base import Objective
 from hf_distill.objectives.divergences import DIVERGENCES
-from hf_distill.objectives.fused import FusedTerm
-from hf_distill.objectives.gradients import GRADIENTS
-from hf_distill.views import Distribution, Targets, View, logits_at
+from hf_distill.objectives.fused import FusedTerm, check_sparse
+from hf_distill.objectives.gradients import GRADIENTS, sparse_forward_kl_value
+from hf_distill.views import Distribution, SparseLogits, Targets, View, logits_at
 
 DEFAULTS = {"temperature": 2.0, "beta": 0.5, "alpha": 0.1}
 """What the options of a divergence are unless given."""
@@ -78,6 +78,8 @@ class Logits(Objective):
     def total(self, view: View, targets: Targets) -> Tensor:
         """See :meth:`Objective.total`."""
         assert targets.logits is not None
+        if isinstance(targets.logits, SparseLogits):
+            return self._of_cache(view, targets.logits)
         mask = view.masks["positions"]
         divergence = DIVERGENCES[self.divergence]
         student, teacher = logits_at(mask, view.logits), logits_at(mask, targets.logits)
@@ -87,6 +89,18 @@ class Logits(Objective):
             student[:, :shared], teacher[:, :shared], distribution=view.distribution, **self.options
         )
         return value.sum()
+
+    def _of_cache(self, view: View, targets: SparseLogits) -> Tensor:
+        if view.distribution != "categorical":
+            raise TeacherError(
+                f"logits: a cache that keeps some tokens of each distribution teaches one class of many, but this "
+                f"task's outputs are {view.distribution}; use a live teacher"
+            )
+        check_sparse(self.divergence, self.options.get("temperature", 1.0), targets)
+        mask = view.masks["positions"]
+        student = logits_at(mask, view.logits)
+        targets, known = targets.of_leading(min(student.shape[-1], targets.vocabulary), mask)
+        return sparse_forward_kl_value(student[known[mask], : targets.vocabulary], targets.at(known)).sum()
 
     def fused_term(self, view: View, factor: Tensor) -> FusedTerm | None:
         """See :meth:`Objective.fused_term`."""

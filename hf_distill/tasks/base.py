@@ -43,6 +43,11 @@ class Task(ABC):
 
     @property
     @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides how rows are encoded."""
+
+    @property
+    @abstractmethod
     def distribution(self) -> Distribution:
         """What the logits of one position mean."""
 
@@ -117,7 +122,11 @@ class Task(ABC):
     @property
     def extra_columns(self) -> tuple[str, ...]:
         """Columns of encoded rows that are no argument of a model's forward, but are needed."""
-        return ("labels", *(TEACHER_PREFIX + name for name in ("input_ids", "token_type_ids", "attention_mask")))
+        return (
+            "labels",
+            "row_id",
+            *(TEACHER_PREFIX + name for name in ("input_ids", "token_type_ids", "attention_mask")),
+        )
 
     def student_inputs(self, batch: Batch) -> dict[str, Tensor]:
         """The part of a batch that the student reads."""

@@ -67,6 +67,12 @@ class CausalLanguageModeling(Task):
         self.separator = separator
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """See :class:`Task`."""
+        names = ("max_length", "packing", "too_long", "separator")
+        return {name: getattr(self, name) for name in names}
+
+    @property
     def distribution(self) -> Distribution:
         """See :class:`Task`."""
         return "categorical"

@@ -57,6 +57,11 @@ class TextClassification(Task):
         self.labels: LabelSet | None = None
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """See :class:`Task`."""
+        return {"max_length": self.max_length, "problem_type": self.problem_type, "labels": self.label_set.names}
+
+    @property
     def is_bound(self) -> bool:
         """See :class:`Task`."""
         return self.labels is not None

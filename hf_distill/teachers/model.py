@@ -51,6 +51,17 @@ class ModelTeacher:
         """The Hub id or folder that it was loaded from."""
         return str(self.model.config._name_or_path)
 
+    @property
+    def device(self) -> torch.device:
+        """Where its inputs belong."""
+        return self.model.device
+
+    @property
+    def outputs(self) -> int:
+        """How many logits a position has."""
+        head = self.model.get_output_embeddings()
+        return head.weight.shape[0] if head is not None else int(self.model.config.num_labels)
+
     def to(self, device: torch.device) -> None:
         """Place the model, unless ``device_map`` has placed it already."""
         if getattr(self.model, "hf_device_map", None) is None:

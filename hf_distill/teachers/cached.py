@@ -1,0 +1,144 @@
+"""A teacher whose targets were taken once and are read from disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from hf_distill.errors import CacheError
+from hf_distill.teachers.cache import Plan, Reader
+from hf_distill.teachers.schemes import Arrays
+from hf_distill.views import Batch, Masks, Need, SparseLogits, Targets
+
+if TYPE_CHECKING:
+    from hf_distill.tasks.base import Task
+
+
+class CachedTeacher:
+    """Targets of rows by their id, see ``row_id`` in a batch; no teacher model is held.
+
+    Args:
+        plan: Of a complete cache.
+        config: The teacher's config.
+        name: The teacher's name.
+        dtype: Of the hidden states that are kept.
+        tokenizer: As in ``ModelTeacher``.
+
+    Attributes:
+        provides: What it can give.
+    """
+
+    model = None
+
+    def __init__(
+        self,
+        plan: Plan,
+        config: PretrainedConfig,
+        name: str,
+        dtype: torch.dtype,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+    ) -> None:
+        self.plan, self.config, self.name, self.dtype, self.tokenizer = plan, config, name, dtype, tokenizer
+        needs: list[Need] = [*(["logits"] if plan.scheme else []), *(["hidden_states"] if plan.layers else [])]  # type: ignore[list-item]
+        self.provides: frozenset[Need] = frozenset(needs)
+        self._reader = Reader(plan)
+
+    def to(self, device: torch.device) -> None:
+        """There is nothing to place."""
+
+    def targets(self, task: Task, batch: Batch, needs: frozenset[Need]) -> Targets:
+        """What the objectives need of a batch, on its device.
+
+        Args:
+            task: Tells which positions and tokens of the batch count.
+            batch: With ``row_id``.
+            needs: What to give; the rest is None.
+
+        Raises:
+            CacheError: Where the batch is not of the rows that were kept.
+        """
+        if "row_id" not in batch:
+            raise CacheError(
+                "a batch without row ids cannot be looked up; train on the data set that the cache gave back"
+            )
+        ids = batch["row_id"].tolist()
+        rows = self._reader.rows(ids)
+        masks = {unit: mask.cpu() for unit, mask in task.masks(batch).items()}
+        device = batch["row_id"].device
+        logits = self._logits(ids, rows, masks) if "logits" in needs else None
+        states = self._states(ids, rows, masks) if "hidden_states" in needs else None
+        return Targets(
+            logits=_moved(logits, device),
+            hidden_states=None if states is None else tuple(state.to(device) for state in states),
+        )
+
+    def _logits(self, ids: Sequence[int], rows: Sequence[Mapping[str, Arrays]], masks: Masks) -> Tensor | SparseLogits:
+        assert self.plan.scheme is not None
+        mask = masks["positions"]
+        positions = _joined(rows, "positions")
+        entries = _joined(rows, "entries")
+        found = self.plan.scheme.give(positions, entries)
+        count = len(found) if isinstance(found, Tensor) else len(found.ids)
+        _check_count(ids, "positions", count, int(mask.sum()))
+        at = mask.nonzero().squeeze(-1)
+        if isinstance(found, Tensor):
+            return _spread(found, at, len(mask))
+        return SparseLogits(
+            ids=_spread(found.ids, at, len(mask)),
+            probabilities=_spread(found.probabilities, at, len(mask)),
+            rest=None if found.rest is None else _spread(found.rest, at, len(mask)),
+            entropy=_spread(found.entropy, at, len(mask)),
+            temperature=found.temperature,
+            vocabulary=found.vocabulary,
+        )
+
+    def _states(self, ids: Sequence[int], rows: Sequence[Mapping[str, Arrays]], masks: Masks) -> list[Tensor]:
+        """By index into the teacher's hidden states; empty where a layer was not kept."""
+        mask = masks["tokens"]
+        states = [torch.empty(0)] * (self.config.get_text_config().num_hidden_layers + 1)
+        for name, values in _joined(rows, "tokens").items():
+            _check_count(ids, "tokens", len(values), int(mask.sum()))
+            kept = torch.from_numpy(values)
+            kept = kept.view(torch.bfloat16) if kept.dtype == torch.uint16 else kept
+            whole = kept.new_zeros(*mask.shape, kept.shape[-1])
+            whole[mask] = kept
+            states[int(name)] = whole
+        return states
+
+
+def _joined(rows: Sequence[Mapping[str, Arrays]], length: str) -> Arrays:
+    names = rows[0].get(length, {})
+    return {name: np.concatenate([row[length][name] for row in rows]) for name in names}
+
+
+def _check_count(ids: Sequence[int], what: str, kept: int, asked: int) -> None:
+    if kept != asked:
+        raise CacheError(
+            f"the cache holds {kept} {what} of the rows {', '.join(map(str, ids[:4]))}..., the batch has {asked}: the "
+            "rows or the task's settings changed since it was made; delete the cache to make it anew"
+        )
+
+
+def _spread(values: Tensor, at: Tensor, count: int) -> Tensor:
+    """Values at their places among all positions, 0 elsewhere."""
+    if len(at) == count:
+        return values
+    return values.new_zeros(count, *values.shape[1:]).index_copy_(0, at, values)
+
+
+def _moved(logits: Tensor | SparseLogits | None, device: torch.device) -> Tensor | SparseLogits | None:
+    if not isinstance(logits, SparseLogits):
+        return None if logits is None else logits.to(device)
+    return SparseLogits(
+        ids=logits.ids.to(device),
+        probabilities=logits.probabilities.to(device),
+        rest=None if logits.rest is None else logits.rest.to(device),
+        entropy=logits.entropy.to(device),
+        temperature=logits.temperature,
+        vocabulary=logits.vocabulary,
+    )
