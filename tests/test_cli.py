@@ -169,14 +169,13 @@ def test_debug_shows_the_traceback(tmp_path):
         call("check", tmp_path / "none.yaml", "--debug")
 
 
-def test_init_writes_a_recipe_that_loads_and_recipes_lists_it(capsys, tmp_path, monkeypatch):
+@pytest.mark.parametrize("task", ["text-classification", "causal-lm"])
+def test_init_writes_a_recipe_that_loads_and_recipes_lists_it(task, capsys, tmp_path, monkeypatch):
     from hf_distill import load_recipe
 
-    assert call("init", "text-classification", "--output", tmp_path / "mine.yaml") == 0
-    assert load_recipe(tmp_path / "mine.yaml").task.name == "text-classification"
-    assert "is there already" in refused(
-        capsys, tmp_path, "init", "text-classification", "--output", tmp_path / "mine.yaml"
-    )
+    assert call("init", task, "--output", tmp_path / "mine.yaml") == 0
+    assert load_recipe(tmp_path / "mine.yaml").task.name == task
+    assert "is there already" in refused(capsys, tmp_path, "init", task, "--output", tmp_path / "mine.yaml")
     assert "text-classification" in refused(capsys, tmp_path, "init", "poetry", "--output", tmp_path / "poem.yaml")
     capsys.readouterr()
     assert call("recipes", tmp_path) == 0
