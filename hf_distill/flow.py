@@ -15,7 +15,7 @@ from datasets import Dataset
 from transformers import set_seed
 
 from hf_distill.card import write_card
-from hf_distill.data import Data
+from hf_distill.data import Data, load_data
 from hf_distill.errors import RecipeError
 from hf_distill.evaluation.analysis import error_analysis, token_analysis
 from hf_distill.evaluation.candidates import Candidate, check_above_chance, predict
@@ -243,16 +243,15 @@ def _load_teacher(recipe: Recipe, task: Task, data: Data, runs: Path, report: Re
     source, shown, hub_id = config.model, config.model, config.model
     if isinstance(config.recipe, Recipe):
         unnamed = dataclasses.replace(training_part(config.recipe), name="teacher")
-        labelled = data.labelled()
-        same = (config.recipe.data, config.recipe.seed) == (recipe.data.labelled(), recipe.seed)
-        name = recipe_hash(unnamed, labelled.fingerprint)[:12]
+        own = _data_of_teacher(config.recipe, recipe, task, data)
+        name = recipe_hash(unnamed, own.fingerprint)[:12]
         report(f"teacher: {config.recipe.name}, from {runs / 'teachers' / name}")
         made = _run(
             dataclasses.replace(config.recipe, name=name),
             runs / "teachers",
             "hf_distill.run(recipe)",
             lambda line: report("  " + line),
-            data=labelled if same else None,
+            data=own,
         )
         source, shown, hub_id = str(made.student), config.recipe.name, None
     assert source is not None
@@ -276,6 +275,13 @@ def _load_teacher(recipe: Recipe, task: Task, data: Data, runs: Path, report: Re
         "origin": "made by its own recipe" if config.recipe else "pretrained",
     }
     return Candidate(model=model, tokenizer=tokenizer, folder=where, facts=facts, label_order=order)
+
+
+def _data_of_teacher(teacher: Recipe, recipe: Recipe, task: Task, data: Data) -> Data:
+    """What a teacher's own recipe reads: mostly what was read already."""
+    if (teacher.data, teacher.seed) == (recipe.data.labelled(), recipe.seed):
+        return data.labelled()
+    return load_data(teacher.data, task.required, task.optional, task.text_columns, teacher.seed)
 
 
 def _train_all(

@@ -154,6 +154,8 @@ def shell(tmp_path_factory):
     """Runs a command line where a person would: beside the recipes, with that Hub."""
     folder = tmp_path_factory.mktemp("person")
     os.symlink(ROOT / "recipes", folder / "recipes")
+    (folder / "banking77").mkdir()
+    tiny.rows(64, 3).select_columns(["text"]).to_csv(folder / "banking77" / "train.csv", index=False)
     with hub_server() as hub:
         fill(hub, folder / "hub")
         environment = {
@@ -271,6 +273,26 @@ def test_what_readme_shows_of_a_measured_student_is_in_its_results(path):
     assert all(row in readme for row in rows_of(results))
     gain = results["comparison"]["student_minus_control"]
     assert f"{gain['value']:+.4f} (95%: {gain['low']:+.4f} to {gain['high']:+.4f})" in readme
+
+
+def ablation_row(run: dict) -> str:
+    """The row that README shows of a run of an ablation."""
+    terms = " + ".join(
+        each["kind"] + ("" if each["weight"] == 1 else f" x{each['weight']:g}") for each in run["objectives"]
+    )
+    cells = [f"{run['labelled_rows']:,}", run["start"], f"{run['steps']:,}", terms, f"{run['student']['value']:.4f}"]
+    if run["control"]:
+        gain = run["student_minus_control"]
+        shown = f"{gain['value']:+.4f} ({gain['low']:+.4f} to {gain['high']:+.4f})"
+        return f"| {' | '.join([*cells, format(run['control']['value'], '.4f'), shown])} |"
+    return f"| {' | '.join(cells)} | | |"
+
+
+def test_readme_shows_every_run_of_the_ablation_with_the_command_in_its_file():
+    runs = json.loads((ROOT / "model_cards" / "banking77-minilm-3l" / "ablation.json").read_text())
+    readme = (ROOT / "README.md").read_text()
+    assert all(ablation_row(run) in readme for run in runs)
+    assert all(run["command"].startswith("hf-distill run recipes/") for run in runs)
 
 
 def test_every_card_that_is_shown_has_its_figures():
