@@ -6,7 +6,7 @@ Times are those of a forward and a backward, taken in turn in one process (A B C
 rounds; ``products`` is the four bare matrix products that no way of doing it can be without. Peak memory is what a
 second step takes beyond the inputs, in a process of its own for each (on a CPU from Linux's /proc). Errors are those of
 loss and gradients on a few positions against all logits in float64, made from the same (rounded) inputs. The peers come
-with ``pip install trl liger-kernel``; the goals of one that is not there are listed as not measured.
+with ``pip install -e '.[bench]'``; the goals of one that is not there are listed as not measured.
 """
 
 from __future__ import annotations

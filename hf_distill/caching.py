@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from datasets import Dataset, concatenate_datasets
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
@@ -100,7 +101,10 @@ def cached(
     if plan.scheme is not None and plan.scheme.warning:
         report(f"warning: {plan.scheme.warning}")
     plan.claim()
-    if plan.is_complete():
+    is_complete = plan.is_complete()
+    # All look before one writes: a process that came late and found nothing left to do would not wait for the others.
+    PartialState().wait_for_everyone()
+    if is_complete:
         report(f"cache: {plan.folder} fits and is complete")
     else:
         report(f"cache: {len(rows):,} rows to {plan.folder}, {_described(plan)}")
@@ -122,6 +126,8 @@ def check_cache(objectives: Mapping[str, Objective], config: CacheConfig, has_vo
         TeacherError: With the way out.
     """
     if config.scheme == "dense" or (config.scheme == "auto" and not has_vocabulary):
+        if config.draws is not None:
+            raise TeacherError("teacher.cache.draws: does nothing for classes, of which all logits are kept; remove it")
         return
     if not has_vocabulary:
         raise TeacherError(

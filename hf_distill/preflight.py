@@ -16,6 +16,7 @@ from hf_distill.caching import check_cache
 from hf_distill.data import Data, load_data
 from hf_distill.errors import ObjectiveError, RecipeError
 from hf_distill.evaluation.metrics import primary_metric
+from hf_distill.evaluation.tokens import AGAINST_TEACHER
 from hf_distill.models import load_config, load_tokenizer
 from hf_distill.objectives import Objective, make_objective
 from hf_distill.recipe import CacheConfig, Recipe, check_training, load_recipe
@@ -109,7 +110,9 @@ def _read_data(recipe: Recipe, report: Report, data: Data | None) -> tuple[Task,
     if data is None:
         data = load_data(recipe.data, task.required, task.optional, task.text_columns, recipe.seed)
     task.read_labels(data.train)
-    primary_metric(task.problem_type, recipe.evaluate.metric)
+    metric = primary_metric(task.problem_type, recipe.evaluate.metric)
+    if recipe.teacher is None and task.has_vocabulary and metric in AGAINST_TEACHER:
+        raise RecipeError(f"recipe.evaluate.metric: {metric} compares with a teacher, and the recipe names none")
     for name, objective in objectives.items():
         objective.check(task.distribution)
         if recipe.teacher is None and objective.needs - {"labels"}:

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from hf_distill.errors import ModelError
-from hf_distill.heads import output_head, without_head
+from hf_distill.heads import accepted_inputs, output_head, without_head
 
 TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3}
 """By how much two ways to the same logits may differ, in units of their spread; 0.1 in half precision."""
@@ -51,6 +51,11 @@ def check_packing(model: PreTrainedModel) -> None:
     Raises:
         ModelError: Where a text gets other logits behind another one than alone.
     """
+    if len(accepted_inputs(model, {"position_ids": torch.empty(0)})) == 0:
+        raise ModelError(
+            f"{type(model).__name__} takes no position_ids, so packed texts would see one another; set task.packing to "
+            "false"
+        )
     ids = torch.arange(2, 12, device=model.device)[None] % model.config.get_text_config().vocab_size
     positions = torch.arange(5, device=model.device).repeat(2)[None]
     with _evaluated(model):

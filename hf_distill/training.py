@@ -185,7 +185,10 @@ def pair(
     )
     config = recipe.teacher.cache or CacheConfig()
     batch_size = training_arguments(recipe, "unused").per_device_eval_batch_size
-    return cached(source, train, validation, objectives, config, folder.path.parent / "caches", batch_size, report)
+    caches = folder.path.parent / "caches"
+    reader, train, validation = cached(source, train, validation, objectives, config, caches, batch_size, report)
+    teacher.to(torch.device("cpu"))  # Its room on the device is the student's now.
+    return reader, train, validation
 
 
 def _training_rows(

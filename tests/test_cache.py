@@ -17,10 +17,11 @@ import pytest
 import torch
 from datasets import Dataset, DatasetDict
 
-from hf_distill import cache, run
+from hf_distill import CausalLanguageModeling, Hidden, Logits, ModelTeacher, cache, run
+from hf_distill.caching import Source, cached
 from hf_distill.errors import CacheError, TeacherError
 from hf_distill.folders import RunFolder
-from hf_distill.recipe import dump_recipe, load_recipe
+from hf_distill.recipe import CacheConfig, dump_recipe, load_recipe
 from hf_distill.teachers.schemes import Dense, NaiveTopK, Sampled, TopK
 from hf_distill.teachers.shards import Shard, write_shard
 from tests import tiny
@@ -37,9 +38,9 @@ def uniform(positions: int, draws: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).random((positions, draws))
 
 
-def dense_of(sparse) -> torch.Tensor:
+def dense_of(sparse, vocabulary: int = VOCABULARY) -> torch.Tensor:
     """``[n, V]`` probabilities of the kept tokens."""
-    return torch.zeros(len(sparse.ids), VOCABULARY).scatter_add_(1, sparse.ids, sparse.probabilities)
+    return torch.zeros(len(sparse.ids), vocabulary).scatter_add_(1, sparse.ids, sparse.probabilities)
 
 
 def test_drawn_tokens_come_as_often_as_the_teacher_says():
@@ -171,6 +172,36 @@ def language_recipe(folder: Path, **cache_keys) -> dict:
     }
 
 
+@pytest.mark.parametrize("settings", [{"scheme": "sampled"}, {"scheme": "top_k", "k": 4}])
+@pytest.mark.parametrize("emptied", [[1], [0, 1, 2]])
+def test_rows_that_are_repeated_and_emptied_to_fill_a_batch_ask_for_nothing(settings, emptied, tmp_path):
+    task, made = CausalLanguageModeling(max_length=16, packing=False), tiny.chat_tokenizer()
+    model = tiny.decoder(3, seed=5)
+    source = Source(
+        teacher=ModelTeacher(model),
+        weights="random",
+        task=task,
+        tokenizer=made,
+        student=tiny.decoder(2).config,
+        data_fingerprint="none",
+        seed=0,
+    )
+    rows = task.encode(Dataset.from_dict({"text": tiny.rows(6)["text"]}), made)
+    objectives = {"logits": Logits(temperature=1.0), "hidden": Hidden()}
+    teacher, train, _ = cached(source, rows, rows, objectives, CacheConfig(**settings), tmp_path, 4, silent)
+    chosen = [train[i] for i in (4, 0, 2)]
+    batch = {**task.collator(made)(chosen), "row_id": torch.tensor([row["row_id"] for row in chosen])}
+    whole = teacher.targets(task, batch, frozenset({"logits", "hidden_states"}))
+    batch["attention_mask"][emptied] = 0
+    left = teacher.targets(task, batch, frozenset({"logits", "hidden_states"}))
+    mask, tokens = (task.masks(batch)[unit] for unit in ("positions", "tokens"))
+    assert mask.any() == (len(emptied) < 3)
+    probabilities = [dense_of(each, len(tiny.CHAT_WORDS)) for each in (whole.logits, left.logits)]
+    assert torch.equal(probabilities[0][mask], probabilities[1][mask])
+    assert (left.logits.probabilities[~mask] == 0).all()
+    assert torch.equal(whole.hidden_states[3][tokens], left.hidden_states[3][tokens])
+
+
 def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
@@ -239,7 +270,7 @@ def test_rows_that_the_teacher_now_says_otherwise_of_are_found(tmp_path):
 )
 def test_what_drawn_tokens_cannot_serve_is_refused_before_anything_is_loaded(objective, told, tmp_path):
     recipe = language_recipe(tmp_path)
-    shutil.rmtree(tmp_path / "decoder" / "model.safetensors", ignore_errors=True)
+    (tmp_path / "decoder" / "model.safetensors").unlink()
     with pytest.raises(TeacherError, match=told):
         cache({**recipe, "objectives": [objective]}, runs=tmp_path / "runs", report=silent)
     several = [{"kind": "logits", "temperature": 1.0}, {"kind": "logits", "temperature": 2.0}]
@@ -257,6 +288,13 @@ def wait_for_shards(process: subprocess.Popen, caches: Path, count: int) -> None
     """Until so many shards are written, or the process has ended."""
     while process.poll() is None and len(list(caches.glob("*/*.sha256"))) < count:
         time.sleep(0.01)
+
+
+def test_draws_are_refused_for_classes_of_which_all_logits_are_kept(tmp_path):
+    recipe = tiny.recipe()
+    recipe["teacher"] |= {"kind": "cached", "cache": {"draws": 20}}
+    with pytest.raises(TeacherError, match=r"cache\.draws: does nothing for classes"):
+        run(recipe, runs=tmp_path, report=silent)
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from datasets import Dataset, DatasetDict
 from torch.nn import functional
 from transformers import (
     AutoModelForCausalLM,
+    BloomConfig,
     CohereConfig,
     Gemma2Config,
     GPT2Config,
@@ -75,6 +76,10 @@ def assert_same(first, second, tolerance: float = 1e-5) -> None:
         assert torch.allclose(gradient, second[1][name], atol=tolerance), name
 
 
+def assert_same_terms(task, first, second) -> None:
+    assert_same(*(terms(task, batch, tiny.decoder(), tiny.decoder(3, seed=5)) for batch in (first, second)))
+
+
 def test_packed_texts_give_the_loss_and_gradients_of_each_text_alone():
     packed, alone = (CausalLanguageModeling(max_length=64, packing=packing) for packing in (True, False))
     rows = texts(4)  # Few enough for one block: a text that is cut loses a target.
@@ -94,10 +99,7 @@ def test_left_padding_gives_the_loss_and_gradients_of_right_padding():
     right, left = (batch_of(task, texts(), tiny.chat_tokenizer(side=side)) for side in ("right", "left"))
     assert not right["attention_mask"].all()
     assert (left["attention_mask"][:, -1] == 1).all()
-    assert_same(
-        terms(task, right, tiny.decoder(), tiny.decoder(3, seed=5)),
-        terms(task, left, tiny.decoder(), tiny.decoder(3, seed=5)),
-    )
+    assert_same_terms(task, right, left)
 
 
 def test_what_stands_in_padding_changes_nothing():
@@ -105,14 +107,11 @@ def test_what_stands_in_padding_changes_nothing():
     clean = batch_of(task, texts())
     garbage = copy.deepcopy(clean)
     garbage["input_ids"][clean["attention_mask"] == 0] = 7
-    assert_same(
-        terms(task, clean, tiny.decoder(), tiny.decoder(3, seed=5)),
-        terms(task, garbage, tiny.decoder(), tiny.decoder(3, seed=5)),
-    )
+    assert_same_terms(task, clean, garbage)
 
 
 def test_the_labels_alone_give_the_loss_of_the_models_own_head():
-    task = CausalLanguageModeling(max_length=32, packing=False)
+    task = CausalLanguageModeling(max_length=32)
     batch = batch_of(task, completions())
     loss, gradients = terms(task, batch, tiny.decoder(), None, [Labels()])
     stock = tiny.decoder()
@@ -124,7 +123,7 @@ def test_the_labels_alone_give_the_loss_of_the_models_own_head():
 
 
 def test_the_fused_loss_is_the_plain_one():
-    task = CausalLanguageModeling(max_length=32, packing=False)
+    task = CausalLanguageModeling(max_length=32)
     batch, student, teacher = batch_of(task, completions()), tiny.decoder(), tiny.decoder(3, 48, seed=5)
     objectives = [Labels(weight=0.3), Logits(temperature=2.0), Logits(divergence="jsd", weight=0.5)]
     fused = terms(task, batch, student, teacher, objectives)
@@ -157,7 +156,7 @@ def test_a_student_equal_to_its_teacher_has_nothing_to_learn_even_with_a_padded_
 @pytest.mark.parametrize("form", ["texts", "completions"])
 def test_8x1_4x2_and_1x8_give_the_same_weights(form, tmp_path):
     rows = texts(32) if form == "texts" else completions(32)
-    task = CausalLanguageModeling(max_length=24, packing=False)
+    task = CausalLanguageModeling(max_length=24, packing=False if form == "texts" else None)
 
     def weights(batch: int, accumulation: int) -> tuple[list[float], dict[str, torch.Tensor]]:
         trainer = DistillationTrainer(
@@ -327,6 +326,34 @@ def test_rows_that_cannot_be_read_are_refused(rows, made, told):
         CausalLanguageModeling().encode(Dataset.from_dict(rows), tiny.chat_tokenizer(**made))
 
 
+@pytest.mark.parametrize(
+    ("rows", "option"),
+    [
+        (texts(), {"too_long": "truncate"}),
+        (texts(), {"separator": " "}),
+        (completions(), {"packing": False}),
+        (Dataset.from_dict({"messages": [[{"role": "user", "content": "a"}]]}), {"separator": " "}),
+    ],
+)
+def test_an_option_that_does_nothing_for_the_rows_is_refused(rows, option):
+    with pytest.raises(RecipeError, match=f"task.{next(iter(option))}: does nothing for rows of"):
+        CausalLanguageModeling(**option).read_labels(rows)
+
+
+def test_rows_of_which_no_completion_is_left_are_refused():
+    long = Dataset.from_dict({"prompt": ["the card is very good and my"], "completion": ["bank"]})
+    with pytest.raises(DataError, match="none of 1 rows is left"):
+        CausalLanguageModeling(max_length=4).encode(long, tiny.chat_tokenizer())
+    kept = CausalLanguageModeling(max_length=4, too_long="truncate").encode(long, tiny.chat_tokenizer())
+    assert len(kept) == 1
+
+
+def test_a_model_without_positions_is_refused_for_packing():
+    config = BloomConfig(vocab_size=50, hidden_size=32, n_layer=1, n_head=2)
+    with pytest.raises(ModelError, match="takes no position_ids"):
+        check_packing(AutoModelForCausalLM.from_config(config))
+
+
 def test_a_tokenizer_without_an_end_token_is_refused():
     with pytest.raises(DataError, match="no end token"):
         CausalLanguageModeling().encode(texts(), tiny.tokenizer(WORDS))
@@ -380,3 +407,16 @@ def test_a_run_distils_a_decoder_from_its_layers_and_proves_it(tmp_path):
     assert saved.config.use_cache is True
     assert saved.generation_config.eos_token_id == made.eos_token_id
     assert pipeline("text-generation", str(result.student), max_new_tokens=3)("the card")[0]["generated_text"]
+
+
+def test_a_metric_against_a_teacher_is_refused_where_there_is_none(tmp_path):
+    recipe = {
+        "version": 1,
+        "name": "alone",
+        "task": "causal-lm",
+        "data": {"path": "tests.test_causal_lm:splits"},
+        "student": {"pretrained": "some/model"},
+        "evaluate": {"metric": "agreement"},
+    }
+    with pytest.raises(RecipeError, match="agreement compares with a teacher"):
+        run(recipe, runs=tmp_path, report=lambda line: None)

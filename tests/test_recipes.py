@@ -154,8 +154,6 @@ def shell(tmp_path_factory):
     """Runs a command line where a person would: beside the recipes, with that Hub."""
     folder = tmp_path_factory.mktemp("person")
     os.symlink(ROOT / "recipes", folder / "recipes")
-    (folder / "banking77").mkdir()
-    tiny.rows(64, 3).select_columns(["text"]).to_csv(folder / "banking77" / "train.csv", index=False)
     with hub_server() as hub:
         fill(hub, folder / "hub")
         environment = {

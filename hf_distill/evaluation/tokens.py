@@ -19,6 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hf_distill.errors import ModelError
 from hf_distill.heads import accepted_inputs, output_head, run_model
 from hf_distill.tasks import Task
+from hf_distill.teachers import place
 from hf_distill.views import LogitSource, View
 
 BINS = 15
@@ -28,7 +29,10 @@ CHUNK = 256
 """Positions whose logits are held at a time."""
 
 METRICS = ("loss", "perplexity", "accuracy", "calibration_error", "kl_to_teacher", "agreement")
-"""What :meth:`TokenScores.metrics` gives; the last two only where there is a teacher, whose own are 0 and 1."""
+"""What :meth:`TokenScores.metrics` gives."""
+
+AGAINST_TEACHER = METRICS[-2:]
+"""Those that there are only where there is a teacher, whose own are 0 and 1."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -114,6 +118,8 @@ def score_tokens(
         teacher: What it is compared with, token by token; may be the model itself.
         batch_size: Rows of a forward pass.
     """
+    for each in (model, *([teacher] if teacher is not None else [])):
+        place(each, PartialState().device)
     order = np.argsort(rows["length"], kind="stable")
     batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
     collate = task.collator(tokenizer)

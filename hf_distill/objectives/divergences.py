@@ -65,6 +65,13 @@ def _log_mixture(log_teacher: Tensor, log_student: Tensor, share: float) -> Tens
     return torch.logaddexp(log_teacher + math.log(share), log_student + math.log1p(-share))
 
 
+def _both(student: Tensor, teacher: Tensor, temperature: float, distribution: Distribution) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of both, the student's ``-inf`` wherever the teacher rules a class out."""
+    log_teacher = log_probabilities(teacher, temperature, distribution)
+    log_student = log_probabilities(student, temperature, distribution)
+    return log_student.masked_fill(log_teacher == -torch.inf, -torch.inf), log_teacher
+
+
 def _over_classes(value: Tensor) -> Tensor:
     """``[N]`` as it is; ``[N, C]``, one divergence a class (bernoulli), as its mean over the classes."""
     return value if value.dim() == 1 else value.mean(-1)
@@ -83,10 +90,7 @@ def reverse_kl(
     student: Tensor, teacher: Tensor, *, temperature: float = 1.0, distribution: Distribution = "categorical"
 ) -> Tensor:
     """T^2 * KL(student || teacher), Gu et al. 2024 (MiniLLM), equation 1: the student keeps to the teacher's modes."""
-    log_student = log_probabilities(student, temperature, distribution)
-    log_teacher = log_probabilities(teacher, temperature, distribution)
-    ruled_out = log_teacher == -torch.inf
-    log_student = log_student.masked_fill(ruled_out, -torch.inf)
+    log_student, log_teacher = _both(student, teacher, temperature, distribution)
     return _over_classes(_kl(log_student, log_teacher)) * temperature**2
 
 
@@ -109,9 +113,7 @@ def jsd(
         distribution: What the logits mean.
         beta: The teacher's share of the mixture, strictly between 0 and 1.
     """
-    log_student = log_probabilities(student, temperature, distribution)
-    log_teacher = log_probabilities(teacher, temperature, distribution)
-    log_student = log_student.masked_fill(log_teacher == -torch.inf, -torch.inf)
+    log_student, log_teacher = _both(student, teacher, temperature, distribution)
     mixture = _log_mixture(log_teacher, log_student, beta)
     value = beta * _kl(log_teacher, mixture) + (1.0 - beta) * _kl(log_student, mixture)
     return _over_classes(value) * temperature**2
@@ -137,9 +139,7 @@ def skewed_kl(
         distribution: What the logits mean.
         alpha: The teacher's share of the mixture, strictly between 0 and 1.
     """
-    log_student = log_probabilities(student, temperature, distribution)
-    log_teacher = log_probabilities(teacher, temperature, distribution)
-    log_student = log_student.masked_fill(log_teacher == -torch.inf, -torch.inf)
+    log_student, log_teacher = _both(student, teacher, temperature, distribution)
     return _over_classes(_kl(log_teacher, _log_mixture(log_teacher, log_student, alpha))) * temperature**2
 
 
@@ -160,9 +160,7 @@ def skewed_reverse_kl(
         distribution: What the logits mean.
         alpha: The student's share of the mixture, strictly between 0 and 1.
     """
-    log_student = log_probabilities(student, temperature, distribution)
-    log_teacher = log_probabilities(teacher, temperature, distribution)
-    log_student = log_student.masked_fill(log_teacher == -torch.inf, -torch.inf)
+    log_student, log_teacher = _both(student, teacher, temperature, distribution)
     return _over_classes(_kl(log_student, _log_mixture(log_teacher, log_student, 1.0 - alpha))) * temperature**2
 
 
@@ -173,9 +171,7 @@ def total_variation(
 
     It grows with the difference and not with its square: T^2 stands here for the one convention's sake.
     """
-    log_student = log_probabilities(student, temperature, distribution)
-    log_teacher = log_probabilities(teacher, temperature, distribution)
-    log_student = log_student.masked_fill(log_teacher == -torch.inf, -torch.inf)
+    log_student, log_teacher = _both(student, teacher, temperature, distribution)
     value: Tensor = (log_student.exp() - log_teacher.exp()).abs().sum(-1) / 2
     return _over_classes(value) * temperature**2
 

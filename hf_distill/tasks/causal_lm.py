@@ -29,14 +29,15 @@ class CausalLanguageModeling(Task):
 
     Args:
         max_length: Tokens of one row.
-        packing: Whether texts are packed; without it each text is a row of its own, cut into several where it is
-            longer than ``max_length``. Only for ``text``.
-        too_long: What happens to a row whose prompt leaves no room for its completion: ``drop`` it, or ``truncate`` the
-            prompt from its start. A completion is cut at its end. Not for ``text``.
-        separator: Stands between a prompt and its completion, and belongs to the prompt.
+        packing: Only for ``text``: whether texts are packed, as they are unless this says no. Without it each text is a
+            row of its own, cut into several where it is longer than ``max_length``.
+        too_long: Not for ``text``: what happens to a row whose prompt leaves no room for its completion: ``drop`` it,
+            as is done unless given, or ``truncate`` the prompt from its start. A completion is cut at its end.
+        separator: Only for ``prompt`` and ``completion``: stands between them, and belongs to the prompt; nothing does
+            unless given.
 
     Raises:
-        RecipeError: For values out of bounds.
+        RecipeError: For values out of bounds, and, once the rows are known, for options that they make idle.
     """
 
     name = "causal-lm"
@@ -51,20 +52,24 @@ class CausalLanguageModeling(Task):
         self,
         *,
         max_length: int = 512,
-        packing: bool = True,
-        too_long: Literal["drop", "truncate"] = "drop",
-        separator: str = "",
+        packing: bool | None = None,
+        too_long: Literal["drop", "truncate"] | None = None,
+        separator: str | None = None,
     ) -> None:
         if not isinstance(max_length, int) or max_length < 4:
             raise RecipeError(f"task.max_length: expected a whole number of at least 4, got {max_length!r}")
-        if too_long not in ("drop", "truncate"):
+        if too_long not in ("drop", "truncate", None):
             raise RecipeError(f"task.too_long: expected drop or truncate, got {too_long!r}")
-        self.max_length = max_length
-        self.packing = packing
-        if not isinstance(separator, str):
+        if not isinstance(separator, (str, type(None))):
             raise RecipeError(f"task.separator: expected a text, got {separator!r}")
-        self.too_long = too_long
-        self.separator = separator
+        if not isinstance(packing, (bool, type(None))):
+            raise RecipeError(f"task.packing: expected true or false, got {packing!r}")
+        self.max_length = max_length
+        self._given = {"packing": packing, "too_long": too_long, "separator": separator}
+        self.packing = packing is not False
+        self.too_long = too_long or "drop"
+        self.separator = separator or ""
+        self.form: str | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -79,13 +84,13 @@ class CausalLanguageModeling(Task):
 
     def read_labels(self, train: Dataset | IterableDataset) -> None:
         """See :meth:`Task.read_labels`: the labels are the tokens, so only the columns are looked at."""
-        _form(_columns(train))
+        self._read_form(_columns(train))
 
     def check_model(self, model: PreTrainedModel) -> None:
         """See :meth:`Task.check_model`."""
         ids = torch.arange(2, 10, device=model.device)[None] % model.config.get_text_config().vocab_size
         check_head(model, {"input_ids": ids})
-        if self.packing:
+        if self.packing and self.form in (None, "text"):
             check_packing(model)
 
     def encode(
@@ -97,10 +102,11 @@ class CausalLanguageModeling(Task):
         """See :meth:`Task.encode`. Adds ``length``, ``labels``, and ``position_ids`` where rows are packed.
 
         Raises:
-            DataError: For a tokenizer without an end token or chat template, and for rows that cannot be read.
+            DataError: For a tokenizer without an end token or chat template, for rows that cannot be read, and where
+                none is left because every prompt is too long.
         """
         columns = _columns(rows)
-        form = _form(columns)
+        form = self._read_form(columns)
         read, options = _READERS[form], {"separator": self.separator} if form == "completion" else {}
         limit = min(self.max_length, tokenizer.model_max_length)
         packed = form == "text" and self.packing
@@ -120,7 +126,20 @@ class CausalLanguageModeling(Task):
         encoded: Dataset | IterableDataset = rows.map(
             encode_batch, batched=True, batch_size=PACKED_TOGETHER if packed else 1000, remove_columns=columns
         )
+        if isinstance(encoded, Dataset) and not len(encoded):
+            raise DataError(
+                f"none of {len(rows)} rows is left: every prompt fills the {limit} tokens of task.max_length; raise "
+                "it, or set task.too_long to truncate"
+            )
         return encoded
+
+    def _read_form(self, columns: list[str]) -> str:
+        """What the rows are made of; refused where an option does nothing for them."""
+        self.form = form = _form(columns)
+        for name, value in self._given.items():
+            if value is not None and form not in _FORMS_OF[name]:
+                raise RecipeError(f"task.{name}: does nothing for rows of {' and '.join(_FORMS[form])}; remove it")
+        return form
 
     def collator(
         self, tokenizer: PreTrainedTokenizerBase, teacher_tokenizer: PreTrainedTokenizerBase | None = None
@@ -187,6 +206,9 @@ class CausalLanguageModeling(Task):
 
 _FORMS = {"messages": ("messages",), "completion": ("prompt", "completion"), "text": ("text",)}
 """The columns of each form of rows; the first that is there wins."""
+
+_FORMS_OF = {"packing": ("text",), "too_long": ("completion", "messages"), "separator": ("completion",)}
+"""The forms of rows for which an option does something."""
 
 _READERS: dict[str, Callable[..., Example]] = {
     "messages": read_chat,

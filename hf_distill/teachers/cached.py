@@ -66,9 +66,11 @@ class CachedTeacher:
             raise CacheError(
                 "a batch without row ids cannot be looked up; train on the data set that the cache gave back"
             )
-        ids = batch["row_id"].tolist()
-        rows = self._reader.rows(ids)
         masks = {unit: mask.cpu() for unit, mask in task.masks(batch).items()}
+        # A row of which nothing counts was repeated to fill up the last batch of several processes, and emptied.
+        counts = masks["tokens"].any(-1) | masks["positions"].view(len(batch["row_id"]), -1).any(-1)
+        ids = batch["row_id"][counts.to(batch["row_id"].device)].tolist()
+        rows = self._reader.rows(ids) if ids else [_emptied(*self._reader.rows(batch["row_id"][:1].tolist()))]
         device = batch["row_id"].device
         logits = self._logits(ids, rows, masks) if "logits" in needs else None
         states = self._states(ids, rows, masks) if "hidden_states" in needs else None
@@ -114,6 +116,11 @@ class CachedTeacher:
 def _joined(rows: Sequence[Mapping[str, Arrays]], length: str) -> Arrays:
     names = rows[0].get(length, {})
     return {name: np.concatenate([row[length][name] for row in rows]) for name in names}
+
+
+def _emptied(row: Mapping[str, Arrays]) -> dict[str, Arrays]:
+    """The arrays of a row without what they hold, for a batch of which nothing counts."""
+    return {length: {name: values[:0] for name, values in arrays.items()} for length, arrays in row.items()}
 
 
 def _check_count(ids: Sequence[int], what: str, kept: int, asked: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -63,9 +63,8 @@ class ModelTeacher:
         return head.weight.shape[0] if head is not None else int(self.model.config.num_labels)
 
     def to(self, device: torch.device) -> None:
-        """Place the model, unless ``device_map`` has placed it already."""
-        if getattr(self.model, "hf_device_map", None) is None:
-            self.model.to(device)
+        """See :func:`place`."""
+        place(self.model, device)
 
     def targets(self, task: Task, batch: Batch, needs: frozenset[Need]) -> Targets:
         """What the objectives need of a batch, detached.
@@ -97,6 +96,13 @@ def _usable_logits(logits: Tensor | LogitSource) -> Tensor | LogitSource:
     if isinstance(logits, Tensor):
         return _usable(logits)
     return LogitSource(hidden=_usable(logits.hidden), head=logits.head)
+
+
+def place(model: PreTrainedModel, device: torch.device) -> None:
+    """Move a model to a device, unless ``device_map`` has placed it already."""
+    if getattr(model, "hf_device_map", None) is None:
+        mover: Any = model
+        mover.to(device)
 
 
 def best_dtype(device: torch.device) -> torch.dtype:
