@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from hf_distill.flow import Result, cache, distill, evaluate, push, run
     from hf_distill.objectives import Hidden, Labels, Logits, Objective
     from hf_distill.preflight import check
-    from hf_distill.recipe import Recipe, load_recipe
+    from hf_distill.recipe import Recipe
+    from hf_distill.recipe_file import load_recipe
     from hf_distill.tasks import CausalLanguageModeling, Task, TextClassification
     from hf_distill.teachers import CachedTeacher, ModelTeacher
     from hf_distill.trainer import DistillationTrainer
@@ -47,7 +48,8 @@ _HOMES = {
     "preflight": ("check",),
     "errors": ("HfDistillError",),
     "objectives": ("Hidden", "Labels", "Logits", "Objective"),
-    "recipe": ("Recipe", "load_recipe"),
+    "recipe": ("Recipe",),
+    "recipe_file": ("load_recipe",),
     "flow": ("Result", "cache", "distill", "evaluate", "push", "run"),
     "tasks": ("CausalLanguageModeling", "Task", "TextClassification"),
     "teachers": ("CachedTeacher", "ModelTeacher"),

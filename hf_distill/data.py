@@ -4,36 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import datasets
-from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
+from datasets import Dataset, IterableDataset
 
 from hf_distill.errors import DataError
 from hf_distill.names import nearest
+from hf_distill.sources import Splits, read_files, source_of, splits_of
 
 if TYPE_CHECKING:
     from hf_distill.recipe import DataConfig
 
-READERS = {
-    ".csv": ("csv", {}),
-    ".tsv": ("csv", {"delimiter": "\t"}),
-    ".json": ("json", {}),
-    ".jsonl": ("json", {}),
-    ".parquet": ("parquet", {}),
-    ".txt": ("text", {}),
-}
-"""How a local file is read, by its ending."""
 
 STREAMED_ROWS = 1000
 """How many rows of a stream are looked at before training."""
-
-Splits = Mapping[str, "Dataset | IterableDataset"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +70,7 @@ def load_data(
     Raises:
         DataError: For a source that cannot be read, and for splits, columns or rows that are not as they must be.
     """
-    splits = _splits(config)
+    splits = splits_of(config)
     names, notes = _split_names(config, splits)
     columns = _Columns(config.columns, required, optional)
     train = columns.named(splits[names["train"]], names["train"])
@@ -105,7 +91,7 @@ def load_data(
             _check_rows(rows, name, texts)
     for name, rows in (("validation", validation), ("test", test)):
         _check_labels(rows, name)
-    source, dataset_id = _source(config)
+    source, dataset_id = source_of(config)
     stream = isinstance(train, IterableDataset)
     parts = [validation, test, *([] if stream else [train]), *([unlabelled] if unlabelled is not None else [])]
     return Data(
@@ -161,73 +147,6 @@ class _Columns:
         for temporary in swap.values():
             rows = rows.rename_column(temporary, temporary.removeprefix("__"))
         return rows
-
-
-def _splits(config: DataConfig) -> Splits:
-    if config.files is not None:
-        return {split: _read_files(files, split, config.streaming) for split, files in config.files.items()}
-    assert config.path is not None
-    if ":" in config.path:
-        return _called(config.path, config.arguments)
-    return _loaded(config)
-
-
-def _read_files(files: str | list[str], split: str, streaming: bool = False) -> Dataset | IterableDataset:
-    paths = [Path(name) for name in ([files] if isinstance(files, str) else files)]
-    for path in paths:
-        if not path.is_file():
-            raise DataError(
-                f"data.files.{split}: there is no file {path}; paths are relative to where the command runs"
-            )
-    endings = {path.suffix.lower() for path in paths}
-    if len(endings) != 1 or not endings <= READERS.keys():
-        raise DataError(
-            f"data.files.{split}: expected files of one kind ({', '.join(READERS)}), "
-            f"got {', '.join(sorted(endings)) or 'none'}"
-        )
-    reader, options = READERS[endings.pop()]
-    try:
-        return datasets.load_dataset(
-            reader, data_files={split: [str(path) for path in paths]}, split=split, streaming=streaming, **options
-        )
-    except (datasets.exceptions.DatasetGenerationError, ValueError, OSError, StopIteration) as error:
-        if "no data" in str(error):
-            raise DataError(f"data.files.{split}: {paths[0]} has no rows; name a file that holds some") from error
-        raise DataError(f"data.files.{split}: {paths[0]} cannot be read as {reader}: {_reason(error)}") from error
-
-
-def _called(path: str, arguments: Mapping[str, Any]) -> Splits:
-    module, _, name = path.partition(":")
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise DataError(f"data.path: {path} cannot be imported ({error}); expected package.module:function") from error
-    try:
-        inspect.signature(function).bind(**arguments)
-    except TypeError as error:
-        raise DataError(f"data.arguments: {path} does not take them: {error}") from error
-    splits = function(**arguments)
-    if not isinstance(splits, (DatasetDict, IterableDatasetDict)):
-        raise DataError(f"data.path: {path} must return a datasets.DatasetDict, it returned {type(splits).__name__}")
-    return splits
-
-
-def _loaded(config: DataConfig) -> Splits:
-    assert config.path is not None
-    folder = Path(config.path)
-    try:
-        if (folder / "dataset_dict.json").is_file():
-            return datasets.load_from_disk(str(folder))
-        if (folder / "state.json").is_file():
-            return {config.train_split: datasets.load_from_disk(str(folder))}
-        return datasets.load_dataset(config.path, config.name, revision=config.revision, streaming=config.streaming)
-    except (datasets.exceptions.DatasetNotFoundError, FileNotFoundError, ConnectionError) as error:
-        raise DataError(
-            f"data.path: {config.path} is neither a folder here nor a data set on the Hub that can be reached: check "
-            "the spelling and the connection, or log in with `hf auth login` if it is private"
-        ) from error
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetGenerationError) as error:
-        raise DataError(f"data.path: {config.path} cannot be loaded: {_reason(error)}") from error
 
 
 def _split_names(config: DataConfig, splits: Splits) -> tuple[dict[str, str], list[str]]:
@@ -299,7 +218,7 @@ def _in_memory(rows: Dataset | IterableDataset) -> Dataset:
 
 def _unlabelled(config: DataConfig, splits: Splits, columns: _Columns) -> Dataset | None:
     if config.unlabelled_files is not None:
-        rows = _read_files(config.unlabelled_files, "unlabelled")
+        rows = read_files(config.unlabelled_files, "unlabelled")
     elif config.unlabelled_split is not None:
         if config.unlabelled_split not in splits:
             raise DataError(
@@ -342,23 +261,3 @@ def _check_labels(rows: Dataset, split: str) -> None:
             f"split {split!r}: {len(hidden)} of {len(values)} rows have no label (first: row {hidden[0]}); "
             "benchmarks hide the labels of their test split: set data.test_split: validation"
         )
-
-
-def _source(config: DataConfig) -> tuple[str, str | None]:
-    if config.files is not None:
-        parts = {split: [files] if isinstance(files, str) else files for split, files in config.files.items()}
-        return ", ".join(f"{split}: {', '.join(Path(f).name for f in files)}" for split, files in parts.items()), None
-    assert config.path is not None
-    if ":" in config.path:
-        return config.path, None
-    if Path(config.path).exists():
-        return Path(config.path).name, None
-    shown = (
-        config.path + (f"/{config.name}" if config.name else "") + (f"@{config.revision}" if config.revision else "")
-    )
-    return shown, config.path
-
-
-def _reason(error: BaseException) -> str:
-    cause = error.__cause__ or error
-    return (str(cause) or type(cause).__name__).splitlines()[0]

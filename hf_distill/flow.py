@@ -11,24 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from datasets import Dataset
 from transformers import set_seed
 
-from hf_distill.card import write_card
 from hf_distill.data import Data, load_data
 from hf_distill.errors import RecipeError
-from hf_distill.evaluation.analysis import error_analysis, token_analysis
 from hf_distill.evaluation.candidates import Candidate, check_above_chance, predict
-from hf_distill.evaluation.floor import bag_of_words_floor
-from hf_distill.evaluation.metrics import Predictions, Scored, compute_metrics, primary_metric
+from hf_distill.evaluation.metrics import Scored, compute_metrics, primary_metric
 from hf_distill.evaluation.results import evaluated_rows, make_results
-from hf_distill.figures import quality_against_speed, training_curves
-from hf_distill.folders import RunFolder, copy_files, recipe_hash, training_part, write_json
+from hf_distill.folders import RunFolder, recipe_hash, training_part
 from hf_distill.hub import push_folder
 from hf_distill.models import license_of, load_config, load_model, load_tokenizer, model_folder
 from hf_distill.objectives import Labels, Objective
 from hf_distill.preflight import make_objectives, prepare
-from hf_distill.recipe import Recipe, StudentConfig, load_recipe
+from hf_distill.recipe import Recipe, StudentConfig
+from hf_distill.recipe_file import load_recipe
+from hf_distill.reporting import measure_floor, write_report
 from hf_distill.students import Student, build_student
 from hf_distill.tasks import Task
 from hf_distill.teachers import CachedTeacher, ModelTeacher, chosen_dtype
@@ -210,7 +207,7 @@ def _all_stages(
         value = compute_metrics(predictions[name])[metric]
         report(f"{name}: {metric} {value:.4f} on {len(rows)} {recipe.evaluate.split} rows")
 
-    floor = _floor(recipe, task, data, report)
+    floor = measure_floor(recipe, task, data, report)
     if recipe.teacher is not None:
         score("teacher", _load_teacher(recipe, task, data, runs, report))
         check_above_chance(predictions["teacher"], compute_metrics(predictions["teacher"])[metric], metric)
@@ -230,7 +227,7 @@ def _all_stages(
         command=command,
     )
     if PartialState().is_main_process:
-        _write(
+        write_report(
             recipe, task, data, folder, results, predictions, {name: f["log_history"] for name, f in training.items()}
         )
     PartialState().wait_for_everyone()
@@ -338,61 +335,6 @@ def _trained(name: str, folder: RunFolder, task: Task, config: StudentConfig, or
         "origin": origin,
     }
     return Candidate(model=model, tokenizer=load_tokenizer(str(path)), folder=path, facts=facts)
-
-
-def _floor(recipe: Recipe, task: Task, data: Data, report: Report) -> dict[str, Any] | None:
-    if not recipe.evaluate.floor:
-        return None
-    if task.problem_type != "single_label_classification" or recipe.data.streaming:
-        raise RecipeError(
-            "recipe.evaluate.floor: only for one class of many and data that fits in memory; set it to false"
-        )
-    rows = evaluated_rows(recipe, data)
-    floor = bag_of_words_floor(
-        list(task.texts(data.train)), list(data.train["label"]), list(task.texts(rows)), list(rows["label"])
-    )
-    report(f"floor: {floor['name']}: accuracy {floor['accuracy']:.4f}")
-    return floor
-
-
-def _write(
-    recipe: Recipe,
-    task: Task,
-    data: Data,
-    folder: RunFolder,
-    results: dict[str, Any],
-    predictions: Mapping[str, Scored],
-    histories: Mapping[str, list[dict[str, Any]]],
-) -> None:
-    """Analysis, figures and card; results.json last, since it marks the run as complete."""
-    rows = evaluated_rows(recipe, data)
-    analysis: dict[str, Any] = {}
-    folder.figures.mkdir(exist_ok=True)
-    figures = [folder.figures / "training.png"]
-    student = folder.model("student")
-    metric = primary_metric(task.problem_type, recipe.evaluate.metric)
-    training_curves(histories, metric, figures[0])
-    if "teacher" in predictions:
-        analysis = _analysis(task, data, rows, predictions, student)
-        write_json(folder.analysis, analysis)
-        figures.append(folder.figures / "quality_against_speed.png")
-        quality_against_speed(results, figures[1])
-    copy_files(figures, student / "figures")
-    write_card(student, results, analysis, folder.recipe.read_text(), [f"figures/{path.name}" for path in figures])
-    write_json(folder.results, results)
-
-
-def _analysis(
-    task: Task, data: Data, rows: Dataset, predictions: Mapping[str, Scored], student: Path
-) -> dict[str, Any]:
-    if task.has_vocabulary:
-        tokenizer = load_tokenizer(str(student))
-        encoded = task.encode(rows, tokenizer)
-        return token_analysis(predictions, tokenizer.batch_decode(list(encoded["input_ids"])))
-    decided = {name: each for name, each in predictions.items() if isinstance(each, Predictions)}
-    texts = list(task.texts(rows))
-    lengths = [len(text.split()) for text in texts]
-    return error_analysis(decided, texts, lengths, training_rows=task.training_rows(data.train))
 
 
 def _recipe_of(folder: Path) -> Path:

@@ -15,7 +15,8 @@ from typing import Any
 from accelerate import PartialState
 
 from hf_distill.errors import OutputError
-from hf_distill.recipe import EvaluateConfig, HubConfig, Recipe, dump_recipe, load_recipe
+from hf_distill.recipe import EvaluateConfig, HubConfig, Recipe
+from hf_distill.recipe_file import dump_recipe, load_recipe
 
 
 @dataclass(frozen=True)

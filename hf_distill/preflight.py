@@ -19,7 +19,8 @@ from hf_distill.evaluation.metrics import primary_metric
 from hf_distill.evaluation.tokens import AGAINST_TEACHER
 from hf_distill.models import load_config, load_tokenizer
 from hf_distill.objectives import Objective, make_objective
-from hf_distill.recipe import CacheConfig, Recipe, check_training, load_recipe
+from hf_distill.recipe import CacheConfig, Recipe
+from hf_distill.recipe_file import check_training, load_recipe
 from hf_distill.students import build_student, choose_layers, cut, layer_stack
 from hf_distill.tasks import Task, make_task
 from hf_distill.teachers import chosen_dtype, same_tokenizer

@@ -26,14 +26,14 @@ from transformers import (
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from hf_distill.checkpoints import last_complete_checkpoint, load_extra_weights, save_extra_weights
-from hf_distill.errors import LabelError, ObjectiveError, TeacherError
+from hf_distill.errors import ObjectiveError, TeacherError
 from hf_distill.heads import accepted_inputs, run_model
-from hf_distill.models import load_model, load_tokenizer
-from hf_distill.objectives import Objective, make_objective, weighted_loss
+from hf_distill.objectives import Objective, weighted_loss
+from hf_distill.pairing import Encoder, as_teacher, bound_task, chosen_objectives, named_objectives, with_row_ids
 from hf_distill.sampling import LengthGroupedSampler
 from hf_distill.sums import EvaluationSums, TrainingSums
-from hf_distill.tasks import Task, make_task
-from hf_distill.teachers import ModelTeacher, Teacher, best_dtype, same_tokenizer
+from hf_distill.tasks import Task
+from hf_distill.teachers import Teacher
 from hf_distill.views import UNITS, Batch, Need, Targets, Unit
 
 Counts = dict[Unit, Tensor]
@@ -98,9 +98,9 @@ class DistillationTrainer(Trainer):
                 "logits are the soft labels"
             )
         student = model if model is not None else kwargs["model_init"]()
-        self.task = _bound(task, student)
-        self.teacher = _as_teacher(teacher, self.task, args, processing_class, teacher_processing_class)
-        self.objectives = _named(_chosen(objectives, self.teacher))
+        self.task = bound_task(task, student)
+        self.teacher = as_teacher(teacher, self.task, args, processing_class, teacher_processing_class)
+        self.objectives = named_objectives(chosen_objectives(objectives, self.teacher))
         self.needs: frozenset[Need] = frozenset().union(*(o.needs for o in self.objectives.values()))
         self._check_objectives()
         for each in (student, self.teacher.model if self.teacher is not None else None):
@@ -110,9 +110,9 @@ class DistillationTrainer(Trainer):
         self._use_cache = getattr(student.config, "use_cache", None)
         other = self.teacher.tokenizer if self.teacher is not None else None
         if processing_class is not None:
-            encode = _Encoder(self.task, processing_class, other)
+            encode = Encoder(self.task, processing_class, other)
             train_dataset, eval_dataset = encode(train_dataset), encode(eval_dataset)
-            data_collator = data_collator or _with_row_ids(self.task.collator(processing_class, other))
+            data_collator = data_collator or with_row_ids(self.task.collator(processing_class, other))
         if kwargs.get("model_init") is None:
             _attach(student, self.extra_weights)
         super().__init__(
@@ -360,16 +360,6 @@ class DistillationTrainer(Trainer):
         super().create_model_card(tags=[*tags, "distillation", "knowledge-distillation", "hf_distill"], **kwargs)
 
 
-def _with_row_ids(collate: Callable[..., Batch]) -> Callable[..., Batch]:
-    """Let batches carry the ids by which a cache knows their rows."""
-
-    def collate_with_ids(rows: list[dict[str, Any]]) -> Batch:
-        batch = collate(rows)
-        return {**batch, "row_id": torch.tensor([row["row_id"] for row in rows])} if "row_id" in rows[0] else batch
-
-    return collate_with_ids
-
-
 class _SamplerEpoch(TrainerCallback):
     """Tells the sampler the epoch: accelerate does not reach it through a skipped and sharded loader."""
 
@@ -381,71 +371,6 @@ class _SamplerEpoch(TrainerCallback):
     ) -> None:
         if self.trainer._sampler is not None:
             self.trainer._sampler.set_epoch(int(state.epoch or 0))
-
-
-class _Encoder:
-    """Tokenises a data set with the task, unless that was done already."""
-
-    def __init__(
-        self, task: Task, tokenizer: PreTrainedTokenizerBase, teacher_tokenizer: PreTrainedTokenizerBase | None
-    ) -> None:
-        self.task, self.tokenizer, self.teacher_tokenizer = task, tokenizer, teacher_tokenizer
-
-    def __call__(self, rows: Any) -> Any:
-        if isinstance(rows, dict):
-            return {name: self(part) for name, part in rows.items()}
-        if not isinstance(rows, (Dataset, IterableDataset)):
-            return rows
-        columns = rows.column_names or list(next(iter(rows)))
-        return rows if "input_ids" in columns else self.task.encode(rows, self.tokenizer, self.teacher_tokenizer)
-
-
-def _bound(task: Task | str, student: PreTrainedModel) -> Task:
-    """The task, knowing its labels; refused where the student gives them in another order."""
-    task = make_task(task) if isinstance(task, str) else task
-    if not task.is_bound:
-        task.follow(student.config)
-    if task.align(student.config) is not None:
-        raise LabelError(
-            "the student's labels stand in another order than the task's; "
-            f"build it with {task.model_options()['id2label']} as its id2label"
-        )
-    return task
-
-
-def _as_teacher(
-    teacher: PreTrainedModel | Teacher | str | None,
-    task: Task,
-    args: TrainingArguments,
-    tokenizer: PreTrainedTokenizerBase | None,
-    teacher_tokenizer: PreTrainedTokenizerBase | None,
-) -> Teacher | None:
-    if teacher is None or isinstance(teacher, Teacher):
-        return teacher
-    if isinstance(teacher, str):
-        teacher_tokenizer = teacher_tokenizer or load_tokenizer(teacher)
-        teacher = load_model(task.auto_model, teacher, dtype=best_dtype(args.device))
-    if same_tokenizer(tokenizer, teacher_tokenizer):
-        teacher_tokenizer = None
-    return ModelTeacher(teacher, teacher_tokenizer, task.align(teacher.config))
-
-
-def _chosen(objectives: Sequence[Objective | str] | None, teacher: Teacher | None) -> list[Objective]:
-    if objectives is None:
-        objectives = ["labels", "logits"] if teacher is not None else ["labels"]
-    if not objectives:
-        raise ObjectiveError("objectives: expected at least one, got none; without one there is nothing to train for")
-    return [make_objective(o, {}) if isinstance(o, str) else o for o in objectives]
-
-
-def _named(objectives: Sequence[Objective]) -> dict[str, Objective]:
-    """Objectives by the name that logs show: ``logits``, and ``logits_2`` for a second one."""
-    named: dict[str, Objective] = {}
-    for objective in objectives:
-        name = type(objective).__name__.lower()
-        count = sum(type(other) is type(objective) for other in named.values())
-        named[name if not count else f"{name}_{count + 1}"] = objective
-    return named
 
 
 def _attach(student: PreTrainedModel, modules: nn.ModuleDict) -> None:

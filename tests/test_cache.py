@@ -21,7 +21,8 @@ from hf_distill import CausalLanguageModeling, Hidden, Logits, ModelTeacher, cac
 from hf_distill.caching import Source, cached
 from hf_distill.errors import CacheError, TeacherError
 from hf_distill.folders import RunFolder
-from hf_distill.recipe import CacheConfig, dump_recipe, load_recipe
+from hf_distill.recipe import CacheConfig
+from hf_distill.recipe_file import dump_recipe, load_recipe
 from hf_distill.teachers.schemes import Dense, NaiveTopK, Sampled, TopK
 from hf_distill.teachers.shards import Shard, write_shard
 from tests import tiny

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 import hf_distill
 from hf_distill import flow, load_recipe, run
 from hf_distill.errors import HubError, OutputError, RecipeError, TeacherError
-from hf_distill.recipe import dump_recipe
+from hf_distill.recipe_file import dump_recipe
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -7,7 +7,8 @@ import dataclasses
 import pytest
 
 from hf_distill.errors import RecipeError
-from hf_distill.recipe import RESERVED_TRAINING, Recipe, dump_recipe, load_recipe
+from hf_distill.recipe import Recipe
+from hf_distill.recipe_file import RESERVED_TRAINING, dump_recipe, load_recipe
 from tests import tiny
 
 SHORT = """

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
-from hf_distill.recipe import load_recipe
+from hf_distill.recipe_file import load_recipe
 from tests import tiny
 from tests.hub_server import hub_server
 

@@ -1,0 +1,99 @@
+"""What DistillationTrainer makes of what a person hands it: names become objects, and both models are seen to fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from datasets import Dataset, IterableDataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+
+from hf_distill.errors import LabelError, ObjectiveError
+from hf_distill.models import load_model, load_tokenizer
+from hf_distill.objectives import Objective, make_objective
+from hf_distill.tasks import Task, make_task
+from hf_distill.teachers import ModelTeacher, Teacher, best_dtype, same_tokenizer
+from hf_distill.views import Batch
+
+
+def with_row_ids(collate: Callable[..., Batch]) -> Callable[..., Batch]:
+    """Let batches carry the ids by which a cache knows their rows."""
+
+    def collate_with_ids(rows: list[dict[str, Any]]) -> Batch:
+        batch = collate(rows)
+        return {**batch, "row_id": torch.tensor([row["row_id"] for row in rows])} if "row_id" in rows[0] else batch
+
+    return collate_with_ids
+
+
+class Encoder:
+    """Tokenises a data set with the task, unless that was done already."""
+
+    def __init__(
+        self, task: Task, tokenizer: PreTrainedTokenizerBase, teacher_tokenizer: PreTrainedTokenizerBase | None
+    ) -> None:
+        self.task, self.tokenizer, self.teacher_tokenizer = task, tokenizer, teacher_tokenizer
+
+    def __call__(self, rows: Any) -> Any:
+        """The rows, or each part of a dictionary of rows, as tokens; whatever else it is comes back as it is."""
+        if isinstance(rows, dict):
+            return {name: self(part) for name, part in rows.items()}
+        if not isinstance(rows, (Dataset, IterableDataset)):
+            return rows
+        columns = rows.column_names or list(next(iter(rows)))
+        return rows if "input_ids" in columns else self.task.encode(rows, self.tokenizer, self.teacher_tokenizer)
+
+
+def bound_task(task: Task | str, student: PreTrainedModel) -> Task:
+    """The task, knowing its labels; refused where the student gives them in another order."""
+    task = make_task(task) if isinstance(task, str) else task
+    if not task.is_bound:
+        task.follow(student.config)
+    if task.align(student.config) is not None:
+        raise LabelError(
+            "the student's labels stand in another order than the task's; "
+            f"build it with {task.model_options()['id2label']} as its id2label"
+        )
+    return task
+
+
+def as_teacher(
+    teacher: PreTrainedModel | Teacher | str | None,
+    task: Task,
+    args: TrainingArguments,
+    tokenizer: PreTrainedTokenizerBase | None,
+    teacher_tokenizer: PreTrainedTokenizerBase | None,
+) -> Teacher | None:
+    """The teacher that a person named by a model, an id or a folder; loaded in the device's best dtype."""
+    if teacher is None or isinstance(teacher, Teacher):
+        return teacher
+    if isinstance(teacher, str):
+        teacher_tokenizer = teacher_tokenizer or load_tokenizer(teacher)
+        teacher = load_model(task.auto_model, teacher, dtype=best_dtype(args.device))
+    if same_tokenizer(tokenizer, teacher_tokenizer):
+        teacher_tokenizer = None
+    return ModelTeacher(teacher, teacher_tokenizer, task.align(teacher.config))
+
+
+def chosen_objectives(objectives: Sequence[Objective | str] | None, teacher: Teacher | None) -> list[Objective]:
+    """The objectives, made where they are names; ``labels``, and ``logits`` with a teacher, where there are none.
+
+    Raises:
+        ObjectiveError: For an empty list.
+    """
+    if objectives is None:
+        objectives = ["labels", "logits"] if teacher is not None else ["labels"]
+    if not objectives:
+        raise ObjectiveError("objectives: expected at least one, got none; without one there is nothing to train for")
+    return [make_objective(o, {}) if isinstance(o, str) else o for o in objectives]
+
+
+def named_objectives(objectives: Sequence[Objective]) -> dict[str, Objective]:
+    """Objectives by the name that logs show: ``logits``, and ``logits_2`` for a second one."""
+    named: dict[str, Objective] = {}
+    for objective in objectives:
+        name = type(objective).__name__.lower()
+        count = sum(type(other) is type(objective) for other in named.values())
+        named[name if not count else f"{name}_{count + 1}"] = objective
+    return named

@@ -1,0 +1,83 @@
+"""What a run leaves for people beside its models: the floor, the analysis, the figures and the card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from hf_distill.card import write_card
+from hf_distill.data import Data
+from hf_distill.errors import RecipeError
+from hf_distill.evaluation.analysis import error_analysis, token_analysis
+from hf_distill.evaluation.floor import bag_of_words_floor
+from hf_distill.evaluation.metrics import Predictions, Scored, primary_metric
+from hf_distill.evaluation.results import evaluated_rows
+from hf_distill.figures import quality_against_speed, training_curves
+from hf_distill.folders import RunFolder, copy_files, write_json
+from hf_distill.models import load_tokenizer
+from hf_distill.recipe import Recipe
+from hf_distill.tasks import Task
+from hf_distill.training import Report
+
+
+def measure_floor(recipe: Recipe, task: Task, data: Data, report: Report) -> dict[str, Any] | None:
+    """What a bag of words reaches, where the recipe asks.
+
+    Raises:
+        RecipeError: Where it is not defined.
+    """
+    if not recipe.evaluate.floor:
+        return None
+    if task.problem_type != "single_label_classification" or recipe.data.streaming:
+        raise RecipeError(
+            "recipe.evaluate.floor: only for one class of many and data that fits in memory; set it to false"
+        )
+    rows = evaluated_rows(recipe, data)
+    floor = bag_of_words_floor(
+        list(task.texts(data.train)), list(data.train["label"]), list(task.texts(rows)), list(rows["label"])
+    )
+    report(f"floor: {floor['name']}: accuracy {floor['accuracy']:.4f}")
+    return floor
+
+
+def write_report(
+    recipe: Recipe,
+    task: Task,
+    data: Data,
+    folder: RunFolder,
+    results: dict[str, Any],
+    predictions: Mapping[str, Scored],
+    histories: Mapping[str, list[dict[str, Any]]],
+) -> None:
+    """Analysis, figures and card; results.json last, since it marks the run as complete."""
+    rows = evaluated_rows(recipe, data)
+    analysis: dict[str, Any] = {}
+    folder.figures.mkdir(exist_ok=True)
+    figures = [folder.figures / "training.png"]
+    student = folder.model("student")
+    metric = primary_metric(task.problem_type, recipe.evaluate.metric)
+    training_curves(histories, metric, figures[0])
+    if "teacher" in predictions:
+        analysis = _analysis(task, data, rows, predictions, student)
+        write_json(folder.analysis, analysis)
+        figures.append(folder.figures / "quality_against_speed.png")
+        quality_against_speed(results, figures[1])
+    copy_files(figures, student / "figures")
+    write_card(student, results, analysis, folder.recipe.read_text(), [f"figures/{path.name}" for path in figures])
+    write_json(folder.results, results)
+
+
+def _analysis(
+    task: Task, data: Data, rows: Dataset, predictions: Mapping[str, Scored], student: Path
+) -> dict[str, Any]:
+    if task.has_vocabulary:
+        tokenizer = load_tokenizer(str(student))
+        encoded = task.encode(rows, tokenizer)
+        return token_analysis(predictions, tokenizer.batch_decode(list(encoded["input_ids"])))
+    decided = {name: each for name, each in predictions.items() if isinstance(each, Predictions)}
+    texts = list(task.texts(rows))
+    lengths = [len(text.split()) for text in texts]
+    return error_analysis(decided, texts, lengths, training_rows=task.training_rows(data.train))

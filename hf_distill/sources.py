@@ -1,0 +1,128 @@
+"""Where rows come from: the Hub, files, a saved folder, or a callable."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import datasets
+from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
+
+from hf_distill.errors import DataError
+
+if TYPE_CHECKING:
+    from hf_distill.recipe import DataConfig
+
+READERS = {
+    ".csv": ("csv", {}),
+    ".tsv": ("csv", {"delimiter": "\t"}),
+    ".json": ("json", {}),
+    ".jsonl": ("json", {}),
+    ".parquet": ("parquet", {}),
+    ".txt": ("text", {}),
+}
+"""How a local file is read, by its ending."""
+
+
+Splits = Mapping[str, "Dataset | IterableDataset"]
+
+
+def splits_of(config: DataConfig) -> Splits:
+    """All splits that a recipe's data have, as they are.
+
+    Raises:
+        DataError: For a source that cannot be read.
+    """
+    if config.files is not None:
+        return {split: read_files(files, split, config.streaming) for split, files in config.files.items()}
+    assert config.path is not None
+    if ":" in config.path:
+        return _called(config.path, config.arguments)
+    return _loaded(config)
+
+
+def read_files(files: str | list[str], split: str, streaming: bool = False) -> Dataset | IterableDataset:
+    """The rows of local files of one kind.
+
+    Raises:
+        DataError: For a file that is not there, of an unknown kind, empty or broken.
+    """
+    paths = [Path(name) for name in ([files] if isinstance(files, str) else files)]
+    for path in paths:
+        if not path.is_file():
+            raise DataError(
+                f"data.files.{split}: there is no file {path}; paths are relative to where the command runs"
+            )
+    endings = {path.suffix.lower() for path in paths}
+    if len(endings) != 1 or not endings <= READERS.keys():
+        raise DataError(
+            f"data.files.{split}: expected files of one kind ({', '.join(READERS)}), "
+            f"got {', '.join(sorted(endings)) or 'none'}"
+        )
+    reader, options = READERS[endings.pop()]
+    try:
+        return datasets.load_dataset(
+            reader, data_files={split: [str(path) for path in paths]}, split=split, streaming=streaming, **options
+        )
+    except (datasets.exceptions.DatasetGenerationError, ValueError, OSError, StopIteration) as error:
+        if "no data" in str(error):
+            raise DataError(f"data.files.{split}: {paths[0]} has no rows; name a file that holds some") from error
+        raise DataError(f"data.files.{split}: {paths[0]} cannot be read as {reader}: {_reason(error)}") from error
+
+
+def _called(path: str, arguments: Mapping[str, Any]) -> Splits:
+    module, _, name = path.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise DataError(f"data.path: {path} cannot be imported ({error}); expected package.module:function") from error
+    try:
+        inspect.signature(function).bind(**arguments)
+    except TypeError as error:
+        raise DataError(f"data.arguments: {path} does not take them: {error}") from error
+    splits = function(**arguments)
+    if not isinstance(splits, (DatasetDict, IterableDatasetDict)):
+        raise DataError(f"data.path: {path} must return a datasets.DatasetDict, it returned {type(splits).__name__}")
+    return splits
+
+
+def _loaded(config: DataConfig) -> Splits:
+    assert config.path is not None
+    folder = Path(config.path)
+    try:
+        if (folder / "dataset_dict.json").is_file():
+            return datasets.load_from_disk(str(folder))
+        if (folder / "state.json").is_file():
+            return {config.train_split: datasets.load_from_disk(str(folder))}
+        return datasets.load_dataset(config.path, config.name, revision=config.revision, streaming=config.streaming)
+    except (datasets.exceptions.DatasetNotFoundError, FileNotFoundError, ConnectionError) as error:
+        raise DataError(
+            f"data.path: {config.path} is neither a folder here nor a data set on the Hub that can be reached: check "
+            "the spelling and the connection, or log in with `hf auth login` if it is private"
+        ) from error
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetGenerationError) as error:
+        raise DataError(f"data.path: {config.path} cannot be loaded: {_reason(error)}") from error
+
+
+def source_of(config: DataConfig) -> tuple[str, str | None]:
+    """What people are told of the source, and its Hub id, or None."""
+    if config.files is not None:
+        parts = {split: [files] if isinstance(files, str) else files for split, files in config.files.items()}
+        return ", ".join(f"{split}: {', '.join(Path(f).name for f in files)}" for split, files in parts.items()), None
+    assert config.path is not None
+    if ":" in config.path:
+        return config.path, None
+    if Path(config.path).exists():
+        return Path(config.path).name, None
+    shown = (
+        config.path + (f"/{config.name}" if config.name else "") + (f"@{config.revision}" if config.revision else "")
+    )
+    return shown, config.path
+
+
+def _reason(error: BaseException) -> str:
+    cause = error.__cause__ or error
+    return (str(cause) or type(cause).__name__).splitlines()[0]
