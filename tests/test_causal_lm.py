@@ -192,6 +192,35 @@ def test_8x1_4x2_and_1x8_give_the_same_weights(form, tmp_path):
         assert all(torch.allclose(value, other[name], atol=1e-6) for name, value in whole.items())
 
 
+@pytest.mark.parametrize(
+    "option", [{"torch_compile": True, "torch_compile_backend": "eager"}, {"activation_checkpointing": True}], ids=str
+)
+def test_compiled_or_checkpointed_the_losses_are_the_same(option, tmp_path):
+    def losses(**options) -> list[float]:
+        trainer = DistillationTrainer(
+            model=tiny.decoder(),
+            teacher=tiny.decoder(3, 48, seed=5),
+            task=CausalLanguageModeling(max_length=24),
+            objectives=[Labels(), Logits(temperature=1.0), Hidden()],
+            args=TrainingArguments(
+                str(tmp_path),
+                use_cpu=True,
+                report_to="none",
+                disable_tqdm=True,
+                max_steps=3,
+                logging_steps=1,
+                save_strategy="no",
+                **options,
+            ),
+            train_dataset=texts(64),
+            processing_class=tiny.chat_tokenizer(),
+        )
+        trainer.train()
+        return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+    assert losses(**option) == pytest.approx(losses(), rel=1e-6)
+
+
 def test_blocks_are_full_and_the_first_token_of_each_piece_is_nobodys_target():
     blocks = pack([([1, 2, 3], [1, 2, 3]), ([4, 5, 6, 7], [4, 5, 6, 7])], 5)
     assert blocks["input_ids"] == [[1, 2, 3, 4, 5], [6, 7]]

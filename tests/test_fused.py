@@ -177,6 +177,25 @@ def test_a_step_takes_four_products_and_an_evaluation_two():
         assert loss.item() == pytest.approx(given.plain().item())
 
 
+def assert_equal(first, second) -> None:
+    """To the last bit, in loss, totals and gradients."""
+    results = []
+    for each in (first, second):
+        loss, totals = each.fused()
+        results.append((loss.detach(), totals, *torch.autograd.grad(loss, each.leaves())))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def assert_nothing_where_all_is_masked(given) -> None:
+    nothing = torch.zeros(POSITIONS, dtype=torch.bool)
+    given = replace(given, terms=[replace(term, mask=nothing) for term in given.terms])
+    loss, totals = given.fused()
+    loss.backward()
+    assert loss == 0
+    assert (totals == 0).all()
+    assert all(torch.equal(leaf.grad, torch.zeros_like(leaf)) for leaf in given.leaves())
+
+
 class CountedProducts(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
@@ -263,23 +282,13 @@ def test_garbage_at_masked_positions_changes_nothing(kind):
         hidden=clean.hidden.detach().masked_fill(~covered[:, None], math.nan).requires_grad_(),
         teacher_hidden=clean.teacher_hidden.masked_fill(~compared[:, None], math.nan),
     )
-    results = []
-    for each in (clean, dirty):
-        loss, totals = each.fused()
-        results.append((loss.detach(), totals, *torch.autograd.grad(loss, each.leaves())))
-    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    assert_equal(clean, dirty)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_with_everything_masked_the_loss_is_zero_and_finite(kind):
     given = case(kind, torch.float32, bias=True)
-    nothing = torch.zeros(POSITIONS, dtype=torch.bool)
-    given = replace(given, terms=[replace(term, mask=nothing) for term in given.terms])
-    loss, totals = given.fused()
-    loss.backward()
-    assert loss == 0
-    assert (totals == 0).all()
-    assert all(torch.equal(leaf.grad, torch.zeros_like(leaf)) for leaf in given.leaves())
+    assert_nothing_where_all_is_masked(given)
 
 
 @pytest.mark.parametrize("kind", GRADIENTS)

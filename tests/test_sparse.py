@@ -16,7 +16,17 @@ from hf_distill.objectives.divergences import DIVERGENCES
 from hf_distill.objectives.fused import FusedTerm, fused_loss
 from hf_distill.objectives.gradients import GRADIENTS, sparse_forward_kl, sparse_forward_kl_value
 from hf_distill.views import Head, LogitSource, SparseLogits, Targets, View
-from tests.test_fused import COMPARED, LABELLED, POSITIONS, VOCABULARY, WIDTH, CountedProducts, LargestTensor
+from tests.test_fused import (
+    COMPARED,
+    LABELLED,
+    POSITIONS,
+    VOCABULARY,
+    WIDTH,
+    CountedProducts,
+    LargestTensor,
+    assert_equal,
+    assert_nothing_where_all_is_masked,
+)
 
 TEMPERATURE = 2.0
 KINDS = ("sampled", "top-k with rest", "top-k alone", "all kept")
@@ -336,24 +346,14 @@ def test_garbage_at_masked_positions_changes_nothing(kind, mix):
         rest=None if rest is None else rest.masked_fill(masked, math.nan),
         entropy=clean.targets.entropy.masked_fill(masked, math.nan),
     )
-    results = []
-    for each in (clean, replace(clean, targets=targets)):
-        loss, totals = each.fused()
-        results.append((loss.detach(), totals, *torch.autograd.grad(loss, each.leaves())))
-    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    assert_equal(clean, replace(clean, targets=targets))
 
 
 @pytest.mark.parametrize("mix", MIXES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_with_everything_masked_the_loss_is_zero_and_finite(kind, mix):
     given = case(kind, mix, torch.float32)
-    nothing = torch.zeros(POSITIONS, dtype=torch.bool)
-    given = replace(given, terms=[replace(term, mask=nothing) for term in given.terms])
-    loss, totals = given.fused()
-    loss.backward()
-    assert loss == 0
-    assert (totals == 0).all()
-    assert all(torch.equal(leaf.grad, torch.zeros_like(leaf)) for leaf in given.leaves())
+    assert_nothing_where_all_is_masked(given)
 
 
 @pytest.mark.parametrize("kind", KINDS)
