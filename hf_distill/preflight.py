@@ -21,7 +21,7 @@ from hf_distill.models import load_config, load_tokenizer
 from hf_distill.objectives import Objective, make_objective
 from hf_distill.recipe import CacheConfig, Recipe
 from hf_distill.recipe_file import check_training, load_recipe
-from hf_distill.students import build_student, choose_layers, cut, layer_stack
+from hf_distill.students import build_student, chosen_cuts, cut
 from hf_distill.tasks import Task, make_task
 from hf_distill.teachers import chosen_dtype, same_tokenizer
 from hf_distill.training import Report, training_arguments, with_defaults
@@ -165,9 +165,8 @@ def _student(recipe: Recipe, task: Task, data: Data, teacher: Plan | None) -> Pl
         tokenizer = load_tokenizer(named) if named else load_tokenizer(asked.pretrained, asked.revision)
         model = _on_meta(task, config)
         if asked.layers is not None:
-            stack, blocks = layer_stack(model)
             with torch.device("meta"):
-                model = cut(model, stack, choose_layers(asked.layers, len(blocks)))
+                model = cut(model, chosen_cuts(model, asked.layers))
         return Plan(model=model, tokenizer=tokenizer)
     with torch.device("meta"):
         student = build_student(

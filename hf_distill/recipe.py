@@ -158,8 +158,11 @@ class TeacherConfig:
 class StudentConfig:
     """How the small model is born: of layers, config and pretrained exactly one, or layers of something pretrained."""
 
-    layers: int | list[int] | None = None
-    """So many of the teacher's layers (or of ``pretrained``'s), evenly spaced, or which ones; negative from the end."""
+    layers: int | list[int] | dict[str, int | list[int]] | None = None
+    """So many of the teacher's layers (or of ``pretrained``'s), evenly spaced, or which ones; negative from the end.
+
+    Of an encoder-decoder a mapping: ``{encoder: 6, decoder: [0, -1]}``; a side that is left out keeps all its layers.
+    """
     config: dict[str, Any] | None = None
     """Changes to the teacher's config, or with ``model_type`` a new one; fresh weights."""
     pretrained: str | None = None
@@ -176,6 +179,13 @@ class StudentConfig:
             "recipe.student: expected exactly one of layers, config and pretrained, or layers of a pretrained model, "
             f"got {' and '.join(given) or 'none'}",
         )
+        if isinstance(self.layers, dict):
+            unknown = [side for side in self.layers if side not in ("encoder", "decoder")]
+            refuse_unless(
+                not unknown and len(self.layers) > 0,
+                "recipe.student.layers: expected encoder, decoder or both as the keys of the mapping, got "
+                f"{', '.join(unknown) or 'none'}",
+            )
         refuse_unless(
             self.revision is None or self.pretrained is not None,
             "recipe.student.revision: only a pretrained student has one; remove it",

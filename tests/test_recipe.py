@@ -50,7 +50,8 @@ def test_numbers_and_words_are_those_of_yaml_1_2(tmp_path):
 
 
 def test_a_recipe_written_and_read_again_is_equal(tmp_path):
-    for recipe in (load_recipe(tiny.recipe()), load_recipe(written(tmp_path, SHORT))):
+    sides = SHORT.replace("layers: 2", "layers: {encoder: [0, -1], decoder: 2}")
+    for recipe in (load_recipe(tiny.recipe()), *(load_recipe(written(tmp_path, each)) for each in (SHORT, sides))):
         dump_recipe(recipe, tmp_path / "again.yaml")
         assert load_recipe(tmp_path / "again.yaml") == recipe
 
@@ -112,6 +113,9 @@ def test_a_teachers_recipe_inherits_task_data_and_seed_and_may_lie_in_another_fi
         (SHORT.replace("some/teacher}", "some/teacher, kind: cached, cache: {k: 5}}"), "recipe.teacher.cache.k: does"),
         (SHORT.replace("some/teacher}", "some/teacher, kind: cached, cache: {verify: -1}}"), "cache.verify: expected"),
         (SHORT.replace("layers: 2", "layers: two"), "recipe.student.layers: expected an integer or a list"),
+        (SHORT.replace("layers: 2", "layers: {encoder: two}"), "recipe.student.layers.encoder: expected an integer or"),
+        (SHORT.replace("layers: 2", "layers: {encoders: 2}"), "expected encoder, decoder or both as the keys"),
+        (SHORT.replace("layers: 2", "layers: {}"), "as the keys of the mapping, got none"),
         (SHORT.replace("path: some/data", "path: some/data, files: {train: a.csv}"), "exactly one of path and files"),
         (
             SHORT.replace("path: some/data", "path: some/data, test_limit: 0"),

@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from hf_distill import models
 from hf_distill.errors import LabelError, ModelError, StudentError
-from hf_distill.students import Student, build_student, choose_layers, layer_stack, train_tokenizer
+from hf_distill.students import Student, build_student, choose_layers, chosen_cuts, train_tokenizer
 from hf_distill.students.heads import output_layer
 from hf_distill.students.layers import cut
 from hf_distill.students.tokenizers import position_limit
+from tests import tiny
 
 NAMES = ("angry", "happy", "sad")
 SENTENCES = [
@@ -97,9 +98,10 @@ def build(
     **keys: Any,
 ) -> Student:
     empty = {"layers": None, "config": None, "pretrained": None, "revision": None, "tokenizer": None}
+    auto_model = keys.pop("auto_model", AutoModelForSequenceClassification)
     return build_student(
         SimpleNamespace(**{**empty, **keys}),
-        auto_model=AutoModelForSequenceClassification,
+        auto_model=auto_model,
         teacher=teacher,
         teacher_tokenizer=tokenizer_of_teacher,
         texts=lambda: iter(texts),
@@ -179,15 +181,14 @@ def test_layers_out_of_range_twice_or_out_of_order_are_refused(chosen: int | lis
 @pytest.mark.parametrize("kind", ALL)
 def test_keeping_all_layers_gives_the_logits_of_the_teacher(kind: str) -> None:
     teacher = make_teacher(kind)
-    stack, _ = layer_stack(teacher)
-    assert torch.equal(logits(cut(teacher, stack, range(6))), logits(teacher))
+    assert torch.equal(logits(cut(teacher, chosen_cuts(teacher, 6))), logits(teacher))
 
 
 @pytest.mark.parametrize("kind", ALL)
 def test_a_student_computes_what_the_teacher_computes_without_the_dropped_layers(kind: str) -> None:
     teacher = make_teacher(kind)
-    stack, _ = layer_stack(teacher)
-    student = cut(teacher, stack, (0, 3, 4))
+    (chosen,) = chosen_cuts(teacher, [0, 3, 4])
+    student, stack = cut(teacher, [chosen]), chosen.stack
     shortened = copy.deepcopy(teacher)
     blocks = shortened.get_submodule(stack)
     shortened.config.num_hidden_layers = 3
@@ -218,7 +219,7 @@ def test_every_tensor_of_a_chosen_layer_equals_its_source(tokenizer: Any) -> Non
         assert len(names) == 16
         for name in names:
             assert torch.equal(own[name], sources[name.replace(f"layer.{i}.", f"layer.{source}.")])
-    assert student.layer_map == (1, 5)
+    assert student.layer_map == {"": (1, 5)}
     assert student.origin == "layers 1, 5 of 6 of the teacher"
 
 
@@ -252,7 +253,7 @@ def test_the_attention_of_each_modernbert_layer_follows_its_source(chosen: tuple
     teacher = make_teacher("modernbert")
     kinds = ["full_attention", "sliding_attention"] * 3
     assert teacher.config.layer_types == kinds
-    student = cut(teacher, "model.layers", chosen)
+    student = cut(teacher, chosen_cuts(teacher, list(chosen)))
     assert student.config.layer_types == [kinds[i] for i in chosen]
     assert [layer.attention_type for layer in student.model.layers] == [kinds[i] for i in chosen]
 
@@ -268,7 +269,7 @@ def test_a_layer_whose_attention_would_change_at_its_new_place_is_refused() -> N
     teacher = make_teacher("longformer")
     teacher.longformer.encoder.layer[3].attention.self.one_sided_attn_window_size = 7
     with pytest.raises(StudentError, match=r"layer 3 cannot be layer 1.*one_sided_attn_window_size is 4 and not 7"):
-        cut(teacher, "longformer.encoder.layer", (0, 3))
+        cut(teacher, chosen_cuts(teacher, [0, 3]))
 
 
 @pytest.mark.parametrize(
@@ -279,7 +280,6 @@ def test_a_layer_whose_attention_would_change_at_its_new_place_is_refused() -> N
             {"embedding_size": 16, "num_hidden_layers": 2},
             "AlbertForSequenceClassification uses the same layer at every depth",
         ),
-        ("bart", {"d_model": 32}, "BartForSequenceClassification is an encoder-decoder"),
         ("xlm", {"emb_dim": 32, "n_heads": 2, "n_layers": 2}, "found several"),
         ("funnel", {"d_model": 32, "block_sizes": [1, 2]}, "found none"),
     ],
@@ -291,7 +291,7 @@ def test_models_without_one_stack_of_layers_are_refused_with_the_reason(
     with torch.device("meta"):
         model = AutoModelForSequenceClassification.from_config(config)
     with pytest.raises(StudentError, match=message):
-        layer_stack(model)
+        chosen_cuts(model, 1)
 
 
 def test_layers_without_a_teacher_or_with_another_tokenizer_are_refused(tokenizer: Any) -> None:
@@ -299,6 +299,125 @@ def test_layers_without_a_teacher_or_with_another_tokenizer_are_refused(tokenize
         build(None, layers=2)
     with pytest.raises(StudentError, match="keeps its embeddings"):
         build(make_teacher(), layers=2, tokenizer_of_teacher=tokenizer, tokenizer={"vocab_size": 100})
+
+
+# ---- layers of encoder-decoders
+
+ENCODER_DECODERS = ["bart", "mbart", "marian", "m2m_100", "pegasus", "blenderbot", "led", "t5", "mt5", "umt5", "longt5"]
+SOURCE = torch.randint(4, 90, (2, 12), generator=torch.Generator().manual_seed(0))
+TARGET = torch.randint(4, 90, (2, 7), generator=torch.Generator().manual_seed(1))
+
+
+def answers(model: PreTrainedModel) -> torch.Tensor:
+    with torch.no_grad():
+        return model.eval()(input_ids=SOURCE, decoder_input_ids=TARGET).logits
+
+
+def layers_of(model: PreTrainedModel, side: str) -> torch.nn.ModuleList:
+    part = model.get_encoder() if side == "encoder" else model.get_decoder()
+    return next(module for module in part.children() if isinstance(module, torch.nn.ModuleList))
+
+
+@pytest.mark.parametrize("kind", ENCODER_DECODERS)
+def test_an_encoder_decoder_with_all_layers_kept_is_its_teacher_bit_for_bit(kind: str) -> None:
+    teacher = tiny.encoder_decoder(kind)
+    student = cut(teacher, chosen_cuts(teacher, {"encoder": 4, "decoder": [0, 1, 2]}))
+    assert torch.equal(answers(student), answers(teacher))
+    own, source = student.state_dict(), teacher.state_dict()
+    assert own.keys() == source.keys()
+    assert all(torch.equal(tensor, source[name]) for name, tensor in own.items())
+
+
+@pytest.mark.parametrize("kind", ENCODER_DECODERS)
+def test_an_encoder_decoder_computes_what_its_teacher_computes_without_the_dropped_layers(kind: str) -> None:
+    teacher = tiny.encoder_decoder(kind)
+    student = cut(teacher, chosen_cuts(teacher, {"encoder": [0, 2, 3], "decoder": [0, -1]}))
+    shortened = copy.deepcopy(teacher)
+    for side, kept in (("encoder", (0, 2, 3)), ("decoder", (0, 2))):
+        layers = layers_of(shortened, side)
+        left = [layers[i] for i in kept]
+        del layers[len(kept) :]
+        for i, layer in enumerate(left):
+            layers[i] = layer
+    assert not torch.equal(answers(student), answers(teacher))
+    assert torch.equal(answers(student), answers(shortened))
+
+
+@pytest.mark.parametrize("kind", ENCODER_DECODERS)
+def test_layers_of_an_encoder_decoder_generate_the_same_with_a_cache_and_without_when_saved_and_loaded(
+    kind: str, tmp_path: Any, tokenizer: Any
+) -> None:
+    teacher = tiny.encoder_decoder(kind)
+    teacher.generation_config.no_repeat_ngram_size = 3
+    student = build(
+        teacher,
+        {"num_labels": 2},
+        auto_model=AutoModelForSeq2SeqLM,
+        layers={"encoder": [1, 3], "decoder": [1, 2]},
+        tokenizer_of_teacher=tokenizer,
+    )
+    student.model.save_pretrained(tmp_path)
+    loaded = AutoModelForSeq2SeqLM.from_pretrained(tmp_path, attn_implementation="eager").eval()
+    assert torch.equal(answers(loaded), answers(student.model))
+    assert loaded.generation_config.no_repeat_ngram_size == 3
+    assert (len(layers_of(loaded, "encoder")), len(layers_of(loaded, "decoder"))) == (2, 2)
+    cached = loaded.generate(SOURCE, min_new_tokens=8, use_cache=True)
+    assert cached.shape[1] > 8
+    assert torch.equal(cached, loaded.generate(SOURCE, min_new_tokens=8, use_cache=False))
+
+
+@pytest.mark.parametrize("kind", ["bart", "marian", "t5"])
+def test_every_layer_of_a_decoder_knows_its_new_place_in_self_and_cross_attention(kind: str) -> None:
+    teacher = tiny.encoder_decoder(kind)
+    student = cut(teacher, chosen_cuts(teacher, {"decoder": [1, 2]}))
+    for i, layer in enumerate(layers_of(student, "decoder")):
+        places = [module.layer_idx for module in layer.modules() if getattr(module, "layer_idx", None) is not None]
+        assert places == [i, i]
+    assert len(layers_of(student, "encoder")) == 4
+
+
+@pytest.mark.parametrize("kind", ["t5", "mt5"])
+def test_a_t5_without_its_first_layer_keeps_the_table_of_positions_that_lay_in_it(kind: str) -> None:
+    teacher = tiny.encoder_decoder(kind)
+    student = cut(teacher, chosen_cuts(teacher, {"encoder": [1, 3], "decoder": [2]}))
+    for side, source in (("encoder", 1), ("decoder", 2)):
+        own, others = layers_of(student, side)[0].layer[0].SelfAttention, layers_of(teacher, side)
+        first = others[0].layer[0].SelfAttention
+        assert torch.equal(own.relative_attention_bias.weight, first.relative_attention_bias.weight)
+        assert torch.equal(own.q.weight, others[source].layer[0].SelfAttention.q.weight)
+
+
+@pytest.mark.parametrize("kind", ENCODER_DECODERS)
+def test_an_encoder_decoder_without_weights_is_cut_to_its_shape(kind: str) -> None:
+    real = tiny.encoder_decoder(kind)
+    with torch.device("meta"):
+        teacher = AutoModelForSeq2SeqLM.from_config(real.config)
+        planned = cut(teacher, chosen_cuts(teacher, {"encoder": 2, "decoder": 1}))
+    made = cut(real, chosen_cuts(real, {"encoder": 2, "decoder": 1}))
+    assert planned.num_parameters() == made.num_parameters() < real.num_parameters()
+
+
+def test_the_origin_of_an_encoder_decoder_names_both_sides(tokenizer: Any) -> None:
+    student = build(
+        tiny.encoder_decoder(), {"num_labels": 2}, layers={"decoder": [0, -1]}, tokenizer_of_teacher=tokenizer
+    )
+    assert student.origin == "encoder layers 0, 1, 2, 3 of 4 and decoder layers 0, 2 of 3 of the teacher"
+    assert student.layer_map == {"encoder": (0, 1, 2, 3), "decoder": (0, 2)}
+
+
+@pytest.mark.parametrize(
+    ("model", "chosen", "message"),
+    [
+        (tiny.encoder_decoder, [0, 1], r"sides are chosen apart; expected a mapping.*got \[0, 1\]"),
+        (tiny.encoder_decoder, 2, "sides are chosen apart"),
+        (tiny.encoder_decoder, {"decoder": 9}, "student.layers.decoder: expected 1 to 3"),
+        (tiny.encoder_decoder, {"encoder": [4]}, "student.layers.encoder: the teacher has no layer 4"),
+        (tiny.bert, {"encoder": 1}, "BertForSequenceClassification has one stack of layers.*a number or a list"),
+    ],
+)
+def test_the_wrong_form_of_layers_is_refused_with_the_right_one(model: Any, chosen: Any, message: str) -> None:
+    with pytest.raises(StudentError, match=message):
+        chosen_cuts(model(), chosen)
 
 
 # ---- labels of the head
@@ -535,7 +654,7 @@ def test_a_pretrained_head_of_the_same_labels_is_put_in_the_order_of_the_data(sa
 def test_layers_of_a_pretrained_model_are_its_own_and_not_the_teachers(saved: Any) -> None:
     student = build(make_teacher("electra"), pretrained=str(saved), layers=[0, -1])
     source = AutoModelForSequenceClassification.from_pretrained(saved, dtype=torch.float32).electra.encoder.layer
-    assert student.layer_map == (0, len(source) - 1)
+    assert student.layer_map == {"": (0, len(source) - 1)}
     assert student.origin == f"layers 0, {len(source) - 1} of {len(source)} of {saved}"
     for own, other in zip(student.model.electra.encoder.layer, (source[0], source[-1]), strict=True):
         for name, tensor in own.state_dict().items():

@@ -9,7 +9,9 @@ import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     BertConfig,
     BertForSequenceClassification,
     LlamaConfig,
@@ -95,6 +97,50 @@ def decoder(layers: int = 2, hidden: int = 32, seed: int = 0, **options: Any) ->
         **options,
     }
     return AutoModelForCausalLM.from_config(LlamaConfig(**settings))
+
+
+_BART = {
+    "vocab_size": 120,
+    "d_model": 32,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 48,
+    "decoder_ffn_dim": 48,
+    "max_position_embeddings": 64,
+}
+_T5 = {"vocab_size": 120, "d_model": 32, "d_kv": 16, "d_ff": 48, "num_heads": 2}
+_SHAPES: dict[str, dict[str, Any]] = {
+    "marian": {**_BART, "decoder_vocab_size": 120, "bos_token_id": 2},
+    "t5": _T5,
+    "mt5": _T5,
+    "umt5": _T5,
+    "longt5": {**_T5, "local_radius": 4},
+    "led": {
+        **_BART,
+        "attention_window": [4, 8, 4, 8],
+        "max_encoder_position_embeddings": 64,
+        "max_decoder_position_embeddings": 64,
+    },
+}
+
+
+def encoder_decoder(kind: str = "marian", encoder: int = 4, decoder: int = 3, seed: int = 0, **options: Any) -> Any:
+    """An encoder-decoder of any kind with random weights and no dropout, that generates 8 tokens."""
+    counts = (
+        {"num_layers": encoder, "num_decoder_layers": decoder}
+        if "t5" in kind
+        else {"encoder_layers": encoder, "decoder_layers": decoder}
+    )
+    ids = {"pad_token_id": 0, "eos_token_id": 3, "decoder_start_token_id": 2}
+    rates = dict.fromkeys(("dropout", "attention_dropout", "activation_dropout", "dropout_rate"), 0.0)
+    config = AutoConfig.for_model(kind, **{**_SHAPES.get(kind, _BART), **ids, **rates, **counts, **options})
+    torch.manual_seed(seed)
+    model = AutoModelForSeq2SeqLM.from_config(config, attn_implementation="eager")
+    with torch.no_grad():
+        for parameter in filter(lambda each: each.requires_grad, model.parameters()):
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    model.generation_config.max_new_tokens = 8
+    return model.eval()
 
 
 def sentence(generator: random.Random, words: list[str]) -> str:

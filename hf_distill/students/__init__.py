@@ -10,14 +10,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hf_distill.errors import StudentError
 from hf_distill.students.base import Order, Student
 from hf_distill.students.config import from_config
-from hf_distill.students.layers import choose_layers, cut, from_layers, layer_stack
+from hf_distill.students.layers import cut, from_layers
 from hf_distill.students.pretrained import from_pretrained
+from hf_distill.students.stacks import Cut, choose_layers, chosen_cuts
 from hf_distill.students.tokenizers import fitted, train_tokenizer
 
 if TYPE_CHECKING:
     from hf_distill.recipe import StudentConfig
 
-__all__ = ["STUDENTS", "Student", "build_student", "choose_layers", "cut", "layer_stack", "train_tokenizer"]
+__all__ = ["STUDENTS", "Cut", "Student", "build_student", "choose_layers", "chosen_cuts", "cut", "train_tokenizer"]
 
 STUDENTS: dict[str, Callable[[Order], Student]] = {
     "layers": from_layers,

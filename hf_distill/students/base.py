@@ -36,13 +36,14 @@ class Student:
         model: With the task's head, its labels in the data's order.
         tokenizer: That cuts no text longer than the model can read.
         origin: Where its weights come from, for people: ``layers 0, 2, 5 of 6 of the teacher``.
-        layer_map: For each of its layers the layer that it was copied from; None unless it was.
+        layer_map: For each of its layers the layer that it was copied from, by side (``encoder``, ``decoder``; empty
+            where there is one stack); None unless it was.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     origin: str
-    layer_map: tuple[int, ...] | None = None
+    layer_map: dict[str, tuple[int, ...]] | None = None
 
 
 def set_options(config: PretrainedConfig, options: dict[str, Any]) -> None:
@@ -61,7 +62,7 @@ def per_layer_lists(config: PretrainedConfig) -> dict[str, list[Any]]:
         name: list(value)
         for name, value in vars(config).items()
         if isinstance(value, (list, tuple))
-        and len(value) == config.num_hidden_layers
+        and len(value) == getattr(config, "num_hidden_layers", None)
         and ("layer" in name or "window" in name)
     }
 

@@ -15,8 +15,12 @@ from hf_distill.errors import StudentError
 from hf_distill.students.base import Order, Student, per_layer_lists, set_options, told_as
 from hf_distill.students.heads import kept_label_order, reorder_outputs
 from hf_distill.students.pretrained import from_pretrained
+from hf_distill.students.stacks import Cut, chosen_cuts
 
 _PLAIN = (bool, int, float, str, tuple, list, type(None))
+
+_POSITIONS = "relative_attention_bias"
+"""The table of positions that T5 and its like keep in their first layer and hand to all others."""
 
 
 def from_layers(order: Order) -> Student:
@@ -42,84 +46,20 @@ def from_layers(order: Order) -> Student:
 
 def _with_layers(order: Order, source: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, named: str) -> Student:
     assert order.config.layers is not None
-    stack, blocks = layer_stack(source)
-    layer_map = choose_layers(order.config.layers, len(blocks))
+    cuts = chosen_cuts(source, order.config.layers)
     outputs = kept_label_order(source.config, order.model_options)
-    student = cut(source, stack, layer_map)
+    student = cut(source, cuts)
     reorder_outputs(student, outputs)
     set_options(student.config, order.model_options)
     if source.can_generate():
         student.generation_config = copy.deepcopy(source.generation_config)
-    origin = f"layers {', '.join(map(str, layer_map))} of {len(blocks)} of {named}"
-    return Student(model=student, tokenizer=tokenizer, origin=origin, layer_map=layer_map)
+    origin = f"{' and '.join(map(str, cuts))} of {named}"
+    return Student(
+        model=student, tokenizer=tokenizer, origin=origin, layer_map={each.side: each.layer_map for each in cuts}
+    )
 
 
-def choose_layers(chosen: int | Sequence[int], total: int) -> tuple[int, ...]:
-    """Which of the teacher's layers to keep, ascending, counted from 0.
-
-    Args:
-        chosen: How many, evenly spaced, first and last among them (1 keeps the first, which reads the embeddings); or
-            which, ascending, where negative numbers count from the end.
-        total: How many the teacher has.
-
-    Raises:
-        StudentError: For layers out of range, twice, or out of order.
-    """
-    if isinstance(chosen, int):
-        if not 1 <= chosen <= total:
-            raise StudentError(f"student.layers: expected 1 to {total} (the teacher's layers), got {chosen}")
-        return tuple(round(i * (total - 1) / max(chosen - 1, 1)) for i in range(chosen))
-    if not chosen:
-        raise StudentError("student.layers: expected at least one layer, got an empty list")
-    for index in chosen:
-        if not -total <= index < total:
-            raise StudentError(
-                f"student.layers: the teacher has no layer {index}; expected 0 to {total - 1}, "
-                f"or {-total} to -1 from the end"
-            )
-    layers = [index % total for index in chosen]
-    ascending = sorted(set(layers))
-    if layers != ascending:
-        raise StudentError(
-            f"student.layers: expected each layer once and in the teacher's order, got {list(chosen)}; "
-            f"write {ascending}"
-        )
-    return tuple(layers)
-
-
-def layer_stack(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
-    """Where a model keeps its layers: the one list of ``num_hidden_layers`` modules of the same class.
-
-    Returns:
-        The list's name among the model's modules, and the list.
-
-    Raises:
-        StudentError: Where there is no such list, more than one, or layers that are shared.
-    """
-    config, kind = model.config, type(model).__name__
-    way_out = "use student.config or student.pretrained"
-    if config.is_encoder_decoder:
-        raise StudentError(
-            f"student.layers: {kind} is an encoder-decoder, whose layers cannot be chosen yet; {way_out}"
-        )
-    if hasattr(config, "num_hidden_groups"):
-        raise StudentError(
-            f"student.layers: {kind} uses the same layer at every depth, so none can be left out; {way_out}"
-        )
-    total = getattr(config, "num_hidden_layers", 0)
-    found = {name: module for name, module in model.named_modules() if _is_stack(module, total)}
-    outer = [name for name in found if not any(name.startswith(other + ".") for other in found)]
-    if len(outer) != 1:
-        reason = f"several ({', '.join(outer)})" if outer else "none"
-        raise StudentError(
-            f"student.layers: expected one list of {total} equal layers in {kind}, found {reason}; {way_out}"
-        )
-    blocks = found[outer[0]]
-    assert isinstance(blocks, nn.ModuleList)
-    return outer[0], blocks
-
-
-def cut(teacher: PreTrainedModel, stack: str, layer_map: Sequence[int]) -> PreTrainedModel:
+def cut(teacher: PreTrainedModel, cuts: Sequence[Cut]) -> PreTrainedModel:
     """A copy of a model, in float32, of which only some layers are left.
 
     It is built from its own config, so that what a module knows of its position is right, and loads with
@@ -127,49 +67,48 @@ def cut(teacher: PreTrainedModel, stack: str, layer_map: Sequence[int]) -> PreTr
 
     Args:
         teacher: The model.
-        stack: The name of its list of layers.
-        layer_map: Which layers to keep.
+        cuts: Which layers to keep of each of its stacks.
 
     Raises:
         StudentError: Where a kept layer would not do the same at its new place.
     """
     with told_as("student.layers"):
-        config = _cut_config(teacher.config, layer_map)
+        config = _cut_config(teacher.config, cuts)
         student = type(teacher)(config).float()
-    _check_same_build(student.get_submodule(stack), teacher.get_submodule(stack), layer_map)
+    for each in cuts:
+        _check_same_build(student.get_submodule(each.stack), teacher.get_submodule(each.stack), each.layer_map)
+    state = _cut_state(teacher.state_dict(), cuts)
     with told_as("student.layers"):
-        student.load_state_dict(_cut_state(teacher.state_dict(), stack, layer_map))
-    _check_copied(student, teacher, stack, layer_map)
+        student.load_state_dict(state)
+    _check_copied(student, teacher, state)
     return student
 
 
-def _is_stack(module: nn.Module, total: int) -> bool:
-    return (
-        isinstance(module, nn.ModuleList)
-        and 0 < len(module) == total
-        and len({type(block) for block in module}) == 1
-        and any(True for _ in module[0].children())
-    )
-
-
-def _cut_config(config: PretrainedConfig, layer_map: Sequence[int]) -> PretrainedConfig:
-    lists = {name: [values[i] for i in layer_map] for name, values in per_layer_lists(config).items()}
+def _cut_config(config: PretrainedConfig, cuts: Sequence[Cut]) -> PretrainedConfig:
+    # Of an encoder-decoder the lists with one entry a layer are the encoder's (LED's attention windows).
+    first = cuts[0].layer_map
+    lists = {name: [values[i] for i in first] for name, values in per_layer_lists(config).items()}
+    counts = {each.count: len(each.layer_map) for each in cuts}
     config = copy.deepcopy(config)
-    set_options(config, {"num_hidden_layers": len(layer_map), **lists, "name_or_path": ""})
+    set_options(config, {**counts, **lists, "name_or_path": ""})
     return config
 
 
-def _cut_state(state: dict[str, Tensor], stack: str, layer_map: Sequence[int]) -> dict[str, Tensor]:
+def _cut_state(state: dict[str, Tensor], cuts: Sequence[Cut]) -> dict[str, Tensor]:
     """The teacher's tensors under the student's names."""
-    kept = {}
-    for name, tensor in state.items():
-        if not name.startswith(stack + "."):
-            kept[name] = tensor
-            continue
-        index, _, rest = name.removeprefix(stack + ".").partition(".")
-        if int(index) in layer_map:
-            kept[f"{stack}.{layer_map.index(int(index))}.{rest}"] = tensor
+    kept = {name: tensor for name, tensor in state.items() if not any(each.holds(name) for each in cuts)}
+    for each in cuts:
+        for i, source in enumerate(each.layer_map):
+            kept |= _of_layer(state, each.stack, source, i)
+        # Where the first layer is left out, the one that takes its place takes over the table that it keeps for all.
+        first = _of_layer(state, each.stack, 0, 0)
+        kept = {**{name: tensor for name, tensor in first.items() if _POSITIONS in name}, **kept}
     return kept
+
+
+def _of_layer(state: dict[str, Tensor], stack: str, source: int, place: int) -> dict[str, Tensor]:
+    old, new = f"{stack}.{source}.", f"{stack}.{place}."
+    return {new + name.removeprefix(old): tensor for name, tensor in state.items() if name.startswith(old)}
 
 
 def _check_same_build(blocks: Any, sources: Any, layer_map: Sequence[int]) -> None:
@@ -184,14 +123,12 @@ def _check_same_build(blocks: Any, sources: Any, layer_map: Sequence[int]) -> No
 
 
 def _difference(block: nn.Module, source: nn.Module, positions: tuple[int, int]) -> str | None:
-    for (name, module), (other_name, other) in zip_longest(
-        block.named_modules(), source.named_modules(), fillvalue=("", None)
-    ):
+    for (name, module), (other_name, other) in zip_longest(_modules(block), _modules(source), fillvalue=("", None)):
         if name != other_name or type(module) is not type(other):
             return f"where {name or other_name} is {type(module).__name__} and not {type(other).__name__}"
         for key, value in vars(module).items():
             known = vars(other).get(key)
-            is_position = (value, known) == positions
+            is_position = (value, known) == positions or key == f"has_{_POSITIONS}"
             if key.startswith("_") or key == "training" or is_position or not isinstance(value, _PLAIN):
                 continue
             if value != known:
@@ -199,10 +136,13 @@ def _difference(block: nn.Module, source: nn.Module, positions: tuple[int, int])
     return None
 
 
-def _check_copied(student: PreTrainedModel, teacher: PreTrainedModel, stack: str, layer_map: Sequence[int]) -> None:
+def _modules(block: nn.Module) -> list[tuple[str, nn.Module]]:
+    return [(name, module) for name, module in block.named_modules() if not name.endswith(_POSITIONS)]
+
+
+def _check_copied(student: PreTrainedModel, teacher: PreTrainedModel, state: dict[str, Tensor]) -> None:
     if teacher.device.type == "meta":
         return  # Only shapes are planned; there is nothing to compare.
-    sources = _cut_state(teacher.state_dict(), stack, layer_map)
     for name, tensor in student.state_dict().items():
-        if not torch.equal(tensor, sources[name].to(tensor.device, tensor.dtype)):
+        if not torch.equal(tensor, state[name].to(tensor.device, tensor.dtype)):
             raise StudentError(f"student.layers: {name} differs from the teacher's; this is a bug, please report it")

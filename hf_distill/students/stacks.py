@@ -1,0 +1,161 @@
+"""Where a model keeps its layers, and which of them a recipe chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from hf_distill.errors import StudentError
+
+Layers = int | list[int] | dict[str, int | list[int]]
+"""What ``student.layers`` may be."""
+
+_COUNTS = {
+    "encoder": ("encoder_layers", "num_encoder_layers", "num_layers"),
+    "decoder": ("decoder_layers", "num_decoder_layers"),
+}
+"""What configs call the number of layers of each side; the first that a config has."""
+
+_WAY_OUT = "use student.config or student.pretrained"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """Which layers are kept of one stack.
+
+    Attributes:
+        side: ``encoder`` or ``decoder`` of an encoder-decoder, else empty.
+        stack: The name of the list of layers among the model's modules.
+        count: What the config calls their number.
+        total: How many there are.
+        layer_map: Which are kept, ascending.
+    """
+
+    side: str
+    stack: str
+    count: str
+    total: int
+    layer_map: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.side} layers {', '.join(map(str, self.layer_map))} of {self.total}".lstrip()
+
+    def holds(self, name: str) -> bool:
+        """Whether a tensor of that name lies in the stack."""
+        return name.startswith(self.stack + ".")
+
+
+def chosen_cuts(model: PreTrainedModel, chosen: Layers) -> list[Cut]:
+    """Which layers of a model a recipe keeps.
+
+    Args:
+        model: Whose layers are chosen.
+        chosen: See :func:`choose_layers`; for an encoder-decoder a mapping of ``encoder``, ``decoder`` or both to that,
+            where a side that is not named keeps all its layers.
+
+    Raises:
+        StudentError: For layers that are not there, the wrong one of these forms, or a model whose layers cannot be
+            told apart.
+    """
+    kind = type(model).__name__
+    if not model.config.is_encoder_decoder:
+        if isinstance(chosen, Mapping):
+            raise StudentError(
+                f"student.layers: {kind} has one stack of layers, so there are no sides to choose from; expected a "
+                f"number or a list, got {dict(chosen)}"
+            )
+        return [_cut(model, "", model, "num_hidden_layers", chosen)]
+    if not isinstance(chosen, Mapping):
+        raise StudentError(
+            f"student.layers: {kind} is an encoder-decoder, whose sides are chosen apart; expected a mapping such as "
+            f"{{encoder: 6, decoder: [0, -1]}}, got {chosen}; a side that is left out keeps all its layers"
+        )
+    cuts = []
+    for side, part in (("encoder", model.get_encoder()), ("decoder", model.get_decoder())):
+        count = next((name for name in _COUNTS[side] if hasattr(model.config, name)), None)
+        if count is None or part is None or part is model:
+            raise StudentError(f"student.layers: {kind} does not tell how many layers its {side} has; {_WAY_OUT}")
+        cuts.append(_cut(model, side, part, count, chosen.get(side, getattr(model.config, count))))
+    return cuts
+
+
+def _cut(model: PreTrainedModel, side: str, part: nn.Module, count: str, chosen: int | Sequence[int]) -> Cut:
+    stack, total = layer_stack(model, part, count)
+    where = f"student.layers.{side}".rstrip(".")
+    return Cut(side=side, stack=stack, count=count, total=total, layer_map=choose_layers(chosen, total, where))
+
+
+def choose_layers(chosen: int | Sequence[int], total: int, where: str = "student.layers") -> tuple[int, ...]:
+    """Which of the teacher's layers to keep, ascending, counted from 0.
+
+    Args:
+        chosen: How many, evenly spaced, first and last among them (1 keeps the first, which reads the embeddings); or
+            which, ascending, where negative numbers count from the end.
+        total: How many the teacher has.
+        where: The key, for messages.
+
+    Raises:
+        StudentError: For layers out of range, twice, or out of order.
+    """
+    if isinstance(chosen, int):
+        if not 1 <= chosen <= total:
+            raise StudentError(f"{where}: expected 1 to {total} (the teacher's layers), got {chosen}")
+        return tuple(round(i * (total - 1) / max(chosen - 1, 1)) for i in range(chosen))
+    if not chosen:
+        raise StudentError(f"{where}: expected at least one layer, got an empty list")
+    for index in chosen:
+        if not -total <= index < total:
+            raise StudentError(
+                f"{where}: the teacher has no layer {index}; expected 0 to {total - 1}, or {-total} to -1 from the end"
+            )
+    layers = [index % total for index in chosen]
+    ascending = sorted(set(layers))
+    if layers != ascending:
+        raise StudentError(
+            f"{where}: expected each layer once and in the teacher's order, got {list(chosen)}; write {ascending}"
+        )
+    return tuple(layers)
+
+
+def layer_stack(model: PreTrainedModel, part: nn.Module, count: str) -> tuple[str, int]:
+    """Where a model, or one side of it, keeps its layers: the one list of that many modules of the same class.
+
+    Args:
+        model: The model.
+        part: The side of it, or the model itself.
+        count: What its config calls their number.
+
+    Returns:
+        The list's name among the model's modules, and how many there are.
+
+    Raises:
+        StudentError: Where there is no such list, more than one, or layers that are shared.
+    """
+    config, kind = model.config, type(model).__name__
+    if hasattr(config, "num_hidden_groups"):
+        raise StudentError(
+            f"student.layers: {kind} uses the same layer at every depth, so none can be left out; {_WAY_OUT}"
+        )
+    total = getattr(config, count, 0)
+    within = {id(module) for module in part.modules()}
+    found = [name for name, module in model.named_modules() if id(module) in within and _is_stack(module, total)]
+    outer = [name for name in found if not any(name.startswith(other + ".") for other in found)]
+    if len(outer) != 1:
+        reason = f"several ({', '.join(outer)})" if outer else "none"
+        raise StudentError(
+            f"student.layers: expected one list of {total} equal layers in {kind}, found {reason}; {_WAY_OUT}"
+        )
+    return outer[0], total
+
+
+def _is_stack(module: Any, total: int) -> bool:
+    return (
+        isinstance(module, nn.ModuleList)
+        and 0 < len(module) == total
+        and len({type(block) for block in module}) == 1
+        and any(True for _ in module[0].children())
+    )
