@@ -1,11 +1,23 @@
-"""What every benchmark writes: ``results/NAME.json`` with the machine, versions, command, rows and goals."""
+"""What the benchmarks share: turns, memory, goals, and ``results/NAME.json`` with what was measured and on what."""
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import importlib.metadata
 import json
+import os
+import shlex
+import subprocess
 import sys
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # Nothing here needs the Hub, or tells anybody that it runs.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 
 import torch
 
@@ -13,24 +25,147 @@ from hf_distill.evaluation.candidates import machine
 from hf_distill.evaluation.results import versions
 
 RESULTS = Path(__file__).parent / "results"
+PEERS = ("trl", "liger-kernel")
+"""Packages that we are compared with."""
+
+
+# --- time and memory --------------------------------------------------------------------------------------------------
+
+
+def synchronise(device: str) -> None:
+    """Wait for what a GPU has still to do."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def seconds_of(work: Callable[[], Any], device: str) -> float:
+    """How long a piece of work takes."""
+    synchronise(device)
+    start = time.perf_counter()
+    work()
+    synchronise(device)
+    return time.perf_counter() - start
+
+
+def in_turn(
+    measures: Mapping[str, Callable[[], float]], rounds: int, budget: float = float("inf")
+) -> dict[str, list[float]]:
+    """What each measure gives, in turn (A B C, A B C, ...), so that a machine that slows down slows all of them.
+
+    Args:
+        measures: By name.
+        rounds: How many are kept, at most; one more comes first, as a warm-up.
+        budget: Seconds after which no round is begun. Where it leaves time for one round only, that one is kept.
+    """
+    found: dict[str, list[float]] = {name: [] for name in measures}
+    start = time.perf_counter()
+    for number in range(rounds + 1):
+        if number and time.perf_counter() - start > budget:
+            break
+        for name, measure in measures.items():
+            found[name].append(measure())
+    return {name: values[1:] or values for name, values in found.items()}
+
+
+def peak_memory(work: Callable[[], Any], device: str) -> int:
+    """Bytes that a piece of work takes at most, beyond what is there before it; on a CPU from Linux's /proc."""
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        return torch.cuda.max_memory_allocated() - before
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # The high-water mark falls to what is in use now.
+    before = _kilobytes("/proc/self/status", "VmRSS")
+    work()
+    return 1024 * (_kilobytes("/proc/self/status", "VmHWM") - before)
+
+
+def available_memory() -> int:
+    """Bytes that this machine has left, from Linux's /proc."""
+    return 1024 * _kilobytes("/proc/meminfo", "MemAvailable")
+
+
+def in_a_process(script: str, *arguments: str) -> Any:
+    """The JSON of the last line that a script prints, run in a process of its own.
+
+    Raises:
+        RuntimeError: Where it fails, with the end of what it said.
+    """
+    done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{shlex.join([script, *arguments])} failed ({done.returncode}): {done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _kilobytes(path: str, field: str) -> int:
+    return next(int(line.split()[1]) for line in Path(path).read_text().splitlines() if line.startswith(field))
+
+
+# --- results ----------------------------------------------------------------------------------------------------------
+
+
+def goal(name: str, value: float | None, bound: float, *, at_least: bool = False) -> dict[str, Any]:
+    """A value that shall be at most, or at least, a bound; not met where it was not measured."""
+    if value is None:
+        return {"name": name, "value": "not measured", "bound": bound, "met": False}
+    return {
+        "name": name,
+        "value": round(value, 4),
+        "bound": bound,
+        "met": value >= bound if at_least else value <= bound,
+    }
+
+
+def results_path(name: str, device: str) -> Path:
+    """Results of a GPU stand beside those of the CPU."""
+    return RESULTS / (f"{name}.json" if device == "cpu" else f"{name}.{device}.json")
+
+
+def conditions(device: str) -> dict[str, Any]:
+    """What was measured on: the machine, and the versions of what was installed."""
+    peers = {}
+    for name in PEERS:
+        try:
+            peers[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            peers[name] = "not installed"
+    return {
+        "machine": {**machine(), "device": device, "threads": torch.get_num_threads()},
+        "versions": {**versions(), **peers},
+    }
+
+
+def save_results(
+    name: str, rows: list[dict[str, Any]], goals: list[dict[str, Any]], device: str, settings: dict[str, Any]
+) -> None:
+    """Write ``results/NAME.json``."""
+    content = {
+        "command": "python " + shlex.join(sys.argv),
+        **conditions(device),
+        "settings": settings,
+        "rows": rows,
+        "goals": goals,
+    }
+    path = results_path(name, device)
+    path.parent.mkdir(exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(partial, path)
 
 
 def write_results(
     name: str, rows: list[dict[str, Any]], goals: list[dict[str, Any]], device: str, settings: dict[str, Any]
 ) -> None:
-    """Write and print; results of a GPU stand beside those of the CPU."""
-    content = {
-        "command": "python " + " ".join(sys.argv),
-        "machine": {**machine(), "device": device, "threads": torch.get_num_threads()},
-        "versions": versions(),
-        "settings": settings,
-        "rows": rows,
-        "goals": goals,
-    }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / (f"{name}.json" if device == "cpu" else f"{name}.{device}.json")
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    """Write ``results/NAME.json``, and print what is in it."""
+    save_results(name, rows, goals, device, settings)
     for row in rows:
         print(row)
-    for goal in goals:
-        print(f"{'met ' if goal['met'] else 'MISSED'} {goal['name']}: {goal['value']} (bound {goal['bound']})")
+    print_goals(goals)
+
+
+def print_goals(goals: list[dict[str, Any]]) -> None:
+    """One line a goal."""
+    for each in goals:
+        print(f"{'met ' if each['met'] else 'MISSED'} {each['name']}: {each['value']} (bound {each['bound']})")
