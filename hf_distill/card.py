@@ -10,6 +10,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from hf_distill.card_metadata import card_metadata, licenses_of, portable
+from hf_distill.tasks import TASKS
 
 ROWS = 6
 """How many rows a table about weaknesses shows at most: a card is read on a phone."""
@@ -101,10 +102,41 @@ def _opening(results: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _usage(results: Mapping[str, Any]) -> str:
+    if results["models"]["student"].get("adapters"):
+        return _usage_of_adapters(results)
+    if TASKS[results["task"]].generates:
+        return _usage_of_writers(results)
     return (
         "## Use\n\n```python\nfrom transformers import pipeline\n\n"
         f'model = pipeline("{results["pipeline_tag"]}", "USER/{results["name"]}")\n'
         f'model("your text")\n```\n\nNothing but Transformers is needed.{_answers(results)}'
+    )
+
+
+def _usage_of_writers(results: Mapping[str, Any]) -> str:
+    """Transformers has no pipeline for them any more."""
+    loader = TASKS[results["task"]].auto_model.__name__
+    return (
+        f"## Use\n\n```python\nfrom transformers import AutoTokenizer, {loader}\n\n"
+        f'tokenizer = AutoTokenizer.from_pretrained("USER/{results["name"]}")\n'
+        f'model = {loader}.from_pretrained("USER/{results["name"]}")\n'
+        'written = model.generate(**tokenizer("your text", return_tensors="pt"))\n'
+        "print(tokenizer.decode(written[0], skip_special_tokens=True))\n```\n\n"
+        "Nothing but Transformers is needed; how it writes is in its generation_config.json."
+    )
+
+
+def _usage_of_adapters(results: Mapping[str, Any]) -> str:
+    """Labels are said, for Transformers takes the config of the model beside which the adapters learned."""
+    loader, labels = TASKS[results["task"]].auto_model.__name__, dict(enumerate(results["data"]["labels"]))
+    names = {name: i for i, name in labels.items()}
+    told = f", ignore_mismatched_sizes=True, id2label={labels!r}, label2id={names!r}" if labels else ""
+    return (
+        f"## Use\n\n```python\nfrom transformers import AutoTokenizer, {loader}\n\n"
+        f'model = {loader}.from_pretrained("USER/{results["name"]}"{told})\n'
+        f'tokenizer = AutoTokenizer.from_pretrained("USER/{results["name"]}")\n```\n\n'
+        "These are LoRA adapters: Transformers loads the model beside which they learned, and needs peft for it. "
+        f"What is told of disk space below is theirs alone.{_answers(results)}"
     )
 
 
@@ -217,7 +249,8 @@ def _making(results: Mapping[str, Any]) -> Iterator[str]:
 
 def _trained(name: str, facts: Mapping[str, Any]) -> str:
     seconds = f" in {facts['seconds']:,.0f} s" if facts["seconds"] else ""
-    return f"{name.capitalize()}: {facts['steps']:,} steps{seconds}."
+    part = f", {facts['trainable_parameters']:,} of its parameters learned" if facts.get("some_are_frozen") else ""
+    return f"{name.capitalize()}: {facts['steps']:,} steps{seconds}{part}."
 
 
 def _limits(results: Mapping[str, Any]) -> Iterator[str]:

@@ -61,7 +61,8 @@ def _base_model(models: Mapping[str, Any]) -> dict[str, str]:
     """What the Hub hangs the student under: what its weights started from, else its teacher."""
     student, teacher = models["student"], models.get("teacher")
     if student["hub_id"]:
-        return {"base_model": student["hub_id"], "base_model_relation": "finetune"}
+        kind = "adapter" if student.get("adapters") else "finetune"
+        return {"base_model": student["hub_id"], "base_model_relation": kind}
     if not teacher or not teacher["hub_id"]:
         return {}
     relation = {"base_model_relation": "finetune"} if "of the teacher" in student["origin"] else {}

@@ -333,6 +333,7 @@ def _trained(name: str, folder: RunFolder, task: Task, config: StudentConfig, or
         "revision": config.revision,
         "license": license_of(model_folder(start, config.revision)) if start is not None else None,
         "origin": origin,
+        "adapters": config.lora is not None and not config.lora.merge,
     }
     return Candidate(model=model, tokenizer=load_tokenizer(str(path)), folder=path, facts=facts)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from json import JSONDecodeError
@@ -58,12 +59,13 @@ def push_folder(
         The address of the model.
 
     Raises:
-        HubError: Where the folder is empty, the Hub refuses, or cannot be reached after all tries; nothing local is
-            lost.
+        HubError: Where the folder is empty or holds adapters that nobody else could load, where the Hub refuses, or
+            cannot be reached after all tries; nothing local is lost.
     """
     paths = _paths(folder)
     if not paths:
         raise HubError(f"{folder} holds no files to push; expected a folder that save_pretrained wrote")
+    _check_adapters(folder)
     api = HfApi(endpoint=endpoint, token=token)
     message = f"Add {model_id.split('/')[-1]}, distilled with hf_distill"
 
@@ -79,6 +81,17 @@ def push_folder(
     url = _retried(create, model_id, token, wait)
     _retried(commit, model_id, token, wait)
     return url
+
+
+def _check_adapters(folder: Path) -> None:
+    """Refuse adapters of which only this machine has the model beside which they learned."""
+    path = folder / "adapter_config.json"
+    base = json.loads(path.read_text())["base_model_name_or_path"] if path.is_file() else None
+    if base is not None and Path(base).is_dir():
+        raise HubError(
+            f"{folder} holds adapters beside the folder {base}, which others do not have; train beside a model of the "
+            "Hub, or set student.lora.merge: true to push a whole model"
+        )
 
 
 def _paths(folder: Path) -> list[str]:

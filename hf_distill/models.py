@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -17,14 +18,28 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import cached_file, logging
 
 from hf_distill.errors import HfDistillError, ModelError
 from hf_distill.names import shortened
 
 # Where a repository holds pickled weights only, Transformers would ask a bot to open a pull request in it.
 os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
+
+
+ADAPTED_CONFIG = "adapted_config.json"
+"""The config of a model as it is with its adapters, saved beside them: the labels of its head are told nowhere else.
+
+It cannot be called ``config.json``: Transformers would look for the whole model beside it.
+"""
 
 
 def load_config(name: str, revision: str | None = None) -> PretrainedConfig:
@@ -37,8 +52,14 @@ def load_config(name: str, revision: str | None = None) -> PretrainedConfig:
     Raises:
         ModelError: Where there is no such model, or it cannot be reached or read.
     """
+    adapter = _adapter(name, revision)
     with _told("config", name, revision):
-        return AutoConfig.from_pretrained(name, revision=revision or "main", trust_remote_code=False)
+        if adapter is None:
+            return AutoConfig.from_pretrained(name, revision=revision or "main", trust_remote_code=False)
+        own = _optional_file(name, ADAPTED_CONFIG, revision)
+        if own is not None:
+            return AutoConfig.from_pretrained(own, trust_remote_code=False)
+    return load_config(adapter["base_model_name_or_path"], adapter.get("revision"))
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
@@ -79,6 +100,9 @@ def load_model(
     Raises:
         ModelError: As :func:`load_config`, and where weights are missing, pickled, or of another shape.
     """
+    adapter = _adapter(name, revision)
+    if adapter is not None:
+        return _load_with_adapters(auto_model, name, revision, dtype, adapter, options)
     with _told("model", name, revision), _quiet_about_heads(new_head):
         model, info = auto_model.from_pretrained(
             name,
@@ -102,8 +126,9 @@ def model_folder(name: str, revision: str | None = None) -> Path:
     """
     if Path(name).is_dir():
         return Path(name)
+    main = "config.json" if _adapter(name, revision) is None else "adapter_config.json"
     with _told("config", name, revision):
-        folder = Path(hf_hub_download(name, "config.json", revision=revision)).parent
+        folder = Path(hf_hub_download(name, main, revision=revision)).parent
     # A model need not have a card.
     with suppress(OSError, EntryNotFoundError):
         hf_hub_download(name, "README.md", revision=revision)
@@ -119,6 +144,47 @@ def license_of(folder: Path) -> str | None:
         return None
     declared = (metadata or {}).get("license")
     return declared if isinstance(declared, str) else None
+
+
+def _adapter(name: str, revision: str | None) -> dict[str, Any] | None:
+    """What peft wrote of the adapters that a folder or repository holds; None where it holds a whole model."""
+    with _told("config", name, revision):
+        path = _optional_file(name, "adapter_config.json", revision)
+        content: dict[str, Any] | None = json.loads(Path(path).read_text()) if path is not None else None
+        return content
+
+
+def _optional_file(name: str, file: str, revision: str | None) -> str | None:
+    path: str | None = cached_file(
+        name,
+        file,
+        revision=revision or "main",
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return path
+
+
+def _load_with_adapters(
+    auto_model: Any,
+    name: str,
+    revision: str | None,
+    dtype: torch.dtype | str,
+    adapter: Mapping[str, Any],
+    options: dict[str, Any],
+) -> PreTrainedModel:
+    """The model beside which adapters were trained, at the same revision, with the adapters inside."""
+    config = load_config(name, revision)
+    base, at = adapter["base_model_name_or_path"], adapter.get("revision")
+    model = load_model(auto_model, base, revision=at, dtype=dtype, new_head=True, config=config, **options)
+    with _told("model", name, revision):
+        # load_adapter would take pickled ones where these are missing.
+        cached_file(name, "adapter_model.safetensors", revision=revision or "main")
+        model.load_adapter(name, adapter_kwargs={"revision": revision or "main"})
+        if _optional_file(name, "generation_config.json", revision) is not None:
+            model.generation_config = GenerationConfig.from_pretrained(name, revision=revision or "main")
+    return model.eval()
 
 
 @contextmanager
@@ -174,7 +240,7 @@ def _check_complete(name: str, model: PreTrainedModel, info: Mapping[str, Any], 
 
 
 def _without_safetensors(name: str) -> str:
-    if Path(name).is_dir() and not any(Path(name).glob("*.bin")):
+    if Path(name).is_dir() and not any(Path(name).glob("*model*.bin")):
         return "holds no weights (model.safetensors); save the model there with save_pretrained"
     return (
         "its weights are pickled (*.bin), which can run code when loaded; convert them once, where you trust them: "

@@ -21,7 +21,7 @@ from hf_distill.models import load_config, load_tokenizer
 from hf_distill.objectives import Objective, make_objective
 from hf_distill.recipe import CacheConfig, Recipe
 from hf_distill.recipe_file import check_training, load_recipe
-from hf_distill.students import build_student, chosen_cuts, cut
+from hf_distill.students import build_student, chosen_cuts, cut, learning, limit_learning, quantized
 from hf_distill.tasks import Task, make_task
 from hf_distill.teachers import chosen_dtype, same_tokenizer
 from hf_distill.training import Report, training_arguments, with_defaults
@@ -46,6 +46,11 @@ class Plan:
     def parameters(self) -> int:
         """How many it will have."""
         return int(self.model.num_parameters())
+
+    @property
+    def learning(self) -> int:
+        """How many of them will learn."""
+        return learning(self.model)
 
 
 def check(
@@ -87,8 +92,13 @@ def prepare(recipe: Recipe, report: Report, data: Data | None = None) -> tuple[T
     student = _student(recipe, task, data, teacher)
     share = f", {student.parameters / teacher.parameters:.2f} of the teacher's" if teacher else ""
     report(f"student: {_described(student)}{share}")
+    if recipe.student.lora is not None or recipe.student.freeze is not None:
+        report(f"student: {student.learning:,} parameters learn, all others stay as they are")
     if teacher is not None and student.parameters > teacher.parameters:
         report("student: larger than its teacher; allowed, but slower")
+    if not task.is_bound:
+        task.follow((teacher or student).model.config)
+    _check_writing(recipe, task, data, student)
     _tell_objectives(recipe, teacher, student, report)
     _tell_costs(recipe, task, data, teacher, student, report)
     return task, data
@@ -167,6 +177,9 @@ def _student(recipe: Recipe, task: Task, data: Data, teacher: Plan | None) -> Pl
         if asked.layers is not None:
             with torch.device("meta"):
                 model = cut(model, chosen_cuts(model, asked.layers))
+        quantized(asked.lora)
+        with torch.device("meta"):
+            limit_learning(model, asked)
         return Plan(model=model, tokenizer=tokenizer)
     with torch.device("meta"):
         student = build_student(
@@ -222,7 +235,7 @@ def _tell_costs(recipe: Recipe, task: Task, data: Data, teacher: Plan | None, st
             + (", and as many for the control" if teacher and recipe.evaluate.control else "")
         )
     dtype = chosen_dtype(recipe.teacher.dtype if recipe.teacher else "auto", PartialState().device)
-    weights = 16 * student.parameters + (dtype.itemsize * teacher.parameters if teacher else 0)
+    weights = 4 * student.parameters + 12 * student.learning + (dtype.itemsize * teacher.parameters if teacher else 0)
     # About 34 half-precision values a token, layer and unit of width (Korthikanti et al. 2022, 4.1), in float32.
     activations = 2 * 34 * batch * tokens * student.model.config.hidden_size * student.model.config.num_hidden_layers
     report(

@@ -155,6 +155,35 @@ class TeacherConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """Adapters that learn in place of the student's own weights, through peft."""
+
+    r: int = 16
+    """The rank of each adapter."""
+    alpha: int = 32
+    """Adapters are scaled by alpha / r."""
+    dropout: float = 0.0
+    """Of what enters an adapter."""
+    target_modules: str | list[str] = "all-linear"
+    """Which modules get an adapter: all linear ones but the head, names, or a regular expression."""
+    quantize: Literal["4bit"] | None = None
+    """``4bit``: the weights beside the adapters are kept in 4 bits (QLoRA); needs bitsandbytes and a CUDA device."""
+    merge: bool = False
+    """Whether the adapters are added to the weights when training is done: an ordinary checkpoint is saved then."""
+
+    def __post_init__(self) -> None:
+        where = "recipe.student.lora"
+        refuse_unless(self.r >= 1, f"{where}.r: expected at least 1, got {self.r}")
+        refuse_unless(self.alpha >= 1, f"{where}.alpha: expected at least 1, got {self.alpha}")
+        refuse_unless(0.0 <= self.dropout < 1.0, f"{where}.dropout: expected 0 to below 1, got {self.dropout}")
+        refuse_unless(len(self.target_modules) > 0, f"{where}.target_modules: expected at least one name, got none")
+        refuse_unless(
+            self.quantize is None or not self.merge,
+            f"{where}.merge: weights of 4 bits would round the adapters away; set it to false, or remove quantize",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudentConfig:
     """How the small model is born: of layers, config and pretrained exactly one, or layers of something pretrained."""
 
@@ -170,7 +199,11 @@ class StudentConfig:
     revision: str | None = None
     """A branch, tag or commit of ``pretrained``."""
     tokenizer: str | dict[str, Any] | None = None
-    """A Hub id or folder, or {vocab_size, lowercase} to train one on the data's texts."""
+    """A Hub id or folder, or {kind, vocab_size, lowercase} to train one on the data's texts."""
+    lora: LoraConfig | None = None
+    """Of a student that is pretrained or made of layers: adapters learn, its own weights do not."""
+    freeze: list[Literal["embeddings", "encoder"]] | None = None
+    """Parts that do not learn: its tables of embeddings, or the encoder of an encoder-decoder."""
 
     def __post_init__(self) -> None:
         given = [name for name in ("layers", "config", "pretrained") if getattr(self, name) is not None]
@@ -189,6 +222,30 @@ class StudentConfig:
         refuse_unless(
             self.revision is None or self.pretrained is not None,
             "recipe.student.revision: only a pretrained student has one; remove it",
+        )
+        self._check_what_learns()
+
+    def _check_what_learns(self) -> None:
+        where = "recipe.student"
+        refuse_unless(
+            self.freeze is None or 0 < len(self.freeze) == len(set(self.freeze)),
+            f"{where}.freeze: expected parts of the student, each once, got {self.freeze}",
+        )
+        if self.lora is None:
+            return
+        refuse_unless(
+            self.config is None,
+            f"{where}.lora: fresh weights would stay random beside adapters; use pretrained or layers, or remove it",
+        )
+        refuse_unless(
+            self.freeze is None,
+            f"{where}.freeze: does nothing with lora, beside which all weights are frozen; remove it, or choose "
+            "lora.target_modules",
+        )
+        refuse_unless(
+            self.layers is None or (self.lora.merge and self.lora.quantize is None),
+            f"{where}.lora.merge: adapters alone are of use beside a model that others have, and layers make a new "
+            "one; set merge to true, without quantize",
         )
 
 

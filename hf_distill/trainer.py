@@ -28,9 +28,11 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from hf_distill.checkpoints import last_complete_checkpoint, load_extra_weights, save_extra_weights
 from hf_distill.errors import ObjectiveError, TeacherError
 from hf_distill.heads import accepted_inputs, run_model
+from hf_distill.models import ADAPTED_CONFIG
 from hf_distill.objectives import Objective, weighted_loss
 from hf_distill.pairing import Encoder, as_teacher, bound_task, chosen_objectives, named_objectives, with_row_ids
 from hf_distill.sampling import LengthGroupedSampler
+from hf_distill.students import has_adapters, load_adapters
 from hf_distill.sums import EvaluationSums, TrainingSums
 from hf_distill.tasks import Task
 from hf_distill.teachers import Teacher
@@ -327,6 +329,12 @@ class DistillationTrainer(Trainer):
             resume_from_checkpoint = str(found) if found else None
         return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
+    @property
+    def _adapted(self) -> PreTrainedModel | None:
+        """The student, where what learns are adapters inside it."""
+        student = cast(PreTrainedModel, self.model)
+        return student if has_adapters(student) else None
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         # Before Trainer writes: its trainer_state.json comes last and marks the checkpoint as complete.
         if self.args.should_save and len(self.extra_weights):
@@ -335,9 +343,18 @@ class DistillationTrainer(Trainer):
         super()._save_checkpoint(model, trial)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if (adapted := self._adapted) is not None:
+            load_adapters(adapted, Path(resume_from_checkpoint))
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
         if len(self.extra_weights):
             load_extra_weights(Path(resume_from_checkpoint), self.extra_weights)
+
+    def _load_best_model(self) -> None:
+        if (adapted := self._adapted) is not None:
+            load_adapters(adapted, Path(str(self.state.best_model_checkpoint)))
+        else:
+            super()._load_best_model()
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         # training_args.bin would hold the token as it is, and push_to_hub would upload it.
@@ -348,6 +365,8 @@ class DistillationTrainer(Trainer):
             config.use_cache = self._use_cache
         try:
             super()._save(output_dir, state_dict)
+            if self._adapted is not None and self.args.should_save:
+                config.to_json_file(Path(output_dir or str(self.args.output_dir)) / ADAPTED_CONFIG)
         finally:
             self.args.hub_token = token
             if self._use_cache is not None:

@@ -31,7 +31,7 @@ from hf_distill.evaluation.metrics import Predictions, compute_metrics
 from hf_distill.folders import RunFolder, remove, write_json
 from hf_distill.objectives import Objective
 from hf_distill.recipe import CacheConfig, Recipe
-from hf_distill.students import Student
+from hf_distill.students import Student, learning, merge_adapters
 from hf_distill.tasks import Task
 from hf_distill.teachers import ModelTeacher, Teacher, same_tokenizer
 from hf_distill.trainer import DistillationTrainer
@@ -106,7 +106,8 @@ def train_model(
     The control sees labelled rows only, for as many steps as the student.
 
     Returns:
-        ``origin``, ``steps``, ``seconds`` (None where it was interrupted), ``padding`` and Trainer's ``log_history``.
+        ``origin``, ``trainable_parameters``, ``some_are_frozen``, ``steps``, ``seconds`` (None where it was
+        interrupted), ``padding`` and Trainer's ``log_history``.
     """
     if folder.model(name).is_dir():
         report(f"{name}: trained already, in {folder.model(name)}")
@@ -114,7 +115,8 @@ def train_model(
         return facts
     set_seed(recipe.seed)
     student = build()
-    report(f"{name}: {student.origin}, {student.model.num_parameters():,} parameters")
+    total, trained = student.model.num_parameters(), learning(student.model)
+    report(f"{name}: {student.origin}, {total:,} parameters" + (f", {trained:,} of them learn" * (trained < total)))
     paired, train, validation = pair(recipe, task, data, student, objectives, teacher, teacher_folder, folder, report)
     more: dict[str, Any] = {}
     if name == "control" and data.unlabelled is not None:
@@ -136,9 +138,13 @@ def train_model(
         report(f"{name}: {line}")
     resumed = any(folder.checkpoints(name).glob("checkpoint-*"))
     output = trainer.train(resume_from_checkpoint=True)
+    if recipe.student.lora is not None and recipe.student.lora.merge:
+        merge_adapters(student.model)
     history = trainer.state.log_history
     facts = {
         "origin": student.origin,
+        "trainable_parameters": trained,
+        "some_are_frozen": trained < total,
         "steps": trainer.state.global_step,
         "seconds": None if resumed else round(output.metrics["train_runtime"], 1),
         "padding": round(float(np.mean([entry["padding"] for entry in history if "padding" in entry] or [0.0])), 4),

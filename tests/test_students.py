@@ -97,7 +97,15 @@ def build(
     texts: list[str] = SENTENCES,
     **keys: Any,
 ) -> Student:
-    empty = {"layers": None, "config": None, "pretrained": None, "revision": None, "tokenizer": None}
+    empty = {
+        "layers": None,
+        "config": None,
+        "pretrained": None,
+        "revision": None,
+        "tokenizer": None,
+        "lora": None,
+        "freeze": None,
+    }
     auto_model = keys.pop("auto_model", AutoModelForSequenceClassification)
     return build_student(
         SimpleNamespace(**{**empty, **keys}),

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.errors import StudentError
+from hf_distill.students.adapters import add_adapters, has_adapters, load_adapters, merge_adapters, quantized
 from hf_distill.students.base import Order, Student
 from hf_distill.students.config import from_config
+from hf_distill.students.frozen import freeze
 from hf_distill.students.layers import cut, from_layers
 from hf_distill.students.pretrained import from_pretrained
 from hf_distill.students.stacks import Cut, choose_layers, chosen_cuts
@@ -18,7 +20,23 @@ from hf_distill.students.tokenizers import fitted, train_tokenizer
 if TYPE_CHECKING:
     from hf_distill.recipe import StudentConfig
 
-__all__ = ["STUDENTS", "Cut", "Student", "build_student", "choose_layers", "chosen_cuts", "cut", "train_tokenizer"]
+__all__ = [
+    "STUDENTS",
+    "Cut",
+    "Student",
+    "add_adapters",
+    "build_student",
+    "choose_layers",
+    "chosen_cuts",
+    "cut",
+    "has_adapters",
+    "learning",
+    "limit_learning",
+    "load_adapters",
+    "merge_adapters",
+    "quantized",
+    "train_tokenizer",
+]
 
 STUDENTS: dict[str, Callable[[Order], Student]] = {
     "layers": from_layers,
@@ -36,7 +54,7 @@ def build_student(
     texts: Callable[[], Iterable[str]],
     model_options: dict[str, Any],
 ) -> Student:
-    """A student as the recipe asks for it, in float32, on the CPU.
+    """A student as the recipe asks for it, in float32, on the CPU; what ``lora.quantize`` says of it aside.
 
     Random weights come from torch's global generator: seed it before.
 
@@ -66,7 +84,7 @@ def build_student(
             model_options=model_options,
         )
     )
-    model, tokenizer = student.model, student.tokenizer
+    model, tokenizer = _in_float32(student.model), student.tokenizer
     embeddings: Any = model.get_input_embeddings()
     rows = len(embeddings.weight)
     if len(tokenizer) > rows:
@@ -74,9 +92,31 @@ def build_student(
             f"student.tokenizer: it has {len(tokenizer)} tokens, but the model only knows {rows}; "
             "use the tokenizer that belongs to the model"
         )
+    limit_learning(model, config)
     return Student(
-        model=model.float(),
+        model=model,
         tokenizer=fitted(tokenizer, model),
         origin=student.origin,
         layer_map=student.layer_map,
     )
+
+
+def limit_learning(model: PreTrainedModel, config: StudentConfig) -> None:
+    """Freeze what a recipe freezes, and put in the adapters that it lets learn instead.
+
+    Raises:
+        StudentError: Where the model has no such parts, or peft is missing.
+    """
+    if config.freeze is not None:
+        freeze(model, config.freeze)
+    if config.lora is not None:
+        add_adapters(model, config.lora, config.revision)
+
+
+def learning(model: PreTrainedModel) -> int:
+    """How many parameters learn."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def _in_float32(model: PreTrainedModel) -> PreTrainedModel:
+    return model if getattr(model, "is_loaded_in_4bit", False) else model.float()

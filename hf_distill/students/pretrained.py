@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hf_distill.errors import StudentError
 from hf_distill.models import load_config, load_model, load_tokenizer
+from hf_distill.students.adapters import has_adapters, quantized
 from hf_distill.students.base import Order, Student
 from hf_distill.students.heads import label_order, names_of, reorder_outputs
 
@@ -24,7 +25,13 @@ def from_pretrained(order: Order) -> Student:
     # A head that knows the data's labels in another order is worth keeping, in the data's order.
     own = names_of(load_config(name, revision).id2label)
     outputs = label_order(own, names_of(order.model_options.get("id2label", {})))
-    model = load_model(order.auto_model, name, revision=revision, new_head=True, **order.model_options)
+    options = {**order.model_options, **quantized(order.config.lora)}
+    model = load_model(order.auto_model, name, revision=revision, new_head=True, **options)
+    if has_adapters(model):
+        raise StudentError(
+            f"student.pretrained: {name} holds adapters, and a student starts from a whole model; merge them first "
+            "(lora.merge: true where they were made)"
+        )
     reorder_outputs(model, outputs)
     tokenizer = load_tokenizer(order.config.tokenizer) if order.config.tokenizer else load_tokenizer(name, revision)
     return Student(model=model, tokenizer=tokenizer, origin=f"{name}@{revision}" if revision else name)

@@ -1,0 +1,49 @@
+"""Parts of a student that stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from hf_distill.errors import StudentError
+
+
+def freeze(model: PreTrainedModel, parts: Sequence[str]) -> None:
+    """Let parts of a model stay as they are.
+
+    What shares its weights with a frozen part is frozen with it: a tied head with the embeddings, and the embeddings of
+    a decoder with those of its encoder.
+
+    Args:
+        model: The student.
+        parts: ``embeddings`` (its tables: tokens, positions, segments), or ``encoder`` of an encoder-decoder.
+
+    Raises:
+        StudentError: Where the model has no such part, or nothing would be left to learn.
+    """
+    for part in parts:
+        for module in _modules(model, part):
+            module.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise StudentError(
+            f"student.freeze: with {' and '.join(parts)} frozen, nothing of {type(model).__name__} would learn; "
+            "freeze less"
+        )
+
+
+def _modules(model: PreTrainedModel, part: str) -> list[nn.Module]:
+    if part == "encoder":
+        if not model.config.is_encoder_decoder:
+            raise StudentError(
+                f"student.freeze: {type(model).__name__} has no encoder beside a decoder; remove encoder, or use "
+                "student.lora to train little of it"
+            )
+        return [model.get_encoder()]
+    # T5 keeps a table of relative positions in a layer: it belongs to the attention there.
+    return [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding) and not name.endswith("relative_attention_bias")
+    ]
