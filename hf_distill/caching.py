@@ -16,6 +16,7 @@ from datasets import Dataset, concatenate_datasets
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from hf_distill.errors import CacheError, TeacherError
+from hf_distill.heads import compared_layers
 from hf_distill.objectives import Objective
 from hf_distill.recipe import CacheConfig
 from hf_distill.tasks import Task
@@ -217,7 +218,7 @@ def _temperature(objectives: Mapping[str, Objective]) -> float:
 
 
 def _layers(source: Source, objectives: Mapping[str, Objective]) -> tuple[int, ...]:
-    total = source.teacher.config.get_text_config().num_hidden_layers
+    total = compared_layers(source.teacher.config)
     found: set[int] = set()
     for objective in objectives.values():
         if "hidden_states" in objective.needs:

@@ -194,9 +194,10 @@ def _speed(results: Mapping[str, Any]) -> Iterator[str]:
         ],
     )
     on_cpu = f"{machine['cpu']}, threads: {speed['threads']}"
+    written = f", {speed['written_tokens']} tokens written a row, greedily" if "written_tokens" in speed else ""
     where = on_cpu if speed["device"] == "cpu" else machine.get("accelerator") or speed["device"]
     yield (
-        f"{speed['dtype']} on {speed['device']} ({where}). rows/s: in batches of {speed['batch_size']}. "
+        f"{speed['dtype']} on {speed['device']} ({where}). rows/s: in batches of {speed['batch_size']}{written}. "
         f"Medians of {speed['rounds']} rounds, the models in turn."
     )
 
@@ -223,6 +224,10 @@ def _weaknesses(analysis: Mapping[str, Any]) -> Iterator[str]:
         yield f"Rows that lose most against the teacher ({analysis['measure']['rows']}):"
         columns = ("text", "teacher", "student")
         yield _table(columns, [[each[column] for column in columns] for each in rows])
+    if written := analysis.get("written", ())[:4]:
+        yield "What was written on these rows:"
+        shown = ("text", "reference", "teacher", "student")
+        yield _table(shown, [[each[column] for column in shown] for each in written])
     if examples := analysis.get("examples", ())[:4]:
         yield "Rows where it errs and the teacher does not, or less:"
         yield "\n".join(

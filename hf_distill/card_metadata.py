@@ -13,6 +13,9 @@ TAGS = ("distillation", "knowledge-distillation", "hf_distill")
 HUB_METRICS = {"pearson": "pearsonr", "spearman": "spearmanr"}
 """What the Hub calls a metric, where it has another name for it."""
 
+AVERAGES = ("_macro", "_micro", "_weighted")
+"""How a metric over classes may be averaged."""
+
 ABSOLUTE = re.compile(r"(?<![\w.:/~])/(?:[^\s/'\",\]}]+/)+")
 """The folders of an absolute path; they say nothing to others, and may hold a person's name."""
 
@@ -80,7 +83,7 @@ def _eval_results(results: Mapping[str, Any]) -> list[EvalResult]:
     config, _, revision = data["source"].removeprefix(data["dataset_id"] or data["source"]).partition("@")
     entries = []
     for name, score in results["models"]["student"]["metrics"].items():
-        kind, _, average = name.partition("_")
+        kind, _, average = name.partition("_") if name.endswith(AVERAGES) else (name, "", "")
         entries.append(
             EvalResult(
                 task_type=results["pipeline_tag"],

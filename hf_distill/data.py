@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -129,6 +129,7 @@ class _Columns:
 
     def named(self, rows: Any, split: str, labelled: bool = True) -> Any:
         """The rows with only the task's columns; without a label column where rows need none."""
+        rows = _unnested(rows, self.mapping.values())
         there = rows.column_names or list(next(iter(rows), {}))
         chosen = {}
         for name in (*self.required, *self.optional):
@@ -147,6 +148,16 @@ class _Columns:
         for temporary in swap.values():
             rows = rows.rename_column(temporary, temporary.removeprefix("__"))
         return rows
+
+
+def _unnested(rows: Any, names: Iterable[str]) -> Any:
+    """The rows with columns of their own for what is named within one: ``translation.de``, as parallel data have it."""
+    there = rows.column_names or list(next(iter(rows), {}))
+    for name in names:
+        outer, dot, inner = name.partition(".")
+        if dot and name not in there and outer in there and inner in next(iter(rows))[outer]:
+            rows = rows.map(lambda row, name=name, outer=outer, inner=inner: {name: row[outer][inner]})
+    return rows
 
 
 def _split_names(config: DataConfig, splits: Splits) -> tuple[dict[str, str], list[str]]:

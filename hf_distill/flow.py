@@ -16,6 +16,7 @@ from transformers import set_seed
 from hf_distill.data import Data, load_data
 from hf_distill.errors import RecipeError
 from hf_distill.evaluation.candidates import Candidate, check_above_chance, predict
+from hf_distill.evaluation.generation import set_generation
 from hf_distill.evaluation.metrics import Scored, compute_metrics, primary_metric
 from hf_distill.evaluation.results import evaluated_rows, make_results
 from hf_distill.folders import RunFolder, recipe_hash, training_part
@@ -197,13 +198,13 @@ def _all_stages(
     report: Report,
 ) -> dict[str, Any]:
     rows = evaluated_rows(recipe, data)
-    metric = primary_metric(task.problem_type, recipe.evaluate.metric)
+    metric = primary_metric(task, recipe.evaluate)
     candidates: dict[str, Candidate] = {}
     predictions: dict[str, Scored] = {}
 
     def score(name: str, candidate: Candidate) -> None:
         candidates[name] = candidate
-        predictions[name] = predict(candidate, task, rows, candidates.get("teacher"))
+        predictions[name] = predict(candidate, task, rows, candidates.get("teacher"), recipe.evaluate)
         value = compute_metrics(predictions[name])[metric]
         report(f"{name}: {metric} {value:.4f} on {len(rows)} {recipe.evaluate.split} rows")
 
@@ -308,7 +309,7 @@ def _train_all(
 
 
 def _build(recipe: Recipe, task: Task, data: Data, teacher: Candidate | None) -> Student:
-    return build_student(
+    student = build_student(
         recipe.student,
         auto_model=task.auto_model,
         teacher=teacher.model if teacher else None,
@@ -316,6 +317,8 @@ def _build(recipe: Recipe, task: Task, data: Data, teacher: Candidate | None) ->
         texts=lambda: task.texts(data.train),
         model_options=task.model_options(),
     )
+    set_generation(student.model, recipe.evaluate.generation)
+    return student
 
 
 def _live(teacher: Candidate) -> ModelTeacher:

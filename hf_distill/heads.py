@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from hf_distill.errors import ModelError
 from hf_distill.views import Head, LogitSource
@@ -83,6 +83,18 @@ def accepted_inputs(model: PreTrainedModel, inputs: dict[str, Tensor]) -> dict[s
     """The inputs that a model's forward names; a shared tokenizer may give more (token types to a DistilBERT)."""
     names = inspect.signature(_base(model).forward).parameters
     return {name: value for name, value in inputs.items() if name in names}
+
+
+def compared_states(outputs: Any) -> tuple[Tensor, ...]:
+    """``[B, T, H]`` each: the hidden states that objectives compare, the decoder's where there is an encoder, too."""
+    states: tuple[Tensor, ...] | None = getattr(outputs, "decoder_hidden_states", None)
+    return outputs.hidden_states if states is None else states
+
+
+def compared_layers(config: PretrainedConfig) -> int:
+    """How many layers the stack of :func:`compared_states` has."""
+    stack = config.get_text_config(decoder=True)
+    return int(getattr(stack, "num_decoder_layers", None) or stack.num_hidden_layers)
 
 
 def run_model(

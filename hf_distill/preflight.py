@@ -15,6 +15,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from hf_distill.caching import check_cache
 from hf_distill.data import Data, load_data
 from hf_distill.errors import ObjectiveError, RecipeError
+from hf_distill.evaluation.generation import check_generation, scorer_names
 from hf_distill.evaluation.metrics import primary_metric
 from hf_distill.evaluation.tokens import AGAINST_TEACHER
 from hf_distill.models import load_config, load_tokenizer
@@ -121,7 +122,7 @@ def _read_data(recipe: Recipe, report: Report, data: Data | None) -> tuple[Task,
     if data is None:
         data = load_data(recipe.data, task.required, task.optional, task.text_columns, recipe.seed)
     task.read_labels(data.train)
-    metric = primary_metric(task.problem_type, recipe.evaluate.metric)
+    metric = primary_metric(task, recipe.evaluate)
     if recipe.teacher is None and task.has_vocabulary and metric in AGAINST_TEACHER:
         raise RecipeError(f"recipe.evaluate.metric: {metric} compares with a teacher, and the recipe names none")
     for name, objective in objectives.items():
@@ -135,6 +136,20 @@ def _read_data(recipe: Recipe, report: Report, data: Data | None) -> tuple[Task,
     for note in data.notes:
         report(note)
     return task, data
+
+
+def _check_writing(recipe: Recipe, task: Task, data: Data, student: Plan) -> None:
+    """Refuse ways of writing that do nothing or do not exist."""
+    settings = recipe.evaluate.generation
+    if not scorer_names(task, recipe.evaluate.scorers):
+        if settings:
+            raise RecipeError(
+                f"recipe.evaluate.generation: nothing is written in {task.name} unless recipe.evaluate.scorers says "
+                "what judges it; add some, or remove the settings"
+            )
+        return
+    check_generation(settings)
+    task.prompts(data.test.select(range(1)), student.tokenizer)
 
 
 def _tell_data(task: Task, data: Data, report: Report) -> None:

@@ -42,6 +42,28 @@ def check_head(model: PreTrainedModel, inputs: dict[str, Tensor]) -> None:
         )
 
 
+def check_decoder_inputs(model: PreTrainedModel, inputs: dict[str, Tensor], labels: Tensor) -> None:
+    """Refuse a model whose decoder starts otherwise than the task's.
+
+    Args:
+        model: With an encoder and a decoder, on any device, in any dtype.
+        inputs: A small batch, ``decoder_input_ids`` as the task makes them among it.
+        labels: ``[B, T]``, what they were made of.
+
+    Raises:
+        ModelError: Where the model makes others of the same labels.
+    """
+    with _evaluated(model):
+        own = model(input_ids=inputs["input_ids"], labels=labels).logits
+        ours = model(**inputs).logits
+    if not _error(ours, own) <= TOLERANCES.get(model.dtype, 0.1):
+        raise ModelError(
+            f"the decoder of this {type(model).__name__} starts with another token than that of the model it is paired "
+            "with, so both would read different texts; take two models of one family, with the same "
+            "decoder_start_token_id"
+        )
+
+
 def check_packing(model: PreTrainedModel) -> None:
     """Refuse a model that lets one packed text see another.
 

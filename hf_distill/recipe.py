@@ -269,6 +269,10 @@ class EvaluateConfig:
     """The rows that all models are scored on."""
     metric: str | None = None
     """The metric that decides; the task's own unless given."""
+    scorers: tuple[str, ...] = ()
+    """What judges the texts that models write: of ``SCORERS``, or package.module:function; the task's unless given."""
+    generation: dict[str, Any] = field(default_factory=dict)
+    """How models write: settings of ``transformers.GenerationConfig``, which the student keeps."""
     control: bool = True
     """Whether the same student is trained without a teacher, too."""
     resamples: int = 1000

@@ -58,7 +58,7 @@ def write_report(
     folder.figures.mkdir(exist_ok=True)
     figures = [folder.figures / "training.png"]
     student = folder.model("student")
-    metric = primary_metric(task.problem_type, recipe.evaluate.metric)
+    metric = primary_metric(task, recipe.evaluate)
     training_curves(histories, metric, figures[0])
     if "teacher" in predictions:
         analysis = _analysis(task, data, rows, predictions, student)
@@ -76,7 +76,8 @@ def _analysis(
     if task.has_vocabulary:
         tokenizer = load_tokenizer(str(student))
         encoded = task.encode(rows, tokenizer)
-        return token_analysis(predictions, tokenizer.batch_decode(list(encoded["input_ids"])))
+        texts = tokenizer.batch_decode(list(encoded["input_ids"]), skip_special_tokens=task.generates)
+        return token_analysis(predictions, texts)
     decided = {name: each for name, each in predictions.items() if isinstance(each, Predictions)}
     texts = list(task.texts(rows))
     lengths = [len(text.split()) for text in texts]

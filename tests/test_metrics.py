@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from types import SimpleNamespace
 
 import evaluate
 import numpy as np
@@ -23,6 +24,7 @@ from hf_distill.evaluation.metrics import (
     per_class,
     primary_metric,
 )
+from hf_distill.recipe import EvaluateConfig
 
 NAMES = ("ant", "bee", "cat", "dog")
 
@@ -158,15 +160,18 @@ def test_other_metrics_are_left_to_evaluate(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_primary_metric_of_every_problem_type_is_one_that_is_computed() -> None:
-    for problem_type in COMPUTED:
-        assert primary_metric(problem_type) == PRIMARY[problem_type]
-        assert PRIMARY[problem_type] in COMPUTED[problem_type]
+    assert PRIMARY.keys() == COMPUTED.keys()
+    for problem_type, metrics in COMPUTED.items():
+        task = SimpleNamespace(problem_type=problem_type, scorers=("bleu", "rouge"))
+        assert primary_metric(task, EvaluateConfig()) == PRIMARY[problem_type]
+        assert PRIMARY[problem_type] in {*metrics, "bleu", "rougeL"}
 
 
 def test_a_primary_metric_of_another_problem_type_is_refused_with_the_choices() -> None:
-    assert primary_metric("single_label_classification", "f1_macro") == "f1_macro"
+    task = SimpleNamespace(problem_type="single_label_classification", scorers=())
+    assert primary_metric(task, EvaluateConfig(metric="f1_macro")) == "f1_macro"
     with pytest.raises(RecipeError, match=r"'pearson' is not measured.*f1_macro"):
-        primary_metric("single_label_classification", "pearson")
+        primary_metric(task, EvaluateConfig(metric="pearson"))
 
 
 def test_calibration_error_is_the_distance_between_how_sure_and_how_right() -> None:

@@ -75,13 +75,15 @@ def token_analysis(predictions: Mapping[str, Scored], texts: Sequence[str], exam
         examples: How many rows to show.
 
     Returns:
-        Ready for JSON: ``summary``, ``measure``, ``calibration`` and ``rows``, those whose loss rose most.
+        Ready for JSON: ``summary``, ``measure``, ``calibration`` and ``rows``, those whose loss rose most; where texts
+        were written, ``written``: what each model wrote on these rows, beside what it should have written.
     """
     scores = {name: each for name, each in predictions.items() if isinstance(each, TokenScores)}
     metrics = {name: each.metrics() for name, each in scores.items()}
     by_row = {name: each.loss / np.maximum(each.tokens, 1) for name, each in scores.items()}
     rise = by_row["student"] - by_row["teacher"]
     worst = np.argsort(-rise, kind="stable")[:examples]
+    written = {name: each.written for name, each in scores.items() if each.written is not None}
     return {
         "summary": token_summary(metrics, scores["student"].mean_confidence, rise),
         "measure": {"rows": "loss"},
@@ -89,6 +91,14 @@ def token_analysis(predictions: Mapping[str, Scored], texts: Sequence[str], exam
         "rows": [
             {"text": _short(texts[row]), **{name: round(float(losses[row]), 4) for name, losses in by_row.items()}}
             for row in worst
+        ],
+        "written": [
+            {
+                "text": _short(texts[row]),
+                "reference": _short(written["student"].references[row]),
+                **{name: _short(each.texts[row]) for name, each in written.items()},
+            }
+            for row in (worst if written else ())
         ],
     }
 

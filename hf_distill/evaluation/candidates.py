@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import platform
@@ -18,15 +19,20 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 
 from hf_distill.errors import TeacherError
+from hf_distill.evaluation.generation import scorer_names, write_and_score
 from hf_distill.evaluation.metrics import Predictions, Scored
 from hf_distill.evaluation.speed import Batch, disk_bytes, measure_speed, parameters
 from hf_distill.evaluation.tokens import TokenScores, score_tokens
 from hf_distill.heads import accepted_inputs
+from hf_distill.recipe import EvaluateConfig
 from hf_distill.tasks import Task
 from hf_distill.teachers import best_dtype
 
 TIMED_ROWS = 64
 """Rows of the evaluated split that latency and throughput are measured on."""
+
+TIMED_TEXTS = 16
+"""The same where a text is written for each, token by token."""
 
 ROUNDS = 5
 """How often each model is measured, in turn."""
@@ -52,7 +58,12 @@ class Candidate:
 
 
 def predict(
-    candidate: Candidate, task: Task, rows: Dataset, teacher: Candidate | None = None, batch_size: int = 64
+    candidate: Candidate,
+    task: Task,
+    rows: Dataset,
+    teacher: Candidate | None = None,
+    config: EvaluateConfig | None = None,
+    batch_size: int = 64,
 ) -> Scored:
     """What a model gives on labelled rows, in the order of the rows and of the data's labels.
 
@@ -61,13 +72,22 @@ def predict(
         task: Bound to the data.
         rows: With the task's columns.
         teacher: What it is compared with token by token, where tokens are scored.
+        config: How and by what texts are written and judged, where the task or the recipe asks for some.
         batch_size: Rows of a forward pass; an eighth of them where a row is as long as the model reads.
     """
     encoded = task.encode(rows, candidate.tokenizer)
     assert isinstance(encoded, Dataset)
     if task.has_vocabulary:
         other = teacher.model if teacher is not None else None
-        return score_tokens(candidate.model, task, candidate.tokenizer, encoded, other, max(1, batch_size // 8))
+        few = max(1, batch_size // 8)
+        scores = score_tokens(candidate.model, task, candidate.tokenizer, encoded, other, few)
+        names = scorer_names(task, config.scorers if config is not None else ())
+        if not names:
+            return scores
+        settings = config.generation if config is not None else {}
+        size = config.batch_size if config is not None else few
+        written = write_and_score(candidate.model, task, candidate.tokenizer, rows, names, settings, size)
+        return dataclasses.replace(scores, written=written)
     order = np.argsort(encoded["length"], kind="stable")
     collate = task.collator(candidate.tokenizer)
     with tempfile.TemporaryDirectory() as scratch:
@@ -146,15 +166,22 @@ def sizes_and_speeds(
     """
     device = next(iter(candidates.values())).model.device
     dtype = best_dtype(device)
-    step = max(1, len(rows) // TIMED_ROWS)
-    timed = rows.select(range(0, len(rows), step)[:TIMED_ROWS])
+    count = TIMED_TEXTS if task.generates else TIMED_ROWS
+    step = max(1, len(rows) // count)
+    timed = rows.select(range(0, len(rows), step)[:count])
     before = {name: candidate.model.dtype for name, candidate in candidates.items()}
     for candidate in candidates.values():
         candidate.model.eval()
         _cast(candidate.model, dtype)
     singles = {name: _batches(candidate, task, timed, 1) for name, candidate in candidates.items()}
     batches = {name: _batches(candidate, task, timed, batch_size) for name, candidate in candidates.items()}
-    forwards = {name: functools.partial(_forward, candidate.model) for name, candidate in candidates.items()}
+    tokens = _written_tokens(batches) if task.generates else 0
+    forwards = {
+        name: functools.partial(_generate, candidate.model, tokens)
+        if task.generates
+        else functools.partial(_forward, candidate.model)
+        for name, candidate in candidates.items()
+    }
     speeds = measure_speed(forwards, singles, batches, ROUNDS)
     facts = {
         name: {"parameters": parameters(candidate.model), "disk_bytes": disk_bytes(candidate.folder), **speeds[name]}
@@ -169,6 +196,7 @@ def sizes_and_speeds(
         "batch_size": batch_size,
         "rounds": ROUNDS,
         "rows": len(timed),
+        **({"written_tokens": tokens} if task.generates else {}),
     }
     return facts, conditions
 
@@ -185,6 +213,19 @@ def _cast(model: nn.Module, dtype: torch.dtype) -> None:
 
 def _forward(model: PreTrainedModel, batch: Batch) -> Any:
     return model(**batch)
+
+
+def _generate(model: PreTrainedModel, tokens: int, batch: Batch) -> Any:
+    """The likeliest text of so many tokens: as long for all models, whatever they have to say."""
+    writer: Any = model
+    inputs = {name: value for name, value in batch.items() if not name.startswith("decoder_")}
+    return writer.generate(**inputs, do_sample=False, num_beams=1, min_new_tokens=tokens, max_new_tokens=tokens)
+
+
+def _written_tokens(batches: Mapping[str, Sequence[Batch]]) -> int:
+    """The usual length of a batch's longest target."""
+    lengths = [batch["decoder_input_ids"].shape[1] for batch in next(iter(batches.values()))]
+    return int(np.median(lengths))
 
 
 def _batches(candidate: Candidate, task: Task, rows: Dataset, size: int) -> Sequence[Batch]:

@@ -14,6 +14,7 @@ from sklearn import metrics as sklearn_metrics
 
 from hf_distill.errors import LabelError, ModelError, RecipeError
 from hf_distill.evaluation import tokens
+from hf_distill.evaluation.generation import metric_names, scorer_names
 from hf_distill.evaluation.metric_classes import (
     F1,
     MULTI_LABEL,
@@ -27,6 +28,8 @@ from hf_distill.evaluation.metric_classes import (
 )
 from hf_distill.evaluation.tokens import TokenScores
 from hf_distill.names import nearest
+from hf_distill.recipe import EvaluateConfig
+from hf_distill.tasks import Task
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 
@@ -100,6 +103,9 @@ METRICS: dict[str, type[evaluate.Metric]] = {
     "mse": MeanSquaredError,
 }
 
+TOKEN_TASKS = ("causal-lm", "translation", "summarization")
+"""Problem types that are scored token by token."""
+
 COMPUTED: dict[str, dict[str, tuple[str, dict[str, str]]]] = {
     "single_label_classification": {
         "accuracy": ("accuracy", {}),
@@ -116,15 +122,20 @@ COMPUTED: dict[str, dict[str, tuple[str, dict[str, str]]]] = {
         "f1_macro": ("f1", {"average": "macro"}),
     },
     "regression": {"pearson": ("pearson", {}), "spearman": ("spearman", {}), "mse": ("mse", {})},
-    "causal-lm": {name: (name, {}) for name in tokens.METRICS},
+    **{name: {metric: (metric, {}) for metric in tokens.METRICS} for name in TOKEN_TASKS},
 }
-"""What :func:`compute_metrics` gives for each problem type: result key -> (name in METRICS, its options)."""
+"""What :func:`compute_metrics` gives for each problem type: result key -> (name in METRICS, its options).
+
+What is written is judged by scorers, whose metrics come on top.
+"""
 
 PRIMARY: Mapping[str, str] = {
     "single_label_classification": "accuracy",
     "multi_label_classification": "f1_micro",
     "regression": "pearson",
     "causal-lm": "loss",
+    "translation": "bleu",
+    "summarization": "rougeL",
 }
 """The metric by which models are compared when the recipe names none."""
 
@@ -152,20 +163,23 @@ def load_metric(name: str, **options: Any) -> evaluate.EvaluationModule:
         ) from error
 
 
-def primary_metric(problem_type: str, asked: str | None = None) -> str:
-    """Give the metric to compare by: the one asked for, or the problem type's own.
+def primary_metric(task: Task, config: EvaluateConfig) -> str:
+    """Give the metric to compare by: the one that the recipe asks for, or the task's own.
 
     Raises:
-        RecipeError: The metric asked for is not computed for this problem type.
+        RecipeError: The metric asked for is not computed for this task.
     """
-    if asked is None:
-        return PRIMARY[problem_type]
-    if asked not in COMPUTED[problem_type]:
+    written = metric_names(scorer_names(task, config.scorers))
+    known = [*COMPUTED[task.problem_type], *written]
+    if config.metric is None:
+        own = PRIMARY[task.problem_type]
+        return own if own in known else written[0]
+    if config.metric not in known:
         raise RecipeError(
-            f"recipe.evaluate.metric: {asked!r} is not measured for {problem_type}; "
-            f"choose one of {', '.join(COMPUTED[problem_type])}"
+            f"recipe.evaluate.metric: {config.metric!r} is not measured for {task.problem_type}; "
+            f"choose one of {', '.join(known)}"
         )
-    return asked
+    return config.metric
 
 
 def compute_metrics(predictions: Scored) -> dict[str, float]:

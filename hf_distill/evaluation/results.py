@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from datasets import Dataset
@@ -22,6 +22,8 @@ from hf_distill.recipe import Recipe
 from hf_distill.tasks import Task
 
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "huggingface-hub", "scikit-learn")
+JUDGES = ("sacrebleu", "rouge-score")
+"""Told too where texts were judged."""
 
 
 def evaluated_rows(recipe: Recipe, data: Data) -> Dataset:
@@ -59,7 +61,7 @@ def make_results(
     rows = evaluated_rows(recipe, data)
     facts, conditions = sizes_and_speeds(candidates, task, rows, recipe.evaluate.batch_size)
     metrics = model_metrics(predictions, recipe.evaluate.resamples, recipe.seed)
-    metric = primary_metric(task.problem_type, recipe.evaluate.metric)
+    metric = primary_metric(task, recipe.evaluate)
     models = {
         name: {**candidate.facts, **facts[name], "metrics": metrics[name]} for name, candidate in candidates.items()
     }
@@ -91,7 +93,7 @@ def make_results(
         "training": {
             name: {key: value for key, value in each.items() if key != "log_history"} for name, each in training.items()
         },
-        "versions": versions(),
+        "versions": versions(JUDGES if recipe.evaluate.scorers or task.scorers else ()),
         "machine": machine(),
     }
     results |= {"floor": dict(floor)} if floor else {}
@@ -112,7 +114,7 @@ def _data_facts(recipe: Recipe, data: Data, task: Task) -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str]:
-    """What was installed."""
-    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+def versions(more: Sequence[str] = ()) -> dict[str, str]:
+    """What was installed: :data:`PACKAGES`, and others that are named."""
+    found = {name: importlib.metadata.version(name) for name in (*PACKAGES, *more)}
     return {"hf_distill": hf_distill.__version__, **found, "python": platform.python_version()}

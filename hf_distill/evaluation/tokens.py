@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.errors import ModelError
+from hf_distill.evaluation.generation import Written
 from hf_distill.heads import accepted_inputs, output_head, run_model
 from hf_distill.tasks import Task
 from hf_distill.teachers import place
@@ -47,6 +48,7 @@ class TokenScores:
         confidence: ``[N, BINS]``, sum of probability minus correctness over the tokens in each bin of confidence.
         kl: ``[N]``, KL(teacher || model) in nats; None where there is no teacher.
         agreed: ``[N]``, tokens on which the model's likeliest is the teacher's; None where there is no teacher.
+        written: What the model wrote on the same rows; None where it was not asked to.
     """
 
     vocabulary: int
@@ -56,6 +58,7 @@ class TokenScores:
     confidence: np.ndarray
     kl: np.ndarray | None = None
     agreed: np.ndarray | None = None
+    written: Written | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be scored."""
@@ -93,7 +96,7 @@ class TokenScores:
         }
         if self.kl is not None and self.agreed is not None:
             scores |= {"kl_to_teacher": weights @ self.kl / tokens, "agreement": weights @ self.agreed / tokens}
-        return scores
+        return scores | (self.written.score(counts) if self.written is not None else {})
 
     def metrics(self) -> dict[str, float]:
         """Every metric on all rows."""
@@ -133,14 +136,14 @@ def score_tokens(
             sums += list(zip(numbers.tolist(), found.tolist(), strict=True))
     gathered = sorted(gather_object(sums)) if PartialState().num_processes > 1 else sorted(sums)
     table = np.array([values for _, values in gathered], dtype=np.float64)
-    against = {"kl": table[:, 3], "agreed": table[:, 4]} if teacher is not None else {}
     return TokenScores(
         vocabulary=len(output_head(model).weight),
         tokens=table[:, 0],
         loss=table[:, 1],
         correct=table[:, 2],
         confidence=table[:, 5:],
-        **against,
+        kl=table[:, 3] if teacher is not None else None,
+        agreed=table[:, 4] if teacher is not None else None,
     )
 
 

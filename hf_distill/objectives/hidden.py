@@ -11,6 +11,7 @@ from torch.nn import functional
 from transformers import PretrainedConfig
 
 from hf_distill.errors import ObjectiveError
+from hf_distill.heads import compared_layers
 from hf_distill.objectives.base import Objective
 from hf_distill.views import Targets, View
 
@@ -81,7 +82,7 @@ class Hidden(Objective):
         return tuple(j + 1 for j in self._map(student, teacher).values())
 
     def _map(self, student: PretrainedConfig, teacher: PretrainedConfig) -> dict[int, int]:
-        own, other = student.num_hidden_layers, teacher.num_hidden_layers
+        own, other = compared_layers(student), compared_layers(teacher)
         if isinstance(self.layers, Mapping):
             chosen = {_within(i, own, "student"): _within(j, other, "teacher") for i, j in self.layers.items()}
             if len(chosen) < len(self.layers):

@@ -10,6 +10,7 @@ import torch
 from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
 
 from hf_distill.errors import StudentError
+from hf_distill.heads import compared_layers
 from hf_distill.names import nearest
 from hf_distill.students.base import Order, Student, per_layer_lists, set_options, told_as
 from hf_distill.students.tokenizers import choose_tokenizer
@@ -43,7 +44,12 @@ def from_config(order: Order) -> Student:
     with told_as("student.config"):
         config.validate()
         model = order.auto_model.from_config(config, dtype=torch.float32)
-    origin = f"fresh {config.model_type}, {config.num_hidden_layers} layers, hidden size {config.hidden_size}"
+    if order.teacher is not None and tokenizer is order.teacher_tokenizer and model.can_generate():
+        model.generation_config = copy.deepcopy(order.teacher.generation_config)
+    depth = f"{config.num_hidden_layers}"
+    if config.is_encoder_decoder:
+        depth += f" and {compared_layers(config)}"
+    origin = f"fresh {config.model_type}, {depth} layers, hidden size {config.hidden_size}"
     return Student(model=model, tokenizer=tokenizer, origin=origin)
 
 
@@ -89,11 +95,19 @@ def _follow_tokenizer(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBa
     """Set the size of the vocabulary and the ids of the special tokens."""
     if tokenizer.pad_token_id is None:
         raise StudentError("student.tokenizer: it has no padding token, so texts cannot be batched; use another")
-    config.vocab_size = len(tokenizer)
+    for name in ("vocab_size", "decoder_vocab_size"):
+        if hasattr(config, name):
+            setattr(config, name, len(tokenizer))
     for name, other in _SPECIAL.items():
         if hasattr(config, f"{name}_token_id"):
             own = getattr(tokenizer, f"{name}_token_id")
             setattr(config, f"{name}_token_id", getattr(tokenizer, f"{other}_token_id") if own is None else own)
+    if config.is_encoder_decoder:
+        # What tokenizers put before a text, so that it is not predicted; T5 and Marian have no such token and use pad.
+        start = getattr(config, "bos_token_id", None)
+        config.decoder_start_token_id = config.pad_token_id if start is None else start
+        if hasattr(config, "forced_eos_token_id"):
+            config.forced_eos_token_id = config.eos_token_id
 
 
 def _check_heads(config: PretrainedConfig) -> None:

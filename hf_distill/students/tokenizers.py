@@ -6,7 +6,7 @@ import copy
 import inspect
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Literal
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import nn
@@ -40,9 +40,9 @@ def choose_tokenizer(
     if isinstance(setting, str):
         return load_tokenizer(setting)
     if isinstance(setting, dict):
-        unknown = [key for key in setting if key not in ("vocab_size", "lowercase")]
+        unknown = [key for key in setting if key not in ("kind", "vocab_size", "lowercase")]
         if unknown:
-            raise StudentError(f"student.tokenizer.{unknown[0]}: no such key; it knows vocab_size and lowercase")
+            raise StudentError(f"student.tokenizer.{unknown[0]}: no such key; it knows kind, vocab_size and lowercase")
         return train_tokenizer(texts, **setting)
     if default is None:
         raise StudentError(
@@ -52,20 +52,30 @@ def choose_tokenizer(
 
 
 def train_tokenizer(
-    texts: Callable[[], Iterable[str]], vocab_size: int = 8000, lowercase: bool = True
+    texts: Callable[[], Iterable[str]],
+    vocab_size: int = 8000,
+    lowercase: bool | None = None,
+    kind: Literal["wordpiece", "bpe"] = "wordpiece",
 ) -> PreTrainedTokenizerFast:
-    """A WordPiece tokenizer as BERT has it, trained on texts: ``[CLS] A [SEP] B [SEP]``, punctuation kept.
-
-    The same texts give the same tokenizer, in every process.
+    """A tokenizer trained on texts; the same texts give the same one, in every process.
 
     Args:
         texts: Gives the texts, again at each call; they are read twice.
         vocab_size: Tokens, special ones included; more only where the single characters alone need it.
-        lowercase: Whether case and accents are dropped.
+        lowercase: Only for ``wordpiece``: whether case and accents are dropped, as they are unless this says no.
+        kind: ``wordpiece`` as BERT has it (``[CLS] A [SEP] B [SEP]``), for models that read; ``bpe`` of bytes as GPT-2
+            and BART have it (``<s> A </s>``), for models that write: every text comes back as it was.
 
     Raises:
         StudentError: For texts without a word, or a vocabulary too small for anything but special tokens.
     """
+    if kind == "bpe":
+        if lowercase is not None:
+            raise StudentError("student.tokenizer.lowercase: does nothing for kind: bpe, which keeps texts; remove it")
+        return _train_bpe(texts, vocab_size)
+    if kind != "wordpiece":
+        raise StudentError(f"student.tokenizer.kind: expected wordpiece or bpe, got {kind!r}")
+    lowercase = lowercase is not False
     if vocab_size < 2 * len(_SPECIAL):
         raise StudentError(f"student.tokenizer.vocab_size: expected at least {2 * len(_SPECIAL)}, got {vocab_size}")
     pieces = Tokenizer(models.WordPiece(unk_token="[UNK]"))
@@ -89,6 +99,38 @@ def train_tokenizer(
     scratch.train_from_iterator(texts(), trainer)
     pieces.model = models.WordPiece(scratch.get_vocab(), unk_token="[UNK]")
     return _wrapped(pieces)
+
+
+def _train_bpe(texts: Callable[[], Iterable[str]], vocab_size: int) -> PreTrainedTokenizerFast:
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    special = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+    if vocab_size < len(alphabet) + len(special):
+        raise StudentError(
+            f"student.tokenizer.vocab_size: expected at least {len(alphabet) + len(special)} for kind: bpe, one for "
+            f"each byte, got {vocab_size}"
+        )
+    pieces = Tokenizer(models.BPE())
+    pieces.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    pieces.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        special_tokens=list(special),
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
+    pieces.train_from_iterator(texts(), trainer)
+    pieces.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>",
+        pair="<s> $A </s> </s> $B </s>",
+        special_tokens=[("<s>", special.index("<s>")), ("</s>", special.index("</s>"))],
+    )
+    names = ("bos_token", "pad_token", "eos_token", "unk_token", "mask_token")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=pieces,
+        model_input_names=["input_ids", "attention_mask"],
+        **dict(zip(names, special, strict=True)),
+    )
 
 
 def position_limit(model: PreTrainedModel) -> int | None:

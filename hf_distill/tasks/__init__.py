@@ -9,13 +9,16 @@ from typing import Any
 from hf_distill.errors import RecipeError
 from hf_distill.tasks.base import Task
 from hf_distill.tasks.causal_lm import CausalLanguageModeling
+from hf_distill.tasks.sequence_to_sequence import Summarization, Translation
 from hf_distill.tasks.text_classification import TextClassification
 
-__all__ = ["TASKS", "CausalLanguageModeling", "Task", "TextClassification", "make_task"]
+__all__ = ["TASKS", "CausalLanguageModeling", "Summarization", "Task", "TextClassification", "Translation", "make_task"]
 
 TASKS: dict[str, type[Task]] = {
     "text-classification": TextClassification,
     "causal-lm": CausalLanguageModeling,
+    "translation": Translation,
+    "summarization": Summarization,
 }
 
 

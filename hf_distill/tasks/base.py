@@ -4,17 +4,34 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from datasets import Dataset, IterableDataset
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_distill.errors import RecipeError
 from hf_distill.tasks.labels import LabelSet
 from hf_distill.views import Batch, Distribution, LogitSource, Masks, View
 
 TEACHER_PREFIX = "teacher_"
 """Inputs that only the teacher reads (where its tokenizer differs from the student's) carry this prefix."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompts:
+    """What models are asked to write after, one a row that counts.
+
+    Attributes:
+        input_ids: Tokens of each, unpadded.
+        references: What should be written.
+        options: Further arguments of ``generate`` that the rows ask for.
+    """
+
+    input_ids: list[list[int]]
+    references: list[str]
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Task(ABC):
@@ -28,6 +45,8 @@ class Task(ABC):
         optional: Columns that rows may have.
         text_columns: Those of them that hold text.
         has_vocabulary: Whether the outputs are logits over a vocabulary, too large to be held at once.
+        generates: Whether models are judged by what they write, too.
+        scorers: What judges it unless the recipe says otherwise, see ``SCORERS``.
         max_length: Tokens of one row at most; longer ones are cut.
         distribution: What the model's outputs mean; known after :meth:`read_labels` or :meth:`follow`.
     """
@@ -39,6 +58,8 @@ class Task(ABC):
     optional: ClassVar[tuple[str, ...]] = ()
     text_columns: ClassVar[tuple[str, ...]]
     has_vocabulary: ClassVar[bool] = False
+    generates: ClassVar[bool] = False
+    scorers: ClassVar[tuple[str, ...]] = ()
     max_length: int
 
     @property
@@ -110,6 +131,19 @@ class Task(ABC):
     @abstractmethod
     def view(self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch) -> View:
         """A model's logits (or what they are made of), its hidden states and the batch, as positions to compare."""
+
+    @property
+    def longest_text(self) -> int:
+        """How many tokens are written at most, unless the recipe says otherwise."""
+        return self.max_length
+
+    def prompts(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> Prompts:
+        """What models are asked to write after, and what they should write, for every row that is encoded.
+
+        Raises:
+            RecipeError: Where rows hold nothing to write after.
+        """
+        raise RecipeError(f"recipe.evaluate.scorers: nothing is written in {self.name}; remove them")
 
     @abstractmethod
     def texts(self, rows: Dataset | IterableDataset) -> Iterator[str]:

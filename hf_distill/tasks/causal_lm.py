@@ -12,8 +12,18 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from hf_distill.errors import DataError, RecipeError
 from hf_distill.probes import check_head, check_packing
-from hf_distill.tasks.base import Task
-from hf_distill.tasks.sequences import IGNORED, Example, fit, pack, read_chat, read_completion, read_text
+from hf_distill.tasks.base import Prompts, Task
+from hf_distill.tasks.sequences import (
+    IGNORED,
+    Example,
+    fit,
+    last_turn,
+    pack,
+    padded,
+    read_chat,
+    read_completion,
+    read_text,
+)
 from hf_distill.views import Batch, Distribution, LogitSource, Masks, View
 
 PACKED_TOGETHER = 10_000
@@ -107,13 +117,12 @@ class CausalLanguageModeling(Task):
         """
         columns = _columns(rows)
         form = self._read_form(columns)
-        read, options = _READERS[form], {"separator": self.separator} if form == "completion" else {}
         limit = min(self.max_length, tokenizer.model_max_length)
         packed = form == "text" and self.packing
 
         def encode_batch(batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
             given = zip(*(batch[name] for name in _FORMS[form]), strict=True)
-            examples = [read(tokenizer, *values, **options) for values in given]
+            examples = [self._read(tokenizer, form, list(values)) for values in given]
             if packed:
                 return pack(examples, limit)
             fitted = [piece for example in examples for piece in fit(example, limit, form == "text", self.too_long)]
@@ -133,6 +142,33 @@ class CausalLanguageModeling(Task):
             )
         return encoded
 
+    def prompts(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> Prompts:
+        """See :meth:`Task.prompts`: prompts without their completion, chats without the assistant's last turn.
+
+        Raises:
+            RecipeError: For plain text, which has no prompt.
+        """
+        form = self._read_form(_columns(rows))
+        if form == "text":
+            raise RecipeError(
+                "recipe.evaluate.scorers: plain text has no prompt to write after; remove them, or give rows of prompt "
+                "and completion, or of messages"
+            )
+        limit = min(self.max_length, tokenizer.model_max_length)
+        input_ids, references = [], []
+        for row in rows:
+            example = self._read(tokenizer, form, [row[name] for name in _FORMS[form]])
+            if not list(fit(example, limit, False, self.too_long)):
+                continue
+            input_ids.append(example[0][: last_turn(example)][-limit:])
+            turns = [turn for turn in row.get("messages") or () if turn["role"] == "assistant"]
+            references.append(turns[-1]["content"] if turns else row["completion"])
+        return Prompts(input_ids=input_ids, references=references)
+
+    def _read(self, tokenizer: PreTrainedTokenizerBase, form: str, values: list[Any]) -> Example:
+        options = {"separator": self.separator} if form == "completion" else {}
+        return _READERS[form](tokenizer, *values, **options)
+
     def _read_form(self, columns: list[str]) -> str:
         """What the rows are made of; refused where an option does nothing for them."""
         self.form = form = _form(columns)
@@ -149,11 +185,10 @@ class CausalLanguageModeling(Task):
         left = tokenizer.padding_side == "left"
 
         def collate(rows: list[Mapping[str, Any]]) -> Batch:
-            longest = max(len(row["input_ids"]) for row in rows)
             masked = [{**row, "attention_mask": [1] * len(row["input_ids"])} for row in rows]
             fillers = {"input_ids": pad, "attention_mask": 0, "labels": IGNORED, "position_ids": 0}
             return {
-                name: torch.tensor([_padded(row[name], longest, filler, left) for row in masked])
+                name: torch.tensor(padded([row[name] for row in masked], filler, left))
                 for name, filler in fillers.items()
                 if name in masked[0]
             }
@@ -229,8 +264,3 @@ def _form(columns: list[str]) -> str:
 
 def _columns(rows: Dataset | IterableDataset) -> list[str]:
     return list(rows.column_names or next(iter(rows)))
-
-
-def _padded(values: list[int], length: int, filler: int, left: bool) -> list[int]:
-    padding = [filler] * (length - len(values))
-    return padding + values if left else values + padding

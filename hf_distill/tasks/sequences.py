@@ -118,6 +118,20 @@ def fit(example: Example, length: int, is_text: bool, too_long: str) -> Iterator
     yield ids[:length], labels[:length]
 
 
+def last_turn(example: Example) -> int:
+    """Where the last run of tokens that count begins; the length where none counts."""
+    labels = example[1]
+    end = next((i for i in range(len(labels), 0, -1) if labels[i - 1] != IGNORED), 0)
+    return next((i for i in range(end, 0, -1) if labels[i - 1] == IGNORED), 0) if end else len(labels)
+
+
+def padded(rows: Sequence[list[int]], filler: int, left: bool) -> list[list[int]]:
+    """Rows as long as the longest, filled up on one side."""
+    longest = max(map(len, rows))
+    fillings = [[filler] * (longest - len(row)) for row in rows]
+    return [filling + row if left else row + filling for row, filling in zip(rows, fillings, strict=True)]
+
+
 def _tokens(
     tokenizer: PreTrainedTokenizerBase, text: str, spans: Sequence[tuple[int, int]], *, special: bool
 ) -> Example:

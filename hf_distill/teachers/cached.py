@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from hf_distill.errors import CacheError
+from hf_distill.heads import compared_layers
 from hf_distill.teachers.cache import Plan, Reader
 from hf_distill.teachers.schemes import Arrays
 from hf_distill.views import Batch, Masks, Need, SparseLogits, Targets
@@ -102,7 +103,7 @@ class CachedTeacher:
     def _states(self, ids: Sequence[int], rows: Sequence[Mapping[str, Arrays]], masks: Masks) -> list[Tensor]:
         """By index into the teacher's hidden states; empty where a layer was not kept."""
         mask = masks["tokens"]
-        states = [torch.empty(0)] * (self.config.get_text_config().num_hidden_layers + 1)
+        states = [torch.empty(0)] * (compared_layers(self.config) + 1)
         for name, values in _joined(rows, "tokens").items():
             _check_count(ids, "tokens", len(values), int(mask.sum()))
             kept = torch.from_numpy(values)

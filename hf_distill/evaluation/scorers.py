@@ -1,0 +1,162 @@
+"""How good is what a model writes? BLEU, chrF, ROUGE, exact match, or a function of the recipe's own.
+
+Each scorer reduces a text to a few numbers that add up over rows, so that rows can be resampled without scoring a text
+again: n-gram counts for BLEU and chrF, which are figures of a whole corpus; a score for all others, whose mean counts.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from rouge_score.rouge_scorer import RougeScorer
+from sacrebleu.metrics import BLEU, CHRF
+
+from hf_distill.errors import RecipeError
+from hf_distill.names import nearest
+
+
+class Scorer(ABC):
+    """Judges texts against references.
+
+    Attributes:
+        names: Of the metrics it gives.
+    """
+
+    names: tuple[str, ...]
+
+    @abstractmethod
+    def statistics(self, texts: Sequence[str], references: Sequence[str]) -> np.ndarray:
+        """``[N, K]``, what a row adds to the sums."""
+
+    @abstractmethod
+    def scores(self, sums: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """``[R]`` of each metric, from ``[R, K]`` sums over ``[R]`` rows."""
+
+
+class Corpus(Scorer):
+    """A metric of sacrebleu, whose counts add up over a corpus.
+
+    Its own bootstrap (``sacrebleu.significance``) draws from the same two methods.
+    """
+
+    metric: ClassVar[Callable[[], Any]]
+
+    def __init__(self) -> None:
+        self._metric: Any = type(self).metric()
+
+    def statistics(self, texts: Sequence[str], references: Sequence[str]) -> np.ndarray:
+        """See :meth:`Scorer.statistics`: n-gram counts."""
+        return np.array(self._metric._extract_corpus_statistics(list(texts), [list(references)]), dtype=np.float64)
+
+    def scores(self, sums: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """See :meth:`Scorer.scores`: 0 to 100."""
+        (name,) = self.names
+        values = [self._metric._compute_score_from_stats(each.astype(int).tolist()).score for each in sums]
+        return {name: np.array(values)}
+
+
+class Bleu(Corpus):
+    """BLEU of sacrebleu: tokenised as WMT does (13a), case kept."""
+
+    names = ("bleu",)
+    metric = BLEU
+
+
+class Chrf(Corpus):
+    """chrF2 of sacrebleu: n-grams of up to 6 characters."""
+
+    names = ("chrf",)
+    metric = CHRF
+
+
+class Mean(Scorer):
+    """Scores of single rows, of which the mean counts."""
+
+    def scores(self, sums: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """See :meth:`Scorer.scores`."""
+        return {name: sums[:, i] / rows for i, name in enumerate(self.names)}
+
+
+class Rouge(Mean):
+    """F-measure of ROUGE-1, ROUGE-2 and ROUGE-L, words stemmed; 0 to 1."""
+
+    names = ("rouge1", "rouge2", "rougeL")
+
+    def statistics(self, texts: Sequence[str], references: Sequence[str]) -> np.ndarray:
+        """See :meth:`Scorer.statistics`."""
+        scorer = RougeScorer(list(self.names), use_stemmer=True)
+        found = (scorer.score(reference, text) for text, reference in zip(texts, references, strict=True))
+        return np.array([[each[name].fmeasure for name in self.names] for each in found])
+
+
+class Function(Mean):
+    """A function of a text and its reference that gives a number.
+
+    Args:
+        name: Of the metric.
+        function: Gets the text that was written, and the reference.
+    """
+
+    def __init__(self, name: str, function: Callable[[str, str], float]) -> None:
+        self.names = (name,)
+        self._function = function
+
+    def statistics(self, texts: Sequence[str], references: Sequence[str]) -> np.ndarray:
+        """See :meth:`Scorer.statistics`."""
+        pairs = zip(texts, references, strict=True)
+        return np.array([[float(self._function(text, reference))] for text, reference in pairs])
+
+
+def exact_match(text: str, reference: str) -> float:
+    """1 where both are the same, blanks at the ends aside."""
+    return float(text.strip() == reference.strip())
+
+
+def last_number(text: str, reference: str) -> float:
+    """1 where the last number of both is the same, as sums are judged (GSM8K)."""
+    written, wanted = _last_number(text), _last_number(reference)
+    return float(written is not None and written == wanted)
+
+
+def _last_number(text: str) -> float | None:
+    found = re.findall(r"-?\d[\d,]*(?:\.\d+)?", text)
+    return float(found[-1].replace(",", "")) if found else None
+
+
+SCORERS: dict[str, Callable[[], Scorer]] = {
+    "bleu": Bleu,
+    "chrf": Chrf,
+    "rouge": Rouge,
+    "exact_match": lambda: Function("exact_match", exact_match),
+    "last_number": lambda: Function("last_number", last_number),
+}
+"""By the name that recipes use."""
+
+
+def make_scorers(names: Sequence[str]) -> list[Scorer]:
+    """Scorers by name, or by ``package.module:function`` of a text and its reference.
+
+    Raises:
+        RecipeError: For a name or function that is not there.
+    """
+    return [SCORERS[name]() if name in SCORERS else _imported(name) for name in names]
+
+
+def _imported(path: str) -> Scorer:
+    module, colon, name = path.partition(":")
+    if not colon:
+        raise RecipeError(
+            f"recipe.evaluate.scorers: {path!r} is unknown{nearest(path, SCORERS)}; choose of {', '.join(SCORERS)}, or "
+            "name a function: package.module:function"
+        )
+    try:
+        return Function(name, getattr(importlib.import_module(module), name))
+    except (ImportError, AttributeError) as error:
+        raise RecipeError(
+            f"recipe.evaluate.scorers: {path} cannot be imported ({error}); expected package.module:function"
+        ) from error

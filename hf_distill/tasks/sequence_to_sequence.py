@@ -1,0 +1,274 @@
+"""Translation and summarisation: an encoder reads the source, a decoder writes the target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from datasets import Dataset, IterableDataset
+from torch import Tensor
+from transformers import AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_distill.errors import ModelError, RecipeError
+from hf_distill.probes import check_decoder_inputs, check_head
+from hf_distill.tasks.base import Prompts, Task
+from hf_distill.tasks.sequences import IGNORED, padded
+from hf_distill.views import Batch, Distribution, LogitSource, Masks, View
+
+ROTATING = ("mbart", "plbart")
+"""Model types whose decoder starts with the target's own last token, which names a language or ends the text."""
+
+
+class SequenceToSequence(Task):
+    """Rows of ``source`` and ``target``; the decoder learns each token of the target from those before it.
+
+    Teacher and student read the same source and the same decoder inputs: the target, shifted by one behind the token
+    that the models' decoders start with.
+
+    Args:
+        max_length: Tokens of a source; longer ones are cut at their end.
+        max_target_length: Tokens of a target; longer ones are cut at their end. As many are written at most, unless
+            ``evaluate.generation`` says otherwise.
+        prefix: Stands before every source, as T5 needs it (``"summarize: "``).
+        source_language: For a tokenizer that marks languages (mBART, M2M100, NLLB), as it calls the source's.
+        target_language: The same for the target's.
+
+    Raises:
+        RecipeError: For values out of bounds, and languages that the tokenizer does not know.
+    """
+
+    auto_model = AutoModelForSeq2SeqLM
+    required = ("source", "target")
+    text_columns = ("source", "target")
+    has_vocabulary = True
+    generates = True
+
+    def __init__(
+        self,
+        *,
+        max_length: int = 128,
+        max_target_length: int = 128,
+        prefix: str = "",
+        source_language: str | None = None,
+        target_language: str | None = None,
+    ) -> None:
+        for name, value in (("max_length", max_length), ("max_target_length", max_target_length)):
+            if type(value) is not int or value < 2:
+                raise RecipeError(f"task.{name}: expected a whole number of at least 2, got {value!r}")
+        if not isinstance(prefix, str):
+            raise RecipeError(f"task.prefix: expected a text, got {prefix!r}")
+        if (source_language is None) != (target_language is None):
+            raise RecipeError("task: expected both of source_language and target_language, or none; got one")
+        self.max_length = max_length
+        self.max_target_length = max_target_length
+        self.prefix = prefix
+        self.source_language = source_language
+        self.target_language = target_language
+        self._start: int | None = None
+        self._rotates = False
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """See :class:`Task`."""
+        names = ("max_length", "max_target_length", "prefix", "source_language", "target_language")
+        return {**{name: getattr(self, name) for name in names}, "start": self._start, "rotates": self._rotates}
+
+    @property
+    def distribution(self) -> Distribution:
+        """See :class:`Task`."""
+        return "categorical"
+
+    @property
+    def longest_text(self) -> int:
+        """See :class:`Task`."""
+        return self.max_target_length
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether it is known what decoders start with."""
+        return self._rotates or self._start is not None
+
+    def read_labels(self, train: Dataset | IterableDataset) -> None:
+        """See :meth:`Task.read_labels`: the labels are the tokens."""
+
+    def follow(self, config: PretrainedConfig) -> None:
+        """See :meth:`Task.follow`: take over what the model's decoder starts with.
+
+        Raises:
+            ModelError: For a model without a decoder, or one whose config does not tell its start.
+        """
+        if not config.is_encoder_decoder:
+            raise ModelError(
+                f"{self.name} needs an encoder and a decoder, but {config.model_type} is no such model; take T5, BART, "
+                "Marian or their like, or use the task causal-lm"
+            )
+        self._rotates = config.model_type in ROTATING
+        start = None if self._rotates else getattr(config, "decoder_start_token_id", None)
+        if start is None and not self._rotates:
+            raise ModelError(
+                f"the config of this {config.model_type} does not tell its decoder_start_token_id, without which no "
+                "decoder can be taught; add it to its config.json"
+            )
+        self._start = start
+
+    def check_model(self, model: PreTrainedModel) -> None:
+        """See :meth:`Task.check_model`."""
+        ids = torch.arange(2, 10, device=model.device)[None] % model.config.vocab_size
+        labels = ids.flip(1)
+        inputs = {"input_ids": ids, "decoder_input_ids": self._decoder_inputs(labels)}
+        check_decoder_inputs(model, inputs, labels)
+        check_head(model, inputs)
+
+    def encode(
+        self,
+        rows: Dataset | IterableDataset,
+        tokenizer: PreTrainedTokenizerBase,
+        teacher_tokenizer: PreTrainedTokenizerBase | None = None,
+    ) -> Dataset | IterableDataset:
+        """See :meth:`Task.encode`. ``length`` is that of the source."""
+        self._speak(tokenizer)
+        columns = list(rows.column_names or next(iter(rows)))
+        limit = min(self.max_length, tokenizer.model_max_length)
+        target_limit = min(self.max_target_length, tokenizer.model_max_length)
+
+        def encode_batch(batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+            sources = tokenizer([self.prefix + text for text in batch["source"]], truncation=True, max_length=limit)
+            targets = tokenizer(text_target=batch["target"], truncation=True, max_length=target_limit)
+            return {
+                "input_ids": sources["input_ids"],
+                "labels": [self._without_start(ids) for ids in targets["input_ids"]],
+                "length": [len(ids) for ids in sources["input_ids"]],
+            }
+
+        return rows.map(encode_batch, batched=True, remove_columns=columns)
+
+    def collator(
+        self, tokenizer: PreTrainedTokenizerBase, teacher_tokenizer: PreTrainedTokenizerBase | None = None
+    ) -> Callable[[list[Mapping[str, Any]]], Batch]:
+        """See :meth:`Task.collator`. Sources are padded on the tokenizer's side, targets on the right."""
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
+        left = tokenizer.padding_side == "left"
+
+        def collate(rows: list[Mapping[str, Any]]) -> Batch:
+            sources = [row["input_ids"] for row in rows]
+            labels = torch.tensor(padded([row["labels"] for row in rows], IGNORED, False))
+            return {
+                "input_ids": torch.tensor(padded(sources, pad, left)),
+                "attention_mask": torch.tensor(padded([[1] * len(ids) for ids in sources], 0, left)),
+                "labels": labels,
+                "decoder_input_ids": self._decoder_inputs(labels).masked_fill(_shifted(labels, 0) == IGNORED, pad),
+            }
+
+        return collate
+
+    def prompts(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> Prompts:
+        """See :meth:`Task.prompts`: the sources, and the targets as they stand in the data."""
+        encoded = self.encode(rows, tokenizer)
+        return Prompts(
+            input_ids=list(encoded["input_ids"]), references=list(rows["target"]), options=self._first_token(tokenizer)
+        )
+
+    def masks(self, batch: Batch) -> Masks:
+        """See :meth:`Task.masks`: one position a token of the target; a row without a source counts nowhere."""
+        counted = (batch["labels"] != IGNORED) & batch["attention_mask"].bool().any(1, keepdim=True)
+        positions = counted.flatten()
+        return {"labels": positions, "positions": positions, "tokens": counted}
+
+    def view(self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch) -> View:
+        """See :meth:`Task.view`: the decoder's position t gives token t of the target; nothing is shifted here."""
+        flat = (
+            logits.flatten(0, 1)
+            if isinstance(logits, Tensor)
+            else LogitSource(hidden=logits.hidden.flatten(0, 1), head=logits.head)
+        )
+        return View(
+            logits=flat,
+            distribution="categorical",
+            labels=batch["labels"].flatten(),
+            masks=self.masks(batch),
+            hidden_states=hidden_states,
+        )
+
+    def texts(self, rows: Dataset | IterableDataset) -> Iterator[str]:
+        """See :meth:`Task.texts`: source and target of each row, one after the other."""
+        for row in rows:
+            yield self.prefix + row["source"]
+            yield row["target"]
+
+    def _decoder_inputs(self, labels: Tensor) -> Tensor:
+        """``[B, T]``: each row's labels behind its start; what stands behind the last label is arbitrary."""
+        if not self._rotates:
+            return _shifted(labels, self._start or 0).clamp(min=0)
+        last = (labels != IGNORED).sum(1, keepdim=True) - 1
+        return _shifted(labels, 0).scatter(1, torch.zeros_like(last), labels.gather(1, last)).clamp(min=0)
+
+    def _without_start(self, ids: list[int]) -> list[int]:
+        """A tokenizer may begin a target with the very token that decoders start with; it would be predicted twice."""
+        return ids[1:] if ids and ids[0] == self._start else ids
+
+    def _speak(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Let the tokenizer mark both languages, where it marks any."""
+        for name, key in (("source_language", "src_lang"), ("target_language", "tgt_lang")):
+            language = getattr(self, name)
+            if language is None:
+                return
+            if not hasattr(tokenizer, key) or _language_id(tokenizer, language) is None:
+                raise RecipeError(
+                    f"task.{name}: {type(tokenizer).__name__} knows no language {language!r}; name it as the tokenizer "
+                    "does (de_DE, deu_Latn, de), or remove both languages"
+                )
+            setattr(tokenizer, key, language)
+
+    def _first_token(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+        """What makes a model write in the target's language: its mark as the first token, or as the decoder's start."""
+        if self.target_language is None:
+            return {}
+        mark = _language_id(tokenizer, self.target_language)
+        assert mark is not None
+        leads = tokenizer(text_target="a")["input_ids"][0] == mark
+        return {"forced_bos_token_id" if leads else "decoder_start_token_id": mark}
+
+
+class Translation(SequenceToSequence):
+    """Sentences and their translations, scored by BLEU and chrF; see :class:`SequenceToSequence`."""
+
+    name = "translation"
+    pipeline_tag = "translation"
+    scorers = ("bleu", "chrf")
+
+
+class Summarization(SequenceToSequence):
+    """Texts and their summaries, scored by ROUGE; see :class:`SequenceToSequence`."""
+
+    name = "summarization"
+    pipeline_tag = "summarization"
+    scorers = ("rouge",)
+
+    def __init__(
+        self,
+        *,
+        max_length: int = 1024,
+        max_target_length: int = 128,
+        prefix: str = "",
+        source_language: str | None = None,
+        target_language: str | None = None,
+    ) -> None:
+        super().__init__(
+            max_length=max_length,
+            max_target_length=max_target_length,
+            prefix=prefix,
+            source_language=source_language,
+            target_language=target_language,
+        )
+
+
+def _shifted(labels: Tensor, start: int) -> Tensor:
+    return torch.cat([torch.full_like(labels[:, :1], start), labels[:, :-1]], dim=1)
+
+
+def _language_id(tokenizer: PreTrainedTokenizerBase, language: str) -> int | None:
+    """The token that marks a language; M2M100 writes ``__de__`` for ``de``."""
+    token = getattr(tokenizer, "lang_code_to_token", {}).get(language, language)
+    found: Any = tokenizer.convert_tokens_to_ids(token)
+    return None if found is None or found == tokenizer.unk_token_id else int(found)
