@@ -23,19 +23,20 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.modeling_outputs import BaseModelOutput
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from hf_distill.checkpoints import last_complete_checkpoint, load_extra_weights, save_extra_weights
 from hf_distill.errors import ObjectiveError, TeacherError
-from hf_distill.heads import accepted_inputs, run_model
+from hf_distill.heads import accepted_inputs, compared_states, run_model
 from hf_distill.models import ADAPTED_CONFIG
 from hf_distill.objectives import Objective, weighted_loss
 from hf_distill.pairing import Encoder, as_teacher, bound_task, chosen_objectives, named_objectives, with_row_ids
 from hf_distill.sampling import LengthGroupedSampler
-from hf_distill.students import has_adapters, load_adapters
+from hf_distill.students import frozen_encoder, has_adapters, load_adapters, share_an_encoder
 from hf_distill.sums import EvaluationSums, TrainingSums
 from hf_distill.tasks import Task
-from hf_distill.teachers import Teacher
+from hf_distill.teachers import ENCODED, ModelTeacher, Teacher
 from hf_distill.views import UNITS, Batch, Need, Targets, Unit
 
 Counts = dict[Unit, Tensor]
@@ -109,6 +110,7 @@ class DistillationTrainer(Trainer):
             if each is not None:
                 self.task.check_model(each)
         self.extra_weights = self._connect(student, args.seed)
+        self._share_encoder = self._find_encoder(student)
         self._use_cache = getattr(student.config, "use_cache", None)
         other = self.teacher.tokenizer if self.teacher is not None else None
         if processing_class is not None:
@@ -166,6 +168,16 @@ class DistillationTrainer(Trainer):
         modules = {name: o.module for name, o in self.objectives.items() if o.module is not None}
         return nn.ModuleDict(modules)
 
+    def _find_encoder(self, student: PreTrainedModel) -> bool:
+        """Whether the teacher can read what the student's encoder makes of a batch; told where that is frozen."""
+        if frozen_encoder(student) is None:
+            return False
+        live = self.teacher if isinstance(self.teacher, ModelTeacher) and self.teacher.tokenizer is None else None
+        shared = live is not None and share_an_encoder(student, live.model)
+        whose = "student's and teacher's alike" if shared else "the student's"
+        self.connection_notes.append(f"encoder: {whose}, frozen: run once a step, without dropout")
+        return shared
+
     def call_model_init(self, trial: Any = None) -> PreTrainedModel:
         """A new student, with the objectives' own weights attached."""
         student = cast(PreTrainedModel, super().call_model_init(trial))
@@ -197,16 +209,18 @@ class DistillationTrainer(Trainer):
             The loss; every term's total, detached; the student's outputs.
         """
         teacher_needs = self.needs - {"labels"}
-        targets = self.teacher.targets(self.task, batch, teacher_needs) if self.teacher and teacher_needs else Targets()
         student = self.accelerator.unwrap_model(model, keep_torch_compile=False)
+        encoded = self._encoded(student, batch)
+        read = encoded if self._share_encoder else batch
+        targets = self.teacher.targets(self.task, read, teacher_needs) if self.teacher and teacher_needs else Targets()
         if model is student or isinstance(model, torch._dynamo.OptimizedModule):
-            return self._terms(model, student, batch, targets, counts)
+            return self._terms(model, student, encoded, targets, counts)
         # DDP and FSDP must see everything that has weights run inside their own forward, projections included.
         original = student.forward
 
         def whole(*_: Any, **__: Any) -> tuple[Tensor, dict[str, Tensor], Any]:
             student.forward = original
-            return self._terms(student, student, batch, targets, counts)
+            return self._terms(student, student, encoded, targets, counts)
 
         student.forward = whole
         try:
@@ -215,13 +229,25 @@ class DistillationTrainer(Trainer):
             student.forward = original
         return result
 
+    def _encoded(self, student: PreTrainedModel, batch: Batch) -> Batch:
+        """The batch with what a frozen encoder makes of it: the same in every epoch, so without dropout."""
+        encoder = frozen_encoder(student)
+        if encoder is None:
+            return batch
+        encoder.eval()
+        if self.is_fsdp_enabled:  # Its weights are there within the wrapped forward only.
+            return batch
+        inputs = accepted_inputs(cast(PreTrainedModel, encoder), self.task.student_inputs(batch))
+        with torch.no_grad(), self.accelerator.autocast():
+            return {**batch, ENCODED: BaseModelOutput(last_hidden_state=encoder(**inputs)[0])}
+
     def _terms(
         self, forward: nn.Module, student: PreTrainedModel, batch: Batch, targets: Targets, counts: Counts
     ) -> tuple[Tensor, dict[str, Tensor], Any]:
         inputs = accepted_inputs(student, self.task.student_inputs(batch))
         hidden = "hidden_states" in self.needs
         outputs, logits = run_model(forward, student, inputs, self.task.has_vocabulary, hidden)
-        view = self.task.view(logits, outputs.hidden_states if hidden else None, batch)
+        view = self.task.view(logits, compared_states(outputs) if hidden else None, batch)
         loss, totals = weighted_loss(self.objectives, view, targets, counts)
         return loss, totals, outputs
 

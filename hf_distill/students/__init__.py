@@ -11,7 +11,7 @@ from hf_distill.errors import StudentError
 from hf_distill.students.adapters import add_adapters, has_adapters, load_adapters, merge_adapters, quantized
 from hf_distill.students.base import Order, Student
 from hf_distill.students.config import from_config
-from hf_distill.students.frozen import freeze
+from hf_distill.students.frozen import freeze, frozen_encoder, share_an_encoder
 from hf_distill.students.layers import cut, from_layers
 from hf_distill.students.pretrained import from_pretrained
 from hf_distill.students.stacks import Cut, choose_layers, chosen_cuts
@@ -29,12 +29,15 @@ __all__ = [
     "choose_layers",
     "chosen_cuts",
     "cut",
+    "freeze",
+    "frozen_encoder",
     "has_adapters",
     "learning",
     "limit_learning",
     "load_adapters",
     "merge_adapters",
     "quantized",
+    "share_an_encoder",
     "train_tokenizer",
 ]
 

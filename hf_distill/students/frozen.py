@@ -1,13 +1,15 @@
-"""Parts of a student that stay as they are."""
+"""Parts of a student that stay as they are, and what need not be computed twice where its teacher has them, too."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from hf_distill.errors import StudentError
+from hf_distill.students.layers import difference
 
 
 def freeze(model: PreTrainedModel, parts: Sequence[str]) -> None:
@@ -31,6 +33,31 @@ def freeze(model: PreTrainedModel, parts: Sequence[str]) -> None:
             f"student.freeze: with {' and '.join(parts)} frozen, nothing of {type(model).__name__} would learn; "
             "freeze less"
         )
+
+
+def frozen_encoder(model: PreTrainedModel) -> nn.Module | None:
+    """The encoder of an encoder-decoder, where nothing of it learns."""
+    if not model.config.is_encoder_decoder:
+        return None
+    encoder: nn.Module = model.get_encoder()
+    return None if any(parameter.requires_grad for parameter in encoder.parameters()) else encoder
+
+
+def share_an_encoder(student: PreTrainedModel, teacher: PreTrainedModel) -> bool:
+    """Whether the student's encoder is frozen and the teacher's own: built alike, equal bit for bit.
+
+    A teacher in half precision is compared as it is: with the student's weights rounded to it.
+    """
+    own = frozen_encoder(student)
+    if own is None or not teacher.config.is_encoder_decoder:
+        return False
+    other: nn.Module = teacher.get_encoder()
+    if difference(own, other, (0, 0)) is not None:
+        return False
+    ours, theirs = own.state_dict(), other.state_dict()
+    return ours.keys() == theirs.keys() and all(
+        torch.equal(tensor.to(theirs[name].device, theirs[name].dtype), theirs[name]) for name, tensor in ours.items()
+    )
 
 
 def _modules(model: PreTrainedModel, part: str) -> list[nn.Module]:

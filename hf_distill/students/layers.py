@@ -114,15 +114,22 @@ def _of_layer(state: dict[str, Tensor], stack: str, source: int, place: int) -> 
 def _check_same_build(blocks: Any, sources: Any, layer_map: Sequence[int]) -> None:
     """Refuse a layer that would be built otherwise at its new place: equal weights alone do not make it do the same."""
     for i, source in enumerate(layer_map):
-        difference = _difference(blocks[i], sources[source], (i, source))
-        if difference:
+        reason = difference(blocks[i], sources[source], (i, source))
+        if reason:
             raise StudentError(
-                f"student.layers: the teacher's layer {source} cannot be layer {i} of the student, {difference}; "
+                f"student.layers: the teacher's layer {source} cannot be layer {i} of the student, {reason}; "
                 f"choose other layers{' and keep layer 0' if i == 0 else ''}, or use student.config"
             )
 
 
-def _difference(block: nn.Module, source: nn.Module, positions: tuple[int, int]) -> str | None:
+def difference(block: nn.Module, source: nn.Module, positions: tuple[int, int]) -> str | None:
+    """In what one module is built otherwise than another, for people; None where equal weights make them do the same.
+
+    Args:
+        block: A module.
+        source: What it is compared with.
+        positions: Of both among their like, which they may know.
+    """
     for (name, module), (other_name, other) in zip_longest(_modules(block), _modules(source), fillvalue=("", None)):
         if name != other_name or type(module) is not type(other):
             return f"where {name or other_name} is {type(module).__name__} and not {type(other).__name__}"

@@ -1,9 +1,18 @@
 """Where targets come from."""
 
 from hf_distill.teachers.cached import CachedTeacher
-from hf_distill.teachers.model import ModelTeacher, best_dtype, chosen_dtype, place, same_tokenizer
+from hf_distill.teachers.model import ENCODED, ModelTeacher, best_dtype, chosen_dtype, place, same_tokenizer
 
 Teacher = ModelTeacher | CachedTeacher
 """Whatever gives targets for a batch."""
 
-__all__ = ["CachedTeacher", "ModelTeacher", "Teacher", "best_dtype", "chosen_dtype", "place", "same_tokenizer"]
+__all__ = [
+    "ENCODED",
+    "CachedTeacher",
+    "ModelTeacher",
+    "Teacher",
+    "best_dtype",
+    "chosen_dtype",
+    "place",
+    "same_tokenizer",
+]

@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_outputs import BaseModelOutput
 
-from hf_distill.heads import accepted_inputs, run_model
+from hf_distill.heads import accepted_inputs, compared_states, run_model
 from hf_distill.views import Batch, LogitSource, Need, Targets
 
 if TYPE_CHECKING:
     from hf_distill.tasks.base import Task
+
+
+ENCODED = "encoder_outputs"
+"""What Transformers calls an encoder's output; in a batch where student and teacher share it."""
 
 
 class ModelTeacher:
@@ -77,9 +82,11 @@ class ModelTeacher:
         hidden = "hidden_states" in needs
         self.model.eval()
         inputs = accepted_inputs(self.model, task.teacher_inputs(batch))
+        if ENCODED in inputs:
+            inputs[ENCODED] = BaseModelOutput(last_hidden_state=inputs[ENCODED][0].to(self.model.dtype))
         with torch.inference_mode():
             outputs, logits = run_model(self.model, self.model, inputs, task.has_vocabulary, hidden)
-            states = outputs.hidden_states if hidden else None
+            states = compared_states(outputs) if hidden else None
             logits = task.view(logits, states, batch).logits
         if isinstance(logits, Tensor) and self.label_order is not None:
             logits = logits[:, self.label_order]
