@@ -7,6 +7,7 @@ import gc
 import importlib.metadata
 import json
 import os
+import resource
 import shlex
 import subprocess
 import sys
@@ -20,9 +21,6 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 
 import torch
-
-from hf_distill.evaluation.candidates import machine
-from hf_distill.evaluation.results import versions
 
 RESULTS = Path(__file__).parent / "results"
 PEERS = ("trl", "liger-kernel")
@@ -82,9 +80,13 @@ def peak_memory(work: Callable[[], Any], device: str) -> int:
     return 1024 * (_kilobytes("/proc/self/status", "VmHWM") - before)
 
 
-def available_memory() -> int:
-    """Bytes that this machine has left, from Linux's /proc."""
-    return 1024 * _kilobytes("/proc/meminfo", "MemAvailable")
+def limit_memory() -> None:
+    """Let this process have what memory the machine has left, and no more; Linux only.
+
+    What does not fit then fails by itself, before the system ends some process to make room.
+    """
+    left = _kilobytes("/proc/self/status", "VmData") + _kilobytes("/proc/meminfo", "MemAvailable")
+    resource.setrlimit(resource.RLIMIT_DATA, (1024 * left, resource.RLIM_INFINITY))
 
 
 def in_a_process(script: str, *arguments: str) -> Any:
@@ -125,6 +127,9 @@ def results_path(name: str, device: str) -> Path:
 
 def conditions(device: str) -> dict[str, Any]:
     """What was measured on: the machine, and the versions of what was installed."""
+    from hf_distill.evaluation.candidates import machine  # A process that only looks at its memory does without.
+    from hf_distill.evaluation.results import versions
+
     peers = {}
     for name in PEERS:
         try:

@@ -1,41 +1,46 @@
 """What the loss over a vocabulary costs: ours, all logits at once, TRL's chunked divergence, Liger's fused linear JSD.
 
-    python benchmarks/fused_loss.py [--device cuda] [--rounds 5] [--vocabulary 49152] [--positions 1024]
+    python benchmarks/fused_loss.py [--device cuda] [--again] [--rounds 5] [--seconds 120]
+        [--divergence forward_kl] [--dtype float32] [--vocabulary 49152] [--positions 1024]
+
+The grid has a cell for each divergence, dtype, vocabulary and number of positions; the last four options choose some of
+them. Each cell is written to the results when it is done, and is not run again unless ``--again`` says so: a call that
+was broken off goes on with the same command. Results of another machine or of other versions are not mixed in.
 
 Times are those of a forward and a backward, taken in turn in one process (A B C D, A B C D, ...), medians over the
-rounds; ``products`` is the four bare matrix products that no way of doing it can be without. Peak memory is what a
-second step takes beyond the inputs, in a process of its own for each (on a CPU from Linux's /proc). Errors are those of
-loss and gradients on a few positions against all logits in float64, made from the same (rounded) inputs. The peers come
-with ``pip install -e '.[bench]'``; the goals of one that is not there are listed as not measured.
+rounds, of which none is begun once ``--seconds`` have gone by; ``products`` is the four bare matrix products that no
+way of doing it can be without. Peak memory is what a step takes beyond the inputs, in a process of its own for each
+(on a CPU from Linux's /proc); what does not fit into the memory that is left is not timed either. Errors are those of
+loss and gradients on a few positions against all logits in float64, made from the same (rounded) inputs. The peers
+come with ``pip install -e '.[bench]'``; the goals of one that is not there are listed as not measured.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
+import functools
 import itertools
 import json
-import subprocess
-import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
-from common import write_results
+from common import (
+    conditions,
+    goal,
+    in_a_process,
+    in_turn,
+    limit_memory,
+    peak_memory,
+    print_goals,
+    results_path,
+    save_results,
+    seconds_of,
+)
+from losses import BETAS, LOSSES, STUDENT_WIDTH, TEACHER_WIDTH, Cell, Inputs, Loss, losses, make_inputs, plain, step
 from torch import Tensor
 
-from hf_distill.objectives.divergences import DIVERGENCES
-from hf_distill.objectives.fused import FusedTerm, fused_loss
-from hf_distill.views import Head
-
-STUDENT_WIDTH, TEACHER_WIDTH = 576, 960
 ERROR_POSITIONS = 32
-BETAS = {"forward_kl": 0.0, "reverse_kl": 1.0, "jsd": 0.5}
-"""TRL and Liger name divergences by a number."""
 
 TIME_BOUNDS = {
     "float32": {"trl": 0.5, "liger": 0.8, "products": 1.2},
@@ -44,121 +49,11 @@ TIME_BOUNDS = {
 MEMORY_BOUNDS = {"trl": 0.25, "liger": 0.7}
 
 
-class Inputs(NamedTuple):
-    """Hidden states and heads: normal numbers that make logits of a spread of about 3, as trained models' are."""
-
-    hidden: Tensor
-    weight: Tensor
-    teacher_hidden: Tensor
-    teacher_weight: Tensor
-
-
-class Cell(NamedTuple):
-    divergence: str
-    dtype: str
-    vocabulary: int
-    positions: int
-
-
-Loss = Callable[[Inputs, str], Tensor]
-
-
-def make_inputs(cell: Cell, device: str, positions: int) -> Inputs:
-    torch.manual_seed(0)
-    dtype = getattr(torch, cell.dtype)
-
-    def draw(rows: int, width: int, size: float) -> Tensor:
-        return torch.empty(rows, width, dtype=dtype, device=device).normal_(0.0, size)
-
-    return Inputs(
-        draw(positions, STUDENT_WIDTH, 1.0).requires_grad_(),
-        draw(cell.vocabulary, STUDENT_WIDTH, 3.0 / STUDENT_WIDTH**0.5).requires_grad_(),
-        draw(positions, TEACHER_WIDTH, 1.0),
-        draw(cell.vocabulary, TEACHER_WIDTH, 3.0 / TEACHER_WIDTH**0.5),
-    )
-
-
-def ours(given: Inputs, divergence: str) -> Tensor:
-    mask = torch.ones(len(given.hidden), dtype=torch.bool, device=given.hidden.device)
-    term = FusedTerm(divergence=divergence, factor=1.0 / len(mask), mask=mask, options={})
-    return fused_loss(
-        given.hidden,
-        Head(weight=given.weight),
-        [term],
-        teacher_hidden=given.teacher_hidden,
-        teacher_head=Head(weight=given.teacher_weight),
-    )[0]
-
-
-def plain(given: Inputs, divergence: str) -> Tensor:
-    student, teacher = given.hidden @ given.weight.T, given.teacher_hidden @ given.teacher_weight.T
-    return DIVERGENCES[divergence](student, teacher).mean()
-
-
-def products(given: Inputs, divergence: str) -> Tensor:
-    with torch.no_grad():
-        student = given.hidden @ given.weight.T
-        given.teacher_hidden @ given.teacher_weight.T
-        given.hidden.grad, given.weight.grad = student @ given.weight, student.T @ given.hidden
-    return torch.zeros(())
-
-
-def losses() -> tuple[dict[str, Loss], dict[str, str]]:
-    """What is compared, and why a peer is not."""
-    found: dict[str, Loss] = {"ours": ours, "plain": plain}
-    missing = {}
-    try:
-        from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
-    except ImportError as error:
-        missing["trl"] = str(error)
-    else:
-
-        def trl(given: Inputs, divergence: str) -> Tensor:
-            student, teacher = (given.hidden, given.weight, None), (given.teacher_hidden, given.teacher_weight, None)
-            return ChunkedDivergenceFunction.apply(*student, *teacher, BETAS[divergence])[0].mean()
-
-        found["trl"] = trl
-    try:
-        from liger_kernel.chunked_loss import LigerFusedLinearJSDLoss
-    except ImportError as error:
-        missing["liger"] = str(error)
-    else:
-        modules = {
-            name: LigerFusedLinearJSDLoss(weight_hard_loss=0.0, weight_soft_loss=1.0, beta=beta)
-            for name, beta in BETAS.items()
-        }
-
-        def liger(given: Inputs, divergence: str) -> Tensor:
-            labels = torch.zeros(len(given.hidden), dtype=torch.long, device=given.hidden.device)
-            return modules[divergence](*given, labels)
-
-        found["liger"] = liger
-    return {**found, "products": products}, missing
-
-
-def step(loss: Loss, given: Inputs, divergence: str) -> float:
-    """Seconds of a forward and a backward."""
-    given.hidden.grad = given.weight.grad = None
-    if given.hidden.is_cuda:
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    value = loss(given, divergence)
-    if value.requires_grad:
-        value.backward()
-    if given.hidden.is_cuda:
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def times(compared: dict[str, Loss], cell: Cell, device: str, rounds: int) -> dict[str, float]:
+def times(compared: dict[str, Loss], cell: Cell, device: str, rounds: int, budget: float) -> dict[str, list[float]]:
+    """Seconds of a step, one a round."""
     given = make_inputs(cell, device, cell.positions)
-    spent: dict[str, list[float]] = {name: [] for name in compared}
-    for round_number in range(rounds + 1):
-        for name, loss in compared.items():
-            seconds = step(loss, given, cell.divergence)
-            if round_number:
-                spent[name].append(seconds)
-    return {name: median(values) for name, values in spent.items()}
+    steps = {name: functools.partial(step, loss, given, cell.divergence) for name, loss in compared.items()}
+    return in_turn({name: functools.partial(seconds_of, each, device) for name, each in steps.items()}, rounds, budget)
 
 
 def errors(compared: dict[str, Loss], cell: Cell, device: str) -> dict[str, dict[str, float]]:
@@ -172,10 +67,8 @@ def errors(compared: dict[str, Loss], cell: Cell, device: str) -> dict[str, dict
         given.hidden.grad = given.weight.grad = None
         value = loss(given, cell.divergence)
         value.backward()
-        gradients = [
-            ((ours.grad.double() - theirs.grad).norm() / theirs.grad.norm()).item()
-            for ours, theirs in ((given.hidden, exact.hidden), (given.weight, exact.weight))
-        ]
+        gradients = [relative_error(given.hidden.grad, exact.hidden.grad)]
+        gradients += [relative_error(given.weight.grad, exact.weight.grad)]
         found[name] = {
             "loss": abs(value.double() - expected).item() / expected.item(),
             "gradient": max(gradients),
@@ -183,65 +76,105 @@ def errors(compared: dict[str, Loss], cell: Cell, device: str) -> dict[str, dict
     return found
 
 
-def status(field: str) -> int:
-    """A size from Linux's /proc, in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+def relative_error(found: Tensor | None, expected: Tensor | None) -> float:
+    assert found is not None
+    assert expected is not None
+    return ((found.double() - expected).norm() / expected.norm()).item()
 
 
-def peak(loss: Loss, cell: Cell, device: str) -> int:
-    """Bytes that a step takes beyond its inputs, the gradients included."""
-    given = make_inputs(cell, device, cell.positions)
-    step(loss, given, cell.divergence)  # Libraries are loaded and kernels compiled once: that is not the step's.
-    given.hidden.grad = given.weight.grad = None
-    gc.collect()
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        step(loss, given, cell.divergence)
-        return torch.cuda.max_memory_allocated() - before
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # The high-water mark falls to what is in use now.
-    before = status("VmRSS")
-    step(loss, given, cell.divergence)
-    return status("VmHWM") - before
+def peak(loss: Loss, cell: Cell, device: str) -> int | None:
+    """Bytes that a step takes beyond its inputs, the gradients included; None where there are not so many."""
+    # Libraries are loaded and kernels compiled once: that is not the step's.
+    step(loss, make_inputs(cell, device, ERROR_POSITIONS), cell.divergence)
+    if device == "cpu":
+        limit_memory()
+    try:
+        given = make_inputs(cell, device, cell.positions)
+        return peak_memory(functools.partial(step, loss, given, cell.divergence), device)
+    except (RuntimeError, MemoryError) as error:
+        if "memory" in str(error) or isinstance(error, MemoryError):
+            return None
+        raise
 
 
-def peak_in_a_process(name: str, cell: Cell, device: str) -> int:
-    command = [sys.executable, __file__, "--device", device, "--only-memory-of", json.dumps([name, *cell])]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
-    return int(result.stdout.splitlines()[-1])
-
-
-def goal(cell: Cell, what: str, peer: str, value: float | None, bound: float) -> dict[str, Any]:
-    name = f"{' '.join(map(str, cell))}: {what} / {peer}'s"
-    if value is None:
-        return {"name": name, "value": "not measured", "bound": bound, "met": False}
-    return {"name": name, "value": round(value, 3), "bound": bound, "met": value <= bound}
-
-
-def goals_of(cell: Cell, rows: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    def ratio(column: str, peer: str) -> float | None:
-        return rows["ours"][column] / rows[peer][column] if peer in rows else None
-
-    found = [goal(cell, "time", peer, ratio("seconds", peer), b) for peer, b in TIME_BOUNDS[cell.dtype].items()]
-    found += [goal(cell, "memory", peer, ratio("megabytes", peer), b) for peer, b in MEMORY_BOUNDS.items()]
-    for what in ("loss", "gradient"):
-        found += [goal(cell, f"error of the {what}", p, ratio(f"{what}_error", p), 1.0) for p in ("trl", "liger")]
+def peak_in_a_process(name: str, cell: Cell, device: str) -> int | None:
+    found: int | None = in_a_process(__file__, "--device", device, "--only-memory-of", json.dumps([name, *cell]))
     return found
 
 
-def measure(cell: Cell, compared: dict[str, Loss], device: str, rounds: int) -> dict[str, dict[str, Any]]:
-    seconds = times(compared, cell, device, rounds)
-    wrong = errors({name: loss for name, loss in compared.items() if name != "products"}, cell, device)
+def goals_of(cell: Cell, rows: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    def compare(what: str, column: str, peer: str, bound: float) -> dict[str, Any]:
+        own, other = (rows.get(name, {}).get(column) for name in ("ours", peer))
+        value = own / other if own is not None and other is not None else None
+        return goal(f"{' '.join(map(str, cell))}: {what} / {peer}", value, bound)
+
+    found = [compare("time", "seconds", peer, bound) for peer, bound in TIME_BOUNDS[cell.dtype].items()]
+    found += [compare("memory", "megabytes", peer, bound) for peer, bound in MEMORY_BOUNDS.items()]
+    for what in ("loss", "gradient"):
+        found += [compare(f"error of the {what}", f"{what}_error", peer, 1.0) for peer in MEMORY_BOUNDS]
+    return found
+
+
+def measure(
+    cell: Cell,
+    compared: dict[str, Loss],
+    device: str,
+    rounds: int,
+    budget: float,
+    peak_of: Callable[[str, Cell, str], int | None] = peak_in_a_process,
+) -> dict[str, dict[str, Any]]:
+    """The rows of a cell, by what is compared."""
+    names = [name for name in compared if name != "products"]
+    peaks = {name: peak_of(name, cell, device) for name in names}
+    fits = {name: loss for name, loss in compared.items() if name not in names or peaks[name] is not None}
+    wrong = errors({name: compared[name] for name in names}, cell, device)
+    seconds = times(fits, cell, device, rounds, budget)
     rows: dict[str, dict[str, Any]] = {}
     for name in compared:
-        rows[name] = {"name": name, **cell._asdict(), "seconds": round(seconds[name], 5)}
-        if name in wrong:
-            rows[name]["megabytes"] = round(peak_in_a_process(name, cell, device) / 1e6, 1)
-            rows[name] |= {f"{what}_error": value for what, value in wrong[name].items()}
-    print(f"measured: {' '.join(map(str, cell))}", flush=True)
+        row: dict[str, Any] = {"name": name, **cell._asdict()}
+        if name in fits:
+            row |= {"seconds": round(median(seconds[name]), 5), "rounds": len(seconds[name])}
+        if name in names:
+            size = peaks[name]
+            row["megabytes"] = None if size is None else round(size / 1e6, 1)
+            row |= {f"{what}_error": value for what, value in wrong[name].items()}
+        rows[name] = row
     return rows
+
+
+Cells = dict[Cell, dict[str, dict[str, Any]]]
+"""The rows of each cell that was measured, by what is compared."""
+
+
+def measured_before(device: str, *, again: bool) -> Cells:
+    """The cells of the results that are there.
+
+    Args:
+        device: Whose results.
+        again: Whether results of another machine or other versions are given up; else they are refused.
+
+    Raises:
+        SystemExit: Where they were measured on something else.
+    """
+    path = results_path("fused_loss", device)
+    if not path.is_file():
+        return {}
+    content = json.loads(path.read_text())
+    now = json.loads(json.dumps(conditions(device)))
+    different = [name for name, value in now.items() if content[name] != value]
+    if different and not again:
+        raise SystemExit(f"{path} was measured on another {' and '.join(different)}; --again gives its cells up")
+    cells: Cells = {}
+    for row in [] if different else content["rows"]:
+        cells.setdefault(Cell(*(row[field] for field in Cell._fields)), {})[row["name"]] = row
+    return cells
+
+
+def save(cells: Cells, device: str, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Write all cells; their goals."""
+    goals = [each for cell, rows in cells.items() for each in goals_of(cell, rows)]
+    save_results("fused_loss", [row for rows in cells.values() for row in rows.values()], goals, device, settings)
+    return goals
 
 
 def main() -> None:
@@ -251,29 +184,40 @@ def main() -> None:
     parser.add_argument("--dtype", nargs="+", default=list(TIME_BOUNDS), choices=list(TIME_BOUNDS))
     parser.add_argument("--vocabulary", nargs="+", type=int, default=[32000, 49152, 151936])
     parser.add_argument("--positions", nargs="+", type=int, default=[1024, 4096])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="of a cell, at most")
+    parser.add_argument("--seconds", type=float, default=120.0, help="after which no round of a cell is begun")
+    parser.add_argument("--again", action="store_true", help="measure cells that are there already")
     parser.add_argument("--only-memory-of", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    compared, missing = losses()
     if options.only_memory_of:
         name, *cell = json.loads(options.only_memory_of)
-        print(peak(compared[name], Cell(*cell), options.device))
+        print(json.dumps(peak(LOSSES[name](), Cell(*cell), options.device)))
         return
+    run(options)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure the cells that are asked for and not there."""
+    cells = measured_before(options.device, again=options.again)
+    compared, missing = losses()
     for name, reason in missing.items():
         print(f"{name} is not measured: {reason}", flush=True)
-    rows, goals = [], []
-    grid = itertools.product(options.divergence, options.dtype, options.vocabulary, options.positions)
-    for cell in (Cell(*each) for each in grid):
-        measured = measure(cell, compared, options.device, options.rounds)
-        rows += measured.values()
-        goals += goals_of(cell, measured)
     settings = {
         "rounds": options.rounds,
+        "seconds": options.seconds,
         "widths": {"student": STUDENT_WIDTH, "teacher": TEACHER_WIDTH},
         "error_positions": ERROR_POSITIONS,
         "not_measured": missing,
     }
-    write_results("fused_loss", rows, goals, options.device, settings)
+    grid = itertools.product(options.divergence, options.dtype, options.vocabulary, options.positions)
+    for cell in (Cell(*each) for each in grid):
+        if cell in cells and not options.again:
+            continue
+        cells[cell] = measure(cell, compared, options.device, options.rounds, options.seconds)
+        save(cells, options.device, settings)
+        print_goals(goals_of(cell, cells[cell]))
+    goals = save(cells, options.device, settings)
+    print(f"{sum(each['met'] for each in goals)} of {len(goals)} goals are met, over {len(cells)} cells")
 
 
 if __name__ == "__main__":
