@@ -42,6 +42,16 @@ It cannot be called ``config.json``: Transformers would look for the whole model
 """
 
 
+def save_adapted_config(config: PretrainedConfig, folder: Path) -> None:
+    """Write the config of a model beside its adapters.
+
+    In how few bits its weights were held in training is left out: others load them as they are.
+    """
+    plain = json.loads(config.to_json_string())
+    plain.pop("quantization_config", None)
+    (folder / ADAPTED_CONFIG).write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
+
+
 def load_config(name: str, revision: str | None = None) -> PretrainedConfig:
     """The config of a model.
 

@@ -167,7 +167,8 @@ class LoraConfig:
     target_modules: str | list[str] = "all-linear"
     """Which modules get an adapter: all linear ones but the head, names, or a regular expression."""
     quantize: Literal["4bit"] | None = None
-    """``4bit``: the weights beside the adapters are kept in 4 bits (QLoRA); needs bitsandbytes and a CUDA device."""
+    """``4bit``: while it trains, the weights beside the adapters are held in 4 bits (QLoRA); the student is measured
+    beside them as they are. Needs bitsandbytes and a CUDA device."""
     merge: bool = False
     """Whether the adapters are added to the weights when training is done: an ordinary checkpoint is saved then."""
 

@@ -29,7 +29,7 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from hf_distill.checkpoints import last_complete_checkpoint, load_extra_weights, save_extra_weights
 from hf_distill.errors import ObjectiveError, TeacherError
 from hf_distill.heads import accepted_inputs, compared_states, run_model
-from hf_distill.models import ADAPTED_CONFIG
+from hf_distill.models import save_adapted_config
 from hf_distill.objectives import Objective, weighted_loss
 from hf_distill.pairing import Encoder, as_teacher, bound_task, chosen_objectives, named_objectives, with_row_ids
 from hf_distill.sampling import LengthGroupedSampler
@@ -392,7 +392,7 @@ class DistillationTrainer(Trainer):
         try:
             super()._save(output_dir, state_dict)
             if self._adapted is not None and self.args.should_save:
-                config.to_json_file(Path(output_dir or str(self.args.output_dir)) / ADAPTED_CONFIG)
+                save_adapted_config(config, Path(output_dir or str(self.args.output_dir)))
         finally:
             self.args.hub_token = token
             if self._use_cache is not None:

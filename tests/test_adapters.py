@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel, TrainingArguments
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+    TrainingArguments,
+)
 
 import hf_distill
 from hf_distill import DistillationTrainer, Labels, Logits, ModelTeacher, load_recipe, run
@@ -18,12 +25,13 @@ from hf_distill.errors import HubError, ModelError, RecipeError, StudentError
 from hf_distill.folders import RunFolder
 from hf_distill.heads import run_model
 from hf_distill.hub import push_folder
-from hf_distill.models import load_config, load_model
+from hf_distill.models import load_config, load_model, save_adapted_config
 from hf_distill.preflight import prepare
 from hf_distill.recipe import LoraConfig
 from hf_distill.students import add_adapters, build_student, has_adapters, learning, merge_adapters
 from hf_distill.training import train_model, with_defaults
 from tests import tiny
+from tests.hub_server import hub_server
 
 TOKENIZER = tiny.tokenizer()
 NAMES = ("bad", "good", "neither")
@@ -349,6 +357,34 @@ def test_saved_adapters_are_loaded_by_transformers_as_the_card_tells(finished: A
 def test_adapters_beside_a_folder_are_not_pushed_for_nobody_could_load_them(finished: Any) -> None:
     with pytest.raises(HubError, match=r"beside the folder .*base.*lora\.merge: true"):
         push_folder(finished.result.student, "me/adapted", endpoint="http://127.0.0.1:9")
+
+
+def test_adapters_beside_a_model_of_the_hub_are_pushed_with_their_tokenizer_and_labels(
+    finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(finished.result.student, tmp_path / "student")
+    path = tmp_path / "student" / "adapter_config.json"
+    settings = {**json.loads(path.read_text()), "base_model_name_or_path": "someone/small-bert"}
+    path.write_text(json.dumps(settings))
+    # The tests run offline; this client may talk to loopback.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    with hub_server() as hub:
+        push_folder(tmp_path / "student", "me/adapted", endpoint=hub.url, token="hf_me")
+        files = hub.repos["model", "me/adapted"].head.files
+    own = {"adapter_config.json", "adapter_model.safetensors", "adapted_config.json", "tokenizer.json", "README.md"}
+    assert own <= files.keys()
+    assert not {"config.json", "model.safetensors"} & files.keys()
+    assert b'from_pretrained("me/adapted"' in files["README.md"]
+
+
+def test_in_how_few_bits_weights_were_held_in_training_is_not_told_to_who_loads_them(tmp_path: Path) -> None:
+    config = tiny.bert(labels=NAMES).config
+    config.quantization_config = {"load_in_4bit": True, "quant_method": "bitsandbytes"}
+    save_adapted_config(config, tmp_path)
+    loaded = AutoConfig.from_pretrained(tmp_path / "adapted_config.json")
+    assert loaded.id2label == dict(enumerate(NAMES))
+    assert not hasattr(loaded, "quantization_config")
 
 
 def test_a_merged_student_is_an_ordinary_checkpoint_that_computes_what_its_adapters_did(
