@@ -20,7 +20,7 @@ from transformers import (
 )
 
 import hf_distill
-from hf_distill import DistillationTrainer, Labels, Logits, ModelTeacher, load_recipe, run
+from hf_distill import DistillationTrainer, Hidden, Labels, Logits, ModelTeacher, load_recipe, run
 from hf_distill.errors import HubError, ModelError, RecipeError, StudentError
 from hf_distill.folders import RunFolder
 from hf_distill.heads import run_model
@@ -280,7 +280,7 @@ def train(name: str, made: dict[str, Any], folder: Path, teacher: PreTrainedMode
             texts=lambda: [],
             model_options=task.model_options(),
         ),
-        objectives={"labels": Labels(), **({"logits": Logits()} if teacher else {})},
+        objectives={"labels": Labels(), **({"logits": Logits(), "hidden": Hidden()} if teacher else {})},
         teacher=ModelTeacher(teacher) if teacher else None,
         teacher_folder=None,
         folder=RunFolder(folder),
@@ -323,6 +323,7 @@ def test_student_and_control_differ_in_what_they_learned_and_not_in_what_they_ar
     one, other = (load_file(folder / "adapter_model.safetensors") for folder in folders)
     settings = [json.loads((folder / "adapter_config.json").read_text()) for folder in folders]
     assert one.keys() == other.keys()
+    assert not any("distillation" in name for name in one)
     assert any(not torch.equal(one[name], other[name]) for name in one)
     assert {**settings[0], "target_modules": set(settings[0]["target_modules"])} == {
         **settings[1],
