@@ -15,6 +15,7 @@ import argparse
 import dataclasses
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -170,12 +171,14 @@ def goals_of(rows: list[dict[str, Any]], step: dict[str, Any]) -> list[dict[str,
     return [*found, goal("reading / whole training step", step["reading"], READING)]
 
 
-def measure(subjects: list[Subject], setting: Setting) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def measure(
+    subjects: list[Subject], setting: Setting, configs: Sequence[CacheConfig] = SCHEMES
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows and goals."""
     rows = [
         kept_by(subject, config, Path(tempfile.mkdtemp(dir=setting.folder)), setting.device)
         for subject in subjects
-        for config in SCHEMES
+        for config in configs
     ]
     step = share_of_a_step(setting)
     return [*rows, step], goals_of(rows, step)

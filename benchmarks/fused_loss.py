@@ -21,7 +21,6 @@ import argparse
 import functools
 import itertools
 import json
-from collections.abc import Callable
 from statistics import median
 from typing import Any
 
@@ -121,11 +120,10 @@ def measure(
     device: str,
     rounds: int,
     budget: float,
-    peak_of: Callable[[str, Cell, str], int | None] = peak_in_a_process,
 ) -> dict[str, dict[str, Any]]:
     """The rows of a cell, by what is compared."""
     names = [name for name in compared if name != "products"]
-    peaks = {name: peak_of(name, cell, device) for name in names}
+    peaks = {name: peak_in_a_process(name, cell, device) for name in names}
     fits = {name: loss for name, loss in compared.items() if name not in names or peaks[name] is not None}
     wrong = errors({name: compared[name] for name in names}, cell, device)
     seconds = times(fits, cell, device, rounds, budget)

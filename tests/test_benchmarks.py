@@ -1,0 +1,135 @@
+"""The benchmarks run, at sizes that prove nothing, and write what they say they write."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
+
+import cache
+import common
+import fused_loss
+import gradient_angles
+import language
+import lm_step
+from losses import Cell, ours, plain, products
+
+from hf_distill.recipe import CacheConfig
+from hf_distill.tasks import CausalLanguageModeling
+from hf_distill.teachers import ModelTeacher
+
+VOCABULARY = 60
+
+
+@pytest.fixture
+def setting(tmp_path) -> lm_step.Setting:
+    return lm_step.Setting(
+        folder=str(tmp_path), vocabulary=VOCABULARY, teacher=(2, 16), student=(1, 16), batch=2, tokens=8, steps=1
+    )
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setattr(common, "RESULTS", tmp_path / "results")
+    return tmp_path / "results"
+
+
+@pytest.fixture(autouse=True)
+def without_peers(monkeypatch) -> None:
+    """Peers are measured where they are installed, not tested."""
+    monkeypatch.setattr(lm_step, "compared", lambda: ["ours, live", "ours, cached", "supervised"])
+    monkeypatch.setattr(fused_loss, "losses", lambda: ({"ours": ours, "plain": plain, "products": products}, {}))
+
+
+def test_the_first_round_is_a_warm_up_unless_time_leaves_no_other():
+    values = iter(range(100))
+    assert common.in_turn({"a": lambda: next(values), "b": lambda: next(values)}, 2) == {"a": [2, 4], "b": [3, 5]}
+    assert common.in_turn({"a": lambda: 7.0}, 2, budget=0.0) == {"a": [7.0]}
+
+
+def test_peak_memory_is_what_the_work_takes():
+    size = 64 * 2**20
+    assert size * 0.9 < common.peak_memory(lambda: bytearray(size).count(1), "cpu") < size * 1.5
+
+
+def test_whole_steps_of_all_trainers_are_timed_and_told(setting):
+    rows, goals = lm_step.measure(setting, 1, lm_step.two_steps)
+    assert [row["name"] for row in rows] == lm_step.compared()
+    assert all(row["tokens_a_second"] > 0 for row in rows)
+    losses = {row["name"]: row["loss"] for row in rows}
+    assert losses["ours, cached"] == pytest.approx(losses["ours, live"], rel=0.2)
+    assert [each["value"] == "not measured" for each in goals] == [True, True, True, True, False]
+
+
+def test_what_a_cache_costs_is_measured_on_both_kinds_of_teacher(setting):
+    subject = cache.stand_in(setting, 4)
+    subjects = [subject, cache.dataclasses.replace(subject, name="a real one")]
+    rows, goals = cache.measure(subjects, setting, (CacheConfig(scheme="sampled"), CacheConfig(scheme="top_k", k=4)))
+    assert [row["tokens"] for row in rows[:-1]] == [4 * 7] * 4
+    assert rows[1]["distinct"] == 4
+    assert 0 < rows[-1]["reading"] < 1
+    assert [each["name"] for each in goals] == [
+        "a real one: bytes a token at 50 draws",
+        "reading / whole training step",
+    ]
+
+
+def test_a_cache_that_keeps_all_tokens_pulls_where_the_live_teacher_does_and_one_draw_does_not(tmp_path):
+    pair = gradient_angles.Pair(
+        teacher=ModelTeacher(language.llama(2, 16, VOCABULARY, peaked=True)),
+        student=language.llama(1, 16, VOCABULARY),
+        tokenizer=language.stand_in_tokenizer(),
+        task=CausalLanguageModeling(max_length=8, packing=False),
+        rows=language.random_rows(4, 8, VOCABULARY),
+        sizes=[7, 28],
+        temperature=1.0,
+        folder=tmp_path,
+        device="cpu",
+    )
+    configs = [CacheConfig(scheme="sampled", draws=1), CacheConfig(scheme="top_k", k=VOCABULARY)]
+    rows, goals = gradient_angles.measure(pair, configs, 2, [0, 1])
+    assert [row["tokens"] for row in rows] == [7, 28] * 4
+    few, whole = ([row["degrees"] for row in rows if row["scheme"] == name] for name in ("sampled", "top_k"))
+    assert max(whole) < 0.1 < 5 < min(few)
+    assert all(row["degrees_of_mean"] < row["degrees"] for row in rows if row["scheme"] == "sampled")
+    assert [each["value"] for each in goals] == ["not measured"]
+
+
+def grid(**changes) -> Namespace:
+    chosen = {"divergence": ["jsd"], "dtype": ["float32"], "vocabulary": [VOCABULARY], "positions": [8]}
+    return Namespace(**{"device": "cpu", "rounds": 1, "seconds": 5.0, "again": False, **chosen, **changes})
+
+
+def test_cells_that_are_there_are_not_run_again_unless_asked_for(results, monkeypatch):
+    measured = []
+
+    def peak_of(name: str, cell: Cell, device: str) -> int | None:
+        measured.append((name, cell.positions))
+        return None if name == "plain" else 1000
+
+    monkeypatch.setattr(fused_loss, "peak_in_a_process", peak_of)
+    fused_loss.run(grid())
+    fused_loss.run(grid(positions=[8, 16]))
+    assert measured == [("ours", 8), ("plain", 8), ("ours", 16), ("plain", 16)]
+    content = json.loads((results / "fused_loss.json").read_text())
+    assert [row["positions"] for row in content["rows"]] == [8] * 3 + [16] * 3
+    assert "seconds" not in content["rows"][1]  # It did not fit.
+    assert len(content["goals"]) == 2 * 9
+    fused_loss.run(grid(again=True))
+    assert len(measured) == 6
+
+
+def test_results_of_another_machine_are_not_mixed_in(results, monkeypatch):
+    monkeypatch.setattr(fused_loss, "peak_in_a_process", lambda *_: 1000)
+    fused_loss.run(grid())
+    path = results / "fused_loss.json"
+    path.write_text(path.read_text().replace('"device": "cpu"', '"device": "abacus"'))
+    with pytest.raises(SystemExit, match="measured on another machine; --again"):
+        fused_loss.run(grid(positions=[16]))
+    fused_loss.run(grid(positions=[16], again=True))
+    assert {row["positions"] for row in json.loads(path.read_text())["rows"]} == {16}
