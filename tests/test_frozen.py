@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +17,6 @@ from hf_distill.students import add_adapters, chosen_cuts, cut, freeze, frozen_e
 from hf_distill.tasks import Translation
 from tests import tiny
 
-KINDS = ("marian", "bart", "t5")
 DROPOUT = {"marian": "dropout", "bart": "dropout", "t5": "dropout_rate"}
 
 
@@ -66,6 +64,12 @@ def encoder_runs(*models: PreTrainedModel) -> list[bool]:
     return runs
 
 
+def step(one: DistillationTrainer) -> torch.Tensor:
+    """A loss as training computes it; a whole training takes longer."""
+    one.model.train()
+    return one.compute_loss(one.model, next(iter(one.get_train_dataloader())))
+
+
 def losses(one: DistillationTrainer) -> list[float]:
     return [entry["loss"] for entry in one.state.log_history if "loss" in entry]
 
@@ -73,8 +77,9 @@ def losses(one: DistillationTrainer) -> list[float]:
 # ---- what is frozen
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("part", ["embeddings", "encoder"])
+@pytest.mark.parametrize(
+    ("kind", "part"), [("bart", "embeddings"), ("t5", "embeddings"), ("marian", "encoder"), ("t5", "encoder")]
+)
 def test_what_is_frozen_is_the_same_bit_for_bit_after_training_and_all_else_is_not(kind: str, part: str) -> None:
     student, teacher = pair(kind, 0.1)
     freeze(student, [part])
@@ -137,7 +142,7 @@ def test_parts_that_cannot_be_frozen_are_refused_by_name(parts: list[str], messa
 # ---- an encoder that runs once
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["marian", "t5"])
 def test_a_frozen_encoder_that_the_teacher_shares_runs_once_a_step_and_changes_no_loss(kind: str) -> None:
     student, teacher = pair(kind)
     freeze(student, ["encoder"])
@@ -157,9 +162,9 @@ def test_a_frozen_encoder_that_the_teacher_shares_runs_once_a_step_and_changes_n
 
 def test_an_encoder_that_learns_runs_in_both_models_and_drops_out() -> None:
     student, teacher = pair("marian", 0.1)
-    one = trainer(student, teacher, max_steps=1)
+    one = trainer(student, teacher)
     runs = encoder_runs(student, teacher)
-    one.train()
+    step(one)
     assert sorted(runs) == [False, True]
     assert not one.connection_notes[-1].startswith("encoder")
 
@@ -173,8 +178,8 @@ def test_a_frozen_encoder_does_not_drop_out_whether_it_is_shared_or_not() -> Non
                 next(teacher.get_encoder().parameters()).add_(0.01)
         one = trainer(student, teacher)
         runs = encoder_runs(student, teacher)
-        one.train()
-        assert runs == [False] * (3 if shared else 6)
+        step(one)
+        assert runs == [False] * (1 if shared else 2)
         assert student.get_decoder().training
         whose = "student's and teacher's alike" if shared else "the student's"
         assert one.connection_notes[-1] == f"encoder: {whose}, frozen: run once a step, without dropout"
@@ -233,12 +238,12 @@ def test_a_teacher_in_half_precision_reads_the_shared_encoder_and_stays_near_wha
     assert shared == pytest.approx(one.compute_loss(student, batch).item(), rel=0.05)
 
 
-def test_an_encoder_beside_whose_decoder_alone_adapters_learn_is_frozen_too(tmp_path: Path) -> None:
+def test_an_encoder_beside_whose_decoder_alone_adapters_learn_is_frozen_too() -> None:
     student, teacher = pair("marian")
     add_adapters(student, LoraConfig(r=2, target_modules=r".*decoder.*(q|v)_proj"))
     assert frozen_encoder(student) is not None
     assert learning(student) > 0
-    one = trainer(student, teacher, tmp_path)
+    one = trainer(student, teacher)
     runs = encoder_runs(student, teacher)
-    one.train()
-    assert len(runs) == 3
+    step(one)
+    assert len(runs) == 1
