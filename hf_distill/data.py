@@ -74,11 +74,16 @@ def load_data(
     names, notes = _split_names(config, splits)
     columns = _Columns(config.columns, required, optional)
     train = columns.named(splits[names["train"]], names["train"])
-    test = columns.named(_in_memory(splits[names["test"]]), names["test"])
+    if "test" in names:
+        test = columns.named(_in_memory(splits[names["test"]]), names["test"])
+    else:
+        assert config.test_size is not None
+        train, test, note = _split_off(train, "test", config.test_size, seed)
+        notes.append(note)
     if "validation" in names:
         validation = columns.named(_in_memory(splits[names["validation"]]), names["validation"])
     else:
-        train, validation, note = _split_off(train, config.validation_size, seed)
+        train, validation, note = _split_off(train, "validation", config.validation_size, seed)
         notes.append(note)
     train = _limited(train, config.train_limit, seed)
     validation = _limited(validation, config.validation_limit, seed)
@@ -120,16 +125,22 @@ def fingerprint(parts: Sequence[Dataset], more: str = "") -> str:
 class _Columns:
     """The data's columns under the task's names."""
 
-    def __init__(self, mapping: Mapping[str, str], required: Sequence[str], optional: Sequence[str]) -> None:
+    def __init__(
+        self, mapping: Mapping[str, str | list[str]], required: Sequence[str], optional: Sequence[str]
+    ) -> None:
         known = (*required, *optional)
         for name in mapping:
             if name not in known:
                 raise DataError(f"data.columns.{name}: the task has no such column; it has {', '.join(known)}")
-        self.mapping, self.required, self.optional = mapping, required, optional
+        self.joined = [names for names in mapping.values() if not isinstance(names, str)]
+        self.mapping = {name: each if isinstance(each, str) else _joined_name(each) for name, each in mapping.items()}
+        self.required, self.optional = required, optional
 
     def named(self, rows: Any, split: str, labelled: bool = True) -> Any:
         """The rows with only the task's columns; without a label column where rows need none."""
-        rows = _unnested(rows, self.mapping.values())
+        rows = _unnested(rows, [*self.mapping.values(), *(name for names in self.joined for name in names)])
+        for names in self.joined:
+            rows = _with_joined(rows, names, split)
         there = rows.column_names or list(next(iter(rows), {}))
         chosen = {}
         for name in (*self.required, *self.optional):
@@ -160,6 +171,22 @@ def _unnested(rows: Any, names: Iterable[str]) -> Any:
     return rows
 
 
+def _joined_name(names: Sequence[str]) -> str:
+    return " + ".join(names)
+
+
+def _with_joined(rows: Any, names: Sequence[str], split: str) -> Any:
+    """The rows with a column of several texts, a blank line between them; texts that are empty are left out."""
+    there = rows.column_names or list(next(iter(rows), {}))
+    for name in names:
+        if name not in there:
+            raise DataError(
+                f"split {split!r} has no column {name!r}; it has {', '.join(there) or 'none'}{nearest(name, there)}"
+            )
+    whole = _joined_name(names)
+    return rows.map(lambda row: {whole: "\n\n".join(text for name in names if (text := (row[name] or "").strip()))})
+
+
 def _split_names(config: DataConfig, splits: Splits) -> tuple[dict[str, str], list[str]]:
     """Which split serves as what. What is not named is taken by its usual name, never the same split for two."""
     there, notes = list(splits), []
@@ -180,37 +207,36 @@ def _split_names(config: DataConfig, splits: Splits) -> tuple[dict[str, str], li
         names["validation"] = named("validation_split", config.validation_split)
     elif "validation" in there and names.get("test") != "validation":
         names["validation"] = "validation"
-    if "test" not in names:
+    if config.test_size is not None:
+        if "test" in names:
+            raise DataError("data.test_size: does nothing where there is a test split; remove it")
+    elif "test" not in names:
         if "validation" not in names:
             raise DataError(
                 f"there is no test split among {', '.join(there)}; "
-                "name one in data.test_split, or add one to data.files"
+                "name one in data.test_split, add one to data.files, or take rows of train with data.test_size"
             )
         names["test"] = names.pop("validation")
         notes.append(
             f"data: no test split; {names['test']} serves as the test split, and validation rows come from train"
         )
-    if names["test"] == names["train"] or names.get("validation") in (names["train"], names["test"]):
+    if len(set(names.values())) < len(names):
         raise DataError(f"data: one split cannot serve twice, got {names}; rows would be scored that were trained on")
     return names, notes
 
 
-def _split_off(train: Any, size: int | float, seed: int) -> tuple[Any, Dataset, str]:
-    """Validation rows out of the training rows."""
+def _split_off(train: Any, name: str, size: int | float, seed: int) -> tuple[Any, Dataset, str]:
+    """Rows of another split out of the training rows."""
     if isinstance(train, IterableDataset):
         if not isinstance(size, int):
-            raise DataError(
-                f"data.validation_size: a stream has no known length; expected a number of rows, got {size}"
-            )
-        validation = Dataset.from_list(list(train.take(size)), features=train.features)
-        return train.skip(size), validation, f"data: the first {size} rows of the stream are the validation split"
+            raise DataError(f"data.{name}_size: a stream has no known length; expected a number of rows, got {size}")
+        first = Dataset.from_list(list(train.take(size)), features=train.features)
+        return train.skip(size), first, f"data: {size} rows at the head of the stream are the {name} split"
     count = size if isinstance(size, int) else max(1, round(size * len(train)))
     if count >= len(train):
-        raise DataError(
-            f"data.validation_size: {count} rows cannot be taken out of {len(train)} training rows; lower it"
-        )
+        raise DataError(f"data.{name}_size: {count} rows cannot be taken out of {len(train)} training rows; lower it")
     parts = train.train_test_split(test_size=count, seed=seed)
-    note = f"data: no validation split; {count} rows of train, drawn by the seed, serve as one"
+    note = f"data: no {name} split; {count} rows of train, drawn by the seed, serve as one"
     return parts["train"], parts["test"], note
 
 

@@ -37,8 +37,8 @@ class DataConfig:
     """Local files by split: csv, tsv, json, jsonl, parquet or txt."""
     arguments: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the callable."""
-    columns: dict[str, str] = field(default_factory=dict)
-    """The task's column -> the data's column, where the names differ."""
+    columns: dict[str, str | list[str]] = field(default_factory=dict)
+    """The task's column -> the data's, where the names differ: a name, ``outer.inner``, or several that are joined."""
     train_split: str = "train"
     """The split to learn from."""
     validation_split: str | None = None
@@ -47,6 +47,8 @@ class DataConfig:
     """The split that all models are scored on; ``test`` where there is one."""
     validation_size: int | float = 0.1
     """A share or number of training rows, drawn by the seed, where there is no validation split."""
+    test_size: int | float | None = None
+    """A share or number of training rows, drawn by the seed, where there is no test split."""
     train_limit: int | None = None
     """At most so many rows, drawn by the seed."""
     validation_limit: int | None = None
@@ -67,11 +69,14 @@ class DataConfig:
             not self.arguments or (self.path is not None and ":" in self.path),
             f"{where}.arguments: only a callable (path: package.module:function) takes arguments; remove them",
         )
-        size = self.validation_size
-        whole = isinstance(size, int)
+        for name in ("validation_size", "test_size"):
+            size = getattr(self, name)
+            refuse_unless(
+                size is None or (size >= 1 if isinstance(size, int) else 0.0 < size < 1.0),
+                f"{where}.{name}: expected a fraction between 0 and 1 or a number of rows, got {size!r}",
+            )
         refuse_unless(
-            size >= 1 if whole else 0.0 < size < 1.0,
-            f"{where}.validation_size: expected a fraction between 0 and 1 or a number of rows, got {size!r}",
+            self.test_size is None or self.test_split is None, f"{where}: expected at most one of test_split, test_size"
         )
         for name in ("train_limit", "validation_limit", "test_limit"):
             limit = getattr(self, name)

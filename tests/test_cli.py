@@ -64,7 +64,7 @@ CASES = {
     "an unknown objective": (["objectives=[{kind: logit}]"], {}, "labels, logits, hidden"),
     "an unknown option": (["objectives.1.temprature=2"], {}, "temperature"),
     "a temperature of 0": (["objectives.1.temperature=0"], {}, "above 0"),
-    "an unknown task": (["task=translation"], {}, "text-classification"),
+    "an unknown task": (["task=translating"], {}, "text-classification"),
     "an unknown metric": (["evaluate.metric=accurracy"], {}, "accuracy"),
     "a callable that is not there": (["data.path=tests.tiny:nothing"], {}, "cannot be imported"),
     "an unknown data set": (["data.path=nobody/nothing", "data.arguments={}"], {}, "nobody/nothing"),

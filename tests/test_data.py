@@ -93,6 +93,30 @@ def test_a_stream_is_not_read_into_memory_and_gives_its_first_rows_for_validatio
     assert plain(data.test) == plain(tiny.rows(20, 1))
 
 
+def test_a_test_split_is_drawn_from_the_training_rows_where_there_is_none():
+    given.value = DatasetDict(train=tiny.rows(40, 0))
+    data = load(path="tests.test_data:given", test_size=8, validation_size=4)
+    assert [len(part) for part in (data.train, data.validation, data.test)] == [28, 4, 8]
+    assert sorted(plain(data.train) + plain(data.validation) + plain(data.test)) == sorted(plain(tiny.rows(40, 0)))
+    with pytest.raises(DataError, match="test_size: does nothing where there is a test split"):
+        load(path="tests.tiny:splits", test_size=8)
+
+
+def test_a_column_within_a_column_is_named_with_a_dot():
+    rows = Dataset.from_list([{"pair": {"de": "ja", "en": "yes"}, "label": 0}] * 4)
+    given.value = DatasetDict(train=rows, test=rows, validation=rows)
+    assert load(path="tests.test_data:given", columns={"text": "pair.de"}).train["text"] == ["ja"] * 4
+
+
+def test_a_column_may_be_several_joined_and_what_is_empty_leaves_no_gap():
+    rows = Dataset.from_dict({"ask": ["a", "b"], "more": ["x", None], "label": [0, 1]})
+    given.value = DatasetDict(train=rows, test=rows, validation=rows)
+    data = load(path="tests.test_data:given", columns={"text": ["ask", "more"]})
+    assert data.train["text"] == ["a\n\nx", "b"]
+    with pytest.raises(DataError, match="no column 'most'"):
+        load(path="tests.test_data:given", columns={"text": ["ask", "most"]})
+
+
 def test_unlabelled_rows_need_no_label_and_lose_the_one_they_have(tmp_path):
     path = tmp_path / "more.txt"
     path.write_text("a first text\na second text\n")

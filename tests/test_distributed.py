@@ -24,7 +24,7 @@ def train(folder: Path, processes: int, batch: int, *more: str) -> tuple[dict, d
         **os.environ,
         "OMP_NUM_THREADS": "1",
         "OMP_WAIT_POLICY": "PASSIVE",
-        "PYTHONPATH": str(ROOT) + ":/tmp",
+        "PYTHONPATH": str(ROOT),
     }
     done = subprocess.run(
         [sys.executable, *launcher, str(ROOT / "tests" / "two_processes.py"), str(folder), str(batch), *more],
@@ -34,6 +34,10 @@ def train(folder: Path, processes: int, batch: int, *more: str) -> tuple[dict, d
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    return trained(folder, processes)
+
+
+def trained(folder: Path, processes: int) -> tuple[dict, dict]:
     facts = json.loads((folder / "facts.json").read_text())
     assert facts["world_size"] == processes
     return facts, load_file(folder / "weights.safetensors")
@@ -47,7 +51,6 @@ def one_and_two(tmp_path_factory):
 
 def assert_equal_weights(first: dict, second: dict) -> None:
     assert first.keys() == second.keys()
-    assert any(name.startswith("distillation.") for name in first)
     for name, value in first.items():
         assert torch.allclose(value, second[name], atol=1e-6, rtol=0), name
 
@@ -57,6 +60,16 @@ def test_two_processes_give_the_losses_and_weights_of_one(one_and_two):
     assert len(one["losses"]) == 12
     assert one["losses"] == pytest.approx(two["losses"], abs=1e-6)
     assert one["terms"] == pytest.approx(two["terms"], abs=1e-6)
+    assert any(name.startswith("distillation.") for name in weights)
+    assert_equal_weights(weights, other_weights)
+
+
+@pytest.mark.parametrize("task", ["causal-lm", "translation"])
+def test_two_processes_train_and_evaluate_a_student_that_writes_as_one(one_and_two, task):
+    *_, folder = one_and_two
+    (one, weights), (two, other_weights) = trained(folder / "one" / task, 1), trained(folder / "two" / task, 2)
+    assert one["losses"] == pytest.approx(two["losses"], abs=1e-6)
+    assert one["eval_loss"] == pytest.approx(two["eval_loss"], abs=1e-6)
     assert_equal_weights(weights, other_weights)
 
 

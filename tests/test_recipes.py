@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -11,11 +12,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from hf_distill.recipe_file import load_recipe
-from tests import tiny
 from tests.hub_server import hub_server
+from tests.stand_ins import fill
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted((ROOT / "recipes").glob("*/*.yaml"))
@@ -25,128 +25,12 @@ SMALL = [
     "training.use_cpu=true",
     "training.per_device_train_batch_size=8",
     "evaluate.resamples=100",
+    "data.test_limit=12",
 ]
 TEACHER = [
     "teacher.recipe.training={num_train_epochs: 3, learning_rate: 1.0e-3, per_device_train_batch_size: 32, "
     "warmup_steps: 0.1, use_cpu: true, eval_strategy: 'no', save_strategy: 'no'}"
 ]
-
-
-def named(names: list[str], count: int, seed: int, **columns: str) -> Dataset:
-    """Rows of the tiny task under other names of columns and labels."""
-    rows = tiny.rows(count, seed)
-    label = columns.pop("label", "label")
-    features = Features({**{name: Value("string") for name in columns}, label: ClassLabel(names=names)})
-    texts = dict.fromkeys(columns, rows["text"])
-    return Dataset.from_dict({**texts, label: [value % len(names) for value in rows["label"]]}, features=features)
-
-
-def folder_of(model, path: Path) -> Path:
-    model.save_pretrained(path)
-    tiny.tokenizer().save_pretrained(path)
-    return path
-
-
-def parquet(splits: DatasetDict, path: Path) -> Path:
-    """A data set as the Hub holds it."""
-    (path / "data").mkdir(parents=True)
-    for name, rows in splits.items():
-        rows.to_parquet(path / "data" / f"{name}-00000-of-00001.parquet")
-    return path
-
-
-def fill(hub, folder: Path) -> None:
-    """Tiny stand-ins under the names that recipes and README use."""
-    plain = folder_of(tiny.bert(12, 32, initializer_range=0.08), folder / "bert")
-    for name in (
-        "google-bert/bert-base-uncased",
-        "distilbert/distilbert-base-uncased",
-        "distilbert/distilroberta-base",
-    ):
-        hub.add(name, plain)
-    hub.add(
-        "sentence-transformers/all-MiniLM-L6-v2", folder_of(tiny.bert(6, 32, initializer_range=0.08), folder / "minilm")
-    )
-    nli = tiny.bert(4, 32, labels=("CONTRADICTION", "NEUTRAL", "ENTAILMENT"))
-    hub.add("FacebookAI/roberta-large-mnli", folder_of(nli, folder / "mnli"))
-    hub.add("my-name/bert-base-sst2", folder_of(tiny.bert(2, 32, labels=("negative", "positive")), folder / "sst2"))
-    sets = {
-        "stanfordnlp/sst2": DatasetDict(
-            train=named(["negative", "positive"], 3000, 0, sentence=""),
-            validation=named(["negative", "positive"], 96, 1, sentence=""),
-        ),
-        "nyu-mll/multi_nli": DatasetDict(
-            train=named(["entailment", "neutral", "contradiction"], 2400, 0, premise="", hypothesis=""),
-            validation_matched=named(["entailment", "neutral", "contradiction"], 32, 1, premise="", hypothesis=""),
-        ),
-        "mteb/banking77": DatasetDict(train=tiny.rows(600, 0), test=tiny.rows(96, 1)).map(
-            lambda row: {"label_text": ["bad", "good"][row["label"]]}
-        ),
-    }
-    scores = DatasetDict(
-        {
-            name: Dataset.from_dict(
-                {"sentence1": rows["text"], "sentence2": rows["text"], "label": [2.5 * v for v in rows["label"]]}
-            )
-            for name, rows in (("train", tiny.rows(640, 0)), ("validation", tiny.rows(64, 1)))
-        }
-    )
-    for name, splits in sets.items():
-        hub.add(name, parquet(splits, folder / name.replace("/", "-")), kind="dataset")
-    fill_language_models(hub, folder)
-    glue = parquet(scores, folder / "glue")
-    (glue / "data").rename(glue / "stsb")
-    (glue / "README.md").write_text(
-        "---\nconfigs:\n- config_name: stsb\n  data_files:\n  - {split: train, path: stsb/train-*}\n"
-        "  - {split: validation, path: stsb/validation-*}\n---\n"
-    )
-    hub.add("nyu-mll/glue", glue, kind="dataset")
-
-
-def fill_language_models(hub, folder: Path) -> None:
-    """Decoders whose vocabularies differ by padding rows, and texts, chats and questions."""
-    made = tiny.chat_tokenizer(tiny.CHAT_TEMPLATE)
-    for name, layers, padding in (
-        ("HuggingFaceTB/SmolLM2-360M", 32, 0),
-        ("Qwen/Qwen2.5-1.5B-Instruct", 4, 8),
-        ("Qwen/Qwen2.5-0.5B-Instruct", 2, 0),
-        ("Qwen/Qwen2.5-1.5B", 4, 8),
-        ("Qwen/Qwen2.5-0.5B", 2, 0),
-    ):
-        path = folder / name.replace("/", "-")
-        tiny.decoder(layers, vocab_size=len(tiny.CHAT_WORDS) + padding).save_pretrained(path)
-        made.save_pretrained(path)
-        hub.add(name, path)
-    texts = {name: tiny.rows(count, seed)["text"] for name, count, seed in (("train", 900, 0), ("test", 48, 1))}
-
-    def splits(make, train: str, test: str) -> DatasetDict:
-        return DatasetDict(
-            {
-                train: Dataset.from_list(list(map(make, texts["train"]))),
-                test: Dataset.from_list(list(map(make, texts["test"]))),
-            }
-        )
-
-    def chat(text: str) -> dict:
-        first, last = text.rsplit(" ", 1)
-        turns = [{"role": "user", "content": first}, {"role": "assistant", "content": last}]
-        return {"prompt": first, "messages": turns}
-
-    stories = splits(lambda text: {"text": text}, "train", "validation")
-    hub.add("roneneldan/TinyStories", parquet(stories, folder / "stories"), kind="dataset")
-    hub.add(
-        "HuggingFaceH4/ultrachat_200k", parquet(splits(chat, "train_sft", "test_sft"), folder / "chat"), kind="dataset"
-    )
-    questions = parquet(
-        splits(lambda text: dict(zip(("question", "answer"), text.rsplit(" ", 1), strict=True)), "train", "test"),
-        folder / "gsm8k",
-    )
-    (questions / "data").rename(questions / "main")
-    (questions / "README.md").write_text(
-        "---\nconfigs:\n- config_name: main\n  data_files:\n  - {split: train, path: main/train-*}\n"
-        "  - {split: test, path: main/test-*}\n---\n"
-    )
-    hub.add("openai/gsm8k", questions, kind="dataset")
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +61,46 @@ def shell(tmp_path_factory):
 
         hub.folder = folder
         run.hub = hub
+        run.worker = functools.partial(
+            subprocess.Popen,
+            [sys.executable, "-c", WORKER],
+            cwd=folder,
+            env=environment,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
         yield run
+
+
+WORKER = """
+import json, sys, traceback
+from hf_distill import flow
+flow.check_above_chance = lambda *_: None
+for line in sys.stdin:
+    recipe, *overrides = json.loads(line)
+    try:
+        answer = sorted(flow.run(recipe, overrides, report=lambda line: None).results["models"])
+    except Exception:
+        answer = traceback.format_exc()
+    print("answer", json.dumps(answer), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def run_recipe(shell):
+    """Runs recipes one after the other in one process, which imports everything once."""
+    with shell.worker() as worker:
+
+        def run(*arguments: str) -> list[str] | str:
+            worker.stdin.write(json.dumps(arguments) + "\n")
+            worker.stdin.flush()
+            answer = next(line for line in worker.stdout if line.startswith("answer "))
+            return json.loads(answer.removeprefix("answer "))
+
+        yield run
+        worker.stdin.close()
 
 
 def blocks(language: str) -> list[str]:
@@ -204,14 +127,13 @@ def test_every_recipe_is_accepted_by_check(shell):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_every_recipe_runs_two_steps_on_tiny_models(path, shell, monkeypatch):
-    teacher = TEACHER if load_recipe(path).teacher.recipe else []
-    code = (
-        "import sys; from hf_distill import flow; flow.check_above_chance = lambda *_: None; "
-        "print(sorted(flow.run(sys.argv[1], sys.argv[2:], report=lambda line: None).results['models']))"
-    )
-    told = shell(sys.executable, "-c", code, str(path.relative_to(ROOT)), *SMALL, *teacher, f"name={path.stem}-small")
-    assert told.strip().endswith("['control', 'student', 'teacher']")
+def test_every_recipe_runs_two_steps_on_tiny_models(path, shell, run_recipe):
+    recipe = load_recipe(path)
+    more = [f"name={path.stem}-small", *(TEACHER if recipe.teacher.recipe else [])]
+    if recipe.evaluate.generation:
+        more += ["evaluate.generation={num_beams: 2, max_new_tokens: 4}"]
+    models = run_recipe(str(path.relative_to(ROOT)), *SMALL, *more)
+    assert models == ["control", "student", "teacher"], models
     start = load_recipe(path).student.pretrained
     card = (Path(shell.hub.folder) / "runs" / f"{path.stem}-small" / "student" / "README.md").read_text()
     assert start is None or f"base_model: {start}" in card

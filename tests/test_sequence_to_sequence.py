@@ -13,7 +13,7 @@ from sacrebleu.metrics import BLEU, CHRF
 from torch.nn import functional
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, TrainingArguments
 
-from hf_distill import DistillationTrainer, Hidden, Labels, Logits, load_recipe, run
+from hf_distill import DistillationTrainer, Hidden, Labels, Logits, run
 from hf_distill.errors import HfDistillError, ModelError, RecipeError
 from hf_distill.evaluation.generation import check_generation, generate, write_and_score
 from hf_distill.evaluation.scorers import make_scorers
@@ -34,16 +34,6 @@ def rows(count: int = 24, seed: int = 0) -> Dataset:
 
 def splits(train: int = 192, test: int = 24) -> DatasetDict:
     return DatasetDict(train=rows(train, 0), validation=rows(test, 1), test=rows(test, 2))
-
-
-def nested() -> DatasetDict:
-    parts = {"train": rows(48, 0), "validation": rows(8, 1), "test": rows(8, 2)}
-    return DatasetDict(
-        {
-            name: Dataset.from_list([{"translation": {"de": row["source"], "en": row["target"]}} for row in part])
-            for name, part in parts.items()
-        }
-    )
 
 
 def bound(model, task: type = Translation, **options):
@@ -376,22 +366,6 @@ def test_a_cached_teacher_that_keeps_all_trains_the_student_of_the_live_one(tmp_
         losses[kind] = [entry["loss"] for entry in history if "loss" in entry]
     assert len(losses["live"]) == 4
     assert losses["cached"] == pytest.approx(losses["live"], abs=2e-3)
-
-
-def test_columns_within_a_column_are_named_with_a_dot(tmp_path):
-    from hf_distill.data import load_data
-
-    loaded = load_recipe(
-        recipe(
-            data={
-                "path": "tests.test_sequence_to_sequence:nested",
-                "columns": {"source": "translation.de", "target": "translation.en"},
-            }
-        )
-    )
-    data = load_data(loaded.data, ("source", "target"), (), ("source", "target"), 0)
-    assert data.train["source"][:3] == rows(48, 0)["source"][:3]
-    assert data.train["target"][:3] == rows(48, 0)["target"][:3]
 
 
 def test_what_is_written_is_judged_on_all_rows():

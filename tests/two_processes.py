@@ -7,29 +7,60 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
+from datasets import Dataset
 from safetensors.torch import save_file
 from transformers import TrainingArguments
 
 from hf_distill import DistillationTrainer, Hidden, Labels, Logits
+from hf_distill.tasks import CausalLanguageModeling, Translation
 from tests import tiny
 
 
-def main(folder: Path, batch: int, resume: bool) -> None:
-    rows = tiny.rows(64)
-    labels = [None if i % 5 == 0 else label for i, label in enumerate(rows["label"])]
-    rows = rows.remove_columns("label").add_column("label", labels)
+def pair(task: str) -> dict[str, Any]:
+    """Student, teacher, task and ragged rows."""
+    if task == "text-classification":
+        rows = tiny.rows(64)
+        labels = [None if i % 5 == 0 else label for i, label in enumerate(rows["label"])]
+        return {
+            "model": tiny.bert(2, 32, seed=1),
+            "teacher": tiny.bert(4, 48, seed=2),
+            "train_dataset": rows.remove_columns("label").add_column("label", labels),
+            "eval_dataset": tiny.rows(30, 1),
+            "processing_class": tiny.tokenizer(),
+        }
+    train, evaluation = (Dataset.from_dict({"text": tiny.rows(count, count)["text"]}) for count in (64, 30))
+    if task == "causal-lm":
+        return {
+            "model": tiny.decoder(1, seed=1),
+            "teacher": tiny.decoder(2, 48, seed=2),
+            "task": CausalLanguageModeling(max_length=64, packing=False),
+            "train_dataset": train,
+            "eval_dataset": evaluation,
+            "processing_class": tiny.chat_tokenizer(),
+        }
+    return {
+        "model": tiny.encoder_decoder("marian", 2, 1, seed=1),
+        "teacher": tiny.encoder_decoder("marian", 2, 2, seed=2),
+        "task": Translation(),
+        "train_dataset": train.add_column("source", train["text"]).rename_column("text", "target"),
+        "eval_dataset": evaluation.add_column("source", evaluation["text"]).rename_column("text", "target"),
+        "processing_class": tiny.chat_tokenizer(),
+    }
+
+
+def main(folder: Path, batch: int, resume: bool, task: str, steps: int) -> None:
     trainer = DistillationTrainer(
-        model=tiny.bert(2, 32, seed=1),
-        teacher=tiny.bert(4, 48, seed=2),
+        **pair(task),
         objectives=[Labels(), Logits(), Hidden()],
         args=TrainingArguments(
             output_dir=str(folder),
             use_cpu=True,
             per_device_train_batch_size=batch,
             per_device_eval_batch_size=5,
-            max_steps=12,
+            max_steps=steps,
             optim="sgd",
             learning_rate=0.05,
             logging_steps=1,
@@ -39,9 +70,6 @@ def main(folder: Path, batch: int, resume: bool) -> None:
             disable_tqdm=True,
             train_sampling_strategy="group_by_length",
         ),
-        train_dataset=rows,
-        eval_dataset=tiny.rows(30, 1),
-        processing_class=tiny.tokenizer(),
     )
     trainer.train(resume_from_checkpoint=resume)
     evaluation = trainer.evaluate()
@@ -54,7 +82,8 @@ def main(folder: Path, batch: int, resume: bool) -> None:
             "eval_loss": evaluation["eval_loss"],
         }
         (folder / "facts.json").write_text(json.dumps(facts))
-        save_file(trainer.model.state_dict(), folder / "weights.safetensors")
+        weights = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+        save_file(weights, folder / "weights.safetensors")
 
 
 def leave() -> None:
@@ -68,5 +97,8 @@ def leave() -> None:
 
 if __name__ == "__main__":
     assert os.environ["OMP_NUM_THREADS"] == "1"
-    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:] == ["resume"])
+    place, size, again = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:] == ["resume"]
+    main(place, size, again, "text-classification", 12)
+    for name in () if again else ("causal-lm", "translation"):
+        main(place / name, size, again, name, 4)
     leave()

@@ -108,7 +108,7 @@ def limit_learning(model: PreTrainedModel, config: StudentConfig) -> None:
     """Freeze what a recipe freezes, and put in the adapters that it lets learn instead.
 
     Raises:
-        StudentError: Where the model has no such parts, or peft is missing.
+        StudentError: Where the model has no such parts.
     """
     if config.freeze is not None:
         freeze(model, config.freeze)

@@ -42,9 +42,8 @@ def add_adapters(model: PreTrainedModel, config: LoraConfig, revision: str | Non
         revision: Of what the model was loaded from; others load the same beside the adapters.
 
     Raises:
-        StudentError: Where peft is missing, no module is meant, or one whose weights are read elsewhere, too.
+        StudentError: Where no module is meant, or one whose weights are read elsewhere, too.
     """
-    _require("peft", "student.lora")
     from peft import LoraConfig as PeftLoraConfig
     from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -102,7 +101,8 @@ def quantized(config: LoraConfig | None) -> dict[str, Any]:
     if config is None or config.quantize is None:
         return {}
     where = "student.lora.quantize"
-    _require("bitsandbytes", where)
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise StudentError(f"{where}: 4bit needs bitsandbytes, which is not installed; pip install bitsandbytes")
     if not torch.cuda.is_available():
         raise StudentError(f"{where}: 4bit needs a CUDA device, and there is none; remove it")
     from transformers import BitsAndBytesConfig
@@ -114,11 +114,6 @@ def quantized(config: LoraConfig | None) -> dict[str, Any]:
         bnb_4bit_compute_dtype=torch.bfloat16,
     )
     return {"quantization_config": how, "device_map": {"": torch.cuda.current_device()}}
-
-
-def _require(package: str, where: str) -> None:
-    if importlib.util.find_spec(package) is None:
-        raise StudentError(f"{where}: needs {package}, which is not installed; pip install {package}")
 
 
 def _learning_whole(model: PreTrainedModel) -> list[str]:
