@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +118,12 @@ def train_model(
     total, trained = student.model.num_parameters(), learning(student.model)
     report(f"{name}: {student.origin}, {total:,} parameters" + (f", {trained:,} of them learn" * (trained < total)))
     paired, train, validation = pair(recipe, task, data, student, objectives, teacher, teacher_folder, folder, report)
+    if name == "student":
+        given = (
+            len(data.train) + (len(data.unlabelled or ()) if teacher else 0) if isinstance(data.train, Dataset) else 0
+        )
+        for line in _lost(task, train, given):
+            report(f"{name}: {line}")
     more: dict[str, Any] = {}
     if name == "control" and data.unlabelled is not None:
         more["max_steps"] = json.loads(folder.history("student").read_text())["steps"]
@@ -208,6 +214,18 @@ def _training_rows(
         return train
     extra = task.encode(data.unlabelled, student.tokenizer, other)
     return concatenate_datasets([train, extra.cast(train.features)])
+
+
+def _lost(task: Task, encoded: Dataset | IterableDataset, given: int) -> Iterator[str]:
+    """Tell of training rows that are gone or shorter than they were."""
+    if not isinstance(encoded, Dataset) or "cut" not in encoded.column_names:
+        return
+    limit = f"longer than task.max_length ({task.max_length} tokens)"
+    if len(encoded) < given:
+        yield f"{given - len(encoded):,} of {given:,} rows are dropped: their prompts are {limit}"
+    cut = sum(encoded["cut"])
+    if cut:
+        yield f"{cut:,} of {len(encoded):,} rows are cut: they are {limit}"
 
 
 def _metrics_of(task: Task) -> Callable[[EvalPrediction], dict[str, float]] | None:

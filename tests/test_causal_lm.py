@@ -449,3 +449,33 @@ def test_a_metric_against_a_teacher_is_refused_where_there_is_none(tmp_path):
     }
     with pytest.raises(RecipeError, match="agreement compares with a teacher"):
         run(recipe, runs=tmp_path, report=lambda line: None)
+
+
+def given() -> DatasetDict:
+    return given.value
+
+
+def test_rows_that_are_dropped_or_cut_are_counted_in_the_report(tmp_path):
+    long = "card " * 40
+    data = Dataset.from_dict(
+        {"prompt": ["my card is", long, "the bank was"] * 8, "completion": ["good", "bad", long] * 8}
+    )
+    given.value = DatasetDict(train=data, validation=data.select([0]), test=data.select([0]))
+    tiny.decoder().save_pretrained(tmp_path / "teacher")
+    tiny.chat_tokenizer().save_pretrained(tmp_path / "teacher")
+    told: list[str] = []
+    run(
+        {
+            "version": 1,
+            "name": "counted",
+            "task": {"name": "causal-lm", "max_length": 16, "separator": " "},
+            "data": {"path": "tests.test_causal_lm:given"},
+            "student": {"pretrained": str(tmp_path / "teacher")},
+            "training": {"max_steps": 1, "use_cpu": True, "save_strategy": "no", "eval_strategy": "no"},
+            "evaluate": {"resamples": 100},
+        },
+        runs=tmp_path,
+        report=told.append,
+    )
+    assert "student: 8 of 24 rows are dropped: their prompts are longer than task.max_length (16 tokens)" in told
+    assert "student: 8 of 16 rows are cut: they are longer than task.max_length (16 tokens)" in told

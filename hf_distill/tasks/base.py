@@ -116,7 +116,7 @@ class Task(ABC):
         tokenizer: PreTrainedTokenizerBase,
         teacher_tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> Dataset | IterableDataset:
-        """Tokenise rows; rows without labels are marked as such."""
+        """Tokenise rows; rows without labels are marked as such, rows that were too long by a column ``cut``."""
 
     @abstractmethod
     def collator(

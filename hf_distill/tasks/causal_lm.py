@@ -109,7 +109,7 @@ class CausalLanguageModeling(Task):
         tokenizer: PreTrainedTokenizerBase,
         teacher_tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> Dataset | IterableDataset:
-        """See :meth:`Task.encode`. Adds ``length``, ``labels``, and ``position_ids`` where rows are packed.
+        """See :meth:`Task.encode`. Adds ``length``, ``labels``, ``position_ids`` where rows are packed, else ``cut``.
 
         Raises:
             DataError: For a tokenizer without an end token or chat template, for rows that cannot be read, and where
@@ -125,11 +125,16 @@ class CausalLanguageModeling(Task):
             examples = [self._read(tokenizer, form, list(values)) for values in given]
             if packed:
                 return pack(examples, limit)
-            fitted = [piece for example in examples for piece in fit(example, limit, form == "text", self.too_long)]
+            fitted = [
+                (*piece, form != "text" and len(example[0]) > limit)
+                for example in examples
+                for piece in fit(example, limit, form == "text", self.too_long)
+            ]
             return {
-                "input_ids": [ids for ids, _ in fitted],
-                "labels": [labels for _, labels in fitted],
-                "length": [len(ids) for ids, _ in fitted],
+                "input_ids": [ids for ids, _, _ in fitted],
+                "labels": [labels for _, labels, _ in fitted],
+                "length": [len(ids) for ids, _, _ in fitted],
+                "cut": [cut for _, _, cut in fitted],
             }
 
         encoded: Dataset | IterableDataset = rows.map(

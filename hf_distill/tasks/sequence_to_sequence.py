@@ -13,7 +13,7 @@ from transformers import AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedMode
 from hf_distill.errors import ModelError, RecipeError
 from hf_distill.probes import check_decoder_inputs, check_head
 from hf_distill.tasks.base import Prompts, Task
-from hf_distill.tasks.sequences import IGNORED, padded
+from hf_distill.tasks.sequences import IGNORED, padded, were_cut
 from hf_distill.views import Batch, Distribution, LogitSource, Masks, View
 
 ROTATING = ("mbart", "plbart")
@@ -126,7 +126,7 @@ class SequenceToSequence(Task):
         tokenizer: PreTrainedTokenizerBase,
         teacher_tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> Dataset | IterableDataset:
-        """See :meth:`Task.encode`. ``length`` is that of the source."""
+        """See :meth:`Task.encode`. ``length`` is that of the source, ``cut`` tells of either."""
         self._speak(tokenizer)
         columns = list(rows.column_names or next(iter(rows)))
         limit = min(self.max_length, tokenizer.model_max_length)
@@ -139,6 +139,7 @@ class SequenceToSequence(Task):
                 "input_ids": sources["input_ids"],
                 "labels": [self._without_start(ids) for ids in targets["input_ids"]],
                 "length": [len(ids) for ids in sources["input_ids"]],
+                "cut": [*map(any, zip(were_cut(sources, limit), were_cut(targets, target_limit), strict=True))],
             }
 
         return rows.map(encode_batch, batched=True, remove_columns=columns)

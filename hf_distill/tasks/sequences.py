@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from hf_distill.errors import DataError
@@ -123,6 +123,13 @@ def last_turn(example: Example) -> int:
     labels = example[1]
     end = next((i for i in range(len(labels), 0, -1) if labels[i - 1] != IGNORED), 0)
     return next((i for i in range(end, 0, -1) if labels[i - 1] == IGNORED), 0) if end else len(labels)
+
+
+def were_cut(encoded: BatchEncoding, limit: int) -> list[bool]:
+    """Which texts were longer than the limit; a tokenizer in plain Python does not tell, there all that fill it count."""
+    if encoded.encodings is not None:
+        return [bool(each.overflowing) for each in encoded.encodings]
+    return [len(ids) >= limit for ids in encoded["input_ids"]]
 
 
 def padded(rows: Sequence[list[int]], filler: int, left: bool) -> list[list[int]]:

@@ -15,6 +15,7 @@ from transformers import AutoModelForSequenceClassification, PretrainedConfig, P
 from hf_distill.errors import RecipeError
 from hf_distill.tasks.base import TEACHER_PREFIX, Task
 from hf_distill.tasks.labels import LabelSet, ProblemType, align_labels, label_decoder, label_set_of, read_label_set
+from hf_distill.tasks.sequences import were_cut
 from hf_distill.views import Batch, Distribution, LogitSource, Masks, View
 
 IGNORED = -100
@@ -105,7 +106,7 @@ class TextClassification(Task):
         tokenizer: PreTrainedTokenizerBase,
         teacher_tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> Dataset | IterableDataset:
-        """See :meth:`Task.encode`. Adds ``length``, in the student's tokens."""
+        """See :meth:`Task.encode`. Adds ``length``, in the student's tokens, and ``cut``."""
         unlabelled: Any = self._unlabelled()
         decode = label_decoder(rows, "label", self.label_set)
 
@@ -114,7 +115,7 @@ class TextClassification(Task):
             encoded["length"] = [len(ids) for ids in encoded["input_ids"]]
             if teacher_tokenizer is not None:
                 own = self._tokens(batch, teacher_tokenizer)
-                encoded |= {TEACHER_PREFIX + name: values for name, values in own.items()}
+                encoded |= {TEACHER_PREFIX + name: values for name, values in own.items() if name != "cut"}
             raw = batch.get("label", [None] * len(batch["text"]))
             labels = [self.label_set.encode(decode(value)) for value in raw]
             encoded["labels"] = [unlabelled if label is None else label for label in labels]
@@ -182,7 +183,8 @@ class TextClassification(Task):
         limit = min(self.max_length, tokenizer.model_max_length)
         pair = batch.get("text_pair")
         encoded = tokenizer(batch["text"], pair, truncation=True, max_length=limit)
-        return {name: values for name, values in encoded.items() if name != "attention_mask"}
+        tokens = {name: values for name, values in encoded.items() if name != "attention_mask"}
+        return {**tokens, "cut": were_cut(encoded, limit)}
 
     def _unlabelled(self) -> int | float | list[float]:
         if self.distribution == "categorical":
