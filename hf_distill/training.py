@@ -119,10 +119,7 @@ def train_model(
     report(f"{name}: {student.origin}, {total:,} parameters" + (f", {trained:,} of them learn" * (trained < total)))
     paired, train, validation = pair(recipe, task, data, student, objectives, teacher, teacher_folder, folder, report)
     if name == "student":
-        given = (
-            len(data.train) + (len(data.unlabelled or ()) if teacher else 0) if isinstance(data.train, Dataset) else 0
-        )
-        for line in _lost(task, train, given):
+        for line in _lost(task, data, train):
             report(f"{name}: {line}")
     more: dict[str, Any] = {}
     if name == "control" and data.unlabelled is not None:
@@ -216,10 +213,11 @@ def _training_rows(
     return concatenate_datasets([train, extra.cast(train.features)])
 
 
-def _lost(task: Task, encoded: Dataset | IterableDataset, given: int) -> Iterator[str]:
+def _lost(task: Task, data: Data, encoded: Dataset | IterableDataset) -> Iterator[str]:
     """Tell of training rows that are gone or shorter than they were."""
-    if not isinstance(encoded, Dataset) or "cut" not in encoded.column_names:
+    if not isinstance(encoded, Dataset) or not isinstance(data.train, Dataset) or "cut" not in encoded.column_names:
         return
+    given = len(data.train)
     limit = f"longer than task.max_length ({task.max_length} tokens)"
     if len(encoded) < given:
         yield f"{given - len(encoded):,} of {given:,} rows are dropped: their prompts are {limit}"

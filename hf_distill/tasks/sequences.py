@@ -126,7 +126,7 @@ def last_turn(example: Example) -> int:
 
 
 def were_cut(encoded: BatchEncoding, limit: int) -> list[bool]:
-    """Which texts were longer than the limit; a tokenizer in plain Python does not tell, there all that fill it count."""
+    """Which texts were longer than the limit; of a tokenizer that does not tell (in Python), those that fill it."""
     if encoded.encodings is not None:
         return [bool(each.overflowing) for each in encoded.encodings]
     return [len(ids) >= limit for ids in encoded["input_ids"]]
