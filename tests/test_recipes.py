@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -144,7 +145,7 @@ def test_every_command_of_readme_does_what_it_says(shell):
     commands = [line for block in blocks("bash")[1:] for line in block.strip().splitlines()]
     assert len(commands) >= 6
     for command in commands:
-        words = [word.replace("'", "") for word in re.sub(r"nproc_per_node \d+", "nproc_per_node 2", command).split()]
+        words = shlex.split(re.sub(r"nproc_per_node \d+", "nproc_per_node 2", command))
         if " run " in command:
             words += [*SMALL, *TEACHER]
         if words[0] == "torchrun":
