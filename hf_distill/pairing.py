@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -74,6 +74,26 @@ def as_teacher(
     if same_tokenizer(tokenizer, teacher_tokenizer):
         teacher_tokenizer = None
     return ModelTeacher(teacher, teacher_tokenizer, task.align(teacher.config))
+
+
+def check_tokens(objectives: Mapping[str, Objective], task: Task) -> None:
+    """Refuse what compares token by token, where teacher and student cut a text into different tokens.
+
+    Raises:
+        ObjectiveError: With the way out.
+    """
+    if task.has_vocabulary:
+        raise ObjectiveError(
+            "what is compared are probabilities of tokens, but teacher and student have different tokens; take a student "
+            "with the teacher's tokenizer (of its family, its layers, or student.config), or let it learn from labels and "
+            "text that the teacher wrote"
+        )
+    for name, objective in objectives.items():
+        if objective.compares_tokens:
+            raise ObjectiveError(
+                f"objective {name} compares token by token, but teacher and student cut a text into different tokens; "
+                "use logits, or a student with the teacher's tokenizer"
+            )
 
 
 def chosen_objectives(objectives: Sequence[Objective | str] | None, teacher: Teacher | None) -> list[Objective]:

@@ -14,12 +14,13 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from hf_distill.caching import check_cache
 from hf_distill.data import Data, load_data
-from hf_distill.errors import ObjectiveError, RecipeError
+from hf_distill.errors import RecipeError
 from hf_distill.evaluation.generation import check_generation, scorer_names
 from hf_distill.evaluation.metrics import primary_metric
 from hf_distill.evaluation.tokens import AGAINST_TEACHER
 from hf_distill.models import load_config, load_tokenizer
 from hf_distill.objectives import Objective, make_objective
+from hf_distill.pairing import check_tokens
 from hf_distill.recipe import CacheConfig, Recipe
 from hf_distill.recipe_file import check_training, load_recipe
 from hf_distill.students import build_student, chosen_cuts, cut, learning, limit_learning, quantized
@@ -100,7 +101,7 @@ def prepare(recipe: Recipe, report: Report, data: Data | None = None) -> tuple[T
     if not task.is_bound:
         task.follow((teacher or student).model.config)
     _check_writing(recipe, task, data, student)
-    _tell_objectives(recipe, teacher, student, report)
+    _tell_objectives(recipe, task, teacher, student, report)
     _tell_costs(recipe, task, data, teacher, student, report)
     return task, data
 
@@ -214,14 +215,11 @@ def _on_meta(task: Task, config: PretrainedConfig) -> PreTrainedModel:
     return model
 
 
-def _tell_objectives(recipe: Recipe, teacher: Plan | None, student: Plan, report: Report) -> None:
-    same = teacher is None or same_tokenizer(student.tokenizer, teacher.tokenizer)
-    for name, objective in make_objectives(recipe).items():
-        if objective.compares_tokens and not same:
-            raise ObjectiveError(
-                f"objective {name} compares token by token, but teacher and student cut a text into different tokens; "
-                "use logits, or a student with the teacher's tokenizer"
-            )
+def _tell_objectives(recipe: Recipe, task: Task, teacher: Plan | None, student: Plan, report: Report) -> None:
+    objectives = make_objectives(recipe)
+    if teacher is not None and not same_tokenizer(student.tokenizer, teacher.tokenizer):
+        check_tokens(objectives, task)
+    for name, objective in objectives.items():
         lines = objective.connect(student.model.config, teacher.model.config if teacher else None)
         report(f"objective {name}: weight {objective.weight:g}")
         for line in lines:

@@ -31,7 +31,15 @@ from hf_distill.errors import ObjectiveError, TeacherError
 from hf_distill.heads import accepted_inputs, compared_states, run_model
 from hf_distill.models import save_adapted_config
 from hf_distill.objectives import Objective, weighted_loss
-from hf_distill.pairing import Encoder, as_teacher, bound_task, chosen_objectives, named_objectives, with_row_ids
+from hf_distill.pairing import (
+    Encoder,
+    as_teacher,
+    bound_task,
+    check_tokens,
+    chosen_objectives,
+    named_objectives,
+    with_row_ids,
+)
 from hf_distill.sampling import LengthGroupedSampler
 from hf_distill.students import frozen_encoder, has_adapters, load_adapters, share_an_encoder
 from hf_distill.sums import EvaluationSums, TrainingSums
@@ -151,11 +159,8 @@ class DistillationTrainer(Trainer):
                     f"objective {name} needs {' and '.join(sorted(missing))} of a teacher, but {whose}; name a teacher "
                     "that can, or remove the objective"
                 )
-            if objective.compares_tokens and self.teacher is not None and self.teacher.tokenizer is not None:
-                raise ObjectiveError(
-                    f"objective {name} compares token by token, but teacher and student cut a text into different "
-                    "tokens; use logits, or a student with the teacher's tokenizer"
-                )
+        if self.teacher is not None and self.teacher.tokenizer is not None:
+            check_tokens(self.objectives, self.task)
 
     def _connect(self, student: PreTrainedModel, seed: int) -> nn.ModuleDict:
         """Fit the objectives to the pair, and gather the weights that they bring, drawn from the seed alone."""

@@ -16,12 +16,13 @@ from transformers import (
     GPT2Config,
     GraniteConfig,
     LlamaConfig,
+    PreTrainedTokenizerBase,
     TrainingArguments,
     pipeline,
 )
 
 from hf_distill import DistillationTrainer, Hidden, Labels, Logits, run
-from hf_distill.errors import DataError, ModelError, RecipeError
+from hf_distill.errors import DataError, ModelError, ObjectiveError, RecipeError
 from hf_distill.heads import output_head, without_head
 from hf_distill.objectives import weighted_loss
 from hf_distill.probes import check_head, check_packing
@@ -449,6 +450,34 @@ def test_a_metric_against_a_teacher_is_refused_where_there_is_none(tmp_path):
     }
     with pytest.raises(RecipeError, match="agreement compares with a teacher"):
         run(recipe, runs=tmp_path, report=lambda line: None)
+
+
+def other_words() -> PreTrainedTokenizerBase:
+    made = tiny.tokenizer([*WORDS[:5], *reversed(WORDS[5:])])
+    made.eos_token = "[SEP]"
+    return made
+
+
+def test_a_teacher_of_other_tokens_is_refused_and_one_that_knows_more_of_them_is_not():
+    rows, args = texts(4), TrainingArguments("unused", use_cpu=True, report_to="none")
+
+    def pair(made) -> DistillationTrainer:
+        return DistillationTrainer(
+            model=tiny.decoder(),
+            teacher=tiny.decoder(3, vocab_size=len(WORDS) + 8),
+            task="causal-lm",
+            objectives=[Logits()],
+            args=args,
+            train_dataset=rows,
+            processing_class=tiny.chat_tokenizer(),
+            teacher_processing_class=made,
+        )
+
+    with pytest.raises(ObjectiveError, match="have different tokens; take a student with the teacher's tokenizer"):
+        pair(other_words())
+    more = tiny.chat_tokenizer()
+    more.add_tokens(["<think>"])
+    assert pair(more).teacher.tokenizer is None
 
 
 def given() -> DatasetDict:

@@ -130,8 +130,12 @@ def chosen_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def same_tokenizer(first: PreTrainedTokenizerBase | None, second: PreTrainedTokenizerBase | None) -> bool:
-    """Whether two tokenizers give the same ids: the same vocabulary, and the same cutting of a probe."""
+    """Whether two tokenizers give the same ids: the same cutting of a probe, and the same ids of all that both know.
+
+    One of them may know more tokens than the other, as models of one family do that differ by special ones.
+    """
     if first is None or second is None or first is second:
         return True
     probe = "The quick Brown fox, it's 12.5% naïve: «déjà-vu» 東京 ok?"
-    return first.get_vocab() == second.get_vocab() and first(probe)["input_ids"] == second(probe)["input_ids"]
+    fewer, more = sorted((first.get_vocab(), second.get_vocab()), key=len)
+    return fewer.items() <= more.items() and first(probe)["input_ids"] == second(probe)["input_ids"]
