@@ -84,9 +84,9 @@ def check_tokens(objectives: Mapping[str, Objective], task: Task) -> None:
     """
     if task.has_vocabulary:
         raise ObjectiveError(
-            "what is compared are probabilities of tokens, but teacher and student have different tokens; take a student "
-            "with the teacher's tokenizer (of its family, its layers, or student.config), or let it learn from labels and "
-            "text that the teacher wrote"
+            "what is compared are probabilities of tokens, but teacher and student have different tokens; take a "
+            "student with the teacher's tokenizer (of its family, its layers, or student.config), or let it learn from "
+            "labels and text that the teacher wrote"
         )
     for name, objective in objectives.items():
         if objective.compares_tokens:
