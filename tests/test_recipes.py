@@ -21,6 +21,7 @@ from tests.stand_ins import fill
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted((ROOT / "recipes").glob("*/*.yaml"))
 MEASURED = sorted((ROOT / "model_cards").glob("*/results.json"))
+SCHEMES = sorted((ROOT / "model_cards").glob("stories-260k-*/results.json"))
 SMALL = [
     "training.max_steps=2",
     "training.use_cpu=true",
@@ -187,7 +188,20 @@ def rows_of(results: dict) -> list[str]:
     return rows
 
 
-@pytest.mark.parametrize("path", MEASURED, ids=lambda path: path.parent.name)
+def scheme_row(results: dict) -> str:
+    """The row that README shows of one way to keep a teacher."""
+    student, gain = results["models"]["student"]["metrics"], results["comparison"]["student_minus_control"]
+    cells = [f"{student[name]['value']:.4f}" for name in ("loss", "kl_to_teacher", "agreement", "calibration_error")]
+    shown = f"{gain['value']:+.4f} ({gain['low']:+.4f} to {gain['high']:+.4f})"
+    return f"| [{results['name']}](model_cards/{results['name']}/results.json) | {' | '.join(cells)} | {shown} |"
+
+
+@pytest.mark.parametrize("path", SCHEMES, ids=lambda path: path.parent.name)
+def test_readme_shows_what_each_way_to_keep_a_teacher_gave(path):
+    assert scheme_row(json.loads(path.read_text())) in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("path", sorted({*MEASURED} - {*SCHEMES}), ids=lambda path: path.parent.name)
 def test_what_readme_shows_of_a_measured_student_is_in_its_results(path):
     readme, results = (ROOT / "README.md").read_text(), json.loads(path.read_text())
     assert f"model_cards/{path.parent.name}/results.json" in readme

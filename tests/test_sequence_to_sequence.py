@@ -32,7 +32,7 @@ def rows(count: int = 24, seed: int = 0) -> Dataset:
     return Dataset.from_dict({"source": texts, "target": [" ".join(reversed(text.split())) for text in texts]})
 
 
-def splits(train: int = 192, test: int = 24) -> DatasetDict:
+def splits(train: int = 96, test: int = 8) -> DatasetDict:
     return DatasetDict(train=rows(train, 0), validation=rows(test, 1), test=rows(test, 2))
 
 
