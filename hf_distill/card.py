@@ -166,8 +166,11 @@ def _quality(results: Mapping[str, Any]) -> Iterator[str]:
         shown = f"{gap['value']:+.4f} (95%: {gap['low']:+.4f} to {gap['high']:+.4f})"
         alike = comparison["agreement"]
         regression = results["problem_type"] == "regression"
-        of_what = "rows" if data["labels"] else "tokens"
-        agree = f"correlate at {alike:.4f}" if regression else f"agree on {alike:.1%} of the {of_what}"
+        agree = (
+            f"correlate at {alike:.4f}"
+            if regression
+            else f"agree on {alike:.1%} of the {TASKS[results['task']].counted}"
+        )
         yield f"Student minus teacher: {shown}. They {agree}."
     if floor := results.get("floor"):
         yield f"What words alone give: {floor['name']}, accuracy {floor['accuracy']:.4f}."

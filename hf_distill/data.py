@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from hf_distill.recipe import DataConfig
 
 
+LABELS = frozenset({"label", "labels"})
+"""Columns without which a row can still be learned from, where there is a teacher."""
+
 STREAMED_ROWS = 1000
 """How many rows of a stream are looked at before training."""
 
@@ -89,7 +92,7 @@ def load_data(
     validation = _limited(validation, config.validation_limit, seed)
     test = _limited(test, config.test_limit, seed)
     unlabelled = _unlabelled(config, splits, columns)
-    if unlabelled is not None and "label" not in required:
+    if unlabelled is not None and not LABELS & set(required):
         raise DataError("data: no row of this task has a label that could be missing; add the rows to the train split")
     for name, rows in (("train", train), ("validation", validation), ("test", test), ("unlabelled", unlabelled)):
         if rows is not None:
@@ -147,7 +150,7 @@ class _Columns:
             source = self.mapping.get(name, name)
             if source in there:
                 chosen[name] = source
-            elif (name in self.required and (labelled or name != "label")) or (name in self.mapping and labelled):
+            elif (name in self.required and (labelled or name not in LABELS)) or (name in self.mapping and labelled):
                 raise DataError(
                     f"split {split!r} has no column {source!r}; it has {', '.join(there) or 'none'}"
                     f"{nearest(source, there)}; name the right one in data.columns: {{{name}: ...}}"
@@ -265,7 +268,7 @@ def _unlabelled(config: DataConfig, splits: Splits, columns: _Columns) -> Datase
     else:
         return None
     named = columns.named(_in_memory(rows), "unlabelled", labelled=False)
-    texts: Dataset = named.remove_columns([name for name in named.column_names if name == "label"])
+    texts: Dataset = named.remove_columns([name for name in named.column_names if name in LABELS])
     return texts
 
 
@@ -279,7 +282,7 @@ def _check_rows(rows: Dataset | IterableDataset, split: str, columns: Sequence[s
         if column not in there:
             continue
         values = [row[column] for row in looked_at] if isinstance(looked_at, list) else looked_at[column]
-        bad = [i for i, value in enumerate(values) if not isinstance(value, str) or not value.strip()]
+        bad = [i for i, value in enumerate(values) if not _has_text(value)]
         if bad:
             raise DataError(
                 f"split {split!r}: {len(bad)} of {len(values)} rows have no text in column {column!r} "
@@ -287,14 +290,27 @@ def _check_rows(rows: Dataset | IterableDataset, split: str, columns: Sequence[s
             )
 
 
+def _has_text(value: Any) -> bool:
+    """Whether it is a text, or a list of words, that says something."""
+    if isinstance(value, list):
+        return any(map(_has_text, value)) and all(isinstance(word, str) for word in value)
+    return isinstance(value, str) and bool(value.strip())
+
+
 def _check_labels(rows: Dataset, split: str) -> None:
     """Refuse rows without a label where models are scored: -1 and null mean that a benchmark hides them."""
-    if "label" not in rows.column_names:
-        return
-    values = rows["label"]
-    hidden = [i for i, value in enumerate(values) if value is None or (type(value) is int and value == -1)]
-    if hidden:
+    for name in LABELS & set(rows.column_names):
+        values = rows[name]
+        hidden = [i for i, value in enumerate(values) if _is_hidden(value)]
+        if not hidden:
+            continue
         raise DataError(
             f"split {split!r}: {len(hidden)} of {len(values)} rows have no label (first: row {hidden[0]}); "
             "benchmarks hide the labels of their test split: set data.test_split: validation"
         )
+
+
+def _is_hidden(value: Any) -> bool:
+    if isinstance(value, list):
+        return any(map(_is_hidden, value))
+    return value is None or (type(value) is int and value == -1)

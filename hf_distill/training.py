@@ -228,7 +228,7 @@ def _lost(task: Task, data: Data, encoded: Dataset | IterableDataset) -> Iterato
 
 def _metrics_of(task: Task) -> Callable[[EvalPrediction], dict[str, float]] | None:
     labels = task.label_set
-    if labels is None:
+    if labels is None or task.by_token:
         return None  # The terms of the loss are what is watched.
 
     def metrics(prediction: EvalPrediction) -> dict[str, float]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from transformers import AutoModelForCausalLM, GPT2Config
 
 from tests import tiny
@@ -84,6 +84,7 @@ def fill(hub, folder: Path) -> None:
         hub.add(name, parquet(splits, folder / name.replace("/", "-")), kind="dataset")
     fill_language_models(hub, folder)
     fill_encoder_decoders(hub, folder)
+    hub.add("leondz/wnut_17", parquet(tagged("train", "validation", "test"), folder / "wnut"), kind="dataset")
     hub.add("nyu-mll/glue", configured(scores, folder / "glue", "stsb"), kind="dataset")
 
 
@@ -143,6 +144,19 @@ def fill_encoder_decoders(hub, folder: Path) -> None:
     hub.add("bentrevett/multi30k", parquet(captions, folder / "multi30k"), kind="dataset")
     news = _splits(lambda text: {"document": text, "summary": text}, "train", "validation", "test")
     hub.add("EdinburghNLP/xsum", parquet(news, folder / "xsum"), kind="dataset")
+
+
+def tagged(*names: str) -> DatasetDict:
+    """Words with what they are: a thing, or the start of a judgement."""
+    kinds = ["O", "B-thing", "B-judgement"]
+    features = Features({"tokens": List(Value("string")), "ner_tags": List(ClassLabel(names=kinds))})
+
+    def rows(count: int, seed: int) -> Dataset:
+        words = [text.split() for text in tiny.rows(count, seed)["text"]]
+        tags = [[1 if w in tiny.SUBJECTS else 0 if w in tiny.OTHER else 2 for w in row] for row in words]
+        return Dataset.from_dict({"tokens": words, "ner_tags": tags}, features=features)
+
+    return DatasetDict({name: rows(900 if name == "train" else 48, seed) for seed, name in enumerate(names)})
 
 
 def _splits(make: Callable[[str], dict], *names: str) -> DatasetDict:

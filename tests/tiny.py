@@ -48,10 +48,26 @@ def tokenizer(words: list[str] = WORDS) -> PreTrainedTokenizerBase:
     )
 
 
+PIECES = [*WORDS, *(f"##{piece}" for piece in ("s", "er", "ly", "ness"))]
+
+
+def wordpiece(side: str = "right") -> PreTrainedTokenizerBase:
+    """The same words, some of which may have an end that is a token of its own: cards, slowness."""
+    made: Any = tokenizer(PIECES)
+    made.backend_tokenizer.model = models.WordPiece({word: i for i, word in enumerate(PIECES)}, unk_token="[UNK]")
+    made.padding_side = side
+    return made
+
+
 def bert(
-    layers: int = 2, hidden: int = 32, labels: tuple[str, ...] = ("bad", "good"), seed: int = 0, **options: Any
+    layers: int = 2,
+    hidden: int = 32,
+    labels: tuple[str, ...] = ("bad", "good"),
+    seed: int = 0,
+    kind: type[PreTrainedModel] = BertForSequenceClassification,
+    **options: Any,
 ) -> PreTrainedModel:
-    """A BERT classifier with random weights and no dropout."""
+    """A BERT with random weights and no dropout, a classifier unless another kind is asked for."""
     torch.manual_seed(seed)
     settings = {
         "vocab_size": len(WORDS),
@@ -67,7 +83,7 @@ def bert(
         "label2id": {name: i for i, name in enumerate(labels)},
         **options,
     }
-    return BertForSequenceClassification(BertConfig(**settings))
+    return kind(BertConfig(**settings))
 
 
 CHAT_WORDS = [*WORDS, "user", "assistant"]

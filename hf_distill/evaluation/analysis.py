@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 
 from hf_distill.evaluation.metrics import Predictions, Scored, confidences, expected_calibration_error, per_class
-from hf_distill.evaluation.summary import Buckets, classification_summary, regression_summary, token_summary
+from hf_distill.evaluation.summary import (
+    Buckets,
+    classification_summary,
+    regression_summary,
+    tag_summary,
+    token_summary,
+)
+from hf_distill.evaluation.tags import Span, TagScores, are_entities
 from hf_distill.evaluation.tokens import TokenScores
 
 TEXT_LENGTH = 200
@@ -103,6 +110,71 @@ def token_analysis(predictions: Mapping[str, Scored], texts: Sequence[str], exam
     }
 
 
+def tag_analysis(
+    predictions: Mapping[str, Scored], words: Sequence[Sequence[str]], examples: int = 5
+) -> dict[str, Any]:
+    """Tell where a student that labels words loses against its teacher, and what to improve next.
+
+    Args:
+        predictions: Of ``teacher``, ``student`` and perhaps ``control``, on the same rows.
+        words: Of each row.
+        examples: How many texts to show, for each confused pair and of rows that only the student decides wrong.
+
+    Returns:
+        Ready for JSON, as of :func:`error_analysis`: ``classes`` are types of entities, ``confusions`` of words.
+    """
+    scores = {name: each for name, each in predictions.items() if isinstance(each, TagScores)}
+    student = scores["student"]
+    texts = [" ".join(row) for row in words]
+    classes = _compared({name: each.types for name, each in scores.items()})
+    confusions = _confusions({n: s.words for n, s in scores.items()}, [texts[row] for row in student.row_of], examples)
+    hits = {name: each.right / each.count for name, each in scores.items()}
+    buckets = _length_buckets(student.count)
+    calibration = {name: round(each.calibration_error, 4) for name, each in scores.items()}
+    sure, right = confidences(student.words)
+    return {
+        "summary": tag_summary(
+            metrics={name: each.metrics() for name, each in scores.items()},
+            what="entities" if are_entities(student.words.label_names) else "labelled words",
+            classes=classes,
+            confusions=confusions,
+            hits=hits,
+            buckets=buckets,
+            calibration_error=calibration["student"],
+            confidence=float(sure.mean()),
+            hit_rate=float(right.mean()),
+        ),
+        "measure": {"classes": "f1", "lengths": "accuracy"},
+        "classes": classes,
+        "lengths": _length_entries(hits, buckets),
+        "confusions": confusions,
+        "calibration": calibration,
+        "examples": [
+            {
+                "text": _short(texts[row]),
+                "label": _shown(words[row], student.found[row][0]),
+                **{name: _shown(words[row], scores[name].found[row][1]) for name in ("student", "teacher")},
+            }
+            for row in _lost_entities(student, scores["teacher"])[:examples]
+        ],
+    }
+
+
+def _lost_entities(student: TagScores, teacher: TagScores) -> list[int]:
+    """Rows of which the teacher names all entities rightly and the student does not, most errors first."""
+    wrong = {
+        row: len(set(gold) ^ set(own))
+        for row, (gold, own) in enumerate(student.found)
+        if set(gold) != set(own) and set(teacher.found[row][1]) == set(gold)
+    }
+    return sorted(wrong, key=lambda row: -wrong[row])
+
+
+def _shown(words: Sequence[str], entities: Sequence[Span]) -> str:
+    named = [f"{' '.join(words[first : last + 1])} ({kind})" for kind, first, last in entities]
+    return _short(", ".join(named) or "none")
+
+
 def _regression_analysis(
     predictions: Mapping[str, Predictions], texts: Sequence[str], buckets: Buckets, examples: int
 ) -> dict[str, Any]:
@@ -128,7 +200,11 @@ def _regression_analysis(
 
 
 def _classes(predictions: Mapping[str, Predictions]) -> list[dict[str, Any]]:
-    scores = {name: per_class(each) for name, each in predictions.items()}
+    return _compared({name: per_class(each) for name, each in predictions.items()})
+
+
+def _compared(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[dict[str, Any]]:
+    """F1 of every class by model, the worst loss against the teacher first."""
     entries = [
         {
             "label": label,

@@ -20,12 +20,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, Trai
 
 from hf_distill.errors import TeacherError
 from hf_distill.evaluation.generation import scorer_names, write_and_score
-from hf_distill.evaluation.metrics import Predictions, Scored
+from hf_distill.evaluation.metrics import LOWER_IS_BETTER, Predictions, Scored
+from hf_distill.evaluation.row_scores import RowScores
 from hf_distill.evaluation.speed import Batch, disk_bytes, measure_speed, parameters
-from hf_distill.evaluation.tokens import TokenScores, score_tokens
+from hf_distill.evaluation.tags import score_tags
+from hf_distill.evaluation.tokens import score_tokens
 from hf_distill.heads import accepted_inputs
 from hf_distill.recipe import EvaluateConfig
-from hf_distill.tasks import Task
+from hf_distill.tasks import Task, TokenClassification
 from hf_distill.teachers import best_dtype
 
 TIMED_ROWS = 64
@@ -88,6 +90,8 @@ def predict(
         size = config.batch_size if config is not None else few
         written = write_and_score(candidate.model, task, candidate.tokenizer, rows, names, settings, size)
         return dataclasses.replace(scores, written=written)
+    if isinstance(task, TokenClassification):
+        return score_tags(candidate.model, task, candidate.tokenizer, encoded, candidate.label_order, batch_size)
     order = np.argsort(encoded["length"], kind="stable")
     collate = task.collator(candidate.tokenizer)
     with tempfile.TemporaryDirectory() as scratch:
@@ -125,8 +129,8 @@ def check_above_chance(predictions: Scored, value: float, metric: str) -> None:
     Raises:
         TeacherError: At or below chance.
     """
-    if isinstance(predictions, TokenScores):
-        _check_knows_language(predictions)
+    if isinstance(predictions, RowScores):
+        _check_knows_something(predictions)
         return
     labels, rows = predictions.labels, len(predictions.labels)
     if metric == "accuracy" and predictions.problem_type == "single_label_classification":
@@ -147,13 +151,14 @@ def check_above_chance(predictions: Scored, value: float, metric: str) -> None:
         )
 
 
-def _check_knows_language(scores: TokenScores) -> None:
-    loss, chance = scores.metrics()["loss"], float(np.log(scores.vocabulary))
-    if not loss < chance:
+def _check_knows_something(scores: RowScores) -> None:
+    metric, chance, guess = scores.chance
+    value = scores.metrics()[metric]
+    if not (value < chance if metric in LOWER_IS_BETTER else value > chance):
         raise TeacherError(
-            f"the teacher's loss on the evaluated split is {loss:.3f}, no better than guessing among its "
-            f"{scores.vocabulary} tokens ({chance:.3f}); it would teach noise: check that it reads its own tokenizer's "
-            "tokens, or make one with teacher.recipe"
+            f"the teacher's {metric} on the evaluated split is {value:.3f}, no better than {guess} ({chance:.3f}); it "
+            "would teach noise: check that it reads its own tokenizer's tokens and was trained for this task, or make "
+            "one with teacher.recipe"
         )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from hf_distill.errors import DataError
 from hf_distill.evaluation.metrics import LOWER_IS_BETTER, Scored, agreement, compute_metrics
-from hf_distill.evaluation.tokens import TokenScores
+from hf_distill.evaluation.row_scores import RowScores, ratio
 
 Scorer = Callable[[np.ndarray], dict[str, np.ndarray]]
 
@@ -136,12 +136,12 @@ def _interval(value: float, draws: np.ndarray) -> dict[str, float]:
 
 def _rows(predictions: Scored) -> np.ndarray:
     """What must be the same for two models that were scored on the same rows."""
-    return predictions.tokens if isinstance(predictions, TokenScores) else predictions.labels
+    return predictions.rows if isinstance(predictions, RowScores) else predictions.labels
 
 
 def _scorer(predictions: Scored) -> Scorer:
     """Prepare what does not change between resamples; the scorer turns counts ``[R, N]`` into metrics ``[R]``."""
-    if isinstance(predictions, TokenScores):
+    if isinstance(predictions, RowScores):
         return predictions.score
     if predictions.problem_type == "regression":
         return _regression_scorer(predictions.decisions, predictions.labels.astype(np.float64))
@@ -167,9 +167,9 @@ def _classification_scorer(decided: np.ndarray, labels: np.ndarray, scores: Call
 
 def _single_label_scores(hits: np.ndarray, decided: np.ndarray, support: np.ndarray) -> dict[str, np.ndarray]:
     by_class = {
-        "precision": _ratio(hits, decided),
-        "recall": _ratio(hits, support),
-        "f1": _ratio(2 * hits, decided + support),
+        "precision": ratio(hits, decided),
+        "recall": ratio(hits, support),
+        "f1": ratio(2 * hits, decided + support),
     }
     occurs = decided + support > 0
     scores = {f"{name}_macro": each.sum(axis=1) / occurs.sum(axis=1) for name, each in by_class.items()}
@@ -180,13 +180,9 @@ def _single_label_scores(hits: np.ndarray, decided: np.ndarray, support: np.ndar
 def _multi_label_scores(hits: np.ndarray, decided: np.ndarray, support: np.ndarray) -> dict[str, np.ndarray]:
     total = decided + support
     return {
-        "f1_micro": _ratio(2 * hits.sum(axis=1), total.sum(axis=1)),
-        "f1_macro": _ratio(2 * hits, total).mean(axis=1),
+        "f1_micro": ratio(2 * hits.sum(axis=1), total.sum(axis=1)),
+        "f1_macro": ratio(2 * hits, total).mean(axis=1),
     }
-
-
-def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
 
 
 def _regression_scorer(outputs: np.ndarray, labels: np.ndarray) -> Scorer:

@@ -26,7 +26,7 @@ from hf_distill.evaluation.metric_classes import (
     Spearman,
     correlation,
 )
-from hf_distill.evaluation.tokens import TokenScores
+from hf_distill.evaluation.row_scores import RowScores
 from hf_distill.names import nearest
 from hf_distill.recipe import EvaluateConfig
 from hf_distill.tasks import Task
@@ -90,8 +90,8 @@ class Predictions:
         return _equal_rows(self.decisions, self.labels)
 
 
-Scored = Predictions | TokenScores
-"""What one model gave for a split: one decision a row, or sums over the tokens of each row."""
+Scored = Predictions | RowScores
+"""What one model gave for a split: one decision a row, or sums over what each row holds."""
 
 METRICS: dict[str, type[evaluate.Metric]] = {
     "accuracy": Accuracy,
@@ -123,6 +123,7 @@ COMPUTED: dict[str, dict[str, tuple[str, dict[str, str]]]] = {
     },
     "regression": {"pearson": ("pearson", {}), "spearman": ("spearman", {}), "mse": ("mse", {})},
     **{name: {metric: (metric, {}) for metric in tokens.METRICS} for name in TOKEN_TASKS},
+    "token-classification": {name: (name, {}) for name in ("f1", "precision", "recall", "accuracy")},
 }
 """What :func:`compute_metrics` gives for each problem type: result key -> (name in METRICS, its options).
 
@@ -133,6 +134,7 @@ PRIMARY: Mapping[str, str] = {
     "single_label_classification": "accuracy",
     "multi_label_classification": "f1_micro",
     "regression": "pearson",
+    "token-classification": "f1",
     "causal-lm": "loss",
     "translation": "bleu",
     "summarization": "rougeL",
@@ -191,7 +193,7 @@ def compute_metrics(predictions: Scored) -> dict[str, float]:
     Returns:
         The keys of ``COMPUTED[problem_type]``; shares lie in 0..1.
     """
-    if isinstance(predictions, TokenScores):
+    if isinstance(predictions, RowScores):
         return predictions.metrics()
     config_name = MULTI_LABEL if predictions.problem_type == "multi_label_classification" else None
     decisions = predictions.decisions
@@ -242,8 +244,8 @@ def expected_calibration_error(predictions: Scored, bins: int = 15) -> float:
     Raises:
         ModelError: Regression gives no probabilities.
     """
-    if isinstance(predictions, TokenScores):
-        return predictions.metrics()["calibration_error"]
+    if isinstance(predictions, RowScores):
+        return predictions.calibration_error
     confidence, correct = confidences(predictions)
     bin_numbers = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     gaps = np.bincount(bin_numbers, weights=confidence - correct, minlength=bins)
@@ -253,11 +255,11 @@ def expected_calibration_error(predictions: Scored, bins: int = 15) -> float:
 def agreement(first: Scored, second: Scored) -> float:
     """Share of rows on which two models decide the same (multi-label: the same set); Pearson's r for regression.
 
-    Of tokens, the share on which the first model decides as its teacher.
+    Within rows, the share of words or tokens on which the first model decides as the second, its teacher.
     """
-    if isinstance(first, TokenScores) or isinstance(second, TokenScores):
-        assert isinstance(first, TokenScores)
-        return first.metrics()["agreement"]
+    if isinstance(first, RowScores) or isinstance(second, RowScores):
+        assert isinstance(first, RowScores)
+        return first.agreement(second)
     if first.problem_type == "regression":
         return correlation(scipy.stats.pearsonr, first.decisions, second.decisions)
     return float(_equal_rows(first.decisions, second.decisions).mean())

@@ -98,6 +98,45 @@ def token_summary(metrics: Mapping[str, Mapping[str, float]], confidence: float,
     ]
 
 
+def tag_summary(
+    *,
+    metrics: Mapping[str, Mapping[str, float]],
+    what: str,
+    classes: Sequence[Mapping[str, Any]],
+    confusions: Sequence[Mapping[str, Any]],
+    hits: Mapping[str, np.ndarray],
+    buckets: Buckets,
+    calibration_error: float,
+    confidence: float,
+    hit_rate: float,
+) -> list[str]:
+    """Say where a student that labels words loses against its teacher.
+
+    Args:
+        metrics: By model, see ``TagScores.metrics``.
+        what: What is found, in words.
+        classes: Of the analysis, worst loss first.
+        confusions: Of the analysis, most frequent first.
+        hits: By model ``[N]``, the share of each row's words that is labelled rightly.
+        buckets: Rows by length.
+        calibration_error: Of the student.
+        confidence: The student's mean confidence.
+        hit_rate: The share of its words that are labelled rightly.
+    """
+    student, control = metrics["student"], metrics.get("control")
+    without = f", the control's {control['f1']:.3f}" if control else ""
+    return [
+        f"Of {sum(entry['support'] for entry in classes)} {what} the student finds {student['recall']:.1%}, and "
+        f"{student['precision']:.1%} of those it names are right: F1 {student['f1']:.3f}, the teacher's "
+        f"{metrics['teacher']['f1']:.3f}{without}.",
+        *_against_control(student["f1"], control["f1"] if control else None),
+        *_classes(classes, {}, what),
+        *_confusions(confusions),
+        _lengths(hits["teacher"] - hits["student"], buckets, "{:.1%} of the words".format, "words"),
+        _calibration(calibration_error, confidence, hit_rate),
+    ]
+
+
 def _overall(hits: Mapping[str, np.ndarray]) -> str:
     student, teacher = hits["student"], hits["teacher"]
     control = f", the control {hits['control'].mean():.1%}" if "control" in hits else ""
@@ -116,13 +155,15 @@ def _against_control(student: float, control: float | None) -> Iterator[str]:
         )
 
 
-def _classes(classes: Sequence[Mapping[str, Any]], training_rows: Mapping[str, int]) -> Iterator[str]:
+def _classes(
+    classes: Sequence[Mapping[str, Any]], training_rows: Mapping[str, int], what: str = "rows"
+) -> Iterator[str]:
     lost = [entry for entry in classes if entry["difference"] < 0]
     if not lost:
         yield "No class has a lower F1 than with the teacher."
         return
     named = "; ".join(
-        f"{entry['label']} (F1 {entry['student']:.2f}, teacher {entry['teacher']:.2f}, {entry['support']} rows)"
+        f"{entry['label']} (F1 {entry['student']:.2f}, teacher {entry['teacher']:.2f}, {entry['support']} {what})"
         for entry in lost[:NAMED]
     )
     yield f"{len(lost)} of {len(classes)} classes lose against the teacher, most of all {named}: look at these first."
@@ -147,7 +188,7 @@ def _confusions(confusions: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield f"{pair} {count} times, {teacher_count} times by the teacher, {advice}."
 
 
-def _lengths(losses: np.ndarray, buckets: Buckets, show: Callable[[float], str]) -> str:
+def _lengths(losses: np.ndarray, buckets: Buckets, show: Callable[[float], str], unit: str = "tokens") -> str:
     """Name the bucket of lengths that loses most, if it is beyond chance worse than all other rows."""
     worse = []
     for span, rows in buckets:
@@ -165,7 +206,7 @@ def _lengths(losses: np.ndarray, buckets: Buckets, show: Callable[[float], str])
     else:
         advice = "train on more rows of that length"
     return (
-        f"On the {count} rows of {span['from']} to {span['to']} tokens the student loses {show(here_mean)} against the "
+        f"On the {count} rows of {span['from']} to {span['to']} {unit} the student loses {show(here_mean)} against the "
         f"teacher, on all others {show(others_mean)}: {advice}."
     )
 

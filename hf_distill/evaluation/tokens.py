@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object
 from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.errors import ModelError
 from hf_distill.evaluation.generation import Written
+from hf_distill.evaluation.row_scores import RowScores, by_row
 from hf_distill.heads import accepted_inputs, output_head, run_model
 from hf_distill.tasks import Task
 from hf_distill.teachers import place
@@ -37,7 +37,7 @@ AGAINST_TEACHER = METRICS[-2:]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class TokenScores:
+class TokenScores(RowScores):
     """What one model gave on every row of a split, summed over the row's tokens that count.
 
     Attributes:
@@ -72,19 +72,27 @@ class TokenScores:
             )
 
     @property
+    def rows(self) -> np.ndarray:
+        """See :class:`RowScores`."""
+        return self.tokens
+
+    @property
+    def calibration_error(self) -> float:
+        """See :class:`RowScores`: over tokens."""
+        return self.metrics()["calibration_error"]
+
+    @property
+    def chance(self) -> tuple[str, float, str]:
+        """See :class:`RowScores`."""
+        return "loss", float(np.log(self.vocabulary)), f"guessing among its {self.vocabulary} tokens"
+
+    @property
     def mean_confidence(self) -> float:
         """The probability of the likeliest token, on average."""
         return float((self.confidence.sum() + self.correct.sum()) / self.tokens.sum())
 
     def score(self, counts: np.ndarray) -> dict[str, np.ndarray]:
-        """Every metric on resampled rows.
-
-        Args:
-            counts: ``[R, N]``, how often each row was drawn.
-
-        Returns:
-            ``[R]`` each.
-        """
+        """See :meth:`RowScores.score`."""
         weights = counts.astype(np.float64)
         tokens = weights @ self.tokens
         loss = weights @ self.loss / tokens
@@ -98,9 +106,9 @@ class TokenScores:
             scores |= {"kl_to_teacher": weights @ self.kl / tokens, "agreement": weights @ self.agreed / tokens}
         return scores | (self.written.score(counts) if self.written is not None else {})
 
-    def metrics(self) -> dict[str, float]:
-        """Every metric on all rows."""
-        return {name: float(values[0]) for name, values in self.score(np.ones((1, len(self.tokens)))).items()}
+    def agreement(self, teacher: Any) -> float:
+        """See :meth:`RowScores.agreement`: with the teacher that they were scored beside."""
+        return self.metrics()["agreement"]
 
 
 def score_tokens(
@@ -121,21 +129,16 @@ def score_tokens(
         teacher: What it is compared with, token by token; may be the model itself.
         batch_size: Rows of a forward pass.
     """
-    for each in (model, *([teacher] if teacher is not None else [])):
-        place(each, PartialState().device)
-    order = np.argsort(rows["length"], kind="stable")
-    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-    collate = task.collator(tokenizer)
-    sums: list[tuple[int, list[float]]] = []
-    with PartialState().split_between_processes(batches) as own, torch.inference_mode():
-        for numbers in own:
-            batch = {name: value.to(model.device) for name, value in collate(list(rows.select(numbers))).items()}
-            view = _view(model, task, batch)
-            other = view if teacher is model or teacher is None else _view(teacher, task, batch)
-            found = _row_sums(view, other, len(numbers))
-            sums += list(zip(numbers.tolist(), found.tolist(), strict=True))
-    gathered = sorted(gather_object(sums)) if PartialState().num_processes > 1 else sorted(sums)
-    table = np.array([values for _, values in gathered], dtype=np.float64)
+    if teacher is not None:
+        place(teacher, PartialState().device)
+
+    def read(batch: dict[str, Any]) -> list[list[float]]:
+        view = _view(model, task, batch)
+        other = view if teacher is model or teacher is None else _view(teacher, task, batch)
+        found: list[list[float]] = _row_sums(view, other, len(batch["labels"])).tolist()
+        return found
+
+    table = np.array(by_row(model, task, tokenizer, rows, batch_size, read), dtype=np.float64)
     return TokenScores(
         vocabulary=len(output_head(model).weight),
         tokens=table[:, 0],

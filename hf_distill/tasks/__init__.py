@@ -11,11 +11,22 @@ from hf_distill.tasks.base import Task
 from hf_distill.tasks.causal_lm import CausalLanguageModeling
 from hf_distill.tasks.sequence_to_sequence import Summarization, Translation
 from hf_distill.tasks.text_classification import TextClassification
+from hf_distill.tasks.token_classification import TokenClassification
 
-__all__ = ["TASKS", "CausalLanguageModeling", "Summarization", "Task", "TextClassification", "Translation", "make_task"]
+__all__ = [
+    "TASKS",
+    "CausalLanguageModeling",
+    "Summarization",
+    "Task",
+    "TextClassification",
+    "TokenClassification",
+    "Translation",
+    "make_task",
+]
 
 TASKS: dict[str, type[Task]] = {
     "text-classification": TextClassification,
+    "token-classification": TokenClassification,
     "causal-lm": CausalLanguageModeling,
     "translation": Translation,
     "summarization": Summarization,

@@ -47,6 +47,8 @@ class Task(ABC):
         has_vocabulary: Whether the outputs are logits over a vocabulary, too large to be held at once.
         generates: Whether models are judged by what they write, too.
         scorers: What judges it unless the recipe says otherwise, see ``SCORERS``.
+        by_token: Whether a row has a position for each token, so that student and teacher must cut it alike.
+        counted: What one decision is about, in words: rows, or something within them.
         max_length: Tokens of one row at most; longer ones are cut.
         distribution: What the model's outputs mean; known after :meth:`read_labels` or :meth:`follow`.
     """
@@ -60,6 +62,8 @@ class Task(ABC):
     has_vocabulary: ClassVar[bool] = False
     generates: ClassVar[bool] = False
     scorers: ClassVar[tuple[str, ...]] = ()
+    by_token: ClassVar[bool] = False
+    counted: ClassVar[str] = "rows"
     max_length: int
 
     @property

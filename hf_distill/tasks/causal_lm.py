@@ -57,6 +57,8 @@ class CausalLanguageModeling(Task):
     optional = ("text", "prompt", "completion", "messages")
     text_columns = ("text", "prompt", "completion")
     has_vocabulary = True
+    by_token = True
+    counted = "tokens"
 
     def __init__(
         self,

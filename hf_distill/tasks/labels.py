@@ -44,13 +44,18 @@ class LabelSet:
         if self.problem_type == "regression":
             return float(value)
         if self.problem_type == "single_label_classification":
-            return self._index(value)
+            return self.index(value)
         row = [0.0] * len(self.names)
         for item in value:
-            row[self._index(item)] = 1.0
+            row[self.index(item)] = 1.0
         return row
 
-    def _index(self, value: Any) -> int:
+    def index(self, value: Any) -> int:
+        """The number of a class, given by name or number.
+
+        Raises:
+            DataError: For a value that is none of the labels.
+        """
         if isinstance(value, Integral) and not isinstance(value, bool) and str(value) not in self.names:
             if 0 <= int(value) < len(self.names):
                 return int(value)

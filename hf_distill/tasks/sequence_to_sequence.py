@@ -42,6 +42,8 @@ class SequenceToSequence(Task):
     required = ("source", "target")
     text_columns = ("source", "target")
     has_vocabulary = True
+    by_token = True
+    counted = "tokens"
     generates = True
 
     def __init__(

@@ -10,9 +10,10 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from hf_distill.errors import DataError
+from hf_distill.views import Batch
 
 IGNORED = -100
-"""The label of a token that does not count, as Transformers' losses know it."""
+"""The label of a token or row that does not count, as Transformers' losses know it."""
 
 Example = tuple[list[int], list[int]]
 """Token ids, and labels of the same length: the id where the token counts, else :data:`IGNORED`. Not shifted."""
@@ -137,6 +138,36 @@ def padded(rows: Sequence[list[int]], filler: int, left: bool) -> list[list[int]
     longest = max(map(len, rows))
     fillings = [[filler] * (longest - len(row)) for row in rows]
     return [filling + row if left else row + filling for row, filling in zip(rows, fillings, strict=True)]
+
+
+def check_offsets(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a tokenizer that cannot tell which characters its tokens stand for.
+
+    Raises:
+        DataError: For one written in Python.
+    """
+    if not tokenizer.is_fast:
+        raise DataError(
+            f"a {type(tokenizer).__name__} does not tell which characters its tokens stand for, without which labels "
+            "cannot be set on tokens; take a model with a fast tokenizer (tokenizer.json)"
+        )
+
+
+def padded_inputs(
+    rows: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, prefix: str = "", more: Sequence[str] = ()
+) -> Batch:
+    """The token columns of rows, padded to the longest, under their prefixed names.
+
+    Args:
+        rows: Encoded.
+        tokenizer: Tells which columns there are, and on which side they are padded.
+        prefix: Of the columns' names.
+        more: Further columns that the tokenizer knows how to pad.
+    """
+    names = [prefix + name for name in (*tokenizer.model_input_names, *more) if prefix + name in rows[0]]
+    features = [{name.removeprefix(prefix): row[name] for name in names} for row in rows]
+    filled = tokenizer.pad(features, return_tensors="pt")
+    return {prefix + name: value for name, value in filled.items()}
 
 
 def _tokens(

@@ -13,13 +13,11 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PretrainedConfig, PreTrainedTokenizerBase
 
 from hf_distill.errors import RecipeError
-from hf_distill.tasks.base import TEACHER_PREFIX, Task
-from hf_distill.tasks.labels import LabelSet, ProblemType, align_labels, label_decoder, label_set_of, read_label_set
-from hf_distill.tasks.sequences import were_cut
+from hf_distill.tasks.base import TEACHER_PREFIX
+from hf_distill.tasks.classification import ClassificationTask
+from hf_distill.tasks.labels import ProblemType, label_decoder, label_set_of, read_label_set
+from hf_distill.tasks.sequences import IGNORED, padded_inputs, were_cut
 from hf_distill.views import Batch, Distribution, LogitSource, Masks, View
-
-IGNORED = -100
-"""The class index of a row without a label, as Transformers' losses know it."""
 
 _DISTRIBUTIONS: dict[ProblemType, Distribution] = {
     "single_label_classification": "categorical",
@@ -28,7 +26,7 @@ _DISTRIBUTIONS: dict[ProblemType, Distribution] = {
 }
 
 
-class TextClassification(Task):
+class TextClassification(ClassificationTask):
     """Rows of ``text``, optionally ``text_pair``, and ``label``.
 
     Labels are strings or whole numbers (one class), lists of them (several at once) or floats (a score). Rows whose
@@ -47,31 +45,17 @@ class TextClassification(Task):
     text_columns = ("text", "text_pair")
 
     def __init__(self, *, max_length: int = 128, problem_type: ProblemType | None = None) -> None:
-        if not isinstance(max_length, int) or max_length < 4:
-            raise RecipeError(f"task.max_length: expected a whole number of at least 4, got {max_length!r}")
+        super().__init__(max_length)
         if problem_type is not None and problem_type not in get_args(ProblemType):
             raise RecipeError(
                 f"task.problem_type: expected one of {', '.join(get_args(ProblemType))}, got {problem_type!r}"
             )
-        self.max_length = max_length
         self._asked_type = problem_type
-        self.labels: LabelSet | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
         """See :class:`Task`."""
         return {"max_length": self.max_length, "problem_type": self.problem_type, "labels": self.label_set.names}
-
-    @property
-    def is_bound(self) -> bool:
-        """See :class:`Task`."""
-        return self.labels is not None
-
-    @property
-    def label_set(self) -> LabelSet:
-        """See :meth:`Task.label_set`."""
-        assert self.labels is not None, "read_labels or follow comes first"
-        return self.labels
 
     @property
     def distribution(self) -> Distribution:
@@ -88,17 +72,7 @@ class TextClassification(Task):
 
     def model_options(self) -> dict[str, Any]:
         """See :meth:`Task.model_options`."""
-        names = self.label_set.names
-        return {
-            "num_labels": len(names),
-            "id2label": dict(enumerate(names)),
-            "label2id": {name: i for i, name in enumerate(names)},
-            "problem_type": self.label_set.problem_type,
-        }
-
-    def align(self, teacher: PretrainedConfig, names: list[str] | None = None) -> list[int] | None:
-        """See :meth:`Task.align`."""
-        return align_labels(self.label_set, teacher, names)
+        return {**super().model_options(), "problem_type": self.label_set.problem_type}
 
     def encode(
         self,
@@ -132,9 +106,9 @@ class TextClassification(Task):
         label_type = torch.long if self.distribution == "categorical" else torch.float
 
         def collate(rows: list[Mapping[str, Any]]) -> Batch:
-            batch = _padded(rows, tokenizer, "")
+            batch = padded_inputs(rows, tokenizer)
             if teacher_tokenizer is not None:
-                batch |= _padded(rows, teacher_tokenizer, TEACHER_PREFIX)
+                batch |= padded_inputs(rows, teacher_tokenizer, TEACHER_PREFIX)
             name = "labels" if "labels" in rows[0] else "label"
             values = [row.get(name) for row in rows]
             filled = [self._unlabelled() if value is None else value for value in values]
@@ -190,11 +164,3 @@ class TextClassification(Task):
         if self.distribution == "categorical":
             return IGNORED
         return math.nan if self.distribution == "real" else [math.nan] * len(self.label_set.names)
-
-
-def _padded(rows: list[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, prefix: str) -> Batch:
-    """The token columns of rows, padded to the longest, under their prefixed names."""
-    names = [prefix + name for name in tokenizer.model_input_names if prefix + name in rows[0]]
-    features = [{name.removeprefix(prefix): row[name] for name in names} for row in rows]
-    padded = tokenizer.pad(features, return_tensors="pt")
-    return {prefix + name: value for name, value in padded.items()}

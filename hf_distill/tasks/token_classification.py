@@ -1,0 +1,226 @@
+"""Token classification: a label for each word, as in named-entity recognition and part-of-speech tagging."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset, IterableDataset
+from torch import Tensor
+from transformers import AutoModelForTokenClassification, PretrainedConfig, PreTrainedTokenizerBase
+
+from hf_distill.errors import DataError, RecipeError
+from hf_distill.tasks.classification import ClassificationTask
+from hf_distill.tasks.labels import label_decoder, label_set_of, read_label_set
+from hf_distill.tasks.sequences import IGNORED, check_offsets, padded, padded_inputs, were_cut
+from hf_distill.views import Batch, Distribution, LogitSource, Masks, View
+
+SPECIAL = "special_tokens_mask"
+"""The column that tells which tokens are of no word."""
+
+
+class TokenClassification(ClassificationTask):
+    """Rows of ``tokens``, a list of words, and ``labels``, one for each of them: strings, whole numbers or ClassLabels.
+
+    A row is read as its words with a blank between them, as a text is read later. The label of a word stands on its
+    first token; the student learns from the teacher on all tokens that are not special. Rows whose ``labels`` are None
+    are unlabelled.
+
+    Args:
+        max_length: Tokens of one row, special ones included; of longer rows the last words are not seen.
+        label_all_subwords: Whether a word's further tokens have its label, too: I-x where the word's is B-x.
+
+    Raises:
+        RecipeError: For values out of bounds.
+    """
+
+    name = "token-classification"
+    pipeline_tag = "token-classification"
+    auto_model = AutoModelForTokenClassification
+    required = ("tokens", "labels")
+    text_columns = ("tokens",)
+    by_token = True
+    counted = "words"
+
+    def __init__(self, *, max_length: int = 128, label_all_subwords: bool = False) -> None:
+        super().__init__(max_length)
+        if not isinstance(label_all_subwords, bool):
+            raise RecipeError(f"task.label_all_subwords: expected true or false, got {label_all_subwords!r}")
+        self.label_all_subwords = label_all_subwords
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """See :class:`Task`."""
+        return {
+            "max_length": self.max_length,
+            "label_all_subwords": self.label_all_subwords,
+            "labels": self.label_set.names,
+        }
+
+    @property
+    def distribution(self) -> Distribution:
+        """See :class:`Task`."""
+        return "categorical"
+
+    @property
+    def problem_type(self) -> str:
+        """See :class:`Task`: one class of many, but of words."""
+        return self.name
+
+    def read_labels(self, train: Dataset | IterableDataset) -> None:
+        """See :meth:`Task.read_labels`."""
+        found = read_label_set(train, "labels", None)
+        if found.problem_type != "multi_label_classification":
+            raise DataError(
+                "column 'labels' of the training split holds no lists, but every word needs a label of its own; map "
+                "the right column in data.columns, or use the task text-classification"
+            )
+        self.labels = dataclasses.replace(found, problem_type="single_label_classification")
+
+    def follow(self, config: PretrainedConfig) -> None:
+        """See :meth:`Task.follow`."""
+        self.labels = dataclasses.replace(label_set_of(config), problem_type="single_label_classification")
+
+    def encode(
+        self,
+        rows: Dataset | IterableDataset,
+        tokenizer: PreTrainedTokenizerBase,
+        teacher_tokenizer: PreTrainedTokenizerBase | None = None,
+    ) -> Dataset | IterableDataset:
+        """See :meth:`Task.encode`. Adds ``length``, ``cut``, ``first_tokens`` and ``word_labels``, both one a word.
+
+        Raises:
+            DataError: Where words and labels differ in number.
+        """
+        check_offsets(tokenizer)
+        limit = min(self.max_length, tokenizer.model_max_length)
+        decode = label_decoder(rows, "labels", self.label_set)
+        following = np.array([self._following(name) for name in self.label_set.names])
+
+        def encode_batch(batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+            texts = [" ".join(words) for words in batch["tokens"]]
+            encoded = tokenizer(
+                texts,
+                truncation=True,
+                max_length=limit,
+                return_offsets_mapping=True,
+                return_special_tokens_mask=True,
+            )
+            raw = batch.get("labels", [None] * len(texts))
+            given = [
+                self._word_labels(words, decode(values)) for words, values in zip(batch["tokens"], raw, strict=True)
+            ]
+            words_of = [_words_of(*pair) for pair in zip(encoded["offset_mapping"], batch["tokens"], strict=True)]
+            kept = {name: v for name, v in encoded.items() if name not in ("attention_mask", "offset_mapping")}
+            return {
+                **kept,
+                "labels": [self._token_labels(*pair, following) for pair in zip(words_of, given, strict=True)],
+                "length": [len(ids) for ids in encoded["input_ids"]],
+                "cut": were_cut(encoded, limit),
+                "first_tokens": [_first_tokens(*pair) for pair in zip(words_of, given, strict=True)],
+                "word_labels": given,
+            }
+
+        columns = rows.column_names or list(next(iter(rows)))
+        encoded: Dataset | IterableDataset = rows.map(encode_batch, batched=True, remove_columns=columns)
+        return encoded
+
+    def collator(
+        self, tokenizer: PreTrainedTokenizerBase, teacher_tokenizer: PreTrainedTokenizerBase | None = None
+    ) -> Callable[[list[Mapping[str, Any]]], Batch]:
+        """See :meth:`Task.collator`. Pads to the longest row of the batch, on the tokenizer's side."""
+        left = tokenizer.padding_side == "left"
+
+        def collate(rows: list[Mapping[str, Any]]) -> Batch:
+            batch = padded_inputs(rows, tokenizer, more=[SPECIAL])
+            labels = padded([list(row["labels"]) for row in rows], IGNORED, left)
+            return {**batch, "labels": torch.tensor(labels)}
+
+        return collate
+
+    def masks(self, batch: Batch) -> Masks:
+        """See :meth:`Task.masks`: one position a token."""
+        tokens = batch["attention_mask"].bool()
+        positions = (tokens & ~batch[SPECIAL].bool()).view(-1)
+        return {"labels": positions & (batch["labels"] != IGNORED).view(-1), "positions": positions, "tokens": tokens}
+
+    def view(self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch) -> View:
+        """See :meth:`Task.view`: the tokens of all rows, one after the other."""
+        assert isinstance(logits, Tensor)
+        return View(
+            logits=logits.flatten(0, 1),
+            distribution=self.distribution,
+            labels=batch["labels"].view(-1),
+            masks=self.masks(batch),
+            hidden_states=hidden_states,
+        )
+
+    def texts(self, rows: Dataset | IterableDataset) -> Iterator[str]:
+        """See :meth:`Task.texts`."""
+        for row in rows:
+            yield " ".join(row["tokens"])
+
+    @property
+    def extra_columns(self) -> tuple[str, ...]:
+        """See :meth:`Task.extra_columns`."""
+        return (*super().extra_columns, SPECIAL)
+
+    def _word_labels(self, words: Sequence[str], values: Sequence[Any] | None) -> list[int]:
+        if values is None:
+            return [IGNORED] * len(words)
+        if len(values) != len(words):
+            raise DataError(
+                f"a row has {len(words)} words and {len(values)} labels (it starts with {' '.join(words[:5])!r}); "
+                "every word needs one: correct the row, or map the right columns in data.columns"
+            )
+        return [self.label_set.index(value) for value in values]
+
+    def _following(self, name: str) -> int:
+        """The label of the further tokens of a word: none, or the word's own, for which I-x stands in B-x's place."""
+        if not self.label_all_subwords:
+            return IGNORED
+        inside = "I-" + name.removeprefix("B-")
+        names = self.label_set.names
+        return names.index(inside if name.startswith("B-") and inside in names else name)
+
+    def _token_labels(self, words: np.ndarray, given: Sequence[int], following: np.ndarray) -> list[int]:
+        """One label a token, :data:`IGNORED` where none counts."""
+        if not given or given[0] == IGNORED:
+            return [IGNORED] * len(words)
+        own = np.asarray(given)[words]
+        labels = np.where(_is_first(words), own, following[own])
+        return np.where(words < 0, IGNORED, labels).tolist()
+
+
+def _words_of(offsets: Sequence[Sequence[int]], words: Sequence[str]) -> np.ndarray:
+    """``[T]``: for each token the number of its word, -1 where it has none.
+
+    A token belongs to the word of its last character: some tokenizers let the blank before a word begin it.
+    """
+    if not words:
+        return np.full(len(offsets), -1)
+    ends = np.cumsum([len(word) + 1 for word in words]) - 1
+    starts = ends - [len(word) for word in words]
+    first, last = np.asarray(offsets, dtype=np.int64).reshape(-1, 2).T
+    numbers = np.minimum(np.searchsorted(ends, last - 1, side="right"), len(words) - 1)
+    inside = (last > first) & (starts[numbers] < last) & (last <= ends[numbers])
+    return np.where(inside, numbers, -1)
+
+
+def _is_first(words: np.ndarray) -> np.ndarray:
+    """``[T]``: whether a token is the first of its word."""
+    first = np.zeros(len(words), dtype=bool)
+    numbers, places = np.unique(words, return_index=True)
+    first[places[numbers >= 0]] = True
+    return first
+
+
+def _first_tokens(words: np.ndarray, given: Sequence[int]) -> list[int]:
+    """One place a word: of its first token, or -1 where the model does not see the word."""
+    places = np.full(len(given), -1)
+    first = np.flatnonzero(_is_first(words))
+    places[words[first]] = first
+    return places.tolist()
