@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hf_distill.errors import HfDistillError
     from hf_distill.flow import Result, cache, distill, evaluate, push, run
-    from hf_distill.objectives import Hidden, Labels, Logits, Objective
+    from hf_distill.objectives import DKD, Attention, Hidden, Labels, Logits, Objective, Relation
     from hf_distill.preflight import check
     from hf_distill.recipe import Recipe
     from hf_distill.recipe_file import load_recipe
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "DKD",
+    "Attention",
     "CachedTeacher",
     "CausalLanguageModeling",
     "DistillationTrainer",
@@ -32,6 +34,7 @@ __all__ = [
     "ModelTeacher",
     "Objective",
     "Recipe",
+    "Relation",
     "Result",
     "Task",
     "TextClassification",
@@ -47,7 +50,7 @@ __all__ = [
 _HOMES = {
     "preflight": ("check",),
     "errors": ("HfDistillError",),
-    "objectives": ("Hidden", "Labels", "Logits", "Objective"),
+    "objectives": ("DKD", "Attention", "Hidden", "Labels", "Logits", "Objective", "Relation"),
     "recipe": ("Recipe",),
     "recipe_file": ("load_recipe",),
     "flow": ("Result", "cache", "distill", "evaluate", "push", "run"),

@@ -126,6 +126,13 @@ def check_cache(objectives: Mapping[str, Objective], config: CacheConfig, has_vo
     Raises:
         TeacherError: With the way out.
     """
+    for name, objective in objectives.items():
+        beyond = objective.needs - {"labels", "logits", "hidden_states"}
+        if beyond:
+            raise TeacherError(
+                f"objective {name} needs the teacher's {' and '.join(sorted(beyond))}, which a cache does not keep: "
+                "they would be larger than the model; use a live teacher (teacher.kind: live), or hidden"
+            )
     if config.scheme == "dense" or (config.scheme == "auto" and not has_vocabulary):
         if config.draws is not None:
             raise TeacherError("teacher.cache.draws: does nothing for classes, of which all logits are kept; remove it")

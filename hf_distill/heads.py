@@ -91,6 +91,21 @@ def compared_states(outputs: Any) -> tuple[Tensor, ...]:
     return outputs.hidden_states if states is None else states
 
 
+def compared_attentions(outputs: Any, model: PreTrainedModel) -> tuple[Tensor, ...]:
+    """``[B, heads, T, T]`` each: the maps of the layers of :func:`compared_states`.
+
+    Raises:
+        ModelError: Where the model gave none.
+    """
+    maps: tuple[Tensor, ...] | None = getattr(outputs, "decoder_attentions", None)
+    maps = getattr(outputs, "attentions", None) if maps is None else maps
+    if not maps or maps[0] is None:
+        raise ModelError(
+            f"{type(model).__name__} gives no attention maps, so there is nothing to compare; use relation or hidden"
+        )
+    return maps
+
+
 def compared_layers(config: PretrainedConfig) -> int:
     """How many layers the stack of :func:`compared_states` has."""
     stack = config.get_text_config(decoder=True)
@@ -98,7 +113,12 @@ def compared_layers(config: PretrainedConfig) -> int:
 
 
 def run_model(
-    forward: Callable[..., Any], model: PreTrainedModel, inputs: dict[str, Any], has_vocabulary: bool, hidden: bool
+    forward: Callable[..., Any],
+    model: PreTrainedModel,
+    inputs: dict[str, Any],
+    has_vocabulary: bool,
+    hidden: bool,
+    attention: bool = False,
 ) -> tuple[Any, Tensor | LogitSource]:
     """A forward pass, without the head where logits would be over a vocabulary.
 
@@ -108,17 +128,20 @@ def run_model(
         inputs: As its forward takes them.
         has_vocabulary: Whether the head is over a vocabulary.
         hidden: Whether all hidden states are asked for.
+        attention: Whether all attention maps are asked for.
 
     Returns:
         The model's outputs; and its logits, or what enters the head (``[B, T, H]``) with the head.
     """
+    more: dict[str, Any] = {"output_hidden_states": hidden, **({"output_attentions": True} if attention else {})}
     if not has_vocabulary:
-        outputs = forward(**inputs, output_hidden_states=hidden)
+        outputs = forward(**inputs, **more)
         return outputs, outputs.logits
     # A key-value cache would let packed texts see each other, and only costs memory here.
-    more = {"use_cache": False} if "use_cache" in inspect.signature(_base(model).forward).parameters else {}
+    if "use_cache" in inspect.signature(_base(model).forward).parameters:
+        more["use_cache"] = False
     with without_head(model) as caught:
-        outputs = forward(**inputs, **more, output_hidden_states=hidden)
+        outputs = forward(**inputs, **more)
     assert caught.hidden is not None
     outputs.logits = None  # The stand-in must not be taken for the real ones.
     return outputs, LogitSource(hidden=caught.hidden, head=output_head(model))

@@ -76,6 +76,32 @@ def as_teacher(
     return ModelTeacher(teacher, teacher_tokenizer, task.align(teacher.config))
 
 
+def check_objectives(objectives: Mapping[str, Objective], task: Task, args: TrainingArguments) -> None:
+    """Refuse objectives that are not defined for a task's outputs, or for the way in which the student runs.
+
+    Raises:
+        ObjectiveError: With the way out.
+    """
+    for name, objective in objectives.items():
+        objective.check(task.distribution)
+        if task.has_vocabulary and not objective.vocabularies:
+            raise ObjectiveError(
+                f"objective {name} is for tasks of a few classes, but {task.name} has a vocabulary, whose logits are "
+                "never held whole; use logits"
+            )
+        if args.torch_compile and objective.needs & {"projections", "attentions"}:
+            raise ObjectiveError(
+                f"objective {name} looks into the student's attention while it runs, which a compiled model does not "
+                "let it do; set training.torch_compile to false, or use hidden"
+            )
+
+
+def looked_at(objectives: Mapping[str, Objective]) -> tuple[frozenset[int], frozenset[int]]:
+    """The layers, of the student and of the teacher, whose projections objectives look at."""
+    maps = [objective.layer_map for objective in objectives.values() if "projections" in objective.needs]
+    return frozenset().union(*maps), frozenset().union(*(each.values() for each in maps))
+
+
 def check_tokens(objectives: Mapping[str, Objective], task: Task) -> None:
     """Refuse what compares token by token, where teacher and student cut a text into different tokens.
 

@@ -20,7 +20,7 @@ from hf_distill.evaluation.metrics import primary_metric
 from hf_distill.evaluation.tokens import AGAINST_TEACHER
 from hf_distill.models import load_config, load_tokenizer
 from hf_distill.objectives import Objective, make_objective
-from hf_distill.pairing import check_tokens
+from hf_distill.pairing import check_objectives, check_tokens
 from hf_distill.recipe import CacheConfig, Recipe
 from hf_distill.recipe_file import check_training, load_recipe
 from hf_distill.students import build_student, chosen_cuts, cut, learning, limit_learning, quantized
@@ -126,8 +126,8 @@ def _read_data(recipe: Recipe, report: Report, data: Data | None) -> tuple[Task,
     metric = primary_metric(task, recipe.evaluate)
     if recipe.teacher is None and task.has_vocabulary and metric in AGAINST_TEACHER:
         raise RecipeError(f"recipe.evaluate.metric: {metric} compares with a teacher, and the recipe names none")
+    check_objectives(objectives, task, training_arguments(recipe, "unused"))
     for name, objective in objectives.items():
-        objective.check(task.distribution)
         if recipe.teacher is None and objective.needs - {"labels"}:
             raise RecipeError(
                 f"objective {name} needs a teacher, but the recipe names none; add teacher.model, or teacher.recipe"
@@ -224,6 +224,8 @@ def _tell_objectives(recipe: Recipe, task: Task, teacher: Plan | None, student: 
         report(f"objective {name}: weight {objective.weight:g}")
         for line in lines:
             report(f"objective {line}")
+        if teacher is not None:
+            objective.check_models(student.model, teacher.model)
 
 
 def _tell_costs(recipe: Recipe, task: Task, data: Data, teacher: Plan | None, student: Plan, report: Report) -> None:

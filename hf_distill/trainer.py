@@ -8,6 +8,7 @@ its own global count; weigh and add.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,17 +27,20 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
+from hf_distill.attention import caught_projections, check_learning, show_attention
 from hf_distill.checkpoints import last_complete_checkpoint, load_extra_weights, save_extra_weights
 from hf_distill.errors import ObjectiveError, TeacherError
-from hf_distill.heads import accepted_inputs, compared_states, run_model
+from hf_distill.heads import accepted_inputs, compared_attentions, compared_states, run_model
 from hf_distill.models import save_adapted_config
 from hf_distill.objectives import Objective, weighted_loss
 from hf_distill.pairing import (
     Encoder,
     as_teacher,
     bound_task,
+    check_objectives,
     check_tokens,
     chosen_objectives,
+    looked_at,
     named_objectives,
     with_row_ids,
 )
@@ -113,7 +117,7 @@ class DistillationTrainer(Trainer):
         self.teacher = as_teacher(teacher, self.task, args, processing_class, teacher_processing_class)
         self.objectives = named_objectives(chosen_objectives(objectives, self.teacher))
         self.needs: frozenset[Need] = frozenset().union(*(o.needs for o in self.objectives.values()))
-        self._check_objectives()
+        self._check_objectives(args)
         for each in (student, self.teacher.model if self.teacher is not None else None):
             if each is not None:
                 self.task.check_model(each)
@@ -126,7 +130,7 @@ class DistillationTrainer(Trainer):
             train_dataset, eval_dataset = encode(train_dataset), encode(eval_dataset)
             data_collator = data_collator or with_row_ids(self.task.collator(processing_class, other))
         if kwargs.get("model_init") is None:
-            _attach(student, self.extra_weights)
+            self._prepare_student(student)
         super().__init__(
             model=model,
             args=args,
@@ -149,9 +153,9 @@ class DistillationTrainer(Trainer):
 
     # --- what is paired -----------------------------------------------------------------------------------------------
 
-    def _check_objectives(self) -> None:
+    def _check_objectives(self, args: TrainingArguments) -> None:
+        check_objectives(self.objectives, self.task, args)
         for name, objective in self.objectives.items():
-            objective.check(self.task.distribution)
             missing = objective.needs - {"labels"} - (self.teacher.provides if self.teacher else frozenset())
             if missing:
                 whose = "the teacher cannot give them" if self.teacher else "there is no teacher"
@@ -170,6 +174,11 @@ class DistillationTrainer(Trainer):
             self.connection_notes = [
                 line for o in self.objectives.values() for line in o.connect(student.config, teacher)
             ]
+        live = self.teacher.model if self.teacher is not None else None
+        if live is not None:
+            for objective in self.objectives.values():
+                objective.check_models(student, live)
+        self._layers = looked_at(self.objectives)
         modules = {name: o.module for name, o in self.objectives.items() if o.module is not None}
         return nn.ModuleDict(modules)
 
@@ -186,8 +195,14 @@ class DistillationTrainer(Trainer):
     def call_model_init(self, trial: Any = None) -> PreTrainedModel:
         """A new student, with the objectives' own weights attached."""
         student = cast(PreTrainedModel, super().call_model_init(trial))
-        _attach(student, self.extra_weights)
+        self._prepare_student(student)
         return student
+
+    def _prepare_student(self, student: PreTrainedModel) -> None:
+        """Let it carry the objectives' weights, and show what they look at; neither is part of what is saved."""
+        _attach(student, self.extra_weights)
+        if "attentions" in self.needs:
+            show_attention(student)
 
     # --- the loss -----------------------------------------------------------------------------------------------------
 
@@ -213,11 +228,10 @@ class DistillationTrainer(Trainer):
         Returns:
             The loss; every term's total, detached; the student's outputs.
         """
-        teacher_needs = self.needs - {"labels"}
         student = self.accelerator.unwrap_model(model, keep_torch_compile=False)
         encoded = self._encoded(student, batch)
         read = encoded if self._share_encoder else batch
-        targets = self.teacher.targets(self.task, read, teacher_needs) if self.teacher and teacher_needs else Targets()
+        targets = self._targets(read)
         if model is student or isinstance(model, torch._dynamo.OptimizedModule):
             return self._terms(model, student, encoded, targets, counts)
         # DDP and FSDP must see everything that has weights run inside their own forward, projections included.
@@ -233,6 +247,14 @@ class DistillationTrainer(Trainer):
         finally:
             student.forward = original
         return result
+
+    def _targets(self, batch: Batch) -> Targets:
+        needs = self.needs - {"labels"}
+        if self.teacher is None or not needs:
+            return Targets()
+        if isinstance(self.teacher, ModelTeacher):
+            return self.teacher.targets(self.task, batch, needs, self._layers[1])
+        return self.teacher.targets(self.task, batch, needs)
 
     def _encoded(self, student: PreTrainedModel, batch: Batch) -> Batch:
         """The batch with what a frozen encoder makes of it: the same in every epoch, so without dropout."""
@@ -250,9 +272,16 @@ class DistillationTrainer(Trainer):
         self, forward: nn.Module, student: PreTrainedModel, batch: Batch, targets: Targets, counts: Counts
     ) -> tuple[Tensor, dict[str, Tensor], Any]:
         inputs = accepted_inputs(student, self.task.student_inputs(batch))
-        hidden = "hidden_states" in self.needs
-        outputs, logits = run_model(forward, student, inputs, self.task.has_vocabulary, hidden)
+        hidden, attention = "hidden_states" in self.needs, "attentions" in self.needs
+        with caught_projections(student, self._layers[0]) as projections:
+            outputs, logits = run_model(forward, student, inputs, self.task.has_vocabulary, hidden, attention)
         view = self.task.view(logits, compared_states(outputs) if hidden else None, batch)
+        if projections:
+            check_learning(vector for layer in projections.values() for vector in layer.values())
+            view = replace(view, projections=projections)
+        if attention:
+            view = replace(view, attentions=compared_attentions(outputs, student))
+            check_learning(view.attentions or ())
         loss, totals = weighted_loss(self.objectives, view, targets, counts)
         return loss, totals, outputs
 

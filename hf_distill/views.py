@@ -7,6 +7,7 @@ serves.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -22,11 +23,14 @@ UNITS: tuple[Unit, ...] = get_args(Unit)
 Distribution = Literal["categorical", "bernoulli", "real"]
 """What the logits of one position mean: one class of C, C independent yes/no classes, or C real values."""
 
-Need = Literal["labels", "logits", "hidden_states"]
-"""What an objective asks for: labels from the data; logits or hidden states from the teacher."""
+Need = Literal["labels", "logits", "hidden_states", "projections", "attentions"]
+"""What an objective asks for: labels from the data; all else from the teacher."""
 
 Batch = dict[str, Any]
 """A collated batch: tensors by name, on the model's device."""
+
+Projections = dict[str, Tensor]
+"""A layer's ``q``, ``k`` and ``v``, ``[B, T, width]`` each: what attention is made of, before rotary positions."""
 
 Masks = dict[Unit, Tensor]
 """One boolean mask a unit. ``labels`` and ``positions``: ``[N]``; ``tokens``: ``[B, T]``."""
@@ -145,6 +149,8 @@ class View:
         masks: Which labels, positions and tokens count, see :data:`Masks`.
         hidden_states: ``[B, T, H]`` each; index 0 is the embedding output, index i the output of layer i. None unless
             an objective needs them.
+        projections: Of the layers that objectives look at, by layer; None unless one does.
+        attentions: ``[B, heads, T, T]`` each, the probabilities of every layer; None unless an objective needs them.
     """
 
     logits: Tensor | LogitSource
@@ -152,6 +158,8 @@ class View:
     labels: Tensor | None
     masks: Masks
     hidden_states: tuple[Tensor, ...] | None = None
+    projections: Mapping[int, Projections] | None = None
+    attentions: tuple[Tensor, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,10 +170,14 @@ class Targets:
         logits: ``[N, C]``, positions and classes in the same order as the student's :class:`View`, C larger or smaller
             only by the padding rows of a vocabulary; or what they are made of; or what a cache keeps of them.
         hidden_states: ``[B, T, H_teacher]`` each, or None.
+        projections: As the student's, of the layers that it learns from, or None.
+        attentions: As the student's, or None.
     """
 
     logits: Tensor | LogitSource | SparseLogits | None = None
     hidden_states: tuple[Tensor, ...] | None = None
+    projections: Mapping[int, Projections] | None = None
+    attentions: tuple[Tensor, ...] | None = None
 
 
 def logits_at(mask: Tensor, logits: Tensor | LogitSource) -> Tensor:

@@ -14,7 +14,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "hf_distill"
 ROOMS = [
     ["errors", "names", "views", "sampling", "sums", "checkpoints", "docstrings", "strict"],
-    ["heads"],
+    ["heads", "attention"],
     ["probes"],
     ["recipe", "models"],
     ["recipe_file", "sources"],

@@ -11,12 +11,22 @@ from torch.nn import functional
 from transformers import BertConfig
 
 from hf_distill.errors import ObjectiveError
-from hf_distill.objectives import OBJECTIVES, Hidden, Labels, Logits, Objective, make_objective
+from hf_distill.objectives import (
+    DKD,
+    OBJECTIVES,
+    Attention,
+    Hidden,
+    Labels,
+    Logits,
+    Objective,
+    Relation,
+    make_objective,
+)
 from hf_distill.objectives.divergences import DIVERGENCES
-from hf_distill.objectives.hidden import spaced_layer_map
+from hf_distill.objectives.layer_maps import spaced_layer_map
 from hf_distill.views import UNITS, Targets, View
 
-ROWS, CLASSES, TOKENS, WIDTH, LAYERS = 6, 5, 7, 8, 2
+ROWS, CLASSES, TOKENS, WIDTH, LAYERS, HEADS = 6, 5, 7, 8, 2, 4
 TEMPERATURES = (1.0, 2.0, 7.5)
 
 CASES: dict[str, Objective] = {
@@ -25,19 +35,26 @@ CASES: dict[str, Objective] = {
     "hidden-mse": Hidden(),
     "hidden-cosine": Hidden(loss="cosine"),
     "hidden-projected": Hidden(),
+    "relation": Relation(relation_heads=HEADS),
+    "relation-wider": Relation(relation_heads=2),
+    "relation-minilm": Relation(relations=["qk", "vv"], student_layer=0, teacher_layer=2),
+    "attention-kl": Attention(),
+    "attention-mse": Attention(loss="mse", layers={0: 1}),
+    "dkd": DKD(),
 }
-DISTILLATION = [name for name in CASES if name != "labels"]
+WIDER = ("hidden-projected", "relation-wider")
+REAL = torch.arange(TOKENS)[None] < torch.tensor([7, 3, 5, 1, 6, 2])[:, None]
 LOGITS = [name for name in CASES if name.startswith("logits")]
 
 
 def config(width: int, layers: int) -> BertConfig:
-    return BertConfig(hidden_size=width, num_hidden_layers=layers, num_attention_heads=1)
+    return BertConfig(hidden_size=width, num_hidden_layers=layers, num_attention_heads=HEADS)
 
 
 def connected(name: str) -> Objective:
     torch.manual_seed(0)
     objective = CASES[name]
-    width = WIDTH + 4 if name == "hidden-projected" else WIDTH
+    width = WIDTH + 4 if name in WIDER else WIDTH
     objective.connect(config(WIDTH, LAYERS), config(width, 2 * LAYERS))
     return objective
 
@@ -45,6 +62,33 @@ def connected(name: str) -> Objective:
 def states(layers: int, width: int, seed: int) -> tuple[torch.Tensor, ...]:
     generator = torch.Generator().manual_seed(seed)
     return tuple(torch.randn(ROWS, TOKENS, width, generator=generator) for _ in range(layers + 1))
+
+
+def projections(layers: int, width: int, seed: int) -> dict[int, dict[str, torch.Tensor]]:
+    parts = {name: states(layers, width, seed + i) for i, name in enumerate("qkv")}
+    return {layer: {name: vectors[layer] for name, vectors in parts.items()} for layer in range(layers)}
+
+
+def attentions(layers: int, seed: int) -> tuple[torch.Tensor, ...]:
+    """Maps as models give them: nothing looks at padding."""
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randn(layers, ROWS, HEADS, TOKENS, TOKENS, generator=generator)
+    return tuple(scores.masked_fill(~REAL[:, None, None], -torch.inf).softmax(-1))
+
+
+def changed(given: View | Targets, change) -> View | Targets:
+    """Whatever is there of the inside of a model, changed."""
+    return replace(
+        given,
+        hidden_states=tuple(change(state) for state in given.hidden_states),
+        projections={i: {n: change(x) for n, x in parts.items()} for i, parts in given.projections.items()},
+        attentions=tuple(change(maps) for maps in given.attentions),
+    )
+
+
+def inside(given: View) -> list[torch.Tensor]:
+    vectors = [vector for parts in given.projections.values() for vector in parts.values()]
+    return [*given.hidden_states, *vectors, *given.attentions]
 
 
 def view(distribution: str = "categorical", seed: int = 0) -> View:
@@ -55,36 +99,39 @@ def view(distribution: str = "categorical", seed: int = 0) -> View:
     labels = torch.arange(ROWS) % CLASSES if categorical else torch.rand(ROWS, CLASSES, generator=generator).round()
     labelled = torch.ones(ROWS, dtype=torch.bool)
     labelled[-1] = False
-    tokens = torch.arange(TOKENS)[None] < torch.tensor([7, 3, 5, 1, 6, 2])[:, None]
     return View(
         logits=logits,
         distribution=distribution,
         labels=labels,
-        masks={"labels": labelled, "positions": torch.ones(ROWS, dtype=torch.bool), "tokens": tokens},
+        masks={"labels": labelled, "positions": torch.ones(ROWS, dtype=torch.bool), "tokens": REAL},
         hidden_states=states(LAYERS, WIDTH, seed + 1),
+        projections=projections(LAYERS, WIDTH, seed + 2),
+        attentions=attentions(LAYERS, seed + 3),
     )
 
 
 def targets(name: str, seed: int = 10) -> Targets:
     generator = torch.Generator().manual_seed(seed)
-    width = WIDTH + 4 if name == "hidden-projected" else WIDTH
+    width = WIDTH + 4 if name in WIDER else WIDTH
     logits = 2 * torch.randn(ROWS, CLASSES, generator=generator)
-    return Targets(logits=logits, hidden_states=states(2 * LAYERS, width, seed + 1))
+    return Targets(
+        logits=logits,
+        hidden_states=states(2 * LAYERS, width, seed + 1),
+        projections=projections(2 * LAYERS, width, seed + 2),
+        attentions=attentions(2 * LAYERS, seed + 3),
+    )
 
 
 def with_gradient(given: View) -> View:
-    return replace(
-        given,
-        logits=given.logits.clone().requires_grad_(),
-        hidden_states=tuple(state.clone().requires_grad_() for state in given.hidden_states),
-    )
+    given = changed(given, lambda tensor: tensor.clone().requires_grad_())
+    return replace(given, logits=given.logits.clone().requires_grad_())
 
 
 def value_and_gradients(name: str, given: View, wanted: Targets) -> tuple[torch.Tensor, list[torch.Tensor]]:
     given = with_gradient(given)
     term = connected(name)(given, wanted)
     term.total.backward()
-    leaves = [given.logits, *given.hidden_states]
+    leaves = [given.logits, *inside(given)]
     return term.total.detach(), [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
 
 
@@ -114,19 +161,12 @@ def test_garbage_at_masked_places_changes_neither_value_nor_gradient(name):
     hidden = ~masks["tokens"]
     rows = ~masks["positions"]
 
-    def spoiled(tensors, mask):
-        return tuple(tensor.masked_fill(mask[..., None], math.nan) for tensor in tensors)
+    def spoiled(tensor):
+        return tensor.masked_fill(hidden[:, None, :, None] if tensor.dim() == 4 else hidden[..., None], math.nan)
 
     labels = clean.labels.masked_fill(~masks["labels"], -100)
-    dirty = replace(
-        clean,
-        labels=labels,
-        logits=clean.logits.masked_fill(rows[:, None], math.inf),
-        hidden_states=spoiled(clean.hidden_states, hidden),
-    )
-    dirty_targets = Targets(
-        logits=wanted.logits.masked_fill(rows[:, None], math.nan), hidden_states=spoiled(wanted.hidden_states, hidden)
-    )
+    dirty = replace(changed(clean, spoiled), labels=labels, logits=clean.logits.masked_fill(rows[:, None], math.inf))
+    dirty_targets = replace(changed(wanted, spoiled), logits=wanted.logits.masked_fill(rows[:, None], math.nan))
     value, gradients = value_and_gradients(name, clean, wanted)
     dirty_value, dirty_gradients = value_and_gradients(name, dirty, dirty_targets)
     assert torch.equal(value, dirty_value)
@@ -176,6 +216,23 @@ def test_equal_hidden_states_have_no_loss_and_no_gradient(name):
     total.backward()
     assert total.abs() < 1e-4
     assert all(s.grad is None or s.grad.abs().max() < 1e-5 for s in given.hidden_states)
+
+
+@pytest.mark.parametrize("name", ["relation", "relation-minilm", "attention-kl", "attention-mse", "dkd"])
+def test_equal_models_have_no_loss_and_no_gradient(name):
+    objective = connected(name)
+    objective.layer_map = {0: 0}
+    given = with_gradient(view())
+    scores = torch.randn(ROWS, HEADS, TOKENS, TOKENS).requires_grad_()
+    maps = scores.masked_fill(~REAL[:, None, None], -torch.inf).softmax(-1)
+    given = replace(given, attentions=(maps,))
+    seen = changed(given, torch.Tensor.detach)
+    wanted = Targets(logits=given.logits.detach(), projections=seen.projections, attentions=seen.attentions)
+    total = objective(given, wanted).total
+    total.backward()
+    leaves = [given.logits, scores, *given.projections[0].values()]
+    assert total.abs() < 1e-5
+    assert all(leaf.grad is None or leaf.grad.abs().max() < 1e-5 for leaf in leaves)
 
 
 @pytest.mark.parametrize("divergence", ["forward_kl", "reverse_kl", "jsd"])
@@ -238,11 +295,8 @@ def test_classes_that_the_teacher_rules_out_add_nothing(divergence):
 @pytest.mark.parametrize("name", CASES)
 def test_half_precision_models_give_a_float32_loss(name):
     given, wanted = view(), targets(name)
-    half = replace(
-        given, logits=given.logits.bfloat16(), hidden_states=tuple(s.bfloat16() for s in given.hidden_states)
-    )
-    half_targets = Targets(
-        logits=wanted.logits.bfloat16(), hidden_states=tuple(s.bfloat16() for s in wanted.hidden_states)
+    half, half_targets = (
+        replace(changed(each, torch.Tensor.bfloat16), logits=each.logits.bfloat16()) for each in (given, wanted)
     )
     total = connected(name)(half, half_targets).total
     assert total.dtype == torch.float32
@@ -254,15 +308,11 @@ def test_a_term_is_a_sum_over_its_rows(name):
     whole, wanted = view(), targets(name)
 
     def part(rows: slice):
-        piece = replace(
-            whole,
-            logits=whole.logits[rows],
-            labels=whole.labels[rows],
-            masks={unit: mask[rows] for unit, mask in whole.masks.items()},
-            hidden_states=tuple(s[rows] for s in whole.hidden_states),
+        piece, aim = (
+            replace(changed(each, lambda tensor: tensor[rows]), logits=each.logits[rows]) for each in (whole, wanted)
         )
-        aim = Targets(logits=wanted.logits[rows], hidden_states=tuple(s[rows] for s in wanted.hidden_states))
-        return connected(name)(piece, aim)
+        masks = {unit: mask[rows] for unit, mask in whole.masks.items()}
+        return connected(name)(replace(piece, labels=whole.labels[rows], masks=masks), aim)
 
     parts = [part(slice(0, 2)), part(slice(2, 5)), part(slice(5, 6))]
     term = connected(name)(whole, wanted)
@@ -294,6 +344,61 @@ def test_every_mapped_layer_gets_a_gradient_the_last_included():
     embeddings, *layers = given.hidden_states
     assert embeddings.grad is None
     assert all(layer.grad.abs().sum() > 0 for layer in layers)
+
+
+def plain_relation(first, second, heads):
+    """Of one row of vectors ``[tokens, width]``, as equations 3 to 5 of MiniLMv2 write it, in float64."""
+    width = first.shape[-1] // heads
+    found = []
+    for head in range(heads):
+        a, b = (each.double()[:, head * width : (head + 1) * width] for each in (first, second))
+        found.append(torch.softmax(a @ b.T / math.sqrt(width), -1))
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("name", ["relation", "relation-wider", "relation-minilm"])
+def test_a_relation_is_that_of_the_paper_over_the_real_tokens_alone(name):
+    objective, given, wanted = connected(name), view(), targets(name)
+    ((own, other),) = objective.layer_map.items()
+    expected = 0.0
+    for row, count in enumerate(REAL.sum(-1)):
+        for first, second in objective.relations:
+            p, q = (
+                plain_relation(parts[first][row, :count], parts[second][row, :count], objective.heads)
+                for parts in (wanted.projections[other], given.projections[own])
+            )
+            expected += (p * (p / q).log()).sum(-1).mean(0).sum().item()
+    assert objective(given, wanted).total.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_attention_is_compared_head_by_head_or_by_means_where_heads_are_fewer():
+    given, wanted = view(), targets("attention-kl")
+    p, q = wanted.attentions[1], given.attentions[0]
+    squared = Attention(loss="mse", layers={0: 1})
+    squared.connect(config(WIDTH, LAYERS), config(WIDTH, 2 * LAYERS))
+    by_head = (p - q).square().sum(-1).mean(1)[REAL].sum().item()
+    assert squared(given, wanted).total.item() == pytest.approx(by_head, rel=1e-5)
+    fewer = replace(given, attentions=tuple(maps[:, :2] for maps in given.attentions))
+    by_means = (p.mean(1) - q[:, :2].mean(1)).square().sum(-1)[REAL].sum().item()
+    assert squared(fewer, wanted).total.item() == pytest.approx(by_means, rel=1e-5)
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_decoupled_distillation_with_the_weights_of_the_teacher_is_the_plain_one(temperature):
+    objective = DKD(temperature=temperature)
+    student, teacher, labels = view().logits, targets("dkd").logits, view().labels
+    target, other = objective.parts(student, teacher, labels)
+    share = (teacher / temperature).softmax(-1).gather(-1, labels[:, None]).squeeze(-1)
+    plain = DIVERGENCES["forward_kl"](student, teacher, temperature=temperature)
+    assert torch.allclose((target + (1 - share) * other) * temperature**2, plain, atol=1e-5)
+
+
+def test_decoupled_distillation_weighs_its_parts_on_labelled_rows_alone():
+    given, wanted = view(), targets("dkd")
+    mask = given.masks["labels"]
+    objective = DKD(alpha=0.5, beta=3.0, temperature=2.0)
+    target, other = objective.parts(given.logits[mask], wanted.logits[mask], given.labels[mask])
+    assert objective(given, wanted).total.item() == pytest.approx(4 * (0.5 * target + 3 * other).sum().item(), rel=1e-5)
 
 
 def test_the_spaced_map_ends_with_the_last_layer_of_both():
@@ -335,6 +440,18 @@ def test_the_chosen_map_and_the_projections_are_told():
         (lambda: Hidden(layers={0: "1"}), "mapping"),
         (lambda: Hidden(layers=[1, 2]), "mapping"),
         (lambda: Hidden(layers={5: 0}).connect(config(8, 2), config(8, 4)), "out of range"),
+        (lambda: Relation(relations=["qq", "kq"]), "qq, kk, vv, qk"),
+        (lambda: Relation(relations="qq"), "list"),
+        (lambda: Relation(relations=["vv", "vv"]), "twice"),
+        (lambda: Relation(relation_heads=0), "relation_heads"),
+        (lambda: Relation(teacher_layer="last"), "teacher_layer"),
+        (lambda: Relation(teacher_layer=9).connect(config(8, 2), config(8, 4)), "relation: layer 9 of the teacher"),
+        (lambda: Attention(loss="l1"), "kl or mse"),
+        (lambda: Attention(layers={0: 0.5}), "mapping"),
+        (lambda: DKD(alpha=-1.0), "alpha"),
+        (lambda: DKD(alpha=0.0, beta=0.0), "nothing to learn"),
+        (lambda: DKD(temperature=0.0), "temperature"),
+        (lambda: DKD().check("bernoulli"), "categorical"),
         (lambda: make_objective("logit", {}), "labels, logits, hidden"),
         (lambda: make_objective("logits", {"temprature": 2}), "temperature"),
         (lambda: make_objective("no.such.module:Loss", {}), "cannot be imported"),

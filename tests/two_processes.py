@@ -14,7 +14,7 @@ from datasets import Dataset
 from safetensors.torch import save_file
 from transformers import TrainingArguments
 
-from hf_distill import DistillationTrainer, Hidden, Labels, Logits
+from hf_distill import Attention, DistillationTrainer, Hidden, Labels, Logits, Relation
 from hf_distill.tasks import CausalLanguageModeling, Translation
 from tests import tiny
 
@@ -54,7 +54,7 @@ def pair(task: str) -> dict[str, Any]:
 def main(folder: Path, batch: int, resume: bool, task: str, steps: int) -> None:
     trainer = DistillationTrainer(
         **pair(task),
-        objectives=[Labels(), Logits(), Hidden()],
+        objectives=[Labels(), Logits(), Hidden(), Relation(), Attention()],
         args=TrainingArguments(
             output_dir=str(folder),
             use_cpu=True,

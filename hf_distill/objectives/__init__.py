@@ -8,18 +8,35 @@ from collections.abc import Mapping
 from typing import Any
 
 from hf_distill.errors import ObjectiveError
+from hf_distill.objectives.attention import Attention
 from hf_distill.objectives.base import Objective
 from hf_distill.objectives.combined import weighted_loss
+from hf_distill.objectives.dkd import DKD
 from hf_distill.objectives.hidden import Hidden
 from hf_distill.objectives.labels import Labels
 from hf_distill.objectives.logits import Logits
+from hf_distill.objectives.relation import Relation
 
-__all__ = ["OBJECTIVES", "Hidden", "Labels", "Logits", "Objective", "make_objective", "weighted_loss"]
+__all__ = [
+    "DKD",
+    "OBJECTIVES",
+    "Attention",
+    "Hidden",
+    "Labels",
+    "Logits",
+    "Objective",
+    "Relation",
+    "make_objective",
+    "weighted_loss",
+]
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "labels": Labels,
     "logits": Logits,
     "hidden": Hidden,
+    "relation": Relation,
+    "attention": Attention,
+    "dkd": DKD,
 }
 
 

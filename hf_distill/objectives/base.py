@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from torch import Tensor, nn
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedModel
 
 from hf_distill.errors import ObjectiveError
 from hf_distill.objectives.fused import FusedTerm
@@ -29,13 +29,16 @@ class Objective(ABC):
         distributions: The kinds of output that it is defined for.
         compares_tokens: True where student and teacher are compared token by token, so that both must read the same
             tokens.
+        vocabularies: Whether it is defined for logits over a vocabulary, too.
         paper: Where it comes from, for the model card.
+        layer_map: Which student layer learns from which teacher layer, known after :meth:`connect`; empty for most.
     """
 
     unit: ClassVar[Unit]
     needs: ClassVar[frozenset[Need]]
     distributions: ClassVar[frozenset[Distribution]] = frozenset({"categorical", "bernoulli", "real"})
     compares_tokens: ClassVar[bool] = False
+    vocabularies: ClassVar[bool] = True
     paper: ClassVar[str]
 
     def __init__(self, *, weight: float = 1.0) -> None:
@@ -43,6 +46,7 @@ class Objective(ABC):
             raise ObjectiveError(f"{type(self).__name__}: weight must be a finite number of at least 0, got {weight!r}")
         self.weight = float(weight)
         self.module: nn.Module | None = None
+        self.layer_map: dict[int, int] = {}
 
     @abstractmethod
     def total(self, view: View, targets: Targets) -> Tensor:
@@ -72,6 +76,17 @@ class Objective(ABC):
             Lines that tell what was chosen, for the log.
         """
         return []
+
+    def check_models(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:  # noqa: B027  # Most take any.
+        """Refuse models that cannot show what the objective looks at; called after :meth:`connect`.
+
+        Args:
+            student: Of which only modules and shapes are looked at: it may have no weights yet.
+            teacher: The same.
+
+        Raises:
+            HfDistillError: With the way out.
+        """
 
     def teacher_layers(self, student: PretrainedConfig, teacher: PretrainedConfig) -> tuple[int, ...] | None:
         """Which of the teacher's hidden states it looks at, as indices into ``hidden_states``; None: all of them."""

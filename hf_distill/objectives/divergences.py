@@ -25,6 +25,7 @@ __all__ = [
     "GRADIENTS",
     "forward_kl",
     "jsd",
+    "kl",
     "log_probabilities",
     "mse",
     "reverse_kl",
@@ -53,7 +54,7 @@ def log_probabilities(logits: Tensor, temperature: float, distribution: Distribu
     return torch.log_softmax(scaled, dim=-1)
 
 
-def _kl(reference: Tensor, other: Tensor) -> Tensor:
+def kl(reference: Tensor, other: Tensor) -> Tensor:
     """KL(reference || other) of log-probabilities, summed over the last dimension, 0 where the reference is 0."""
     difference = (reference - other).masked_fill(reference == -torch.inf, 0.0)
     value: Tensor = (reference.exp() * difference).sum(-1)
@@ -83,7 +84,7 @@ def forward_kl(
     """T^2 * KL(teacher || student), Hinton et al. 2015: the student covers all that the teacher holds possible."""
     log_student = log_probabilities(student, temperature, distribution)
     log_teacher = log_probabilities(teacher, temperature, distribution)
-    return _over_classes(_kl(log_teacher, log_student)) * temperature**2
+    return _over_classes(kl(log_teacher, log_student)) * temperature**2
 
 
 def reverse_kl(
@@ -91,7 +92,7 @@ def reverse_kl(
 ) -> Tensor:
     """T^2 * KL(student || teacher), Gu et al. 2024 (MiniLLM), equation 1: the student keeps to the teacher's modes."""
     log_student, log_teacher = _both(student, teacher, temperature, distribution)
-    return _over_classes(_kl(log_student, log_teacher)) * temperature**2
+    return _over_classes(kl(log_student, log_teacher)) * temperature**2
 
 
 def jsd(
@@ -115,7 +116,7 @@ def jsd(
     """
     log_student, log_teacher = _both(student, teacher, temperature, distribution)
     mixture = _log_mixture(log_teacher, log_student, beta)
-    value = beta * _kl(log_teacher, mixture) + (1.0 - beta) * _kl(log_student, mixture)
+    value = beta * kl(log_teacher, mixture) + (1.0 - beta) * kl(log_student, mixture)
     return _over_classes(value) * temperature**2
 
 
@@ -140,7 +141,7 @@ def skewed_kl(
         alpha: The teacher's share of the mixture, strictly between 0 and 1.
     """
     log_student, log_teacher = _both(student, teacher, temperature, distribution)
-    return _over_classes(_kl(log_teacher, _log_mixture(log_teacher, log_student, alpha))) * temperature**2
+    return _over_classes(kl(log_teacher, _log_mixture(log_teacher, log_student, alpha))) * temperature**2
 
 
 def skewed_reverse_kl(
@@ -161,7 +162,7 @@ def skewed_reverse_kl(
         alpha: The student's share of the mixture, strictly between 0 and 1.
     """
     log_student, log_teacher = _both(student, teacher, temperature, distribution)
-    return _over_classes(_kl(log_student, _log_mixture(log_teacher, log_student, 1.0 - alpha))) * temperature**2
+    return _over_classes(kl(log_student, _log_mixture(log_teacher, log_student, 1.0 - alpha))) * temperature**2
 
 
 def total_variation(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,7 +11,8 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 
-from hf_distill.heads import accepted_inputs, compared_states, run_model
+from hf_distill.attention import caught_projections, eager_attention
+from hf_distill.heads import accepted_inputs, compared_attentions, compared_states, run_model
 from hf_distill.views import Batch, LogitSource, Need, Targets
 
 if TYPE_CHECKING:
@@ -34,7 +37,7 @@ class ModelTeacher:
         provides: What it can give.
     """
 
-    provides: frozenset[Need] = frozenset({"logits", "hidden_states"})
+    provides: frozenset[Need] = frozenset({"logits", "hidden_states", "projections", "attentions"})
 
     def __init__(
         self,
@@ -71,27 +74,35 @@ class ModelTeacher:
         """See :func:`place`."""
         place(self.model, device)
 
-    def targets(self, task: Task, batch: Batch, needs: frozenset[Need]) -> Targets:
+    def targets(self, task: Task, batch: Batch, needs: frozenset[Need], layers: Collection[int] = ()) -> Targets:
         """What the objectives need of a batch, detached.
 
         Args:
             task: Tells which part of the batch is the teacher's, and which positions its outputs are.
             batch: As the student gets it, on the student's device.
             needs: What to give; the rest is None.
+            layers: Whose projections are needed.
         """
-        hidden = "hidden_states" in needs
+        hidden, attention = "hidden_states" in needs, "attentions" in needs
         self.model.eval()
         inputs = accepted_inputs(self.model, task.teacher_inputs(batch))
         if ENCODED in inputs:
             inputs[ENCODED] = BaseModelOutput(last_hidden_state=inputs[ENCODED][0].to(self.model.dtype))
-        with torch.inference_mode():
-            outputs, logits = run_model(self.model, self.model, inputs, task.has_vocabulary, hidden)
+        shown = eager_attention(self.model) if attention else nullcontext()
+        with torch.inference_mode(), shown, caught_projections(self.model, layers) as projections:
+            outputs, logits = run_model(self.model, self.model, inputs, task.has_vocabulary, hidden, attention)
             states = compared_states(outputs) if hidden else None
             logits = task.view(logits, states, batch).logits
         if isinstance(logits, Tensor) and self.label_order is not None:
             logits = logits[:, self.label_order]
-        kept = tuple(_usable(state) for state in states) if states is not None else None
-        return Targets(logits=_usable_logits(logits), hidden_states=kept)
+        maps = compared_attentions(outputs, self.model) if attention else None
+        return Targets(
+            logits=_usable_logits(logits),
+            hidden_states=None if states is None else tuple(map(_usable, states)),
+            projections={layer: {name: _usable(x) for name, x in parts.items()} for layer, parts in projections.items()}
+            or None,
+            attentions=None if maps is None else tuple(map(_usable, maps)),
+        )
 
 
 def _usable(tensor: Tensor) -> Tensor:

@@ -1,0 +1,87 @@
+"""Where the student looks, pulled towards where the teacher looks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers import PretrainedConfig, PreTrainedModel
+
+from hf_distill.attention import self_attentions
+from hf_distill.errors import ObjectiveError
+from hf_distill.objectives.base import Objective
+from hf_distill.objectives.divergences import kl
+from hf_distill.objectives.layer_maps import Layers, check_layers, chosen_layers, readable
+from hf_distill.views import Targets, View
+
+
+class Attention(Objective):
+    """The attention maps of chosen student layers pulled towards those of chosen teacher layers, token by token.
+
+    Head by head where both models have as many, else the means over the heads. Fused kernels make no maps: both models
+    run eager attention, and while it trains the student's has no dropout, which would tear holes into its maps.
+    :class:`Relation` needs neither.
+
+    Args:
+        loss: ``kl`` of the teacher's and the student's probabilities (Sun et al. 2020, MobileBERT, section 3.3), or
+            ``mse``: the squared distance of the two (TinyBERT takes it of the scores before the softmax).
+        layers: ``auto`` (see :func:`spaced_layer_map`), or a mapping of student layer to teacher layer.
+        weight: See :class:`Objective`.
+
+    Raises:
+        ObjectiveError: For an unknown loss, a map that is not one of integers, or a layer out of range.
+    """
+
+    unit = "tokens"
+    needs = frozenset({"attentions"})
+    compares_tokens = True
+    paper = "Jiao et al. 2020, TinyBERT: Distilling BERT for Natural Language Understanding, arXiv:1909.10351"
+
+    def __init__(self, *, loss: str = "kl", layers: Layers = "auto", weight: float = 1.0) -> None:
+        super().__init__(weight=weight)
+        if loss not in ("kl", "mse"):
+            raise ObjectiveError(f"attention: loss must be kl or mse, got {loss!r}")
+        check_layers("attention", layers)
+        self.loss = loss
+        self.layers = layers
+
+    def connect(self, student: PretrainedConfig, teacher: PretrainedConfig | None) -> list[str]:
+        """Settle the layer map."""
+        assert teacher is not None
+        self.layer_map = chosen_layers("attention", self.layers, student, teacher)
+        own, other = (config.get_text_config(decoder=True).num_attention_heads for config in (student, teacher))
+        heads = f"each of {own} heads" if own == other else f"the means over {own} and {other} heads"
+        return [
+            f"attention: student layer <- teacher layer: {readable(self.layer_map)}",
+            f"attention: {heads}, with eager attention, the student's without dropout",
+        ]
+
+    def check_models(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+        """Refuse models whose self-attention is not found."""
+        for model in (student, teacher):
+            self_attentions(model)
+
+    def total(self, view: View, targets: Targets) -> Tensor:
+        """See :meth:`Objective.total`."""
+        assert view.attentions is not None
+        assert targets.attentions is not None
+        mask = view.masks["tokens"]
+        values = [
+            self._distance(*_comparable(view.attentions[i], targets.attentions[j], mask))
+            for i, j in self.layer_map.items()
+        ]
+        return torch.stack(values).mean()
+
+    def _distance(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Of maps ``[tokens, heads, T]``; where nobody may look, padding included, both are 0."""
+        if self.loss == "mse":
+            return (student - teacher).square().sum(-1).mean(1).sum()
+        tiny = torch.finfo(torch.float32).tiny
+        return kl(teacher.log(), student.clamp(min=tiny).log()).mean(1).sum()
+
+
+def _comparable(student: Tensor, teacher: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """``[tokens, heads, T]`` each in float32, of the tokens that count alone, with as many heads."""
+    own, other = (maps.transpose(1, 2)[mask].float() for maps in (student, teacher))
+    if own.shape[1] != other.shape[1]:
+        own, other = own.mean(1, keepdim=True), other.mean(1, keepdim=True)
+    return own, other

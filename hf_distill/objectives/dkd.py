@@ -1,0 +1,73 @@
+"""The teacher's word on the label, and its word on all other classes, weighed apart."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from hf_distill.errors import ObjectiveError
+from hf_distill.objectives.base import Objective
+from hf_distill.objectives.divergences import kl, log_probabilities
+from hf_distill.views import Targets, View, logits_at
+
+
+class DKD(Objective):
+    """Decoupled knowledge distillation, on the rows that have a label.
+
+    ``T^2 * (alpha * TCKD + beta * NCKD)``, Zhao et al. 2022, equation 7. TCKD is the divergence between the
+    probabilities of the label and of all else, NCKD that of the distributions over all else. The plain divergence is
+    ``TCKD + (1 - the teacher's probability of the label) * NCKD`` (equation 6), which all but silences what a
+    confident teacher says of the other classes. Of two classes there is one other, so NCKD is 0.
+
+    Args:
+        alpha: Of TCKD, at least 0.
+        beta: Of NCKD, at least 0; the paper takes 0.5 to 8, more of it the surer the teacher is.
+        temperature: Above 0; softens both distributions.
+        weight: See :class:`Objective`.
+
+    Raises:
+        ObjectiveError: For a value out of bounds.
+    """
+
+    unit = "labels"
+    needs = frozenset({"labels", "logits"})
+    distributions = frozenset({"categorical"})
+    vocabularies = False
+    paper = "Zhao et al. 2022, Decoupled Knowledge Distillation, arXiv:2203.08679"
+
+    def __init__(self, *, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0, weight: float = 1.0) -> None:
+        super().__init__(weight=weight)
+        for name, value in {"alpha": alpha, "beta": beta}.items():
+            if not (math.isfinite(value) and value >= 0):
+                raise ObjectiveError(f"dkd: {name} must be a finite number of at least 0, got {value!r}")
+        if alpha == beta == 0:
+            raise ObjectiveError("dkd: alpha and beta are both 0, so there is nothing to learn; raise one of them")
+        if not (math.isfinite(temperature) and temperature > 0):
+            raise ObjectiveError(f"dkd: temperature must be a finite number above 0, got {temperature!r}")
+        self.alpha, self.beta, self.temperature = alpha, beta, temperature
+
+    def total(self, view: View, targets: Targets) -> Tensor:
+        """See :meth:`Objective.total`."""
+        assert isinstance(targets.logits, Tensor)
+        mask = view.masks["labels"]
+        student = logits_at(mask, view.logits).float()
+        if view.labels is None:
+            return student.sum() * 0.0
+        target, other = self.parts(student, targets.logits[mask], view.labels[mask])
+        return (self.alpha * target + self.beta * other).sum() * self.temperature**2
+
+    def parts(self, student: Tensor, teacher: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """TCKD and NCKD of each row, ``[N]``, from logits ``[N, C]`` and labels ``[N]``."""
+        own, other = (self._decoupled(logits, labels) for logits in (student, teacher))
+        return kl(other[0], own[0]), kl(other[1], own[1])
+
+    def _decoupled(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities ``[N, 2]`` of the label and of all else; ``[N, C]`` among all else."""
+        log_all = log_probabilities(logits, self.temperature, "categorical")
+        is_label = functional.one_hot(labels, log_all.shape[-1]).bool()
+        log_others = log_all.masked_fill(is_label, -torch.inf)
+        log_rest = log_others.logsumexp(-1, keepdim=True)
+        return torch.cat((log_all.gather(-1, labels[:, None]), log_rest), -1), log_others - log_rest
