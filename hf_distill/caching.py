@@ -217,6 +217,12 @@ def _temperature(objectives: Mapping[str, Objective]) -> float:
                 f"objective {name} ({divergence or type(objective).__name__}) needs the probability of every token, "
                 "and a cache keeps some of them: use divergence: forward_kl, or a live teacher (teacher.kind: live)"
             )
+        if "temperature" in objective.schedules:
+            raise TeacherError(
+                f"objective {name}: temperature goes from {objective.schedules['temperature']}, but some probabilities "
+                "of a distribution, kept at one temperature, cannot be taken to another; use one temperature, or a "
+                "live teacher (teacher.kind: live)"
+            )
         asked[name] = float(options["temperature"])
     if len(set(asked.values())) > 1:
         told = ", ".join(f"{name} {temperature:g}" for name, temperature in asked.items())

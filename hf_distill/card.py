@@ -10,6 +10,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from hf_distill.card_metadata import card_metadata, licenses_of, portable
+from hf_distill.objectives import readable_option
 from hf_distill.tasks import TASKS
 
 ROWS = 6
@@ -244,8 +245,8 @@ def _making(results: Mapping[str, Any]) -> Iterator[str]:
     yield "## How it was made"
     yield f"Student: {portable(models['student']['origin'])}. Seed {results['seed']}. It learned from:"
     yield "\n".join(
-        f"* {each['kind']}, weight {each['weight']:g}"
-        f"{''.join(f', {key} {value}' for key, value in each['options'].items())}: {each['paper']}"
+        f"* {each['kind']}, weight {readable_option(each['weight'], 'g')}"
+        f"{''.join(f', {key} {readable_option(value)}' for key, value in each['options'].items())}: {each['paper']}"
         for each in results["objectives"]
     )
     yield " ".join(_trained(name, each) for name, each in results["training"].items())

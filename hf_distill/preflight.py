@@ -221,7 +221,8 @@ def _tell_objectives(recipe: Recipe, task: Task, teacher: Plan | None, student: 
         check_tokens(objectives, task)
     for name, objective in objectives.items():
         lines = objective.connect(student.model.config, teacher.model.config if teacher else None)
-        report(f"objective {name}: weight {objective.weight:g}")
+        moving = {option: f"{option} {schedule}" for option, schedule in objective.schedules.items()}
+        report(f"objective {name}: {', '.join({'weight': f'weight {objective.weight:g}', **moving}.values())}")
         for line in lines:
             report(f"objective {line}")
         if teacher is not None:

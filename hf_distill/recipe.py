@@ -261,8 +261,8 @@ class ObjectiveConfig:
 
     kind: str
     """As in ``OBJECTIVES``, or ``package.module:Class``."""
-    weight: float = 1.0
-    """Its factor in the loss."""
+    weight: float | dict[str, Any] = 1.0
+    """Its factor in the loss; or ``{from: 1.0, to: 0.1, shape: cosine}`` over all steps of the training."""
     options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the objective."""
 

@@ -215,12 +215,19 @@ class DistillationTrainer(Trainer):
     ) -> Tensor | tuple[Tensor, Any]:
         """The weighted sum of all terms, each divided by its count over the accumulation window and all processes."""
         counts: Counts = num_items_in_batch or self._get_num_items_in_batch([inputs], self.args.device)
+        self._follow_schedules(self.state.global_step / max(self.state.max_steps, 1))
         loss, terms, outputs = self._forward(model, inputs, counts)
         means = {name: total / counts[self.objectives[name].unit].clamp(min=1) for name, total in terms.items()}
-        self._train_sums.add(means, inputs.get("attention_mask"), 1 / self.current_gradient_accumulation_steps)
+        weighted = {f"weighted_loss_{name}": mean * self.objectives[name].weight for name, mean in means.items()}
+        logged = {**{f"loss_{name}": mean for name, mean in means.items()}, **weighted}
+        self._train_sums.add(logged, inputs.get("attention_mask"), 1 / self.current_gradient_accumulation_steps)
         # The wrapped model averages gradients over the processes; the division was by the count of all of them.
         loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
+
+    def _follow_schedules(self, fraction: float) -> None:
+        for objective in self.objectives.values():
+            objective.at(fraction)
 
     def _forward(self, model: nn.Module, batch: Batch, counts: Counts) -> tuple[Tensor, dict[str, Tensor], Any]:
         """Run the teacher, then the student and the objectives inside the outermost wrapper's forward.
@@ -303,6 +310,7 @@ class DistillationTrainer(Trainer):
         inputs = self._without_repeats(self._prepare_inputs(inputs))
         masks = self.task.masks(inputs)
         counts: Counts = {unit: mask.sum() for unit, mask in masks.items()}
+        self._follow_schedules(1.0)  # Evaluations would not compare by weights that move.
         with torch.no_grad():
             loss, terms, outputs = self._forward(model, inputs, counts)
         self._eval_sums.add(terms, {name: counts[o.unit] for name, o in self.objectives.items()})
@@ -344,10 +352,7 @@ class DistillationTrainer(Trainer):
         """Add every term, as it is and weighted, and the share of padding, to what is logged in training."""
         if "loss" in logs:
             means, padding = self._train_sums.result(self._reduce)
-            for name, value in means.items():
-                logs[f"loss_{name}"] = value
-                logs[f"weighted_loss_{name}"] = value * self.objectives[name].weight
-            logs["padding"] = padding
+            logs |= {**means, "padding": padding}
             self._train_sums = TrainingSums()
         super().log(logs, start_time)
 

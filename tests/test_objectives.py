@@ -436,6 +436,12 @@ def test_the_chosen_map_and_the_projections_are_told():
         (lambda: Logits(divergence="jsd", beta=1.0), "beta"),
         (lambda: Labels(weight=-1.0), "weight"),
         (lambda: Labels(weight=math.inf), "weight"),
+        (lambda: Labels(weight={"from": 1.0, "to": 0.1, "shap": "cosine"}), "from, to and shape"),
+        (lambda: Labels(weight={"from": 1.0}), "from, to and shape"),
+        (lambda: Labels(weight={"from": 1.0, "to": 0.1, "shape": "step"}), "linear, cosine"),
+        (lambda: Labels(weight={"from": -1.0, "to": 0.1}), "labels: weight"),
+        (lambda: Logits(temperature={"from": 4, "to": 0}), "logits: temperature"),
+        (lambda: Logits(divergence="mse", temperature={"from": 4, "to": 1}), "does nothing"),
         (lambda: Hidden(loss="l1"), "cosine"),
         (lambda: Hidden(layers={0: "1"}), "mapping"),
         (lambda: Hidden(layers=[1, 2]), "mapping"),
@@ -462,6 +468,26 @@ def test_the_chosen_map_and_the_projections_are_told():
 def test_wrong_options_are_refused_with_a_hint(make, part):
     with pytest.raises(ObjectiveError, match=part):
         make()
+
+
+@pytest.mark.parametrize(("shape", "middle"), [("linear", 0.75), ("cosine", 1 - 0.5 * (1 - math.sqrt(0.5)) / 2)])
+def test_what_is_scheduled_goes_from_one_value_to_another(shape, middle):
+    objective = Logits(weight={"from": 1.0, "to": 0.5, "shape": shape}, temperature={"from": 4, "to": 2})
+    seen = []
+    for fraction in (0.0, 0.5 if shape == "linear" else 0.25, 1.0):
+        objective.at(fraction)
+        seen.append(objective.weight)
+    assert seen == pytest.approx([1.0, middle, 0.5])
+    assert objective.options["temperature"] == 2.0
+    assert objective(view(), targets("x")).total == Logits(temperature=2.0)(view(), targets("x")).total
+
+
+@pytest.mark.parametrize("make", [Logits, DKD])
+def test_a_temperature_starts_where_its_schedule_does(make):
+    moving, still = make(temperature={"from": 3.0, "to": 1.0}), make(temperature=3.0)
+    assert moving(view(), targets("x")).total == still(view(), targets("x")).total
+    moving.at(1.0)
+    assert moving(view(), targets("x")).total == make(temperature=1.0)(view(), targets("x")).total
 
 
 def test_an_objective_of_ones_own_is_named_by_its_dotted_path():

@@ -16,6 +16,7 @@ from hf_distill.objectives.hidden import Hidden
 from hf_distill.objectives.labels import Labels
 from hf_distill.objectives.logits import Logits
 from hf_distill.objectives.relation import Relation
+from hf_distill.objectives.schedules import readable_option
 
 __all__ = [
     "DKD",
@@ -27,6 +28,7 @@ __all__ = [
     "Objective",
     "Relation",
     "make_objective",
+    "readable_option",
     "weighted_loss",
 ]
 

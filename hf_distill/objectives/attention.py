@@ -11,6 +11,7 @@ from hf_distill.errors import ObjectiveError
 from hf_distill.objectives.base import Objective
 from hf_distill.objectives.divergences import kl
 from hf_distill.objectives.layer_maps import Layers, check_layers, chosen_layers, readable
+from hf_distill.objectives.schedules import Scheduled
 from hf_distill.views import Targets, View
 
 
@@ -36,7 +37,7 @@ class Attention(Objective):
     compares_tokens = True
     paper = "Jiao et al. 2020, TinyBERT: Distilling BERT for Natural Language Understanding, arXiv:1909.10351"
 
-    def __init__(self, *, loss: str = "kl", layers: Layers = "auto", weight: float = 1.0) -> None:
+    def __init__(self, *, loss: str = "kl", layers: Layers = "auto", weight: Scheduled = 1.0) -> None:
         super().__init__(weight=weight)
         if loss not in ("kl", "mse"):
             raise ObjectiveError(f"attention: loss must be kl or mse, got {loss!r}")

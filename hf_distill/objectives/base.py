@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
@@ -11,6 +10,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from hf_distill.errors import ObjectiveError
 from hf_distill.objectives.fused import FusedTerm
+from hf_distill.objectives.schedules import Schedule, Scheduled, read_schedule
 from hf_distill.views import Distribution, Need, Targets, Term, Unit, View
 
 
@@ -21,7 +21,7 @@ class Objective(ABC):
     of its constructor, checked there.
 
     Args:
-        weight: Factor of this term in the loss, at least 0.
+        weight: Factor of this term in the loss, at least 0; or its schedule, see :class:`Schedule`.
 
     Attributes:
         unit: What the term is averaged over, see :data:`hf_distill.views.Unit`.
@@ -31,6 +31,7 @@ class Objective(ABC):
             tokens.
         vocabularies: Whether it is defined for logits over a vocabulary, too.
         paper: Where it comes from, for the model card.
+        schedules: What changes while the student trains, by the name of the option.
         layer_map: Which student layer learns from which teacher layer, known after :meth:`connect`; empty for most.
     """
 
@@ -41,12 +42,27 @@ class Objective(ABC):
     vocabularies: ClassVar[bool] = True
     paper: ClassVar[str]
 
-    def __init__(self, *, weight: float = 1.0) -> None:
-        if not math.isfinite(weight) or weight < 0:
-            raise ObjectiveError(f"{type(self).__name__}: weight must be a finite number of at least 0, got {weight!r}")
-        self.weight = float(weight)
+    def __init__(self, *, weight: Scheduled = 1.0) -> None:
+        self.schedules: dict[str, Schedule] = {}
+        self.weight = self.scheduled("weight", weight)
         self.module: nn.Module | None = None
         self.layer_map: dict[int, int] = {}
+
+    def scheduled(self, name: str, value: Scheduled, *, above_zero: bool = False) -> float:
+        """A number among the options, where it may be a schedule: its first value; it moves in :meth:`at`."""
+        schedule = read_schedule(value, f"{type(self).__name__.lower()}: {name}", above_zero=above_zero)
+        if schedule.start != schedule.end:
+            self.schedules[name] = schedule
+        return schedule.start
+
+    def at(self, fraction: float) -> None:
+        """Let what is scheduled take its value at a fraction of the training, 0 to 1."""
+        for name, schedule in self.schedules.items():
+            self.take(name, schedule.at(fraction))
+
+    def take(self, name: str, value: float) -> None:
+        """Let a scheduled number take a value."""
+        setattr(self, name, value)
 
     @abstractmethod
     def total(self, view: View, targets: Targets) -> Tensor:

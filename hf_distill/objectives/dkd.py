@@ -11,6 +11,7 @@ from torch.nn import functional
 from hf_distill.errors import ObjectiveError
 from hf_distill.objectives.base import Objective
 from hf_distill.objectives.divergences import kl, log_probabilities
+from hf_distill.objectives.schedules import Scheduled
 from hf_distill.views import Targets, View, logits_at
 
 
@@ -25,7 +26,7 @@ class DKD(Objective):
     Args:
         alpha: Of TCKD, at least 0.
         beta: Of NCKD, at least 0; the paper takes 0.5 to 8, more of it the surer the teacher is.
-        temperature: Above 0; softens both distributions.
+        temperature: Above 0; softens both distributions; or its schedule.
         weight: See :class:`Objective`.
 
     Raises:
@@ -38,16 +39,17 @@ class DKD(Objective):
     vocabularies = False
     paper = "Zhao et al. 2022, Decoupled Knowledge Distillation, arXiv:2203.08679"
 
-    def __init__(self, *, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0, weight: float = 1.0) -> None:
+    def __init__(
+        self, *, alpha: float = 1.0, beta: float = 8.0, temperature: Scheduled = 4.0, weight: Scheduled = 1.0
+    ) -> None:
         super().__init__(weight=weight)
         for name, value in {"alpha": alpha, "beta": beta}.items():
             if not (math.isfinite(value) and value >= 0):
                 raise ObjectiveError(f"dkd: {name} must be a finite number of at least 0, got {value!r}")
         if alpha == beta == 0:
             raise ObjectiveError("dkd: alpha and beta are both 0, so there is nothing to learn; raise one of them")
-        if not (math.isfinite(temperature) and temperature > 0):
-            raise ObjectiveError(f"dkd: temperature must be a finite number above 0, got {temperature!r}")
-        self.alpha, self.beta, self.temperature = alpha, beta, temperature
+        self.alpha, self.beta = alpha, beta
+        self.temperature = self.scheduled("temperature", temperature, above_zero=True)
 
     def total(self, view: View, targets: Targets) -> Tensor:
         """See :meth:`Objective.total`."""

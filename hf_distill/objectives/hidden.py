@@ -10,6 +10,7 @@ from transformers import PretrainedConfig
 from hf_distill.errors import ObjectiveError
 from hf_distill.objectives.base import Objective
 from hf_distill.objectives.layer_maps import Layers, check_layers, chosen_layers, readable
+from hf_distill.objectives.schedules import Scheduled
 from hf_distill.views import Targets, View
 
 
@@ -34,7 +35,7 @@ class Hidden(Objective):
     compares_tokens = True
     paper = "Sun et al. 2019, Patient Knowledge Distillation for BERT Model Compression, arXiv:1908.09355"
 
-    def __init__(self, *, loss: str = "mse", layers: Layers = "auto", weight: float = 1.0) -> None:
+    def __init__(self, *, loss: str = "mse", layers: Layers = "auto", weight: Scheduled = 1.0) -> None:
         super().__init__(weight=weight)
         if loss not in ("mse", "cosine"):
             raise ObjectiveError(f"hidden: loss must be mse or cosine, got {loss!r}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from typing import Any
 
 from torch import Tensor
@@ -13,6 +12,7 @@ from hf_distill.objectives.base import Objective
 from hf_distill.objectives.divergences import DIVERGENCES
 from hf_distill.objectives.fused import FusedTerm, check_sparse
 from hf_distill.objectives.gradients import GRADIENTS, sparse_forward_kl_value
+from hf_distill.objectives.schedules import Scheduled
 from hf_distill.views import Distribution, SparseLogits, Targets, View, logits_at
 
 DEFAULTS = {"temperature": 2.0, "beta": 0.5, "alpha": 0.1}
@@ -25,8 +25,8 @@ class Logits(Objective):
     Args:
         divergence: A name in ``DIVERGENCES``: forward_kl, reverse_kl, jsd, skewed_kl, skewed_reverse_kl,
             total_variation or mse.
-        temperature: Above 0; softens both distributions; the term carries T^2. 2.0 unless given. Refused for mse,
-            which it would not change.
+        temperature: Above 0; softens both distributions; the term carries T^2; or its schedule. 2.0 unless given.
+            Refused for mse, which it would not change.
         beta: Only for jsd: the teacher's share of the mixture, strictly between 0 and 1; 0.5 unless given.
         alpha: Only for skewed_kl (the teacher's share of the mixture) and skewed_reverse_kl (the student's share),
             strictly between 0 and 1; 0.1 unless given.
@@ -44,21 +44,21 @@ class Logits(Objective):
         self,
         *,
         divergence: str = "forward_kl",
-        temperature: float | None = None,
+        temperature: Scheduled | None = None,
         beta: float | None = None,
         alpha: float | None = None,
-        weight: float = 1.0,
+        weight: Scheduled = 1.0,
     ) -> None:
         super().__init__(weight=weight)
         if divergence not in DIVERGENCES:
             raise ObjectiveError(f"logits: divergence must be one of {', '.join(DIVERGENCES)}, got {divergence!r}")
         known = inspect.signature(DIVERGENCES[divergence]).parameters
-        given = {"temperature": temperature, "beta": beta, "alpha": alpha}
+        given: dict[str, Any] = {"temperature": temperature, "beta": beta, "alpha": alpha}
         for name, value in given.items():
             if value is not None and name not in known:
                 raise ObjectiveError(f"logits: {name} does nothing for divergence {divergence}; remove it")
-        if temperature is not None and not (math.isfinite(temperature) and temperature > 0):
-            raise ObjectiveError(f"logits: temperature must be a finite number above 0, got {temperature!r}")
+        if temperature is not None:
+            given["temperature"] = self.scheduled("temperature", temperature, above_zero=True)
         for name in ("beta", "alpha"):
             share = given[name]
             if share is not None and not 0 < share < 1:
@@ -66,6 +66,13 @@ class Logits(Objective):
         self.divergence = divergence
         chosen = {**DEFAULTS, **{name: value for name, value in given.items() if value is not None}}
         self.options: dict[str, Any] = {name: value for name, value in chosen.items() if name in known}
+
+    def take(self, name: str, value: float) -> None:
+        """See :meth:`Objective.take`."""
+        if name == "temperature":
+            self.options["temperature"] = value
+        else:
+            super().take(name, value)
 
     def check(self, distribution: Distribution) -> None:
         """Refuse a divergence of probabilities where the outputs are real values."""

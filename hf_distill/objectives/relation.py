@@ -14,6 +14,7 @@ from hf_distill.errors import ObjectiveError
 from hf_distill.objectives.base import Objective
 from hf_distill.objectives.divergences import kl
 from hf_distill.objectives.layer_maps import chosen_layers, readable
+from hf_distill.objectives.schedules import Scheduled
 from hf_distill.views import Projections, Targets, View
 
 RELATIONS = ("qq", "kk", "vv", "qk")
@@ -53,7 +54,7 @@ class Relation(Objective):
         relation_heads: int | None = None,
         student_layer: int = -1,
         teacher_layer: int = -1,
-        weight: float = 1.0,
+        weight: Scheduled = 1.0,
     ) -> None:
         super().__init__(weight=weight)
         if isinstance(relations, str) or not relations or not set(relations) <= set(RELATIONS):
