@@ -107,10 +107,27 @@ def _usage(results: Mapping[str, Any]) -> str:
         return _usage_of_adapters(results)
     if TASKS[results["task"]].generates:
         return _usage_of_writers(results)
+    if results["task"] == "question-answering":
+        return _usage_of_readers(results)
     return (
         "## Use\n\n```python\nfrom transformers import pipeline\n\n"
         f'model = pipeline("{results["pipeline_tag"]}", "USER/{results["name"]}")\n'
         f'model("your text")\n```\n\nNothing but Transformers is needed.{_answers(results)}'
+    )
+
+
+def _usage_of_readers(results: Mapping[str, Any]) -> str:
+    """Transformers has no pipeline for them any more."""
+    return (
+        "## Use\n\n```python\nfrom transformers import AutoModelForQuestionAnswering, AutoTokenizer\n\n"
+        f'tokenizer = AutoTokenizer.from_pretrained("USER/{results["name"]}")\n'
+        f'model = AutoModelForQuestionAnswering.from_pretrained("USER/{results["name"]}")\n'
+        'read = tokenizer("your question", "your context", return_tensors="pt")\n'
+        "found = model(**read)\n"
+        "first, last = found.start_logits.argmax(), found.end_logits.argmax()\n"
+        'print(tokenizer.decode(read["input_ids"][0, first : last + 1]))\n```\n\n'
+        "Nothing but Transformers is needed. The scores below are of the likeliest part of the context, over windows of "
+        "long ones."
     )
 
 

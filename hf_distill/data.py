@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hf_distill.recipe import DataConfig
 
 
-LABELS = frozenset({"label", "labels"})
+LABELS = frozenset({"label", "labels", "answers"})
 """Columns without which a row can still be learned from, where there is a teacher."""
 
 STREAMED_ROWS = 1000

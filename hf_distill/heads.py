@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
@@ -85,6 +86,12 @@ def accepted_inputs(model: PreTrainedModel, inputs: dict[str, Tensor]) -> dict[s
     return {name: value for name, value in inputs.items() if name in names}
 
 
+def output_logits(outputs: Any) -> Tensor:
+    """A model's logits; of one that tells where an answer begins and ends, both: ``[B, 2, T]``."""
+    logits: Tensor | None = getattr(outputs, "logits", None)
+    return torch.stack((outputs.start_logits, outputs.end_logits), dim=1) if logits is None else logits
+
+
 def compared_states(outputs: Any) -> tuple[Tensor, ...]:
     """``[B, T, H]`` each: the hidden states that objectives compare, the decoder's where there is an encoder, too."""
     states: tuple[Tensor, ...] | None = getattr(outputs, "decoder_hidden_states", None)
@@ -136,7 +143,7 @@ def run_model(
     more: dict[str, Any] = {"output_hidden_states": hidden, **({"output_attentions": True} if attention else {})}
     if not has_vocabulary:
         outputs = forward(**inputs, **more)
-        return outputs, outputs.logits
+        return outputs, output_logits(outputs)
     # A key-value cache would let packed texts see each other, and only costs memory here.
     if "use_cache" in inspect.signature(_base(model).forward).parameters:
         more["use_cache"] = False

@@ -114,6 +114,11 @@ def check_tokens(objectives: Mapping[str, Objective], task: Task) -> None:
             "student with the teacher's tokenizer (of its family, its layers, or student.config), or let it learn from "
             "labels and text that the teacher wrote"
         )
+    if task.by_token:
+        raise ObjectiveError(
+            f"in {task.name} a model answers for each token, but teacher and student cut a text into different tokens; "
+            "take a student with the teacher's tokenizer (of its family, its layers, or student.config)"
+        )
     for name, objective in objectives.items():
         if objective.compares_tokens:
             raise ObjectiveError(

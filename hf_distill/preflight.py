@@ -133,6 +133,11 @@ def _read_data(recipe: Recipe, report: Report, data: Data | None) -> tuple[Task,
                 f"objective {name} needs a teacher, but the recipe names none; add teacher.model, or teacher.recipe"
             )
     if recipe.teacher is not None and recipe.teacher.kind == "cached":
+        if not task.same_classes:
+            raise RecipeError(
+                f"recipe.teacher.kind: a cache keeps one number for each class, but in {task.name} every row has its "
+                "own; set it to live"
+            )
         check_cache(objectives, recipe.teacher.cache or CacheConfig(), task.has_vocabulary)
     for note in data.notes:
         report(note)
@@ -161,7 +166,7 @@ def _tell_data(task: Task, data: Data, report: Report) -> None:
     if labels is None:
         return
     names = ", ".join(labels.names[:8]) + (", ..." if len(labels.names) > 8 else "")
-    report(f"labels: {labels.problem_type}, {len(labels.names)}: {names}")
+    report(f"labels: {task.problem_type}, {len(labels.names)}: {names}")
 
 
 def _teacher(recipe: Recipe, task: Task, data: Data, report: Report) -> Plan | None:

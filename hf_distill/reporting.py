@@ -11,7 +11,7 @@ from datasets import Dataset
 from hf_distill.card import write_card
 from hf_distill.data import Data
 from hf_distill.errors import RecipeError
-from hf_distill.evaluation.analysis import error_analysis, tag_analysis, token_analysis
+from hf_distill.evaluation.analysis import answer_analysis, error_analysis, tag_analysis, token_analysis
 from hf_distill.evaluation.floor import bag_of_words_floor
 from hf_distill.evaluation.metrics import Predictions, Scored, primary_metric
 from hf_distill.evaluation.results import evaluated_rows
@@ -19,7 +19,7 @@ from hf_distill.figures import quality_against_speed, training_curves
 from hf_distill.folders import RunFolder, copy_files, write_json
 from hf_distill.models import load_tokenizer
 from hf_distill.recipe import Recipe
-from hf_distill.tasks import Task, TokenClassification
+from hf_distill.tasks import QuestionAnswering, Task, TokenClassification
 from hf_distill.training import Report
 
 
@@ -78,6 +78,8 @@ def _analysis(
         encoded = task.encode(rows, tokenizer)
         texts = tokenizer.batch_decode(list(encoded["input_ids"]), skip_special_tokens=task.generates)
         return token_analysis(predictions, texts)
+    if isinstance(task, QuestionAnswering):
+        return answer_analysis(predictions, list(rows["question"]), list(rows["context"]))
     if isinstance(task, TokenClassification):
         return tag_analysis(predictions, list(rows["tokens"]))
     decided = {name: each for name, each in predictions.items() if isinstance(each, Predictions)}

@@ -30,7 +30,7 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from hf_distill.attention import caught_projections, check_learning, show_attention
 from hf_distill.checkpoints import last_complete_checkpoint, load_extra_weights, save_extra_weights
 from hf_distill.errors import ObjectiveError, TeacherError
-from hf_distill.heads import accepted_inputs, compared_attentions, compared_states, run_model
+from hf_distill.heads import accepted_inputs, compared_attentions, compared_states, output_logits, run_model
 from hf_distill.models import save_adapted_config
 from hf_distill.objectives import Objective, weighted_loss
 from hf_distill.pairing import (
@@ -316,7 +316,7 @@ class DistillationTrainer(Trainer):
         self._eval_sums.add(terms, {name: counts[o.unit] for name, o in self.objectives.items()})
         if prediction_loss_only or self.task.has_vocabulary:  # All logits over a vocabulary would not fit.
             return loss.detach(), None, None
-        return loss.detach(), outputs.logits.detach(), inputs.get("labels")
+        return loss.detach(), output_logits(outputs).detach(), inputs.get("labels")
 
     def _without_repeats(self, inputs: Batch) -> Batch:
         """Empty the rows that accelerate repeats to give every process a full last batch: they count nowhere."""

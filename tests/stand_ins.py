@@ -84,6 +84,7 @@ def fill(hub, folder: Path) -> None:
         hub.add(name, parquet(splits, folder / name.replace("/", "-")), kind="dataset")
     fill_language_models(hub, folder)
     fill_encoder_decoders(hub, folder)
+    hub.add("rajpurkar/squad", parquet(asked("train", "validation"), folder / "squad"), kind="dataset")
     hub.add("leondz/wnut_17", parquet(tagged("train", "validation", "test"), folder / "wnut"), kind="dataset")
     hub.add("nyu-mll/glue", configured(scores, folder / "glue", "stsb"), kind="dataset")
 
@@ -144,6 +145,19 @@ def fill_encoder_decoders(hub, folder: Path) -> None:
     hub.add("bentrevett/multi30k", parquet(captions, folder / "multi30k"), kind="dataset")
     news = _splits(lambda text: {"document": text, "summary": text}, "train", "validation", "test")
     hub.add("EdinburghNLP/xsum", parquet(news, folder / "xsum"), kind="dataset")
+
+
+def asked(*names: str) -> DatasetDict:
+    """What is said of a thing, to be found in the sentence."""
+
+    def rows(count: int, seed: int) -> Dataset:
+        texts = tiny.rows(count, seed)["text"]
+        found = [next(word for word in text.split() if word in (*tiny.GOOD, *tiny.BAD)) for text in texts]
+        places = [f" {text} ".index(f" {word} ") for text, word in zip(texts, found, strict=True)]
+        answers = [{"text": [word], "answer_start": [place]} for word, place in zip(found, places, strict=True)]
+        return Dataset.from_dict({"question": ["is the card"] * count, "context": texts, "answers": answers})
+
+    return DatasetDict({name: rows(1200 if name == "train" else 48, seed) for seed, name in enumerate(names)})
 
 
 def tagged(*names: str) -> DatasetDict:

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from hf_distill.evaluation.answers import AnswerScores
 from hf_distill.evaluation.metrics import Predictions, Scored, confidences, expected_calibration_error, per_class
 from hf_distill.evaluation.summary import (
     Buckets,
+    answer_summary,
     classification_summary,
     regression_summary,
     tag_summary,
@@ -156,6 +158,53 @@ def tag_analysis(
                 **{name: _shown(words[row], scores[name].found[row][1]) for name in ("student", "teacher")},
             }
             for row in _lost_entities(student, scores["teacher"])[:examples]
+        ],
+    }
+
+
+def answer_analysis(
+    predictions: Mapping[str, Scored], questions: Sequence[str], contexts: Sequence[str], examples: int = 5
+) -> dict[str, Any]:
+    """Tell where a student that answers questions loses against its teacher, and what to improve next.
+
+    Args:
+        predictions: Of ``teacher``, ``student`` and perhaps ``control``, on the same rows.
+        questions: One a row.
+        contexts: One a row.
+        examples: How many questions to show.
+
+    Returns:
+        Ready for JSON, as of :func:`error_analysis`: ``classes`` are kinds of questions, ``lengths`` of contexts.
+    """
+    scores = {name: each for name, each in predictions.items() if isinstance(each, AnswerScores)}
+    student = scores["student"]
+    classes = _compared({name: each.by_kind(questions) for name, each in scores.items()})
+    f1 = {name: each.f1 for name, each in scores.items()}
+    buckets = _length_buckets(np.array([len(context.split()) for context in contexts]))
+    calibration = {name: round(each.calibration_error, 4) for name, each in scores.items()}
+    lost = f1["teacher"] - f1["student"]
+    worst = [row for row in np.argsort(-lost, kind="stable")[:examples] if lost[row] > 0]
+    return {
+        "summary": answer_summary(
+            metrics={name: each.metrics() for name, each in scores.items()},
+            classes=classes,
+            f1=f1,
+            buckets=buckets,
+            calibration_error=calibration["student"],
+            confidence=float(student.sure.mean()),
+        ),
+        "measure": {"classes": "f1", "lengths": "f1"},
+        "classes": classes,
+        "lengths": _length_entries(f1, buckets),
+        "confusions": [],
+        "calibration": calibration,
+        "examples": [
+            {
+                "text": _short(questions[row]),
+                "label": _short(" / ".join(dict.fromkeys(student.references[row])) or "nothing"),
+                **{name: _short(scores[name].texts[row] or "nothing") for name in ("student", "teacher")},
+            }
+            for row in worst
         ],
     }
 

@@ -19,6 +19,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 
 from hf_distill.errors import TeacherError
+from hf_distill.evaluation.answers import score_answers
 from hf_distill.evaluation.generation import scorer_names, write_and_score
 from hf_distill.evaluation.metrics import LOWER_IS_BETTER, Predictions, Scored
 from hf_distill.evaluation.row_scores import RowScores
@@ -27,7 +28,7 @@ from hf_distill.evaluation.tags import score_tags
 from hf_distill.evaluation.tokens import score_tokens
 from hf_distill.heads import accepted_inputs
 from hf_distill.recipe import EvaluateConfig
-from hf_distill.tasks import Task, TokenClassification
+from hf_distill.tasks import QuestionAnswering, Task, TokenClassification
 from hf_distill.teachers import best_dtype
 
 TIMED_ROWS = 64
@@ -77,6 +78,8 @@ def predict(
         config: How and by what texts are written and judged, where the task or the recipe asks for some.
         batch_size: Rows of a forward pass; an eighth of them where a row is as long as the model reads.
     """
+    if isinstance(task, QuestionAnswering):
+        return score_answers(candidate.model, task, candidate.tokenizer, rows, batch_size)
     encoded = task.encode(rows, candidate.tokenizer)
     assert isinstance(encoded, Dataset)
     if task.has_vocabulary:

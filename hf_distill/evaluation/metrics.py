@@ -26,7 +26,7 @@ from hf_distill.evaluation.metric_classes import (
     Spearman,
     correlation,
 )
-from hf_distill.evaluation.row_scores import RowScores
+from hf_distill.evaluation.row_scores import RowScores, calibration_error
 from hf_distill.names import nearest
 from hf_distill.recipe import EvaluateConfig
 from hf_distill.tasks import Task
@@ -124,6 +124,7 @@ COMPUTED: dict[str, dict[str, tuple[str, dict[str, str]]]] = {
     "regression": {"pearson": ("pearson", {}), "spearman": ("spearman", {}), "mse": ("mse", {})},
     **{name: {metric: (metric, {}) for metric in tokens.METRICS} for name in TOKEN_TASKS},
     "token-classification": {name: (name, {}) for name in ("f1", "precision", "recall", "accuracy")},
+    "question-answering": {name: (name, {}) for name in ("f1", "exact_match")},
 }
 """What :func:`compute_metrics` gives for each problem type: result key -> (name in METRICS, its options).
 
@@ -135,6 +136,7 @@ PRIMARY: Mapping[str, str] = {
     "multi_label_classification": "f1_micro",
     "regression": "pearson",
     "token-classification": "f1",
+    "question-answering": "f1",
     "causal-lm": "loss",
     "translation": "bleu",
     "summarization": "rougeL",
@@ -246,10 +248,7 @@ def expected_calibration_error(predictions: Scored, bins: int = 15) -> float:
     """
     if isinstance(predictions, RowScores):
         return predictions.calibration_error
-    confidence, correct = confidences(predictions)
-    bin_numbers = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gaps = np.bincount(bin_numbers, weights=confidence - correct, minlength=bins)
-    return float(np.abs(gaps).sum() / len(confidence))
+    return calibration_error(*confidences(predictions), bins)
 
 
 def agreement(first: Scored, second: Scored) -> float:

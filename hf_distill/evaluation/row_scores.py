@@ -61,6 +61,13 @@ def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
 
 
+def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
+    """Mean distance between how sure and how right decisions are, in equally wide bins of confidence."""
+    bin_numbers = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    gaps = np.bincount(bin_numbers, weights=confidence - correct, minlength=bins)
+    return float(np.abs(gaps).sum() / len(confidence))
+
+
 def by_row(
     model: PreTrainedModel,
     task: Task,

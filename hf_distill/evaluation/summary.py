@@ -137,6 +137,37 @@ def tag_summary(
     ]
 
 
+def answer_summary(
+    *,
+    metrics: Mapping[str, Mapping[str, float]],
+    classes: Sequence[Mapping[str, Any]],
+    f1: Mapping[str, np.ndarray],
+    buckets: Buckets,
+    calibration_error: float,
+    confidence: float,
+) -> list[str]:
+    """Say where a student that answers questions loses against its teacher.
+
+    Args:
+        metrics: By model, see ``AnswerScores.metrics``.
+        classes: Of the analysis, worst loss first.
+        f1: By model ``[N]``, of each answer.
+        buckets: Rows by the length of their context.
+        calibration_error: Of the student.
+        confidence: The student's mean confidence.
+    """
+    student, control = metrics["student"], metrics.get("control")
+    without = f", the control's {control['f1']:.3f}" if control else ""
+    return [
+        f"Of {len(f1['student'])} questions the student answers {student['exact_match']:.1%} right to the word: F1 "
+        f"{student['f1']:.3f}, the teacher's {metrics['teacher']['f1']:.3f}{without}.",
+        *_against_control(student["f1"], control["f1"] if control else None),
+        *_classes(classes, {}, "questions"),
+        _lengths(f1["teacher"] - f1["student"], buckets, "{:.3f} of F1".format, "words"),
+        _calibration(calibration_error, confidence, student["exact_match"]),
+    ]
+
+
 def _overall(hits: Mapping[str, np.ndarray]) -> str:
     student, teacher = hits["student"], hits["teacher"]
     control = f", the control {hits['control'].mean():.1%}" if "control" in hits else ""

@@ -9,6 +9,7 @@ from typing import Any
 from hf_distill.errors import RecipeError
 from hf_distill.tasks.base import Task
 from hf_distill.tasks.causal_lm import CausalLanguageModeling
+from hf_distill.tasks.question_answering import QuestionAnswering
 from hf_distill.tasks.sequence_to_sequence import Summarization, Translation
 from hf_distill.tasks.text_classification import TextClassification
 from hf_distill.tasks.token_classification import TokenClassification
@@ -16,6 +17,7 @@ from hf_distill.tasks.token_classification import TokenClassification
 __all__ = [
     "TASKS",
     "CausalLanguageModeling",
+    "QuestionAnswering",
     "Summarization",
     "Task",
     "TextClassification",
@@ -27,6 +29,7 @@ __all__ = [
 TASKS: dict[str, type[Task]] = {
     "text-classification": TextClassification,
     "token-classification": TokenClassification,
+    "question-answering": QuestionAnswering,
     "causal-lm": CausalLanguageModeling,
     "translation": Translation,
     "summarization": Summarization,

@@ -48,6 +48,7 @@ class Task(ABC):
         generates: Whether models are judged by what they write, too.
         scorers: What judges it unless the recipe says otherwise, see ``SCORERS``.
         by_token: Whether a row has a position for each token, so that student and teacher must cut it alike.
+        same_classes: Whether all positions choose among the same classes, as a cache of a teacher needs it.
         counted: What one decision is about, in words: rows, or something within them.
         max_length: Tokens of one row at most; longer ones are cut.
         distribution: What the model's outputs mean; known after :meth:`read_labels` or :meth:`follow`.
@@ -63,6 +64,7 @@ class Task(ABC):
     generates: ClassVar[bool] = False
     scorers: ClassVar[tuple[str, ...]] = ()
     by_token: ClassVar[bool] = False
+    same_classes: ClassVar[bool] = True
     counted: ClassVar[str] = "rows"
     max_length: int
 

@@ -1,0 +1,237 @@
+"""Extractive question answering: where in a context the answer begins and ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from datasets import Dataset, IterableDataset
+from torch import Tensor
+from transformers import AutoModelForQuestionAnswering, PreTrainedTokenizerBase
+
+from hf_distill.errors import DataError, RecipeError
+from hf_distill.tasks.base import Task
+from hf_distill.tasks.classification import checked_length
+from hf_distill.tasks.labels import STREAMED_ROWS
+from hf_distill.tasks.sequences import IGNORED, check_offsets, padded_inputs
+from hf_distill.views import Batch, Distribution, LogitSource, Masks, View
+
+
+class Answer(NamedTuple):
+    """A part of a context.
+
+    Attributes:
+        text: As it stands there.
+        start: The place of its first character.
+    """
+
+    text: str
+    start: int
+
+
+class QuestionAnswering(Task):
+    """Rows of ``question``, ``context`` and ``answers``: ``{text: [...], answer_start: [...]}``, as SQuAD has them.
+
+    A context that is longer than a window is read in several that overlap. A window has two positions, begin and end of
+    the answer, each a choice among its tokens; where it does not hold the answer, both are its first special token.
+    The first answer of a row teaches; any counts as right. Rows whose lists are empty have no answer, rows whose
+    ``answers`` are None are unlabelled.
+
+    Args:
+        max_length: Tokens of one window, with question and special tokens; a question fills half of it at most.
+        doc_stride: Tokens of the context that two windows share.
+        max_answer_length: Tokens of an answer at most, where models are scored.
+
+    Raises:
+        RecipeError: For values out of bounds.
+    """
+
+    name = "question-answering"
+    pipeline_tag = "question-answering"
+    auto_model = AutoModelForQuestionAnswering
+    required = ("question", "context", "answers")
+    text_columns = ("question", "context")
+    by_token = True
+    same_classes = False
+    counted = "questions"
+
+    def __init__(self, *, max_length: int = 384, doc_stride: int = 128, max_answer_length: int = 30) -> None:
+        self.max_length = checked_length(max_length)
+        if not isinstance(doc_stride, int) or not 0 <= doc_stride < max_length // 2:
+            raise RecipeError(
+                f"task.doc_stride: expected a whole number from 0 to below half of max_length ({max_length}), so that "
+                f"every window shows something new beside the question, got {doc_stride!r}"
+            )
+        if not isinstance(max_answer_length, int) or max_answer_length < 1:
+            raise RecipeError(
+                f"task.max_answer_length: expected a whole number of at least 1, got {max_answer_length!r}"
+            )
+        self.doc_stride = doc_stride
+        self.max_answer_length = max_answer_length
+        self.may_abstain = False
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """See :class:`Task`."""
+        return {"max_length": self.max_length, "doc_stride": self.doc_stride}
+
+    @property
+    def distribution(self) -> Distribution:
+        """See :class:`Task`."""
+        return "categorical"
+
+    def read_labels(self, train: Dataset | IterableDataset) -> None:
+        """See :meth:`Task.read_labels`: whether there are questions without an answer, so that none may be given."""
+        rows = train["answers"] if isinstance(train, Dataset) else (r["answers"] for r in islice(train, STREAMED_ROWS))
+        self.may_abstain = any(value is not None and not answers_of(value) for value in rows)
+
+    def model_options(self) -> dict[str, Any]:
+        """See :meth:`Task.model_options`: one output for the begin, one for the end."""
+        return {"num_labels": 2}
+
+    def encode(
+        self,
+        rows: Dataset | IterableDataset,
+        tokenizer: PreTrainedTokenizerBase,
+        teacher_tokenizer: PreTrainedTokenizerBase | None = None,
+    ) -> Dataset | IterableDataset:
+        """See :meth:`Task.encode`. One row a window.
+
+        Adds ``length``, ``row`` (the number of the question), ``nothing`` (the token that stands for no answer) and
+        ``places``: of each token of the context the characters that it stands for, ``[-1, -1]`` of all others.
+
+        Raises:
+            DataError: For an answer that does not stand in the context where it should.
+        """
+        check_offsets(tokenizer)
+
+        def encode_batch(batch: Mapping[str, list[Any]], numbers: Sequence[int]) -> dict[str, list[Any]]:
+            encoded = self._windows(tokenizer, batch["question"], batch["context"])
+            of_row = encoded["overflow_to_sample_mapping"]
+            raw = batch.get("answers", [None] * len(numbers))
+            known = [None if value is None else answers_of(value) for value in raw]
+            for context, answers in zip(batch["context"], known, strict=True):
+                _check_places(context, answers or [])
+            places = [_places(window) for window in encoded.encodings]
+            nothing = [_nothing(ids, tokenizer) for ids in encoded["input_ids"]]
+            return {
+                **{
+                    name: encoded[name]
+                    for name in tokenizer.model_input_names
+                    if name != "attention_mask" and name in encoded
+                },
+                "labels": [_label(p, n, known[i]) for p, n, i in zip(places, nothing, of_row, strict=True)],
+                "length": [len(ids) for ids in encoded["input_ids"]],
+                "row": [numbers[i] for i in of_row],
+                "nothing": nothing,
+                "places": [each.tolist() for each in places],
+            }
+
+        columns = rows.column_names or list(next(iter(rows)))
+        encoded: Dataset | IterableDataset = rows.map(
+            encode_batch, batched=True, with_indices=True, remove_columns=columns
+        )
+        return encoded
+
+    def collator(
+        self, tokenizer: PreTrainedTokenizerBase, teacher_tokenizer: PreTrainedTokenizerBase | None = None
+    ) -> Callable[[list[Mapping[str, Any]]], Batch]:
+        """See :meth:`Task.collator`. Pads to the longest window of the batch, on the tokenizer's side."""
+        left = tokenizer.padding_side == "left"
+
+        def collate(rows: list[Mapping[str, Any]]) -> Batch:
+            batch = padded_inputs(rows, tokenizer)
+            longest = batch["input_ids"].shape[1]
+            shifts = [longest - len(row["input_ids"]) if left else 0 for row in rows]
+            labels = [
+                [place if place == IGNORED else place + shift for place in row["labels"]]
+                for row, shift in zip(rows, shifts, strict=True)
+            ]
+            return {**batch, "labels": torch.tensor(labels)}
+
+        return collate
+
+    def masks(self, batch: Batch) -> Masks:
+        """See :meth:`Task.masks`: two positions a window."""
+        tokens = batch["attention_mask"].bool()
+        positions = tokens.any(-1).repeat_interleave(2)
+        return {"labels": positions & (batch["labels"] != IGNORED).view(-1), "positions": positions, "tokens": tokens}
+
+    def view(self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch) -> View:
+        """See :meth:`Task.view`: begin and end of each window, among its tokens; padding is ruled out."""
+        assert isinstance(logits, Tensor)
+        padding = ~batch["attention_mask"].bool()
+        return View(
+            logits=logits.masked_fill(padding[:, None], -torch.inf).flatten(0, 1),
+            distribution=self.distribution,
+            labels=batch["labels"].view(-1),
+            masks=self.masks(batch),
+            hidden_states=hidden_states,
+        )
+
+    def texts(self, rows: Dataset | IterableDataset) -> Iterator[str]:
+        """See :meth:`Task.texts`."""
+        for row in rows:
+            yield f"{row['question']} | {row['context']}"
+
+    def _windows(self, tokenizer: PreTrainedTokenizerBase, questions: list[str], contexts: list[str]) -> Any:
+        limit = min(self.max_length, tokenizer.model_max_length)
+        asked = tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        room = max(1, limit // 2 - 4)  # A pair has four special tokens at most.
+        short = [q if len(o) <= room else q[: o[room - 1][1]] for q, o in zip(questions, asked, strict=True)]
+        return tokenizer(
+            short,
+            contexts,
+            truncation="only_second",
+            max_length=limit,
+            stride=min(self.doc_stride, limit // 2 - 1),
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+        )
+
+
+def answers_of(value: Any) -> list[Answer]:
+    """The answers of a row, given as two lists or as a list of answers; empty where it has none."""
+    pairs = (
+        zip(value["text"], value["answer_start"], strict=True)
+        if isinstance(value, Mapping)
+        else ((each["text"], each["answer_start"]) for each in value)
+    )
+    return [Answer(text, int(start)) for text, start in pairs]
+
+
+def _check_places(context: str, answers: Sequence[Answer]) -> None:
+    for text, start in answers:
+        if context[start : start + len(text)] != text or not text:
+            raise DataError(
+                f"an answer should stand in its context from character {start}: expected {text!r}, found "
+                f"{context[start : start + len(text)]!r}; a wrong place teaches wrong answers: correct answer_start"
+            )
+
+
+def _places(window: Any) -> np.ndarray:
+    """``[T, 2]``: first and last character of each token of the context, -1 of all others."""
+    of_context = np.array([number == 1 for number in window.sequence_ids])
+    return np.where(of_context[:, None], np.array(window.offsets), -1)
+
+
+def _nothing(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> int:
+    """The place of the token that stands for no answer: the one that sums a text up, else the first."""
+    return list(ids).index(tokenizer.cls_token_id) if tokenizer.cls_token_id in ids else 0
+
+
+def _label(places: np.ndarray, nothing: int, answers: Sequence[Answer] | None) -> list[int]:
+    """First and last token of the first answer."""
+    if answers is None:
+        return [IGNORED, IGNORED]
+    tokens = np.flatnonzero((places >= 0).all(1))
+    if not answers or not len(tokens):
+        return [nothing, nothing]
+    first, last = answers[0].start, answers[0].start + len(answers[0].text)
+    starts, ends = places[tokens].T
+    if starts[0] > first or ends[-1] < last:
+        return [nothing, nothing]
+    return [int(tokens[ends > first][0]), int(tokens[starts < last][-1])]
