@@ -214,6 +214,15 @@ def test_relations_that_widths_do_not_allow_are_refused_with_what_they_do(tmp_pa
         objective.check_models(shared, whole)
 
 
+def test_a_student_that_may_not_look_where_its_teacher_does_is_refused():
+    ahead, behind = model("bert"), model("llama")
+    objective = Attention()
+    objective.connect(behind.config, ahead.config)
+    with pytest.raises(ObjectiveError, match="look at later ones, which those of LlamaModel may not"):
+        objective.check_models(behind, ahead)
+    objective.check_models(ahead, behind)
+
+
 def test_what_cannot_be_looked_at_is_refused_before_training(tmp_path):
     with pytest.raises(ObjectiveError, match="torch_compile to false"):
         trainer(tmp_path, [Relation()], torch_compile=True)

@@ -347,7 +347,7 @@ def test_every_mapped_layer_gets_a_gradient_the_last_included():
 
 
 def plain_relation(first, second, heads):
-    """Of one row of vectors ``[tokens, width]``, as equations 3 to 5 of MiniLMv2 write it, in float64."""
+    """Of one row of vectors ``[tokens, width]``, as MiniLMv2 writes it, in float64."""
     width = first.shape[-1] // heads
     found = []
     for head in range(heads):

@@ -23,7 +23,7 @@ class Attention(Objective):
     :class:`Relation` needs neither.
 
     Args:
-        loss: ``kl`` of the teacher's and the student's probabilities (Sun et al. 2020, MobileBERT, section 3.3), or
+        loss: ``kl`` of the teacher's and the student's probabilities (MobileBERT, Sun et al. 2020), or
             ``mse``: the squared distance of the two (TinyBERT takes it of the scores before the softmax).
         layers: ``auto`` (see :func:`spaced_layer_map`), or a mapping of student layer to teacher layer.
         weight: See :class:`Objective`.
@@ -57,9 +57,13 @@ class Attention(Objective):
         ]
 
     def check_models(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
-        """Refuse models whose self-attention is not found."""
-        for model in (student, teacher):
-            self_attentions(model)
+        """Refuse models whose self-attention is not found, and a student that may not look where its teacher does."""
+        own, other = (getattr(self_attentions(model)[0], "is_causal", False) for model in (student, teacher))
+        if own and not other:
+            raise ObjectiveError(
+                f"attention: the teacher's tokens look at later ones, which those of {type(student).__name__} may not, "
+                "so it could never learn to; use relation or hidden, or a student of the teacher's kind"
+            )
 
     def total(self, view: View, targets: Targets) -> Tensor:
         """See :meth:`Objective.total`."""

@@ -18,14 +18,14 @@ from hf_distill.views import Targets, View, logits_at
 class DKD(Objective):
     """Decoupled knowledge distillation, on the rows that have a label.
 
-    ``T^2 * (alpha * TCKD + beta * NCKD)``, Zhao et al. 2022, equation 7. TCKD is the divergence between the
+    ``T^2 * (alpha * TCKD + beta * NCKD)``, Zhao et al. 2022, section 3. TCKD is the divergence between the
     probabilities of the label and of all else, NCKD that of the distributions over all else. The plain divergence is
-    ``TCKD + (1 - the teacher's probability of the label) * NCKD`` (equation 6), which all but silences what a
+    ``TCKD + (1 - the teacher's probability of the label) * NCKD``, which all but silences what a
     confident teacher says of the other classes. Of two classes there is one other, so NCKD is 0.
 
     Args:
         alpha: Of TCKD, at least 0.
-        beta: Of NCKD, at least 0; the paper takes 0.5 to 8, more of it the surer the teacher is.
+        beta: Of NCKD, at least 0; more of it the surer the teacher is.
         temperature: Above 0; softens both distributions; or its schedule.
         weight: See :class:`Objective`.
 

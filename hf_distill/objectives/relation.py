@@ -25,17 +25,18 @@ class Relation(Objective):
     """KL divergence between the self-attention relations of one teacher layer and one student layer.
 
     A relation is softmax(a b^T / sqrt(width of a head)) over the tokens of a row that count (Wang et al. 2021,
-    equations 3 to 5), where a and b are the layer's queries, keys or values, cut into as many relation heads in both
+    section 3), where a and b are the layer's queries, keys or values, cut into as many relation heads in both
     models, so that widths and numbers of heads may differ. The relations are added, their heads averaged.
     ``relations: [qk, vv]`` are those of the first MiniLM (Wang et al. 2020, arXiv:2002.10957). Any attention kernel
-    will do. Of models with rotary positions the vectors are compared as they are before these.
+    will do. Of models with rotary positions the vectors are compared as they are before these; of decoders all tokens
+    that count are related, later ones too: nothing is predicted from them.
 
     Args:
         relations: Which: qq, kk, vv, qk.
         relation_heads: Into how many heads the vectors are cut; as many as the teacher has attention heads unless
             given. More of them tell more finely (the paper takes 48).
         student_layer: Counted from 0; negative from the end.
-        teacher_layer: The same. Of large teachers an upper middle layer teaches best (section 4.3: 21 of 24).
+        teacher_layer: The same. Of large teachers an upper middle layer teaches best (the paper takes the 21st of 24).
         weight: See :class:`Objective`.
 
     Raises:
