@@ -126,8 +126,8 @@ def _usage_of_readers(results: Mapping[str, Any]) -> str:
         "found = model(**read)\n"
         "first, last = found.start_logits.argmax(), found.end_logits.argmax()\n"
         'print(tokenizer.decode(read["input_ids"][0, first : last + 1]))\n```\n\n'
-        "Nothing but Transformers is needed. The scores below are of the likeliest part of the context, over windows of "
-        "long ones."
+        "Nothing but Transformers is needed. The scores below are of the likeliest part of the context, over windows "
+        "of long ones."
     )
 
 

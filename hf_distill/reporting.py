@@ -11,7 +11,8 @@ from datasets import Dataset
 from hf_distill.card import write_card
 from hf_distill.data import Data
 from hf_distill.errors import RecipeError
-from hf_distill.evaluation.analysis import answer_analysis, error_analysis, tag_analysis, token_analysis
+from hf_distill.evaluation.analysis import error_analysis, token_analysis
+from hf_distill.evaluation.analysis_within import answer_analysis, tag_analysis
 from hf_distill.evaluation.floor import bag_of_words_floor
 from hf_distill.evaluation.metrics import Predictions, Scored, primary_metric
 from hf_distill.evaluation.results import evaluated_rows

@@ -13,7 +13,7 @@ from transformers import BertForQuestionAnswering, TrainingArguments
 
 from hf_distill import DistillationTrainer, Hidden, Labels, Logits, run
 from hf_distill.errors import DataError, RecipeError, TeacherError
-from hf_distill.evaluation.analysis import answer_analysis
+from hf_distill.evaluation.analysis_within import answer_analysis
 from hf_distill.evaluation.answers import AnswerScores, exact_match, overlap, score_answers
 from hf_distill.evaluation.candidates import check_above_chance
 from hf_distill.evaluation.comparison import bootstrap
@@ -30,9 +30,9 @@ def rows(count: int = 12) -> Dataset:
     return asked("test")["test"].select(range(count))
 
 
-def splits(train: int = 192, test: int = 48) -> DatasetDict:
+def splits(train: int = 96, test: int = 16) -> DatasetDict:
     made = asked("train", "validation", "test")
-    return DatasetDict({name: part.select(range(min(len(part), train))) for name, part in made.items()})
+    return DatasetDict({name: part.select(range(train if name == "train" else test)) for name, part in made.items()})
 
 
 def of(context: str, answers: dict | None, question: str = "is the card") -> Dataset:

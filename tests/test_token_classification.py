@@ -14,12 +14,14 @@ from seqeval.metrics import classification_report, f1_score, precision_score, re
 from transformers import BertForTokenClassification, TrainingArguments
 
 from hf_distill import DistillationTrainer, Hidden, Labels, Logits, run
+from hf_distill.data import load_data
 from hf_distill.errors import DataError, LabelError, ObjectiveError, TeacherError
-from hf_distill.evaluation.analysis import tag_analysis
+from hf_distill.evaluation.analysis_within import tag_analysis
 from hf_distill.evaluation.candidates import check_above_chance
 from hf_distill.evaluation.comparison import bootstrap, resample_counts
 from hf_distill.evaluation.metrics import COMPUTED, Predictions, agreement, compute_metrics
 from hf_distill.evaluation.tags import TagScores, score_tags
+from hf_distill.recipe import DataConfig
 from hf_distill.tasks import TokenClassification
 from hf_distill.tasks.sequences import IGNORED
 from hf_distill.teachers import ModelTeacher
@@ -173,6 +175,23 @@ def test_a_teachers_labels_are_aligned_by_name_and_other_ones_are_refused():
         bound().align(tagger(labels=("O", "B-thing", "I-thing", "B-place")).config)
 
 
+def test_rows_without_words_and_test_rows_with_hidden_labels_are_refused(tmp_path):
+    def load(**changes) -> None:
+        good = {"tokens": ["a", "b"], "labels": [0, 1]}
+        files = {}
+        for name in ("train", "validation", "test"):
+            files[name] = str(tmp_path / f"{name}.jsonl")
+            Dataset.from_list([good, {**good, **(changes if name == "test" else {})}]).to_json(files[name])
+        task = TokenClassification
+        load_data(DataConfig(files=files), task.required, task.optional, task.text_columns, 0)
+
+    load()
+    with pytest.raises(DataError, match="no text in column 'tokens'"):
+        load(tokens=[" "])
+    with pytest.raises(DataError, match="have no label"):
+        load(labels=[0, -1])
+
+
 def test_what_cannot_be_labelled_is_refused_with_the_reason():
     with pytest.raises(DataError, match="2 words and 1 labels"):
         bound().encode(of(["a", "b"], [0]), tiny.wordpiece())
@@ -288,7 +307,7 @@ def test_a_recipe_runs_from_words_to_the_card(tmp_path):
     recipe = tiny.recipe(
         name="tags",
         task={"name": "token-classification", "max_length": 32},
-        data={"path": "tests.test_token_classification:splits", "columns": {"tokens": "tokens"}},
+        data={"path": "tests.test_token_classification:splits", "unlabelled_split": "validation"},
         evaluate={"resamples": 100},
     )
     result = run(recipe, runs=tmp_path, report=lambda line: None)

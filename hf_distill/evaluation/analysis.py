@@ -8,17 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from hf_distill.evaluation.answers import AnswerScores
 from hf_distill.evaluation.metrics import Predictions, Scored, confidences, expected_calibration_error, per_class
 from hf_distill.evaluation.summary import (
     Buckets,
-    answer_summary,
     classification_summary,
     regression_summary,
-    tag_summary,
     token_summary,
 )
-from hf_distill.evaluation.tags import Span, TagScores, are_entities
 from hf_distill.evaluation.tokens import TokenScores
 
 TEXT_LENGTH = 200
@@ -47,11 +43,11 @@ def error_analysis(
         (the student's most frequent), ``calibration`` (expected calibration error) and ``examples``. Regression has no
         classes, confusions and calibration, multi-label no confusions: these are empty.
     """
-    buckets = _length_buckets(np.asarray(lengths))
+    buckets = length_buckets(np.asarray(lengths))
     if predictions["student"].problem_type == "regression":
         return _regression_analysis(predictions, texts, buckets, examples)
     classes = _classes(predictions)
-    confusions = _confusions(predictions, texts, examples)
+    confusions = most_confused(predictions, texts, examples)
     calibration = {name: round(expected_calibration_error(each), 4) for name, each in predictions.items()}
     hits = {name: each.correct.astype(np.float64) for name, each in predictions.items()}
     sure, right = confidences(predictions["student"])
@@ -68,7 +64,7 @@ def error_analysis(
         ),
         "measure": {"classes": "f1", "lengths": "accuracy"},
         "classes": classes,
-        "lengths": _length_entries(hits, buckets),
+        "lengths": length_entries(hits, buckets),
         "confusions": confusions,
         "calibration": calibration,
         "examples": _lost_rows(predictions, texts, examples),
@@ -98,130 +94,18 @@ def token_analysis(predictions: Mapping[str, Scored], texts: Sequence[str], exam
         "measure": {"rows": "loss"},
         "calibration": {name: round(each["calibration_error"], 4) for name, each in metrics.items()},
         "rows": [
-            {"text": _short(texts[row]), **{name: round(float(losses[row]), 4) for name, losses in by_row.items()}}
+            {"text": short(texts[row]), **{name: round(float(losses[row]), 4) for name, losses in by_row.items()}}
             for row in worst
         ],
         "written": [
             {
-                "text": _short(texts[row]),
-                "reference": _short(written["student"].references[row]),
-                **{name: _short(each.texts[row]) for name, each in written.items()},
+                "text": short(texts[row]),
+                "reference": short(written["student"].references[row]),
+                **{name: short(each.texts[row]) for name, each in written.items()},
             }
             for row in (worst if written else ())
         ],
     }
-
-
-def tag_analysis(
-    predictions: Mapping[str, Scored], words: Sequence[Sequence[str]], examples: int = 5
-) -> dict[str, Any]:
-    """Tell where a student that labels words loses against its teacher, and what to improve next.
-
-    Args:
-        predictions: Of ``teacher``, ``student`` and perhaps ``control``, on the same rows.
-        words: Of each row.
-        examples: How many texts to show, for each confused pair and of rows that only the student decides wrong.
-
-    Returns:
-        Ready for JSON, as of :func:`error_analysis`: ``classes`` are types of entities, ``confusions`` of words.
-    """
-    scores = {name: each for name, each in predictions.items() if isinstance(each, TagScores)}
-    student = scores["student"]
-    texts = [" ".join(row) for row in words]
-    classes = _compared({name: each.types for name, each in scores.items()})
-    confusions = _confusions({n: s.words for n, s in scores.items()}, [texts[row] for row in student.row_of], examples)
-    hits = {name: each.right / each.count for name, each in scores.items()}
-    buckets = _length_buckets(student.count)
-    calibration = {name: round(each.calibration_error, 4) for name, each in scores.items()}
-    sure, right = confidences(student.words)
-    return {
-        "summary": tag_summary(
-            metrics={name: each.metrics() for name, each in scores.items()},
-            what="entities" if are_entities(student.words.label_names) else "labelled words",
-            classes=classes,
-            confusions=confusions,
-            hits=hits,
-            buckets=buckets,
-            calibration_error=calibration["student"],
-            confidence=float(sure.mean()),
-            hit_rate=float(right.mean()),
-        ),
-        "measure": {"classes": "f1", "lengths": "accuracy"},
-        "classes": classes,
-        "lengths": _length_entries(hits, buckets),
-        "confusions": confusions,
-        "calibration": calibration,
-        "examples": [
-            {
-                "text": _short(texts[row]),
-                "label": _shown(words[row], student.found[row][0]),
-                **{name: _shown(words[row], scores[name].found[row][1]) for name in ("student", "teacher")},
-            }
-            for row in _lost_entities(student, scores["teacher"])[:examples]
-        ],
-    }
-
-
-def answer_analysis(
-    predictions: Mapping[str, Scored], questions: Sequence[str], contexts: Sequence[str], examples: int = 5
-) -> dict[str, Any]:
-    """Tell where a student that answers questions loses against its teacher, and what to improve next.
-
-    Args:
-        predictions: Of ``teacher``, ``student`` and perhaps ``control``, on the same rows.
-        questions: One a row.
-        contexts: One a row.
-        examples: How many questions to show.
-
-    Returns:
-        Ready for JSON, as of :func:`error_analysis`: ``classes`` are kinds of questions, ``lengths`` of contexts.
-    """
-    scores = {name: each for name, each in predictions.items() if isinstance(each, AnswerScores)}
-    student = scores["student"]
-    classes = _compared({name: each.by_kind(questions) for name, each in scores.items()})
-    f1 = {name: each.f1 for name, each in scores.items()}
-    buckets = _length_buckets(np.array([len(context.split()) for context in contexts]))
-    calibration = {name: round(each.calibration_error, 4) for name, each in scores.items()}
-    lost = f1["teacher"] - f1["student"]
-    worst = [row for row in np.argsort(-lost, kind="stable")[:examples] if lost[row] > 0]
-    return {
-        "summary": answer_summary(
-            metrics={name: each.metrics() for name, each in scores.items()},
-            classes=classes,
-            f1=f1,
-            buckets=buckets,
-            calibration_error=calibration["student"],
-            confidence=float(student.sure.mean()),
-        ),
-        "measure": {"classes": "f1", "lengths": "f1"},
-        "classes": classes,
-        "lengths": _length_entries(f1, buckets),
-        "confusions": [],
-        "calibration": calibration,
-        "examples": [
-            {
-                "text": _short(questions[row]),
-                "label": _short(" / ".join(dict.fromkeys(student.references[row])) or "nothing"),
-                **{name: _short(scores[name].texts[row] or "nothing") for name in ("student", "teacher")},
-            }
-            for row in worst
-        ],
-    }
-
-
-def _lost_entities(student: TagScores, teacher: TagScores) -> list[int]:
-    """Rows of which the teacher names all entities rightly and the student does not, most errors first."""
-    wrong = {
-        row: len(set(gold) ^ set(own))
-        for row, (gold, own) in enumerate(student.found)
-        if set(gold) != set(own) and set(teacher.found[row][1]) == set(gold)
-    }
-    return sorted(wrong, key=lambda row: -wrong[row])
-
-
-def _shown(words: Sequence[str], entities: Sequence[Span]) -> str:
-    named = [f"{' '.join(words[first : last + 1])} ({kind})" for kind, first, last in entities]
-    return _short(", ".join(named) or "none")
 
 
 def _regression_analysis(
@@ -234,12 +118,12 @@ def _regression_analysis(
         "summary": regression_summary(errors=errors, outputs=student.decisions, labels=student.labels, buckets=buckets),
         "measure": {"lengths": "mean_absolute_error"},
         "classes": [],
-        "lengths": _length_entries(errors, buckets),
+        "lengths": length_entries(errors, buckets),
         "confusions": [],
         "calibration": {},
         "examples": [
             {
-                "text": _short(texts[row]),
+                "text": short(texts[row]),
                 "label": round(float(student.labels[row]), 4),
                 **{name: round(float(predictions[name].decisions[row]), 4) for name in ("student", "teacher")},
             }
@@ -249,10 +133,10 @@ def _regression_analysis(
 
 
 def _classes(predictions: Mapping[str, Predictions]) -> list[dict[str, Any]]:
-    return _compared({name: per_class(each) for name, each in predictions.items()})
+    return f1_by_class({name: per_class(each) for name, each in predictions.items()})
 
 
-def _compared(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[dict[str, Any]]:
+def f1_by_class(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[dict[str, Any]]:
     """F1 of every class by model, the worst loss against the teacher first."""
     entries = [
         {
@@ -267,7 +151,7 @@ def _compared(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[d
     return sorted(entries, key=lambda entry: entry["difference"])
 
 
-def _length_buckets(lengths: np.ndarray) -> Buckets:
+def length_buckets(lengths: np.ndarray) -> Buckets:
     """Split the rows at the quartiles; equal lengths stay together, so there may be fewer than four."""
     cuts = np.unique(np.quantile(lengths, [0.25, 0.5, 0.75]))
     numbers = np.searchsorted(cuts, lengths, side="left")
@@ -275,14 +159,16 @@ def _length_buckets(lengths: np.ndarray) -> Buckets:
     return [({"from": int(lengths[rows].min()), "to": int(lengths[rows].max())}, rows) for rows in groups]
 
 
-def _length_entries(scores: Mapping[str, np.ndarray], buckets: Buckets) -> list[dict[str, Any]]:
+def length_entries(scores: Mapping[str, np.ndarray], buckets: Buckets) -> list[dict[str, Any]]:
+    """The mean score of each model in each bucket of lengths."""
     return [
         {**span, "support": len(rows), **{name: round(float(each[rows].mean()), 4) for name, each in scores.items()}}
         for span, rows in buckets
     ]
 
 
-def _confusions(predictions: Mapping[str, Predictions], texts: Sequence[str], examples: int) -> list[dict[str, Any]]:
+def most_confused(predictions: Mapping[str, Predictions], texts: Sequence[str], examples: int) -> list[dict[str, Any]]:
+    """Which classes the student takes for which most often, and how often its teacher does."""
     student = predictions["student"]
     if student.problem_type == "multi_label_classification":
         return []
@@ -298,7 +184,7 @@ def _confusions(predictions: Mapping[str, Predictions], texts: Sequence[str], ex
                 "predicted": student.label_names[predicted],
                 "count": count,
                 "teacher_count": teacher_pairs[label, predicted],
-                "examples": [_short(texts[row]) for row in surest],
+                "examples": [short(texts[row]) for row in surest],
             }
         )
     return entries
@@ -318,7 +204,7 @@ def _lost_rows(predictions: Mapping[str, Predictions], texts: Sequence[str], exa
     sure = certainty.reshape(len(student.labels), -1).min(axis=1)
     return [
         {
-            "text": _short(texts[row]),
+            "text": short(texts[row]),
             "label": _named(student, student.labels[row]),
             "student": _named(student, student.decisions[row]),
             "teacher": _named(teacher, teacher.decisions[row]),
@@ -335,5 +221,6 @@ def _named(predictions: Predictions, decision: Any) -> str:
     return ", ".join(names) or "none"
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """The first 200 characters of a text."""
     return text if len(text) <= TEXT_LENGTH else text[: TEXT_LENGTH - 1] + "…"
