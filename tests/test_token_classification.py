@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import random
 
@@ -219,7 +220,8 @@ def scores(seed: int, right: float = 0.7, names: tuple[str, ...] = TAGS, count: 
     guesses = generator.integers(0, len(names), len(row_of))
     decided = np.where(generator.random(len(row_of)) < right, labels, guesses)
     logits = np.eye(len(names), dtype=np.float32)[decided]
-    return TagScores(words=Predictions(logits, labels, "single_label_classification", names), row_of=row_of)
+    words = Predictions(logits, labels, "single_label_classification", names)
+    return TagScores(words=words, row_of=row_of, seen=np.ones(len(row_of), dtype=bool))
 
 
 def named(each: TagScores, which: np.ndarray) -> list[list[str]]:
@@ -268,7 +270,7 @@ def test_a_teacher_that_calls_every_word_the_same_is_stopped():
     logits = np.tile(np.eye(4, dtype=np.float32)[0], (len(dull.row_of), 1))
     words = Predictions(logits, dull.words.labels, "single_label_classification", TAGS)
     with pytest.raises(TeacherError, match="no better than calling every word O"):
-        check_above_chance(TagScores(words=words, row_of=dull.row_of), 0.0, "f1")
+        check_above_chance(dataclasses.replace(dull, words=words), 0.0, "f1")
     check_above_chance(dull, 0.7, "f1")
 
 
@@ -281,6 +283,10 @@ def test_a_model_of_another_tokenizer_is_scored_on_the_same_words():
     assert np.array_equal(first.rows, second.rows)
     assert len(first.row_of) == sum(map(len, data["tokens"]))
     assert agreement(first, first) == 1.0
+    cut = [place < 0 for places in task.encode(data, pieces)["first_tokens"] for place in places]
+    assert any(cut)
+    assert (~first.seen).tolist() == cut
+    assert len(first.confidences[0]) == cut.count(False)
     tokens = torch.tensor([task.encode(data, pieces)["input_ids"][3]])
     with torch.no_grad():
         logits = tagger().eval()(tokens).logits[0].numpy()

@@ -9,7 +9,7 @@ import numpy as np
 
 from hf_distill.evaluation.analysis import f1_by_class, length_buckets, length_entries, most_confused, short
 from hf_distill.evaluation.answers import AnswerScores
-from hf_distill.evaluation.metrics import Scored, confidences
+from hf_distill.evaluation.metrics import Scored
 from hf_distill.evaluation.summary import answer_summary, tag_summary
 from hf_distill.evaluation.tags import Span, TagScores, are_entities
 
@@ -38,7 +38,7 @@ def tag_analysis(
     hits = {name: each.right / each.count for name, each in scores.items()}
     buckets = length_buckets(student.count)
     calibration = {name: round(each.calibration_error, 4) for name, each in scores.items()}
-    sure, right = confidences(student.words)
+    sure, right = student.confidences
     return {
         "summary": tag_summary(
             metrics={name: each.metrics() for name, each in scores.items()},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,8 +14,8 @@ from seqeval.metrics.sequence_labeling import get_entities
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.errors import LabelError
-from hf_distill.evaluation.metrics import Predictions, agreement, expected_calibration_error
-from hf_distill.evaluation.row_scores import RowScores, by_row, ratio
+from hf_distill.evaluation.metrics import Predictions, agreement, confidences
+from hf_distill.evaluation.row_scores import RowScores, by_row, calibration_error, ratio
 from hf_distill.heads import accepted_inputs
 from hf_distill.tasks import Task
 from hf_distill.views import Batch
@@ -49,10 +50,12 @@ class TagScores(RowScores):
     Attributes:
         words: One row a word.
         row_of: ``[W]``, the row that each word belongs to, ascending.
+        seen: ``[W]``, whether the model saw the word; where it did not, its decision stands without a look.
     """
 
     words: Predictions
     row_of: np.ndarray
+    seen: np.ndarray
 
     @property
     def rows(self) -> np.ndarray:
@@ -89,8 +92,14 @@ class TagScores(RowScores):
 
     @property
     def calibration_error(self) -> float:
-        """See :class:`RowScores`: over words."""
-        return expected_calibration_error(self.words)
+        """See :class:`RowScores`: over the words that it saw."""
+        return calibration_error(*self.confidences)
+
+    @property
+    def confidences(self) -> tuple[np.ndarray, np.ndarray]:
+        """How sure each decision on a word that it saw was, and whether it was right."""
+        sure, right = confidences(self.words)
+        return sure[self.seen], right[self.seen]
 
     @property
     def chance(self) -> tuple[str, float, str]:
@@ -102,7 +111,7 @@ class TagScores(RowScores):
             self.words.problem_type,
             self.words.label_names,
         )
-        value = TagScores(words=always, row_of=self.row_of).metrics()["f1"]
+        value = dataclasses.replace(self, words=always).metrics()["f1"]
         return "f1", value, f"calling every word {self.words.label_names[usual]}"
 
     def score(self, counts: np.ndarray) -> dict[str, np.ndarray]:
@@ -171,7 +180,8 @@ def score_tags(
     words = Predictions(
         np.concatenate(of_words), np.concatenate(rows["word_labels"]), task.label_set.problem_type, names
     )
-    return TagScores(words=words, row_of=np.repeat(np.arange(len(counts)), counts))
+    seen = np.concatenate(rows["first_tokens"]) >= 0
+    return TagScores(words=words, row_of=np.repeat(np.arange(len(counts)), counts), seen=seen)
 
 
 def _shares(hits: np.ndarray, named: np.ndarray, there: np.ndarray) -> dict[str, np.ndarray]:
