@@ -148,7 +148,8 @@ def test_every_command_of_readme_does_what_it_says(shell):
     for command in commands:
         words = shlex.split(re.sub(r"nproc_per_node \d+", "nproc_per_node 2", command))
         if " run " in command:
-            words += [*SMALL, *TEACHER]
+            # Of 12 rows of one class for the most part, no teacher would be better than chance.
+            words += [*SMALL, *TEACHER, "data.test_limit=48"]
         if words[0] == "torchrun":
             shutil.rmtree(Path(shell.hub.folder) / "runs" / "sst2-bert-base-6l", ignore_errors=True)
         shell(*words)
