@@ -17,6 +17,7 @@ from hf_distill import DistillationTrainer, Hidden, Labels, Logits, run
 from hf_distill.errors import HfDistillError, ModelError, RecipeError
 from hf_distill.evaluation.generation import check_generation, generate, write_and_score
 from hf_distill.evaluation.scorers import make_scorers
+from hf_distill.evaluation.summary import written_summary
 from hf_distill.students import train_tokenizer
 from hf_distill.tasks import CausalLanguageModeling, Summarization, Translation
 from hf_distill.tasks.sequences import IGNORED
@@ -374,3 +375,9 @@ def test_what_is_written_is_judged_on_all_rows():
     written = write_and_score(model, bound(model), tiny.chat_tokenizer(), data, ["exact_match"], {}, 2)
     assert len(written.texts) == len(written.references) == 5
     assert written.score(np.ones((1, 5)))["exact_match"][0] == 0.0
+
+
+def test_a_model_that_writes_the_same_about_everything_is_told_of():
+    texts = {"teacher": ["a card", "my bank", "a river"], "student": ["the the"] * 3}
+    (warning,) = written_summary(texts, ["a", "b", "c"])
+    assert warning.startswith("The student wrote 1 different texts on 3 rows, of which the references have 3")

@@ -14,6 +14,7 @@ from hf_distill.evaluation.summary import (
     classification_summary,
     regression_summary,
     token_summary,
+    written_summary,
 )
 from hf_distill.evaluation.tokens import TokenScores
 
@@ -89,8 +90,14 @@ def token_analysis(predictions: Mapping[str, Scored], texts: Sequence[str], exam
     rise = by_row["student"] - by_row["teacher"]
     worst = np.argsort(-rise, kind="stable")[:examples]
     written = {name: each.written for name, each in scores.items() if each.written is not None}
+    repeated = written_summary(
+        {name: each.texts for name, each in written.items()}, written["student"].references if written else ()
+    )
     return {
-        "summary": token_summary(metrics, scores["student"].mean_confidence, rise),
+        "summary": [
+            *token_summary(metrics, scores["student"].mean_confidence, rise),
+            *repeated,
+        ],
         "measure": {"rows": "loss"},
         "calibration": {name: round(each["calibration_error"], 4) for name, each in metrics.items()},
         "rows": [

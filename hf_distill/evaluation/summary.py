@@ -19,6 +19,9 @@ CERTAIN = 2.0
 TRUSTWORTHY = 0.05
 """Calibration error up to which probabilities are called good."""
 
+REPETITIVE = 0.5
+"""Share of the references' different texts below which a model is told to repeat itself."""
+
 
 def classification_summary(
     *,
@@ -96,6 +99,24 @@ def token_summary(metrics: Mapping[str, Mapping[str, float]], confidence: float,
         "these first, and add text of their kind.",
         _calibration(student["calibration_error"], confidence, student["accuracy"]),
     ]
+
+
+def written_summary(texts: Mapping[str, Sequence[str]], references: Sequence[str]) -> Iterator[str]:
+    """Warn of models that write the same about everything: their scores tell little, whichever is higher.
+
+    Args:
+        texts: By model, one a row.
+        references: What should have been written.
+    """
+    usual = len(set(references))
+    for name, written in texts.items():
+        different = len(set(written))
+        if different < REPETITIVE * usual:
+            yield (
+                f"The {name} wrote {different:,} different texts on {len(written):,} rows, of which the references have "
+                f"{usual:,}: it writes nearly the same about everything, and its scores tell little; train it longer, "
+                "or on more rows."
+            )
 
 
 def tag_summary(
