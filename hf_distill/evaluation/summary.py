@@ -113,9 +113,9 @@ def written_summary(texts: Mapping[str, Sequence[str]], references: Sequence[str
         different = len(set(written))
         if different < REPETITIVE * usual:
             yield (
-                f"The {name} wrote {different:,} different texts on {len(written):,} rows, of which the references have "
-                f"{usual:,}: it writes nearly the same about everything, and its scores tell little; train it longer, "
-                "or on more rows."
+                f"The {name} wrote {different:,} different texts on {len(written):,} rows, of which the references "
+                f"have {usual:,}: it writes nearly the same about everything, and its scores tell little; train it "
+                "longer, or on more rows."
             )
 
 
