@@ -4,8 +4,8 @@
 
 A step is what a trainer does from the end of one optimizer step to the end of the next: loading, forward, backward,
 clipping, update. All train the same student (a Llama with random weights) on the same rows with the same settings;
-TRL's are set to those of Transformers where its own differ (no gradient checkpointing, no mixed precision unless
-``--bf16``), and its loss is the forward KL on the rows as they are (``lmbda=0``, ``beta=0``). Its teacher is float32,
+TRL's are its own where it runs "as it comes" (gradient checkpointing, mixed precision), else set to those of Transformers
+(no checkpointing, no mixed precision unless ``--bf16``), and its loss is the forward KL on the rows as they are (``lmbda=0``, ``beta=0``). Its teacher is float32,
 as ``from_pretrained`` loads such a checkpoint, or bfloat16, as ours is. The teacher is as peaked as a pretrained one.
 
 The trainers take turns in one process; each ratio is the median of the rounds' ratios. Peak memory is what two steps
@@ -37,7 +37,7 @@ from hf_distill.recipe import CacheConfig
 from hf_distill.tasks import CausalLanguageModeling
 from hf_distill.teachers import CachedTeacher, ModelTeacher
 
-FASTER = {"trl": 6.0, "trl, bfloat16 teacher": 3.0}
+FASTER = {"trl, as it comes": 6.0, "trl, bfloat16 teacher": 3.0}
 """How many times the tokens a second of each ours, live, shall have; at least."""
 
 MEMORY = 0.4
@@ -78,22 +78,22 @@ class Setting:
         return CausalLanguageModeling(max_length=self.tokens, packing=False)
 
     def arguments(self, kind: type[TrainingArguments], **more: Any) -> Any:
-        """The same for every trainer."""
-        return kind(
-            output_dir=self.folder,
-            max_steps=self.steps + 1,
-            per_device_train_batch_size=self.batch,
-            learning_rate=1e-4,
-            lr_scheduler_type="constant",
-            bf16=self.bf16,
-            use_cpu=self.device == "cpu",
-            dataloader_pin_memory=self.device == "cuda",
-            logging_steps=1_000_000,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            **more,
-        )
+        """The same for every trainer, but for what is said in ``more``."""
+        shared = {
+            "output_dir": self.folder,
+            "max_steps": self.steps + 1,
+            "per_device_train_batch_size": self.batch,
+            "learning_rate": 1e-4,
+            "lr_scheduler_type": "constant",
+            "bf16": self.bf16,
+            "use_cpu": self.device == "cpu",
+            "dataloader_pin_memory": self.device == "cuda",
+            "logging_steps": 1_000_000,
+            "save_strategy": "no",
+            "report_to": "none",
+            "disable_tqdm": True,
+        }
+        return kind(**{**shared, **more})
 
     def common(self) -> dict[str, Any]:
         """Student, rows and collator, as every trainer takes them."""
@@ -134,12 +134,17 @@ def ours_cached(setting: Setting, kind: type[CachedTeacher] = CachedTeacher) -> 
     return distillation(setting, teacher, train_dataset=rows, data_collator=None)
 
 
-def trl(setting: Setting, dtype: torch.dtype = torch.float32) -> Trainer:
+def trl(setting: Setting, dtype: torch.dtype = torch.float32, **more: Any) -> Trainer:
     from trl.experimental.gkd import GKDConfig, GKDTrainer
 
-    arguments = setting.arguments(GKDConfig, lmbda=0.0, beta=0.0, gradient_checkpointing=False)
+    arguments = setting.arguments(GKDConfig, lmbda=0.0, beta=0.0, **{"gradient_checkpointing": False, **more})
     trainer: Trainer = GKDTrainer(**setting.common(), teacher_model=setting.teacher_model(dtype), args=arguments)
     return trainer
+
+
+def trl_as_it_comes(setting: Setting) -> Trainer:
+    """With its own defaults of checkpointing and mixed precision."""
+    return trl(setting, gradient_checkpointing=True, bf16=None)
 
 
 def trl_bfloat16(setting: Setting) -> Trainer:
@@ -154,6 +159,7 @@ VARIANTS: dict[str, Callable[[Setting], Trainer]] = {
     "ours, live": ours_live,
     "ours, cached": ours_cached,
     "supervised": supervised,
+    "trl, as it comes": trl_as_it_comes,
     "trl": trl,
     "trl, bfloat16 teacher": trl_bfloat16,
 }
