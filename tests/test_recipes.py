@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from hf_distill.recipe_file import load_recipe
+from tests.benchmark_rows import angle_row, cache_row, cells_of, loss_row, shown_angles, step_row
 from tests.hub_server import hub_server
 from tests.stand_ins import fill
 
@@ -132,6 +133,9 @@ def test_every_recipe_is_accepted_by_check(shell):
 def test_every_recipe_runs_two_steps_on_tiny_models(path, shell, run_recipe):
     recipe = load_recipe(path)
     more = [f"name={path.stem}-small", *(TEACHER if recipe.teacher.recipe else [])]
+    if recipe.task.name == "translation" and recipe.teacher.recipe:
+        narrow = dict.fromkeys(("d_model", "encoder_ffn_dim", "decoder_ffn_dim"), 32)
+        more += [f"teacher.recipe.student.config.{name}={size}" for name, size in narrow.items()]
     if recipe.evaluate.generation:
         more += ["evaluate.generation={num_beams: 2, max_new_tokens: 4}"]
     models = run_recipe(str(path.relative_to(ROOT)), *SMALL, *more)
@@ -209,6 +213,25 @@ def test_what_readme_shows_of_a_measured_student_is_in_its_results(path):
     assert all(row in readme for row in rows_of(results))
     gain = results["comparison"]["student_minus_control"]
     assert f"{gain['value']:+.4f} (95%: {gain['low']:+.4f} to {gain['high']:+.4f})" in readme
+
+
+def benchmark_rows() -> list[str]:
+    """Every row of README's tables of benchmarks."""
+    steps, cache, angles, losses = (
+        json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())["rows"]
+        for name in ("lm_step", "cache", "gradient_angles", "fused_loss")
+    )
+    return [
+        *map(step_row, steps),
+        *filter(None, map(cache_row, cache)),
+        *(angle_row(angles, scheme, kept) for scheme, kept in shown_angles(angles)),
+        *(loss_row(losses, cell) for cell in cells_of(losses)),
+    ]
+
+
+def test_readme_shows_what_was_measured_beside_other_tools():
+    readme = (ROOT / "README.md").read_text()
+    assert [row for row in benchmark_rows() if row not in readme] == []
 
 
 def ablation_row(run: dict) -> str:

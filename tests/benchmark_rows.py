@@ -1,0 +1,59 @@
+"""Rows of README's tables of benchmarks, from their result files."""
+
+from __future__ import annotations
+
+Rows = list[dict]
+Cell = tuple[str, str, int, int]
+
+
+def step_row(row: dict) -> str:
+    """Of ``lm_step.json``."""
+    return f"| {row['name']} | {row['tokens_a_second']:,.0f} | {row['peak_megabytes']:,.0f} MB |"
+
+
+def cache_row(row: dict) -> str | None:
+    """Of ``cache.json``; None for what is no cache."""
+    if "scheme" not in row:
+        return None
+    kept = f"{row['draws']} draws" if "draws" in row else f"{row['k']} likeliest and the rest"
+    cells = (f"{row[name]:,.1f}" for name in ("bytes_a_token", "rows_a_second_written", "rows_a_second_read"))
+    return f"| {row['teacher']} | {row['scheme']}, {kept} | {' | '.join(cells)} |"
+
+
+def shown_angles(rows: Rows) -> list[tuple[str, int]]:
+    """The schemes of ``gradient_angles.json``, with how many tokens are drawn or kept."""
+    return list(dict.fromkeys((row["scheme"], row.get("draws", row.get("k"))) for row in rows))
+
+
+def angle_row(rows: Rows, scheme: str, kept: int) -> str:
+    """Of ``gradient_angles.json``, for the most tokens that were measured."""
+    mine = [row for row in rows if row["scheme"] == scheme and row.get("draws", row.get("k")) == kept]
+    most = max(row["tokens"] for row in mine)
+    start, later = (
+        next(row for row in mine if row["tokens"] == most and (row["steps"] > 0) == trained) for trained in (False, True)
+    )
+    mean = f"{later['degrees_of_mean']:.1f}" if "degrees_of_mean" in later else ""
+    what = f"{scheme}, {kept} {'draws' if 'draws' in start else 'tokens'}"
+    return f"| {what} | {start['bytes_a_token']:.1f} | {start['degrees']:.1f} | {later['degrees']:.1f} | {mean} |"
+
+
+def cells_of(rows: Rows) -> list[Cell]:
+    """What ``fused_loss.json`` compares: divergence, dtype, vocabulary and positions."""
+    names = ("divergence", "dtype", "vocabulary", "positions")
+    return list(dict.fromkeys(tuple(row[name] for name in names) for row in rows))
+
+
+def loss_row(rows: Rows, cell: Cell) -> str:
+    """Of ``fused_loss.json``: seconds and megabytes of every way."""
+    names = ("divergence", "dtype", "vocabulary", "positions")
+    mine = {row["name"]: row for row in rows if tuple(row[name] for name in names) == cell}
+    divergence, dtype, vocabulary, positions = cell
+    shown = [_loss_cell(mine.get(name)) for name in ("ours", "plain", "trl", "liger", "products")]
+    return f"| {divergence} | {dtype} | {vocabulary:,} | {positions:,} | {' | '.join(shown)} |"
+
+
+def _loss_cell(row: dict | None) -> str:
+    if row is None:
+        return "not measured"
+    memory = f", {row['megabytes']:,.0f}" if "megabytes" in row else ""
+    return f"{row['seconds']:.2f}{memory}"
