@@ -4,9 +4,10 @@
 
 A step is what a trainer does from the end of one optimizer step to the end of the next: loading, forward, backward,
 clipping, update. All train the same student (a Llama with random weights) on the same rows with the same settings;
-TRL's are its own where it runs "as it comes" (gradient checkpointing, mixed precision), else set to those of Transformers
-(no checkpointing, no mixed precision unless ``--bf16``), and its loss is the forward KL on the rows as they are (``lmbda=0``, ``beta=0``). Its teacher is float32,
-as ``from_pretrained`` loads such a checkpoint, or bfloat16, as ours is. The teacher is as peaked as a pretrained one.
+TRL's are its own where it runs "as it comes" (gradient checkpointing, mixed precision), else set to those of
+Transformers (no checkpointing, no mixed precision unless ``--bf16``), and its loss is the forward KL on the rows as
+they are (``lmbda=0``, ``beta=0``). Its teacher is float32, as ``from_pretrained`` loads such a checkpoint, or bfloat16,
+as ours is. The teacher is as peaked as a pretrained one.
 
 The trainers take turns in one process; each ratio is the median of the rounds' ratios. Peak memory is what two steps
 take beyond what is there before training, in a process of its own for each. TRL comes with

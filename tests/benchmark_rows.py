@@ -29,9 +29,7 @@ def angle_row(rows: Rows, scheme: str, kept: int) -> str:
     """Of ``gradient_angles.json``, for the most tokens that were measured."""
     mine = [row for row in rows if row["scheme"] == scheme and row.get("draws", row.get("k")) == kept]
     most = max(row["tokens"] for row in mine)
-    start, later = (
-        next(row for row in mine if row["tokens"] == most and (row["steps"] > 0) == trained) for trained in (False, True)
-    )
+    start, later = sorted((row for row in mine if row["tokens"] == most), key=lambda row: row["steps"])
     mean = f"{later['degrees_of_mean']:.1f}" if "degrees_of_mean" in later else ""
     what = f"{scheme}, {kept} {'draws' if 'draws' in start else 'tokens'}"
     return f"| {what} | {start['bytes_a_token']:.1f} | {start['degrees']:.1f} | {later['degrees']:.1f} | {mean} |"
