@@ -85,10 +85,11 @@ flow.check_above_chance = lambda *_: None
 candidates.ROUNDS = 1  # What is measured here tells nothing.
 for line in sys.stdin:
     recipe, *overrides = json.loads(line)
+    told = []
     try:
-        answer = sorted(flow.run(recipe, overrides, report=lambda line: None).results["models"])
+        answer = [sorted(flow.run(recipe, overrides, report=told.append).results["models"]), told]
     except Exception:
-        answer = traceback.format_exc()
+        answer = [traceback.format_exc(), told]
     print("answer", json.dumps(answer), flush=True)
 """
 
@@ -98,7 +99,7 @@ def run_recipe(shell):
     """Runs recipes one after the other in one process, which imports everything once."""
     with shell.worker() as worker:
 
-        def run(*arguments: str) -> list[str] | str:
+        def run(*arguments: str) -> tuple[list[str] | str, list[str]]:
             worker.stdin.write(json.dumps(arguments) + "\n")
             worker.stdin.flush()
             answer = next(line for line in worker.stdout if line.startswith("answer "))
@@ -123,14 +124,6 @@ def test_every_recipe_says_how_it_is_run_what_it_needs_and_whether_it_was_measur
 
 
 @pytest.mark.slow
-def test_every_recipe_is_accepted_by_check(shell):
-    code = "import sys; from hf_distill import check; [check(path) for path in sys.argv[1:]]"
-    told = shell(sys.executable, "-c", code, *(str(path.relative_to(ROOT)) for path in RECIPES))
-    assert told.count("everything that can be checked before training is in order") == len(RECIPES) >= 4
-    assert "another order; aligned by name" in told
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_runs_two_steps_on_tiny_models(path, shell, run_recipe):
     recipe = load_recipe(path)
@@ -140,8 +133,10 @@ def test_every_recipe_runs_two_steps_on_tiny_models(path, shell, run_recipe):
         more += [f"teacher.recipe.student.config.{name}={size}" for name, size in narrow.items()]
     if recipe.evaluate.generation:
         more += ["evaluate.generation={num_beams: 2, max_new_tokens: 4}"]
-    models = run_recipe(str(path.relative_to(ROOT)), *SMALL, *more)
+    models, told = run_recipe(str(path.relative_to(ROOT)), *SMALL, *more)
     assert models == ["control", "student", "teacher"], models
+    order = "another order; aligned by name" if "mnli" in path.stem else "the same order"
+    assert recipe.teacher.recipe or any(order in line for line in told)
     start = load_recipe(path).student.pretrained
     card = (Path(shell.hub.folder) / "runs" / f"{path.stem}-small" / "student" / "README.md").read_text()
     assert start is None or f"base_model: {start}" in card
