@@ -263,6 +263,7 @@ def _load_teacher(recipe: Recipe, task: Task, data: Data, runs: Path, report: Re
     if config.labels is not None:
         model.config.id2label = dict(enumerate(config.labels))
         model.config.label2id = {name: i for i, name in enumerate(config.labels)}
+    set_generation(model, recipe.evaluate.generation)  # As its students are set, also where speed is measured.
     where = model_folder(source, config.revision)
     is_folder = Path(source).is_dir()
     facts = {

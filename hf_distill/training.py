@@ -223,7 +223,8 @@ def _lost(task: Task, data: Data, encoded: Dataset | IterableDataset) -> Iterato
         yield f"{given - len(encoded):,} of {given:,} rows are dropped: their prompts are {limit}"
     cut = sum(encoded["cut"])
     if cut:
-        yield f"{cut:,} of {len(encoded):,} rows are cut: they are {limit}"
+        target = f" or task.max_target_length ({task.longest_text})" if task.generates else ""
+        yield f"{cut:,} of {len(encoded):,} rows are cut: they are {limit}{target}"
 
 
 def _metrics_of(task: Task) -> Callable[[EvalPrediction], dict[str, float]] | None:

@@ -30,6 +30,7 @@ from hf_distill.tasks import CausalLanguageModeling
 from hf_distill.tasks.sequences import IGNORED, fit, pack, read_chat, read_completion
 from hf_distill.teachers import ModelTeacher
 from tests import tiny
+from tests.one_batch import assert_same, terms
 
 WORDS = tiny.CHAT_WORDS
 MARKED = (
@@ -53,28 +54,6 @@ def batch_of(task: CausalLanguageModeling, rows: Dataset, made=None) -> dict:
     made = made or tiny.chat_tokenizer()
     encoded = task.encode(rows, made)
     return task.collator(made)(list(encoded))
-
-
-def terms(task, batch, student, teacher, objectives=None) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Loss with gradients, as the trainer computes it on one batch."""
-    trainer = DistillationTrainer(
-        model=student,
-        teacher=teacher,
-        task=task,
-        objectives=objectives or [Labels(), Logits(temperature=2.0), Hidden()],
-        args=TrainingArguments("unused", use_cpu=True, report_to="none"),
-    )
-    student.train()
-    loss = trainer.compute_loss(student, batch)
-    loss.backward()
-    return loss.detach(), {name: p.grad.clone() for name, p in student.named_parameters() if p.grad is not None}
-
-
-def assert_same(first, second, tolerance: float = 1e-5) -> None:
-    assert first[0] == pytest.approx(second[0].item(), abs=tolerance)
-    assert first[1].keys() == second[1].keys()
-    for name, gradient in first[1].items():
-        assert torch.allclose(gradient, second[1][name], atol=tolerance), name
 
 
 def assert_same_terms(task, first, second) -> None:

@@ -23,6 +23,7 @@ from hf_distill.tasks import CausalLanguageModeling, Summarization, Translation
 from hf_distill.tasks.sequences import IGNORED
 from hf_distill.teachers import ModelTeacher
 from tests import tiny
+from tests.one_batch import assert_same, terms
 
 KINDS = ("marian", "bart", "t5", "mbart", "m2m_100", "pegasus")
 
@@ -46,27 +47,6 @@ def bound(model, task: type = Translation, **options):
 def batch_of(task, side: str = "right", count: int = 24) -> dict:
     made = tiny.chat_tokenizer(side=side)
     return task.collator(made)(list(task.encode(rows(count), made)))
-
-
-def terms(task, batch, student, teacher, objectives) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    trainer = DistillationTrainer(
-        model=student,
-        teacher=ModelTeacher(teacher) if teacher is not None else None,
-        task=task,
-        objectives=objectives,
-        args=TrainingArguments("unused", use_cpu=True, report_to="none"),
-    )
-    student.train()
-    loss = trainer.compute_loss(student, batch)
-    loss.backward()
-    return loss.detach(), {name: p.grad.clone() for name, p in student.named_parameters() if p.grad is not None}
-
-
-def assert_same(first, second, tolerance: float = 1e-5) -> None:
-    assert first[0] == pytest.approx(second[0].item(), abs=tolerance)
-    assert first[1].keys() == second[1].keys()
-    for name, gradient in first[1].items():
-        assert torch.allclose(gradient, second[1][name], atol=tolerance), name
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -74,9 +74,9 @@ class Task(ABC):
         """Everything that decides how rows are encoded."""
 
     @property
-    @abstractmethod
     def distribution(self) -> Distribution:
-        """What the logits of one position mean."""
+        """What the logits of one position mean: one class of many, unless the labels say otherwise."""
+        return "categorical"
 
     @property
     def is_bound(self) -> bool:

@@ -24,7 +24,7 @@ from hf_distill.tasks.sequences import (
     read_completion,
     read_text,
 )
-from hf_distill.views import Batch, Distribution, LogitSource, Masks, View
+from hf_distill.views import Batch, LogitSource, Masks, View
 
 PACKED_TOGETHER = 10_000
 """Texts whose tokens are laid end to end; the last block of each such group may be short."""
@@ -88,11 +88,6 @@ class CausalLanguageModeling(Task):
         """See :class:`Task`."""
         names = ("max_length", "packing", "too_long", "separator")
         return {name: getattr(self, name) for name in names}
-
-    @property
-    def distribution(self) -> Distribution:
-        """See :class:`Task`."""
-        return "categorical"
 
     def read_labels(self, train: Dataset | IterableDataset) -> None:
         """See :meth:`Task.read_labels`: the labels are the tokens, so only the columns are looked at."""

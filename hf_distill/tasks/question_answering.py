@@ -17,7 +17,7 @@ from hf_distill.tasks.base import Task
 from hf_distill.tasks.classification import checked_length
 from hf_distill.tasks.labels import STREAMED_ROWS
 from hf_distill.tasks.sequences import IGNORED, check_offsets, padded_inputs
-from hf_distill.views import Batch, Distribution, LogitSource, Masks, View
+from hf_distill.views import Batch, LogitSource, Masks, View
 
 
 class Answer(NamedTuple):
@@ -77,11 +77,6 @@ class QuestionAnswering(Task):
     def settings(self) -> dict[str, Any]:
         """See :class:`Task`."""
         return {"max_length": self.max_length, "doc_stride": self.doc_stride}
-
-    @property
-    def distribution(self) -> Distribution:
-        """See :class:`Task`."""
-        return "categorical"
 
     def read_labels(self, train: Dataset | IterableDataset) -> None:
         """See :meth:`Task.read_labels`: whether there are questions without an answer, so that none may be given."""

@@ -14,7 +14,7 @@ from hf_distill.errors import ModelError, RecipeError
 from hf_distill.probes import check_decoder_inputs, check_head
 from hf_distill.tasks.base import Prompts, Task
 from hf_distill.tasks.sequences import IGNORED, padded, were_cut
-from hf_distill.views import Batch, Distribution, LogitSource, Masks, View
+from hf_distill.views import Batch, LogitSource, Masks, View
 
 ROTATING = ("mbart", "plbart")
 """Model types whose decoder starts with the target's own last token, which names a language or ends the text."""
@@ -75,11 +75,6 @@ class SequenceToSequence(Task):
         """See :class:`Task`."""
         names = ("max_length", "max_target_length", "prefix", "source_language", "target_language")
         return {**{name: getattr(self, name) for name in names}, "start": self._start, "rotates": self._rotates}
-
-    @property
-    def distribution(self) -> Distribution:
-        """See :class:`Task`."""
-        return "categorical"
 
     @property
     def longest_text(self) -> int:

@@ -16,7 +16,7 @@ from hf_distill.errors import DataError, RecipeError
 from hf_distill.tasks.classification import ClassificationTask
 from hf_distill.tasks.labels import label_decoder, label_set_of, read_label_set
 from hf_distill.tasks.sequences import IGNORED, check_offsets, padded, padded_inputs, were_cut
-from hf_distill.views import Batch, Distribution, LogitSource, Masks, View
+from hf_distill.views import Batch, LogitSource, Masks, View
 
 SPECIAL = "special_tokens_mask"
 """The column that tells which tokens are of no word."""
@@ -59,11 +59,6 @@ class TokenClassification(ClassificationTask):
             "label_all_subwords": self.label_all_subwords,
             "labels": self.label_set.names,
         }
-
-    @property
-    def distribution(self) -> Distribution:
-        """See :class:`Task`."""
-        return "categorical"
 
     @property
     def problem_type(self) -> str:
