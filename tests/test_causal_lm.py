@@ -30,7 +30,7 @@ from hf_distill.tasks import CausalLanguageModeling
 from hf_distill.tasks.sequences import IGNORED, fit, pack, read_chat, read_completion
 from hf_distill.teachers import ModelTeacher
 from tests import tiny
-from tests.one_batch import assert_same, terms
+from tests.one_step import assert_same, terms
 
 WORDS = tiny.CHAT_WORDS
 MARKED = (

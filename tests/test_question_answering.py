@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
-from transformers import BertForQuestionAnswering, TrainingArguments
+from transformers import BertForQuestionAnswering
 
-from hf_distill import DistillationTrainer, Hidden, Labels, Logits, run
+from hf_distill import Hidden, Labels, Logits, run
 from hf_distill.errors import DataError, RecipeError, TeacherError
 from hf_distill.evaluation.analysis_within import answer_analysis
 from hf_distill.evaluation.answers import AnswerScores, exact_match, overlap, score_answers
@@ -21,8 +21,8 @@ from hf_distill.evaluation.metrics import COMPUTED, agreement, compute_metrics
 from hf_distill.objectives.divergences import DIVERGENCES
 from hf_distill.preflight import check
 from hf_distill.tasks import QuestionAnswering
-from hf_distill.teachers import ModelTeacher
-from tests import tiny
+from tests import one_step, tiny
+from tests.one_step import assert_same
 from tests.stand_ins import asked
 
 
@@ -58,23 +58,8 @@ def batch_of(task: QuestionAnswering, side: str = "right", data: Dataset | None 
 
 
 def terms(task, batches: list[dict], objectives) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Loss and gradients of one step over micro-batches."""
-    student = reader(1)
-    args = TrainingArguments("unused", use_cpu=True, report_to="none")
-    teacher = ModelTeacher(reader(2)) if any(o.needs - {"labels"} for o in objectives) else None
-    trainer = DistillationTrainer(model=student, teacher=teacher, task=task, objectives=objectives, args=args)
-    student.train()
-    counts = trainer._get_num_items_in_batch(batches, torch.device("cpu"))
-    losses = [trainer.compute_loss(student, batch, num_items_in_batch=counts) for batch in batches]
-    sum(losses).backward()
-    return sum(losses).detach(), {n: p.grad for n, p in student.named_parameters() if p.grad is not None}
-
-
-def assert_same(first, second) -> None:
-    assert torch.isfinite(first[0])
-    assert first[0] == pytest.approx(second[0].item(), abs=1e-5)
-    for name, gradient in first[1].items():
-        assert torch.allclose(gradient, second[1][name], atol=1e-5), name
+    teacher = reader(2) if any(o.needs - {"labels"} for o in objectives) else None
+    return one_step.terms(task, batches, reader(1), teacher, objectives)
 
 
 # --- windows ----------------------------------------------------------------------------------------------------------

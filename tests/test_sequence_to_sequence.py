@@ -23,7 +23,7 @@ from hf_distill.tasks import CausalLanguageModeling, Summarization, Translation
 from hf_distill.tasks.sequences import IGNORED
 from hf_distill.teachers import ModelTeacher
 from tests import tiny
-from tests.one_batch import assert_same, terms
+from tests.one_step import assert_same, terms
 
 KINDS = ("marian", "bart", "t5", "mbart", "m2m_100", "pegasus")
 

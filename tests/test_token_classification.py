@@ -26,7 +26,8 @@ from hf_distill.recipe import DataConfig
 from hf_distill.tasks import TokenClassification
 from hf_distill.tasks.sequences import IGNORED
 from hf_distill.teachers import ModelTeacher
-from tests import tiny
+from tests import one_step, tiny
+from tests.one_step import assert_same
 
 TAGS = ("O", "B-thing", "I-thing", "B-word")
 ENDINGS = ("", "s", "ness")
@@ -75,22 +76,8 @@ def batch_of(task: TokenClassification, side: str = "right", data: Dataset | Non
 
 
 def terms(task, batches: list[dict], objectives, student=None) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Loss and gradients of one step over micro-batches."""
-    student = student or tagger(1)
-    args = TrainingArguments("unused", use_cpu=True, report_to="none")
-    teacher = ModelTeacher(tagger(2)) if any(o.needs - {"labels"} for o in objectives) else None
-    trainer = DistillationTrainer(model=student, teacher=teacher, task=task, objectives=objectives, args=args)
-    student.train()
-    counts = trainer._get_num_items_in_batch(batches, torch.device("cpu"))
-    losses = [trainer.compute_loss(student, batch, num_items_in_batch=counts) for batch in batches]
-    sum(losses).backward()
-    return sum(losses).detach(), {n: p.grad for n, p in student.named_parameters() if p.grad is not None}
-
-
-def assert_same(first, second) -> None:
-    assert first[0] == pytest.approx(second[0].item(), abs=1e-5)
-    for name, gradient in first[1].items():
-        assert torch.allclose(gradient, second[1][name], atol=1e-5), name
+    teacher = tagger(2) if any(o.needs - {"labels"} for o in objectives) else None
+    return one_step.terms(task, batches, student or tagger(1), teacher, objectives)
 
 
 def test_the_first_token_of_a_word_has_its_label_and_no_other_has_one():
