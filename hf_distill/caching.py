@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -58,6 +59,19 @@ class Source:
     seed: int
 
 
+@dataclass(frozen=True)
+class Demand:
+    """Who asks a cache.
+
+    Attributes:
+        objectives: Of one student.
+        student: Its config.
+    """
+
+    objectives: Mapping[str, Objective]
+    student: PretrainedConfig
+
+
 def cached(
     source: Source,
     train: Dataset,
@@ -67,6 +81,7 @@ def cached(
     folder: Path,
     batch_size: int,
     report: Callable[[str], None],
+    others: Sequence[Demand] = (),
 ) -> tuple[CachedTeacher, Dataset, Dataset]:
     """A teacher that reads what the live one says of these rows, which it says now unless it did before.
 
@@ -79,6 +94,7 @@ def cached(
         folder: Where caches lie; this one is found there by what it is made of.
         batch_size: Rows of a forward pass.
         report: Gets lines that tell what happens.
+        others: What else the same cache is to serve.
 
     Returns:
         The teacher, and both data sets with the ids that it knows their rows by.
@@ -88,7 +104,8 @@ def cached(
         CacheError: Where the folder holds a cache of something else, or what it holds is broken.
     """
     rows = concatenate_datasets([train, validation.cast(train.features)])
-    plan = _plan(source, len(rows), objectives, config, folder)
+    plan = _plan(source, len(rows), (Demand(objectives, source.student), *others), config, folder)
+    plan = _larger(plan, config, folder) or plan
     other = source.teacher.tokenizer
     collate = source.task.collator(source.tokenizer, other)
     needs: frozenset[Need] = frozenset(
@@ -120,8 +137,11 @@ def cached(
     return teacher, numbered.select(range(len(train))), numbered.select(range(len(train), len(rows)))
 
 
-def check_cache(objectives: Mapping[str, Objective], config: CacheConfig, has_vocabulary: bool) -> None:
+def check_cache(objectives: Mapping[str, Objective], config: CacheConfig, has_vocabulary: bool) -> float | None:
     """Refuse what no cache of this kind can serve, before anything is loaded.
+
+    Returns:
+        The temperature at which the cache must be made; None where it serves any.
 
     Raises:
         TeacherError: With the way out.
@@ -136,12 +156,12 @@ def check_cache(objectives: Mapping[str, Objective], config: CacheConfig, has_vo
     if config.scheme == "dense" or (config.scheme == "auto" and not has_vocabulary):
         if config.draws is not None:
             raise TeacherError("teacher.cache.draws: does nothing for classes, of which all logits are kept; remove it")
-        return
+        return None
     if not has_vocabulary:
         raise TeacherError(
             f"teacher.cache.scheme: {config.scheme} is for vocabularies; use dense, which keeps all classes"
         )
-    _temperature(objectives)
+    return _temperature(objectives)
 
 
 def weights_mark(folder: Path) -> str:
@@ -160,10 +180,13 @@ def weights_mark(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _plan(source: Source, rows: int, objectives: Mapping[str, Objective], config: CacheConfig, folder: Path) -> Plan:
-    needs = frozenset().union(*(o.needs for o in objectives.values()))
-    scheme = _scheme(source, objectives, config) if "logits" in needs else None
-    layers = _layers(source, objectives) if "hidden_states" in needs else ()
+def _plan(source: Source, rows: int, demands: Sequence[Demand], config: CacheConfig, folder: Path) -> Plan:
+    schemes = [_scheme(source, each.objectives, config) for each in demands if "logits" in _needs(each)]
+    scheme = schemes[0] if schemes else None
+    if any(each.settings != schemes[0].settings for each in schemes):
+        told = ", ".join(str(each.settings) for each in schemes)
+        raise TeacherError(f"a cache is made at one temperature, but its students ask for several ({told}); use one")
+    layers = _layers(source, [each for each in demands if "hidden_states" in _needs(each)])
     tokenizers = [source.tokenizer, *([source.teacher.tokenizer] if source.teacher.tokenizer is not None else [])]
     identity = {
         "format": FORMAT,
@@ -184,6 +207,24 @@ def _plan(source: Source, rows: int, objectives: Mapping[str, Objective], config
     return Plan(folder=place, identity=identity, scheme=scheme, layers=layers, rows=rows, seed=source.seed)
 
 
+def _needs(demand: Demand) -> frozenset[Need]:
+    return frozenset().union(*(objective.needs for objective in demand.objectives.values()))
+
+
+def _larger(plan: Plan, config: CacheConfig, folder: Path) -> Plan | None:
+    """The same plan in a complete cache that holds it and more hidden states, or logits that are not asked for."""
+    for place in (plan.folder, *(sorted(folder.glob("*")) if config.path is None else ())):
+        path = place / "manifest.json"
+        there = json.loads(path.read_text()) if path.is_file() else {}
+        asked = {**json.loads(json.dumps(plan.identity)), "hidden_states": there.get("hidden_states", [])}
+        if plan.scheme is None:
+            asked["scheme"] = there.get("scheme")
+        found = dataclasses.replace(plan, folder=place, identity=there)
+        if there == asked and set(plan.layers) <= set(there["hidden_states"]) and found.is_complete():
+            return found
+    return None
+
+
 def _scheme(source: Source, objectives: Mapping[str, Objective], config: CacheConfig) -> Scheme:
     vocabulary = source.teacher.outputs
     name = config.scheme
@@ -198,14 +239,15 @@ def _scheme(source: Source, objectives: Mapping[str, Objective], config: CacheCo
         return SCHEMES["dense"]()
     check_cache(objectives, config, source.task.has_vocabulary)
     temperature = _temperature(objectives)
+    assert temperature is not None
     if name == "sampled":
         return Sampled(temperature, vocabulary, **({} if config.draws is None else {"draws": config.draws}))
     kind = NaiveTopK if name == "naive_top_k" else TopK
     return kind(temperature, vocabulary, **({} if config.k is None else {"k": config.k}))
 
 
-def _temperature(objectives: Mapping[str, Objective]) -> float:
-    """The one at which all objectives compare; refused where a sparse cache cannot serve one of them."""
+def _temperature(objectives: Mapping[str, Objective]) -> float | None:
+    """The one at which all objectives compare, if any does; refused where a sparse cache cannot serve one of them."""
     asked = {}
     for name, objective in objectives.items():
         if "logits" not in objective.needs:
@@ -227,16 +269,17 @@ def _temperature(objectives: Mapping[str, Objective]) -> float:
     if len(set(asked.values())) > 1:
         told = ", ".join(f"{name} {temperature:g}" for name, temperature in asked.items())
         raise TeacherError(f"a cache is made at one temperature, but the objectives ask for several ({told}); use one")
-    return next(iter(asked.values()))
+    return next(iter(asked.values()), None)
 
 
-def _layers(source: Source, objectives: Mapping[str, Objective]) -> tuple[int, ...]:
+def _layers(source: Source, demands: Sequence[Demand]) -> tuple[int, ...]:
     total = compared_layers(source.teacher.config)
     found: set[int] = set()
-    for objective in objectives.values():
-        if "hidden_states" in objective.needs:
-            chosen = objective.teacher_layers(source.student, source.teacher.config)
-            found |= set(range(total + 1)) if chosen is None else set(chosen)
+    for demand in demands:
+        for objective in demand.objectives.values():
+            if "hidden_states" in objective.needs:
+                chosen = objective.teacher_layers(demand.student, source.teacher.config)
+                found |= set(range(total + 1)) if chosen is None else set(chosen)
     return tuple(sorted(found))
 
 

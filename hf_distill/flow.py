@@ -146,12 +146,12 @@ def cache(
         raise RecipeError("recipe.teacher.kind: there is nothing to cache for a live teacher; set it to cached")
     recipe = with_defaults(recipe)
     task, data = prepare(recipe, report)
-    teacher = _load_teacher(recipe, task, data, Path(runs), report)
+    teacher = load_teacher(recipe, task, data, Path(runs), report)
     set_seed(recipe.seed)
-    student = _build(recipe, task, data, teacher)
+    student = build(recipe, task, data, teacher)
     objectives = make_objectives(recipe)
     folder = RunFolder(Path(runs) / recipe.name)
-    paired, *_ = pair(recipe, task, data, student, objectives, _live(teacher), teacher.folder, folder, report)
+    paired, *_ = pair(recipe, task, data, student, objectives, live_teacher(teacher), teacher.folder, folder, report)
     assert isinstance(paired, CachedTeacher)
     size = sum(path.stat().st_size for path in paired.plan.folder.iterdir())
     report(f"cache: {paired.plan.folder}, {paired.plan.rows:,} rows, {size / 1e6:,.1f} MB")
@@ -210,11 +210,11 @@ def _all_stages(
 
     floor = measure_floor(recipe, task, data, report)
     if recipe.teacher is not None:
-        score("teacher", _load_teacher(recipe, task, data, runs, report))
+        score("teacher", load_teacher(recipe, task, data, runs, report))
         check_above_chance(predictions["teacher"], compute_metrics(predictions["teacher"])[metric], metric)
     training = _train_all(recipe, task, data, candidates.get("teacher"), folder, report)
     for name, facts in training.items():
-        score(name, _trained(name, folder, task, recipe.student, facts["origin"]))
+        score(name, trained_candidate(name, folder, task, recipe.student, facts["origin"]))
     results = make_results(
         recipe=recipe,
         recipe_sha256=sha256,
@@ -235,7 +235,8 @@ def _all_stages(
     return results
 
 
-def _load_teacher(recipe: Recipe, task: Task, data: Data, runs: Path, report: Report) -> Candidate:
+def load_teacher(recipe: Recipe, task: Task, data: Data, runs: Path, report: Report) -> Candidate:
+    """The teacher of a recipe, made before where its own recipe makes it."""
     config = recipe.teacher
     assert config is not None
     source, shown, hub_id = config.model, config.model, config.model
@@ -294,7 +295,7 @@ def _train_all(
             recipe=recipe,
             task=task,
             data=data,
-            build=lambda: _build(recipe, task, data, teacher),
+            build=lambda: build(recipe, task, data, teacher),
             objectives=objectives,
             teacher=live,
             teacher_folder=teacher.folder if teacher else None,
@@ -302,14 +303,15 @@ def _train_all(
             report=report,
         )
 
-    live = _live(teacher) if teacher else None
+    live = live_teacher(teacher) if teacher else None
     trained = {"student": train("student", make_objectives(recipe), live)}
     if teacher is not None and recipe.evaluate.control:
         trained["control"] = train("control", {"labels": Labels()}, None)
     return trained
 
 
-def _build(recipe: Recipe, task: Task, data: Data, teacher: Candidate | None) -> Student:
+def build(recipe: Recipe, task: Task, data: Data, teacher: Candidate | None) -> Student:
+    """A new student, as the recipe asks for it."""
     student = build_student(
         recipe.student,
         auto_model=task.auto_model,
@@ -322,11 +324,13 @@ def _build(recipe: Recipe, task: Task, data: Data, teacher: Candidate | None) ->
     return student
 
 
-def _live(teacher: Candidate) -> ModelTeacher:
+def live_teacher(teacher: Candidate) -> ModelTeacher:
+    """What gives the teacher's targets of a batch."""
     return ModelTeacher(teacher.model, teacher.tokenizer, teacher.label_order)
 
 
-def _trained(name: str, folder: RunFolder, task: Task, config: StudentConfig, origin: str) -> Candidate:
+def trained_candidate(name: str, folder: RunFolder, task: Task, config: StudentConfig, origin: str) -> Candidate:
+    """A model of a run that is trained, as it lies on disk."""
     path = folder.model(name)
     model = load_model(task.auto_model, str(path))
     start, named = config.pretrained, f"{folder.path.name}/{name}"

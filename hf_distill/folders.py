@@ -25,9 +25,16 @@ class RunFolder:
 
     Attributes:
         path: ``runs/<name>``.
+        runs: The folder of all runs, which share the teacher's caches; the parent unless given.
     """
 
     path: Path
+    runs: Path | None = None
+
+    @property
+    def caches(self) -> Path:
+        """Where caches of teachers lie."""
+        return (self.runs or self.path.parent) / "caches"
 
     @property
     def recipe(self) -> Path:

@@ -88,9 +88,25 @@ def prepare(recipe: Recipe, report: Report, data: Data | None = None) -> tuple[T
     """
     check_training(recipe.training)
     training_arguments(recipe, "unused")
-    task, data = _read_data(recipe, report, data)
+    task, data = read_data(recipe, report, data)
     _tell_data(task, data, report)
-    teacher = _teacher(recipe, task, data, report)
+    _plan_student(recipe, task, data, planned_teacher(recipe, task, data, report), report)
+    return task, data
+
+
+def prepare_alike(recipe: Recipe, task: Task, data: Data, teacher: Plan | None, report: Report) -> Plan:
+    """As :func:`prepare`, for a recipe that has task, data and teacher in common with one that was prepared.
+
+    Returns:
+        The student that it asks for.
+    """
+    check_training(recipe.training)
+    training_arguments(recipe, "unused")
+    _check_objectives(recipe, task)
+    return _plan_student(recipe, task, data, teacher, report)
+
+
+def _plan_student(recipe: Recipe, task: Task, data: Data, teacher: Plan | None, report: Report) -> Plan:
     student = _student(recipe, task, data, teacher)
     share = f", {student.parameters / teacher.parameters:.2f} of the teacher's" if teacher else ""
     report(f"student: {_described(student)}{share}")
@@ -103,7 +119,7 @@ def prepare(recipe: Recipe, report: Report, data: Data | None = None) -> tuple[T
     _check_writing(recipe, task, data, student)
     _tell_objectives(recipe, task, teacher, student, report)
     _tell_costs(recipe, task, data, teacher, student, report)
-    return task, data
+    return student
 
 
 def make_objectives(recipe: Recipe) -> dict[str, Objective]:
@@ -116,13 +132,22 @@ def make_objectives(recipe: Recipe) -> dict[str, Objective]:
     return named
 
 
-def _read_data(recipe: Recipe, report: Report, data: Data | None) -> tuple[Task, Data]:
+def read_data(recipe: Recipe, report: Report, data: Data | None = None) -> tuple[Task, Data]:
     """Task, objectives, columns, rows and labels."""
     task = make_task(recipe.task.name, recipe.task.options)
-    objectives = make_objectives(recipe)
+    make_objectives(recipe)  # Refuses wrong options before any row is read.
     if data is None:
         data = load_data(recipe.data, task.required, task.optional, task.text_columns, recipe.seed)
     task.read_labels(data.train)
+    _check_objectives(recipe, task)
+    for note in data.notes:
+        report(note)
+    return task, data
+
+
+def _check_objectives(recipe: Recipe, task: Task) -> None:
+    """Refuse what task, teacher and objectives cannot do for each other."""
+    objectives = make_objectives(recipe)
     metric = primary_metric(task, recipe.evaluate)
     if recipe.teacher is None and task.has_vocabulary and metric in AGAINST_TEACHER:
         raise RecipeError(f"recipe.evaluate.metric: {metric} compares with a teacher, and the recipe names none")
@@ -139,9 +164,6 @@ def _read_data(recipe: Recipe, report: Report, data: Data | None) -> tuple[Task,
                 "own; set it to live"
             )
         check_cache(objectives, recipe.teacher.cache or CacheConfig(), task.has_vocabulary)
-    for note in data.notes:
-        report(note)
-    return task, data
 
 
 def _check_writing(recipe: Recipe, task: Task, data: Data, student: Plan) -> None:
@@ -169,7 +191,8 @@ def _tell_data(task: Task, data: Data, report: Report) -> None:
     report(f"labels: {task.problem_type}, {len(labels.names)}: {names}")
 
 
-def _teacher(recipe: Recipe, task: Task, data: Data, report: Report) -> Plan | None:
+def planned_teacher(recipe: Recipe, task: Task, data: Data, report: Report) -> Plan | None:
+    """The teacher's shape and tokenizer, also where its own recipe is still to make it; None where there is none."""
     config = recipe.teacher
     if config is None:
         return None

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from transformers import (
     set_seed,
 )
 
-from hf_distill.caching import Source, cached, weights_mark
+from hf_distill.caching import Demand, Source, cached, weights_mark
 from hf_distill.data import Data
 from hf_distill.errors import RecipeError
 from hf_distill.evaluation.metrics import Predictions, compute_metrics
@@ -38,6 +38,9 @@ from hf_distill.trainer import DistillationTrainer
 
 Report = Callable[[str], None]
 """Where lines for the person at the terminal go."""
+
+Lessons = tuple[Teacher | None, Dataset | IterableDataset, Dataset | IterableDataset]
+"""A teacher, and the encoded rows of training and validation."""
 
 DEFAULTS: dict[str, Any] = {
     "train_sampling_strategy": "group_by_length",
@@ -100,10 +103,12 @@ def train_model(
     teacher_folder: Path | None,
     folder: RunFolder,
     report: Report,
+    lessons: Lessons | None = None,
 ) -> dict[str, Any]:
     """Train ``student`` or ``control`` and save it whole; what was trained before is kept.
 
-    The control sees labelled rows only, for as many steps as the student.
+    The control sees labelled rows only, for as many steps as the student. ``lessons`` are what :func:`pair` gave
+    already, for another student that learns from the same.
 
     Returns:
         ``origin``, ``trainable_parameters``, ``some_are_frozen``, ``steps``, ``seconds`` (None where it was
@@ -117,7 +122,8 @@ def train_model(
     student = build()
     total, trained = student.model.num_parameters(), learning(student.model)
     report(f"{name}: {student.origin}, {total:,} parameters" + (f", {trained:,} of them learn" * (trained < total)))
-    paired, train, validation = pair(recipe, task, data, student, objectives, teacher, teacher_folder, folder, report)
+    lessons = lessons or pair(recipe, task, data, student, objectives, teacher, teacher_folder, folder, report)
+    paired, train, validation = lessons
     if name == "student":
         for line in _lost(task, data, train):
             report(f"{name}: {line}")
@@ -167,8 +173,11 @@ def pair(
     teacher_folder: Path | None,
     folder: RunFolder,
     report: Report,
-) -> tuple[Teacher | None, Dataset | IterableDataset, Dataset | IterableDataset]:
+    others: Sequence[Demand] = (),
+) -> Lessons:
     """What the student learns from: its teacher, live or cached as the recipe says, and the encoded rows.
+
+    ``others`` are students that the cache is to serve, too.
 
     Returns:
         The teacher, the training rows and the validation rows.
@@ -194,8 +203,9 @@ def pair(
     )
     config = recipe.teacher.cache or CacheConfig()
     batch_size = training_arguments(recipe, "unused").per_device_eval_batch_size
-    caches = folder.path.parent / "caches"
-    reader, train, validation = cached(source, train, validation, objectives, config, caches, batch_size, report)
+    reader, train, validation = cached(
+        source, train, validation, objectives, config, folder.caches, batch_size, report, others
+    )
     teacher.to(torch.device("cpu"))  # Its room on the device is the student's now.
     return reader, train, validation
 

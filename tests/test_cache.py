@@ -229,7 +229,7 @@ def test_a_language_model_learns_from_drawn_tokens_and_hidden_states_on_disk(tmp
         ({"seed": 3}, "seed"),
         ({"task": {"name": "causal-lm", "max_length": 12, "packing": False}}, "task"),
         ({"objectives": [{"kind": "logits", "temperature": 2.0}, {"kind": "hidden"}]}, "scheme"),
-        ({"objectives": [{"kind": "logits", "temperature": 1.0}]}, "hidden_states"),
+        ({"objectives": [{"kind": "hidden", "layers": {0: 0}}]}, "hidden_states"),
     ],
     ids=["seed", "task", "temperature", "objectives"],
 )
@@ -238,6 +238,24 @@ def test_a_cache_of_something_else_is_refused_by_name(change, told, tmp_path):
     cache(recipe, runs=tmp_path / "runs", report=silent)
     with pytest.raises(CacheError, match=f"made of something else: .*{told}"):
         cache({**recipe, **change}, runs=tmp_path / "runs", report=silent)
+
+
+@pytest.mark.parametrize("place", [{}, {"path": "kept"}], ids=["found by itself", "named"])
+@pytest.mark.parametrize(
+    "objectives",
+    [[{"kind": "logits", "temperature": 1.0}], [{"kind": "labels"}, {"kind": "hidden", "layers": {0: 1}}]],
+    ids=["no hidden states", "one layer, no logits"],
+)
+def test_a_cache_that_holds_more_than_is_asked_serves(objectives, place, tmp_path):
+    place = {name: str(tmp_path / path) for name, path in place.items()}
+    recipe = language_recipe(tmp_path, **place)
+    whole = cache(recipe, runs=tmp_path / "runs", report=silent)
+    recipe["teacher"]["cache"]["verify"] = 3
+    assert cache({**recipe, "objectives": objectives}, runs=tmp_path / "runs", report=silent) == whole
+    # One that is not finished does not: what is missing would be written without the rest.
+    (whole / "shard-00002.sha256").unlink()
+    if not place:
+        assert cache({**recipe, "objectives": objectives}, runs=tmp_path / "runs", report=silent) != whole
 
 
 def test_a_cache_of_another_teacher_or_template_is_refused(tmp_path):

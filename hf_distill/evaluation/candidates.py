@@ -23,7 +23,7 @@ from hf_distill.evaluation.answers import score_answers
 from hf_distill.evaluation.generation import scorer_names, write_and_score
 from hf_distill.evaluation.metrics import LOWER_IS_BETTER, Predictions, Scored
 from hf_distill.evaluation.row_scores import RowScores
-from hf_distill.evaluation.speed import Batch, disk_bytes, measure_speed, parameters
+from hf_distill.evaluation.speed import Batch, Forward, disk_bytes, measure_speed, parameters
 from hf_distill.evaluation.tags import score_tags
 from hf_distill.evaluation.tokens import score_tokens
 from hf_distill.heads import accepted_inputs
@@ -39,6 +39,10 @@ TIMED_TEXTS = 16
 
 ROUNDS = 5
 """How often each model is measured, in turn."""
+
+
+TimedCalls = tuple[Mapping[str, Forward], Mapping[str, Sequence[Batch]], Mapping[str, Sequence[Batch]]]
+"""Arguments of ``measure_speed``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,12 +176,30 @@ def sizes_and_speeds(
 
     Precision is what the device computes best, for all models alike; outputs are not compared here.
     """
+    before = {name: candidate.model.dtype for name, candidate in candidates.items()}
+    calls, conditions = timed_calls(candidates, task, rows, batch_size)
+    speeds = measure_speed(*calls, ROUNDS)
+    facts = {
+        name: {"parameters": parameters(candidate.model), "disk_bytes": disk_bytes(candidate.folder), **speeds[name]}
+        for name, candidate in candidates.items()
+    }
+    for name, candidate in candidates.items():
+        _cast(candidate.model, before[name])
+    return facts, conditions
+
+
+def timed_calls(
+    candidates: Mapping[str, Candidate], task: Task, rows: Dataset, batch_size: int
+) -> tuple[TimedCalls, dict[str, Any]]:
+    """What is measured of each model, by name: forwards, single rows and batches; and the conditions.
+
+    The models are left in the precision that they are measured in.
+    """
     device = next(iter(candidates.values())).model.device
     dtype = best_dtype(device)
     count = TIMED_TEXTS if task.generates else TIMED_ROWS
     step = max(1, len(rows) // count)
     timed = rows.select(range(0, len(rows), step)[:count])
-    before = {name: candidate.model.dtype for name, candidate in candidates.items()}
     for candidate in candidates.values():
         candidate.model.eval()
         _cast(candidate.model, dtype)
@@ -190,13 +212,6 @@ def sizes_and_speeds(
         else functools.partial(_forward, candidate.model)
         for name, candidate in candidates.items()
     }
-    speeds = measure_speed(forwards, singles, batches, ROUNDS)
-    facts = {
-        name: {"parameters": parameters(candidate.model), "disk_bytes": disk_bytes(candidate.folder), **speeds[name]}
-        for name, candidate in candidates.items()
-    }
-    for name, candidate in candidates.items():
-        _cast(candidate.model, before[name])
     conditions = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "dtype": str(dtype).removeprefix("torch."),
@@ -206,7 +221,7 @@ def sizes_and_speeds(
         "rows": len(timed),
         **({"written_tokens": tokens} if task.generates else {}),
     }
-    return facts, conditions
+    return (forwards, singles, batches), conditions
 
 
 def machine() -> dict[str, Any]:

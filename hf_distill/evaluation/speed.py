@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,6 +18,19 @@ Batch = Mapping[str, Tensor]
 """A batch as the model takes it, on the model's device; ``input_ids`` is ``[B, T]``."""
 
 Forward = Callable[[Batch], Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timings:
+    """What was measured of one model.
+
+    Attributes:
+        latencies_ms: Of every call on one row.
+        throughputs: Rows a second, of every round of batches.
+    """
+
+    latencies_ms: Sequence[float]
+    throughputs: Sequence[float]
 
 
 def parameters(model: nn.Module) -> int:
@@ -44,6 +58,24 @@ def measure_speed(
     batches: Mapping[str, Sequence[Batch]],
     rounds: int = 5,
 ) -> dict[str, dict[str, float]]:
+    """The medians of :func:`measure_calls`.
+
+    Returns:
+        By model: ``latency_ms``, the median over all calls on `singles`, and ``samples_per_second``, the median over
+        the rounds on `batches`.
+    """
+    return {
+        name: {"latency_ms": median(each.latencies_ms), "samples_per_second": median(each.throughputs)}
+        for name, each in measure_calls(forwards, singles, batches, rounds).items()
+    }
+
+
+def measure_calls(
+    forwards: Mapping[str, Forward],
+    singles: Mapping[str, Sequence[Batch]],
+    batches: Mapping[str, Sequence[Batch]],
+    rounds: int = 5,
+) -> dict[str, Timings]:
     """Measure all models in turn (A B C, A B C, ...), so that a machine that slows down slows all of them.
 
     One round more is run first, as a warm-up, and not counted.
@@ -53,10 +85,6 @@ def measure_speed(
         singles: By model: batches of one row, for the latency.
         batches: By model: batches of the size that is reported, for the throughput.
         rounds: How often each model is measured.
-
-    Returns:
-        By model: ``latency_ms``, the median over all calls on `singles`, and ``samples_per_second``, the median over
-        the rounds on `batches`.
     """
     calls: dict[str, list[float]] = {name: [] for name in forwards}
     throughputs: dict[str, list[float]] = {name: [] for name in forwards}
@@ -69,7 +97,7 @@ def measure_speed(
                     calls[name] += call_seconds
                     throughputs[name].append(sum(len(batch["input_ids"]) for batch in batches[name]) / batch_seconds)
     return {
-        name: {"latency_ms": 1000 * median(calls[name]), "samples_per_second": median(throughputs[name])}
+        name: Timings(latencies_ms=[1000 * each for each in calls[name]], throughputs=throughputs[name])
         for name in forwards
     }
 

@@ -101,10 +101,11 @@ class CachedTeacher:
         )
 
     def _states(self, ids: Sequence[int], rows: Sequence[Mapping[str, Arrays]], masks: Masks) -> list[Tensor]:
-        """By index into the teacher's hidden states; empty where a layer was not kept."""
+        """By index into the teacher's hidden states; empty where a layer was not kept, or is not asked for."""
         mask = masks["tokens"]
         states = [torch.empty(0)] * (compared_layers(self.config) + 1)
-        for name, values in _joined(rows, "tokens").items():
+        asked = [{"tokens": {str(i): row["tokens"][str(i)] for i in self.plan.layers}} for row in rows]
+        for name, values in _joined(asked, "tokens").items():
             _check_count(ids, "tokens", len(values), int(mask.sum()))
             kept = torch.from_numpy(values)
             kept = kept.view(torch.bfloat16) if kept.dtype == torch.uint16 else kept
