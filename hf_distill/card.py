@@ -190,6 +190,12 @@ def _quality(results: Mapping[str, Any]) -> Iterator[str]:
             else f"agree on {alike:.1%} of the {TASKS[results['task']].counted}"
         )
         yield f"Student minus teacher: {shown}. They {agree}."
+    if outside := data.get("out_of_scope"):
+        yield (
+            f"Beside them, {outside['rows']:,} rows labelled {_escaped(outside['label'])} are of no class. How well "
+            "confidence (the largest probability) tells them from all others: auroc_out_of_scope, the chance that a "
+            "row of a class is the surer one; fpr95_out_of_scope, the share of them that pass where 95% of others do."
+        )
     if floor := results.get("floor"):
         yield f"What words alone give: {floor['name']}, accuracy {floor['accuracy']:.4f}."
     others = [name for name in models["student"]["metrics"] if name != metric]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset, IterableDataset
@@ -38,6 +38,8 @@ class Data:
         source: For people: a Hub id with its revision, or names of files.
         dataset_id: The Hub id, or None.
         notes: What a person should know of how the splits came about.
+        outside: By split, rows that a task set aside because they are of none of its classes.
+        loaded: What was read, where a task set rows aside.
     """
 
     train: Dataset | IterableDataset
@@ -48,9 +50,13 @@ class Data:
     source: str
     dataset_id: str | None
     notes: tuple[str, ...] = ()
+    outside: Mapping[str, Dataset] = field(default_factory=dict)
+    loaded: Data | None = None
 
     def labelled(self) -> Data:
         """The same without the unlabelled rows: what :func:`load_data` gives for a recipe that names none."""
+        if self.loaded is not None:
+            return self.loaded.labelled()
         if self.unlabelled is None:
             return self
         assert isinstance(self.train, Dataset)  # Streams are never mixed with unlabelled rows.

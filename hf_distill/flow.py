@@ -197,16 +197,18 @@ def _all_stages(
     command: str,
     report: Report,
 ) -> dict[str, Any]:
-    rows = evaluated_rows(recipe, data)
+    rows, split = evaluated_rows(recipe, data), recipe.evaluate.split
     metric = primary_metric(task, recipe.evaluate)
     candidates: dict[str, Candidate] = {}
     predictions: dict[str, Scored] = {}
 
     def score(name: str, candidate: Candidate) -> None:
         candidates[name] = candidate
-        predictions[name] = predict(candidate, task, rows, candidates.get("teacher"), recipe.evaluate)
+        predictions[name] = predict(
+            candidate, task, rows, candidates.get("teacher"), recipe.evaluate, outside=data.outside.get(split)
+        )
         value = compute_metrics(predictions[name])[metric]
-        report(f"{name}: {metric} {value:.4f} on {len(rows)} {recipe.evaluate.split} rows")
+        report(f"{name}: {metric} {value:.4f} on {len(rows)} {split} rows")
 
     floor = measure_floor(recipe, task, data, report)
     if recipe.teacher is not None:

@@ -138,6 +138,8 @@ def read_data(recipe: Recipe, report: Report, data: Data | None = None) -> tuple
     make_objectives(recipe)  # Refuses wrong options before any row is read.
     if data is None:
         data = load_data(recipe.data, task.required, task.optional, task.text_columns, recipe.seed)
+    data = task.set_aside(data)
+    _check_outside(recipe, task, data)
     task.read_labels(data.train)
     _check_objectives(recipe, task)
     for note in data.notes:
@@ -164,6 +166,17 @@ def _check_objectives(recipe: Recipe, task: Task) -> None:
                 "own; set it to live"
             )
         check_cache(objectives, recipe.teacher.cache or CacheConfig(), task.has_vocabulary)
+
+
+def _check_outside(recipe: Recipe, task: Task, data: Data) -> None:
+    """Refuse to look for rows out of scope where there are none."""
+    split = recipe.evaluate.split
+    if task.out_of_scope is not None and not len(data.outside[split]):
+        elsewhere = [name for name, rows in data.outside.items() if len(rows)]
+        raise RecipeError(
+            f"task.out_of_scope: no {split} row is labelled {task.out_of_scope!r}, so nothing can be told from rows in "
+            f"scope; {f'set evaluate.split to {elsewhere[0]}' if elsewhere else 'add such rows'}, or remove it"
+        )
 
 
 def _check_writing(recipe: Recipe, task: Task, data: Data, student: Plan) -> None:

@@ -162,13 +162,13 @@ def test_other_metrics_are_left_to_evaluate(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_primary_metric_of_every_problem_type_is_one_that_is_computed() -> None:
     assert PRIMARY.keys() == COMPUTED.keys()
     for problem_type, metrics in COMPUTED.items():
-        task = SimpleNamespace(problem_type=problem_type, scorers=("bleu", "rouge"))
+        task = SimpleNamespace(problem_type=problem_type, scorers=("bleu", "rouge"), out_of_scope=None)
         assert primary_metric(task, EvaluateConfig()) == PRIMARY[problem_type]
         assert PRIMARY[problem_type] in {*metrics, "bleu", "rougeL"}
 
 
 def test_a_primary_metric_of_another_problem_type_is_refused_with_the_choices() -> None:
-    task = SimpleNamespace(problem_type="single_label_classification", scorers=())
+    task = SimpleNamespace(problem_type="single_label_classification", scorers=(), out_of_scope=None)
     assert primary_metric(task, EvaluateConfig(metric="f1_macro")) == "f1_macro"
     with pytest.raises(RecipeError, match=r"'pearson' is not measured.*f1_macro"):
         primary_metric(task, EvaluateConfig(metric="pearson"))

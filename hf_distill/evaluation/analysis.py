@@ -8,7 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from hf_distill.evaluation.metrics import Predictions, Scored, confidences, expected_calibration_error, per_class
+from hf_distill.evaluation.metrics import (
+    Predictions,
+    Scored,
+    compute_metrics,
+    confidences,
+    expected_calibration_error,
+    per_class,
+)
 from hf_distill.evaluation.summary import (
     Buckets,
     classification_summary,
@@ -62,6 +69,7 @@ def error_analysis(
             confidence=float(sure.mean()),
             hit_rate=float(right.mean()),
             training_rows=training_rows or {},
+            detection={n: compute_metrics(each) for n, each in predictions.items() if each.outside is not None},
         ),
         "measure": {"classes": "f1", "lengths": "accuracy"},
         "classes": classes,

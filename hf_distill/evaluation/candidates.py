@@ -71,6 +71,7 @@ def predict(
     teacher: Candidate | None = None,
     config: EvaluateConfig | None = None,
     batch_size: int = 64,
+    outside: Dataset | None = None,
 ) -> Scored:
     """What a model gives on labelled rows, in the order of the rows and of the data's labels.
 
@@ -81,6 +82,7 @@ def predict(
         teacher: What it is compared with token by token, where tokens are scored.
         config: How and by what texts are written and judged, where the task or the recipe asks for some.
         batch_size: Rows of a forward pass; an eighth of them where a row is as long as the model reads.
+        outside: Rows that are of none of the classes, where the task has such.
     """
     if isinstance(task, QuestionAnswering):
         return score_answers(candidate.model, task, candidate.tokenizer, rows, batch_size)
@@ -99,6 +101,19 @@ def predict(
         return dataclasses.replace(scores, written=written)
     if isinstance(task, TokenClassification):
         return score_tags(candidate.model, task, candidate.tokenizer, encoded, candidate.label_order, batch_size)
+    labels = task.label_set
+    assert labels is not None
+    return Predictions(
+        logits=_logits(candidate, task, encoded, batch_size),
+        labels=np.asarray(encoded["labels"]),
+        problem_type=labels.problem_type,
+        label_names=labels.names,
+        outside=_logits(candidate, task, task.encode(outside, candidate.tokenizer), batch_size) if outside else None,
+    )
+
+
+def _logits(candidate: Candidate, task: Task, encoded: Any, batch_size: int) -> np.ndarray:
+    """What a model gives for every encoded row, in the order of the data's labels."""
     order = np.argsort(encoded["length"], kind="stable")
     collate = task.collator(candidate.tokenizer)
     with tempfile.TemporaryDirectory() as scratch:
@@ -117,14 +132,7 @@ def predict(
     logits[order] = sorted_logits
     if candidate.label_order is not None:
         logits = logits[:, candidate.label_order]
-    labels = task.label_set
-    assert labels is not None
-    return Predictions(
-        logits=logits,
-        labels=np.asarray(encoded["labels"]),
-        problem_type=labels.problem_type,
-        label_names=labels.names,
-    )
+    return logits
 
 
 def check_above_chance(predictions: Scored, value: float, metric: str) -> None:
@@ -146,6 +154,8 @@ def check_above_chance(predictions: Scored, value: float, metric: str) -> None:
     elif metric.startswith("f1") and predictions.problem_type == "multi_label_classification":
         share = labels.mean()
         chance = 2 * share / (1 + share)
+    elif metric == "auroc_out_of_scope":
+        chance = 0.5
     elif metric in ("pearson", "spearman"):
         chance = 2 / float(np.sqrt(rows))
     else:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from hf_distill.errors import DataError
-from hf_distill.evaluation.metrics import LOWER_IS_BETTER, Scored, agreement, compute_metrics
+from hf_distill.evaluation.metrics import LOWER_IS_BETTER, Predictions, Scored, agreement, compute_metrics, detector_of
 from hf_distill.evaluation.row_scores import RowScores, ratio
 
 Scorer = Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -22,14 +22,21 @@ BLOCK_CELLS = 2_000_000
 """Counts (resamples x rows) held in memory at a time."""
 
 
-def resample_counts(rows: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Draw `rows` rows with replacement, `resamples` times; yield blocks ``[R, rows]`` of how often each was drawn."""
+def resample_counts(rows: int, resamples: int, seed: int, outside: int = 0) -> Iterator[np.ndarray]:
+    """Draw `rows` rows with replacement, `resamples` times; yield blocks ``[R, rows]`` of how often each was drawn.
+
+    Where there are rows out of scope, as many are drawn of them: ``[R, rows + outside]``.
+    """
     generator = np.random.default_rng(seed)
-    block = max(1, BLOCK_CELLS // rows)
+    block = max(1, BLOCK_CELLS // (rows + outside))
     for start in range(0, resamples, block):
         size = min(block, resamples - start)
-        drawn = generator.integers(0, rows, size=(size, rows)) + np.arange(size)[:, None] * rows
-        yield np.bincount(drawn.ravel(), minlength=size * rows).reshape(size, rows)
+        yield np.concatenate([_drawn(generator, size, count) for count in (rows, outside) if count], axis=1)
+
+
+def _drawn(generator: np.random.Generator, size: int, rows: int) -> np.ndarray:
+    drawn = generator.integers(0, rows, size=(size, rows)) + np.arange(size)[:, None] * rows
+    return np.bincount(drawn.ravel(), minlength=size * rows).reshape(size, rows)
 
 
 def bootstrap(predictions: Mapping[str, Scored], resamples: int, seed: int) -> dict[str, dict[str, np.ndarray]]:
@@ -48,11 +55,11 @@ def bootstrap(predictions: Mapping[str, Scored], resamples: int, seed: int) -> d
     """
     first_name, first = next(iter(predictions.items()))
     for name, other in predictions.items():
-        if not np.array_equal(_rows(other), _rows(first)):
+        if not np.array_equal(_rows(other), _rows(first)) or _outside(other) != _outside(first):
             raise DataError(f"the rows of {name} differ from those of {first_name}; score all models on one split")
     scorers = {name: _scorer(each) for name, each in predictions.items()}
     blocks: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in predictions}
-    for counts in resample_counts(len(_rows(first)), resamples, seed):
+    for counts in resample_counts(len(_rows(first)), resamples, seed, _outside(first)):
         for name, scorer in scorers.items():
             blocks[name].append(scorer(counts))
     return {
@@ -139,6 +146,12 @@ def _rows(predictions: Scored) -> np.ndarray:
     return predictions.rows if isinstance(predictions, RowScores) else predictions.labels
 
 
+def _outside(predictions: Scored) -> int:
+    """How many rows are out of scope."""
+    outside = predictions.outside if isinstance(predictions, Predictions) else None
+    return 0 if outside is None else len(outside)
+
+
 def _scorer(predictions: Scored) -> Scorer:
     """Prepare what does not change between resamples; the scorer turns counts ``[R, N]`` into metrics ``[R]``."""
     if isinstance(predictions, RowScores):
@@ -149,7 +162,14 @@ def _scorer(predictions: Scored) -> Scorer:
         return _classification_scorer(predictions.decisions, predictions.labels, _multi_label_scores)
     classes = np.arange(len(predictions.label_names))
     decided, labels = (each[:, None] == classes for each in (predictions.decisions, predictions.labels))
-    return _classification_scorer(decided, labels, _single_label_scores)
+    scorer = _classification_scorer(decided, labels, _single_label_scores)
+    return scorer if predictions.outside is None else _with_detection(scorer, predictions)
+
+
+def _with_detection(scorer: Scorer, predictions: Predictions) -> Scorer:
+    """The scores of rows in scope, and how well they are told from those out of scope."""
+    rows, detect = len(predictions.labels), detector_of(predictions)
+    return lambda counts: {**scorer(counts[:, :rows]), **detect(counts[:, :rows], counts[:, rows:])}
 
 
 def _classification_scorer(decided: np.ndarray, labels: np.ndarray, scores: Callable[..., Any]) -> Scorer:

@@ -13,7 +13,7 @@ from scipy.special import expit, softmax
 from sklearn import metrics as sklearn_metrics
 
 from hf_distill.errors import LabelError, ModelError, RecipeError
-from hf_distill.evaluation import tokens
+from hf_distill.evaluation import detection, tokens
 from hf_distill.evaluation.generation import metric_names, scorer_names
 from hf_distill.evaluation.metric_classes import (
     F1,
@@ -43,6 +43,7 @@ class Predictions:
         labels: ``[N]`` class numbers, ``[N, C]`` of 0/1 (multi-label), or ``[N]`` real values (regression).
         problem_type: How the logits are read.
         label_names: One name a class, in the order of the logits.
+        outside: ``[M, C]``, raw scores for rows that are of no class; None where there are none.
 
     Raises:
         ModelError: A logit is not a number.
@@ -53,6 +54,7 @@ class Predictions:
     labels: np.ndarray
     problem_type: ProblemType
     label_names: tuple[str, ...]
+    outside: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be scored."""
@@ -68,11 +70,12 @@ class Predictions:
         lowest, highest = self.labels.min(), self.labels.max()
         if self.problem_type == "single_label_classification" and not 0 <= lowest <= highest < classes:
             raise LabelError(f"labels must lie in 0..{classes - 1}, got {lowest}..{highest}; check the label column")
-        broken = int(np.isnan(self.logits).any(axis=1).sum())
+        scored = self.logits if self.outside is None else np.concatenate([self.logits, self.outside])
+        broken = int(np.isnan(scored).any(axis=1).sum())
         if broken:
             raise ModelError(
-                f"the model gave NaN for {broken} of {rows} rows, so it cannot be scored; training diverged or the "
-                "precision is too low: lower training.learning_rate, or use float32"
+                f"the model gave NaN for {broken} of {len(scored)} rows, so it cannot be scored; training diverged or "
+                "the precision is too low: lower training.learning_rate, or use float32"
             )
 
     @property
@@ -143,7 +146,7 @@ PRIMARY: Mapping[str, str] = {
 }
 """The metric by which models are compared when the recipe names none."""
 
-LOWER_IS_BETTER = frozenset({"mse", "loss", "perplexity", "calibration_error", "kl_to_teacher"})
+LOWER_IS_BETTER = frozenset({"mse", "loss", "perplexity", "calibration_error", "kl_to_teacher", "fpr95_out_of_scope"})
 
 
 def load_metric(name: str, **options: Any) -> evaluate.EvaluationModule:
@@ -174,7 +177,8 @@ def primary_metric(task: Task, config: EvaluateConfig) -> str:
         RecipeError: The metric asked for is not computed for this task.
     """
     written = metric_names(scorer_names(task, config.scorers))
-    known = [*COMPUTED[task.problem_type], *written]
+    detected = detection.METRICS if task.out_of_scope is not None else ()
+    known = [*COMPUTED[task.problem_type], *detected, *written]
     if config.metric is None:
         own = PRIMARY[task.problem_type]
         return own if own in known else written[0]
@@ -193,7 +197,8 @@ def compute_metrics(predictions: Scored) -> dict[str, float]:
     precision, recall or F1 counts 0.
 
     Returns:
-        The keys of ``COMPUTED[problem_type]``; shares lie in 0..1.
+        The keys of ``COMPUTED[problem_type]``, and of ``detection.METRICS`` where rows are out of scope; shares lie in
+        0..1.
     """
     if isinstance(predictions, RowScores):
         return predictions.metrics()
@@ -204,7 +209,16 @@ def compute_metrics(predictions: Scored) -> dict[str, float]:
     for key, (name, options) in COMPUTED[predictions.problem_type].items():
         metric = load_metric(name, config_name=config_name, keep_in_memory=True)
         scores[key] = metric.compute(predictions=decisions, references=labels, **options)[name]
+    if predictions.outside is not None:
+        drawn = (np.ones((1, len(each))) for each in (predictions.logits, predictions.outside))
+        scores |= {name: float(value[0]) for name, value in detector_of(predictions)(*drawn).items()}
     return scores
+
+
+def detector_of(predictions: Predictions) -> detection.Detector:
+    """What scores the confidence of each decision as a detector of rows that are of no class."""
+    assert predictions.outside is not None
+    return detection.detector(_surest(predictions.logits), _surest(predictions.outside))
 
 
 def per_class(predictions: Predictions) -> dict[str, dict[str, float]]:
@@ -234,9 +248,9 @@ def confidences(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
         ModelError: Regression gives no probabilities.
     """
     _need_classes(predictions, "calibration")
-    logits = predictions.logits.astype(np.float64)
     if predictions.problem_type == "single_label_classification":
-        return softmax(logits, axis=1).max(axis=1), predictions.correct
+        return _surest(predictions.logits), predictions.correct
+    logits = predictions.logits.astype(np.float64)
     return expit(np.abs(logits)).ravel(), (predictions.decisions == predictions.labels).ravel()
 
 
@@ -262,6 +276,12 @@ def agreement(first: Scored, second: Scored) -> float:
     if first.problem_type == "regression":
         return correlation(scipy.stats.pearsonr, first.decisions, second.decisions)
     return float(_equal_rows(first.decisions, second.decisions).mean())
+
+
+def _surest(logits: np.ndarray) -> np.ndarray:
+    """The probability of each row's likeliest class."""
+    shares: np.ndarray = softmax(logits.astype(np.float64), axis=1).max(axis=1)
+    return shares
 
 
 def _equal_rows(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -104,6 +104,7 @@ def make_results(
 
 def _data_facts(recipe: Recipe, data: Data, task: Task) -> dict[str, Any]:
     splits = {"train": data.train, "validation": data.validation, "test": data.test, "unlabelled": data.unlabelled}
+    outside = data.outside.get(recipe.evaluate.split)
     return {
         "source": data.source,
         "dataset_id": data.dataset_id,
@@ -111,6 +112,7 @@ def _data_facts(recipe: Recipe, data: Data, task: Task) -> dict[str, Any]:
         "rows": {name: len(rows) for name, rows in splits.items() if isinstance(rows, Dataset)},
         "evaluated_split": recipe.evaluate.split,
         "labels": list(task.label_set.names) if task.label_set else [],
+        **({"out_of_scope": {"label": task.out_of_scope, "rows": len(outside)}} if outside is not None else {}),
     }
 
 

@@ -33,6 +33,7 @@ def classification_summary(
     confidence: float,
     hit_rate: float,
     training_rows: Mapping[str, int],
+    detection: Mapping[str, Mapping[str, float]],
 ) -> list[str]:
     """Say where a student that classifies loses against its teacher.
 
@@ -45,6 +46,7 @@ def classification_summary(
         confidence: The student's mean confidence.
         hit_rate: The share of its decisions that are right.
         training_rows: By label name; empty where unknown.
+        detection: By model, its metrics; empty where no row is out of scope.
     """
     return [
         _overall(hits),
@@ -53,6 +55,7 @@ def classification_summary(
         *_confusions(confusions),
         _lengths(hits["teacher"] - hits["student"], buckets, "{:.1%} of the rows".format),
         _calibration(calibration_error, confidence, hit_rate),
+        *_detection(detection),
     ]
 
 
@@ -260,6 +263,18 @@ def _lengths(losses: np.ndarray, buckets: Buckets, show: Callable[[float], str],
     return (
         f"On the {count} rows of {span['from']} to {span['to']} {unit} the student loses {show(here_mean)} against the "
         f"teacher, on all others {show(others_mean)}: {advice}."
+    )
+
+
+def _detection(metrics: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+    if not metrics:
+        return
+    student, teacher = metrics["student"], metrics["teacher"]
+    yield (
+        "A threshold of confidence that 95% of the rows in scope pass lets "
+        f"{student['fpr95_out_of_scope']:.1%} of those out of scope pass, the teacher's "
+        f"{teacher['fpr95_out_of_scope']:.1%} (AUROC {student['auroc_out_of_scope']:.3f}, the teacher's "
+        f"{teacher['auroc_out_of_scope']:.3f}): choose the threshold on validation rows."
     )
 
 

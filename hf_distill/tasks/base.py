@@ -11,6 +11,7 @@ from datasets import Dataset, IterableDataset
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_distill.data import Data
 from hf_distill.errors import RecipeError
 from hf_distill.tasks.labels import LabelSet
 from hf_distill.views import Batch, Distribution, LogitSource, Masks, View
@@ -51,6 +52,7 @@ class Task(ABC):
         same_classes: Whether all positions choose among the same classes, as a cache of a teacher needs it.
         counted: What one decision is about, in words: rows, or something within them.
         max_length: Tokens of one row at most; longer ones are cut.
+        out_of_scope: The label of rows that are of no class; None where there are none, see :meth:`set_aside`.
         distribution: What the model's outputs mean; known after :meth:`read_labels` or :meth:`follow`.
     """
 
@@ -67,6 +69,7 @@ class Task(ABC):
     same_classes: ClassVar[bool] = True
     counted: ClassVar[str] = "rows"
     max_length: int
+    out_of_scope: str | None = None
 
     @property
     @abstractmethod
@@ -92,6 +95,10 @@ class Task(ABC):
     def problem_type(self) -> str:
         """What kind of answer is scored: of :attr:`label_set`, or the task's own name."""
         return self.label_set.problem_type if self.label_set is not None else self.name
+
+    def set_aside(self, data: Data) -> Data:
+        """The data without the rows that are of no class, which it keeps apart; comes before :meth:`read_labels`."""
+        return data
 
     @abstractmethod
     def read_labels(self, train: Dataset | IterableDataset) -> None:

@@ -12,10 +12,12 @@ from datasets import Dataset, IterableDataset
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PretrainedConfig, PreTrainedTokenizerBase
 
+from hf_distill.data import Data
 from hf_distill.errors import RecipeError
 from hf_distill.tasks.base import TEACHER_PREFIX
 from hf_distill.tasks.classification import ClassificationTask
 from hf_distill.tasks.labels import ProblemType, label_decoder, label_set_of, read_label_set
+from hf_distill.tasks.out_of_scope import set_aside
 from hf_distill.tasks.sequences import IGNORED, padded_inputs, were_cut
 from hf_distill.views import Batch, Distribution, LogitSource, Masks, View
 
@@ -35,6 +37,8 @@ class TextClassification(ClassificationTask):
     Args:
         max_length: Tokens of one row, special ones included; longer texts are cut.
         problem_type: Overrules what the label column looks like: whole numbers that are a score, for instance.
+        out_of_scope: The label of rows that are of no class. A run leaves them out of the training rows; where models
+            are scored, they tell how well a model's confidence knows them from all others.
     """
 
     name = "text-classification"
@@ -44,23 +48,37 @@ class TextClassification(ClassificationTask):
     optional = ("text_pair",)
     text_columns = ("text", "text_pair")
 
-    def __init__(self, *, max_length: int = 128, problem_type: ProblemType | None = None) -> None:
+    def __init__(
+        self, *, max_length: int = 128, problem_type: ProblemType | None = None, out_of_scope: str | None = None
+    ) -> None:
         super().__init__(max_length)
         if problem_type is not None and problem_type not in get_args(ProblemType):
             raise RecipeError(
                 f"task.problem_type: expected one of {', '.join(get_args(ProblemType))}, got {problem_type!r}"
             )
+        if not isinstance(out_of_scope, (str, type(None))):
+            raise RecipeError(f"task.out_of_scope: expected the name of a label, got {out_of_scope!r}")
         self._asked_type = problem_type
+        self.out_of_scope = out_of_scope
 
     @property
     def settings(self) -> dict[str, Any]:
         """See :class:`Task`."""
-        return {"max_length": self.max_length, "problem_type": self.problem_type, "labels": self.label_set.names}
+        return {
+            "max_length": self.max_length,
+            "problem_type": self.problem_type,
+            "labels": self.label_set.names,
+            "out_of_scope": self.out_of_scope,
+        }
 
     @property
     def distribution(self) -> Distribution:
         """See :class:`Task`."""
         return _DISTRIBUTIONS[self.label_set.problem_type]
+
+    def set_aside(self, data: Data) -> Data:
+        """See :meth:`Task.set_aside`."""
+        return data if self.out_of_scope is None else set_aside(data, self.out_of_scope, self._asked_type)
 
     def read_labels(self, train: Dataset | IterableDataset) -> None:
         """See :meth:`Task.read_labels`."""
