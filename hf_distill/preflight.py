@@ -21,9 +21,9 @@ from hf_distill.evaluation.tokens import AGAINST_TEACHER
 from hf_distill.models import load_config, load_tokenizer
 from hf_distill.objectives import Objective, make_objective
 from hf_distill.pairing import check_objectives, check_tokens
-from hf_distill.recipe import CacheConfig, Recipe
+from hf_distill.recipe import CacheConfig, Recipe, StudentConfig
 from hf_distill.recipe_file import check_training, load_recipe
-from hf_distill.students import build_student, chosen_cuts, cut, learning, limit_learning, quantized
+from hf_distill.students import Order, Student, build_student, learning, limit_learning, parts_of, quantized
 from hf_distill.tasks import Task, make_task
 from hf_distill.teachers import chosen_dtype, same_tokenizer
 from hf_distill.training import Report, training_arguments, with_defaults
@@ -230,14 +230,12 @@ def _student(recipe: Recipe, task: Task, data: Data, teacher: Plan | None) -> Pl
             setattr(config, name, value)
         named = asked.tokenizer if isinstance(asked.tokenizer, str) else None
         tokenizer = load_tokenizer(named) if named else load_tokenizer(asked.pretrained, asked.revision)
-        model = _on_meta(task, config)
-        if asked.layers is not None:
-            with torch.device("meta"):
-                model = cut(model, chosen_cuts(model, asked.layers))
+        whole = Student(model=_on_meta(task, config), tokenizer=tokenizer, origin=asked.pretrained)
         quantized(asked.lora)
         with torch.device("meta"):
-            limit_learning(model, asked)
-        return Plan(model=model, tokenizer=tokenizer)
+            student = parts_of(whole, _order(task, data, asked)) if asked.parts else whole
+            limit_learning(student.model, asked)
+        return Plan(model=student.model, tokenizer=student.tokenizer)
     with torch.device("meta"):
         student = build_student(
             asked,
@@ -253,6 +251,18 @@ def _student(recipe: Recipe, task: Task, data: Data, teacher: Plan | None) -> Pl
 def _on_meta(task: Task, config: PretrainedConfig) -> PreTrainedModel:
     with torch.device("meta"):
         model: PreTrainedModel = task.auto_model.from_config(config)
+def _order(task: Task, data: Data, asked: StudentConfig) -> Order:
+    """What parts of something pretrained are made by."""
+    return Order(
+        config=asked,
+        auto_model=task.auto_model,
+        teacher=None,
+        teacher_tokenizer=None,
+        texts=lambda: task.texts(data.train),
+        model_options=task.model_options(),
+    )
+
+
     return model
 
 

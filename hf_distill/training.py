@@ -111,8 +111,8 @@ def train_model(
     already, for another student that learns from the same.
 
     Returns:
-        ``origin``, ``trainable_parameters``, ``some_are_frozen``, ``steps``, ``seconds`` (None where it was
-        interrupted), ``padding`` and Trainer's ``log_history``.
+        ``origin``, ``kept`` (where parts were taken of a model), ``trainable_parameters``, ``some_are_frozen``,
+        ``steps``, ``seconds`` (None where it was interrupted), ``padding`` and Trainer's ``log_history``.
     """
     if folder.model(name).is_dir():
         report(f"{name}: trained already, in {folder.model(name)}")
@@ -154,6 +154,7 @@ def train_model(
         "origin": student.origin,
         "trainable_parameters": trained,
         "some_are_frozen": trained < total,
+        **({"kept": student.report} if student.report is not None else {}),
         "steps": trainer.state.global_step,
         "seconds": None if resumed else round(output.metrics["train_runtime"], 1),
         "padding": round(float(np.mean([entry["padding"] for entry in history if "padding" in entry] or [0.0])), 4),

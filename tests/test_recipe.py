@@ -103,7 +103,7 @@ def test_a_teachers_recipe_inherits_task_data_and_seed_and_may_lie_in_another_fi
         (SHORT.replace("name: short\n", ""), "recipe.name: required, but missing"),
         (
             SHORT.replace("layers: 2", "config: {}, pretrained: a/b"),
-            "expected exactly one of layers, config and pretrained",
+            "or exactly one of config and pretrained, got config and pretrained",
         ),
         (
             SHORT.replace("teacher: {model: some/teacher}\n", "").replace("}}", "}, unlabelled_split: more}"),

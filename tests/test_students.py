@@ -99,6 +99,8 @@ def build(
 ) -> Student:
     empty = {
         "layers": None,
+        "width": None,
+        "vocabulary": None,
         "config": None,
         "pretrained": None,
         "revision": None,

@@ -12,37 +12,50 @@ from hf_distill.students.adapters import add_adapters, has_adapters, load_adapte
 from hf_distill.students.base import Order, Student
 from hf_distill.students.config import from_config
 from hf_distill.students.frozen import freeze, frozen_encoder, share_an_encoder
-from hf_distill.students.layers import cut, from_layers
+from hf_distill.students.layers import cut
+from hf_distill.students.parts import PARTS, from_parts, parts_of
 from hf_distill.students.pretrained import from_pretrained
+from hf_distill.students.shapes import Shape, family_of_shapes, pruned_config, shape_of
 from hf_distill.students.stacks import Cut, choose_layers, chosen_cuts
 from hf_distill.students.tokenizers import fitted, train_tokenizer
+from hf_distill.students.width import count_parameters, explicit_shape, largest_shape
 
 if TYPE_CHECKING:
     from hf_distill.recipe import StudentConfig
 
 __all__ = [
+    "PARTS",
     "STUDENTS",
     "Cut",
+    "Order",
+    "Shape",
     "Student",
     "add_adapters",
     "build_student",
     "choose_layers",
     "chosen_cuts",
+    "count_parameters",
     "cut",
+    "explicit_shape",
+    "family_of_shapes",
     "freeze",
     "frozen_encoder",
     "has_adapters",
+    "largest_shape",
     "learning",
     "limit_learning",
     "load_adapters",
     "merge_adapters",
+    "parts_of",
+    "pruned_config",
     "quantized",
+    "shape_of",
     "share_an_encoder",
     "train_tokenizer",
 ]
 
 STUDENTS: dict[str, Callable[[Order], Student]] = {
-    "layers": from_layers,
+    **dict.fromkeys(PARTS, from_parts),
     "config": from_config,
     "pretrained": from_pretrained,
 }
@@ -66,7 +79,8 @@ def build_student(
         auto_model: The Transformers class that makes a model with the task's head.
         teacher: Whose layers or config are taken; None where there is no teacher. It is left as it is.
         teacher_tokenizer: The teacher's tokenizer.
-        texts: Gives the training texts, again at each call; read only where a tokenizer is trained.
+        texts: Gives the training texts, again at each call; read where a tokenizer is trained, importance is measured
+            or tokens are counted.
         model_options: Config attributes of the task: ``num_labels``, ``id2label``, ``label2id``, ``problem_type``.
 
     Raises:
@@ -101,6 +115,7 @@ def build_student(
         tokenizer=fitted(tokenizer, model),
         origin=student.origin,
         layer_map=student.layer_map,
+        report=student.report,
     )
 
 

@@ -38,12 +38,14 @@ class Student:
         origin: Where its weights come from, for people: ``layers 0, 2, 5 of 6 of the teacher``.
         layer_map: For each of its layers the layer that it was copied from, by side (``encoder``, ``decoder``; empty
             where there is one stack); None unless it was.
+        report: What was kept of its source where it is narrower or knows fewer tokens, as plain data; else None.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     origin: str
     layer_map: dict[str, tuple[int, ...]] | None = None
+    report: dict[str, Any] | None = None
 
 
 def set_options(config: PretrainedConfig, options: dict[str, Any]) -> None:

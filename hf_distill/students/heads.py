@@ -46,15 +46,15 @@ def kept_label_order(teacher: PretrainedConfig, options: dict[str, Any]) -> list
     way_out = "use student.config or student.pretrained, or a teacher of the same labels"
     if len(own) != len(wanted):
         raise LabelError(
-            f"student.layers keeps the teacher's head, which has {len(own)} outputs; the data has {len(wanted)} "
-            f"labels; {way_out}"
+            f"a student of the teacher's parts keeps its head, which has {len(own)} outputs; the data has "
+            f"{len(wanted)} labels; {way_out}"
         )
     if options.get("problem_type") == "regression" or are_generic(own):
         return None
     order = label_order(own, wanted)
     if order is None:
         raise LabelError(
-            f"student.layers keeps the teacher's head, whose labels are {shortened(own)}; the data's are "
+            f"a student of the teacher's parts keeps its head, whose labels are {shortened(own)}; the data's are "
             f"{shortened(wanted)}; {way_out}, or name its outputs in teacher.labels"
         )
     return order

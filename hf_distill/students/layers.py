@@ -1,4 +1,4 @@
-"""A student made of some of the teacher's layers: embeddings, chosen layers, final norms and head, copied."""
+"""A model of some of another's layers: embeddings, chosen layers, final norms and head, copied."""
 
 from __future__ import annotations
 
@@ -9,54 +9,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel
 
 from hf_distill.errors import StudentError
-from hf_distill.students.base import Order, Student, per_layer_lists, set_options, told_as
-from hf_distill.students.heads import kept_label_order, reorder_outputs
-from hf_distill.students.pretrained import from_pretrained
-from hf_distill.students.stacks import Cut, chosen_cuts
+from hf_distill.students.base import per_layer_lists, set_options, told_as
+from hf_distill.students.stacks import Cut
 
 _PLAIN = (bool, int, float, str, tuple, list, type(None))
 
 _POSITIONS = "relative_attention_bias"
 """The table of positions that T5 and its like keep in their first layer and hand to all others."""
-
-
-def from_layers(order: Order) -> Student:
-    """The teacher, or a pretrained model, with only some of its layers; every tensor is verified to equal its source.
-
-    Raises:
-        StudentError: For layers that are not there, or a teacher that cannot be cut.
-        LabelError: Where the teacher's head does not know the data's labels.
-    """
-    if order.config.pretrained is not None:
-        whole = from_pretrained(order)
-        return _with_layers(order, whole.model, whole.tokenizer, whole.origin)
-    teacher, tokenizer = order.teacher, order.teacher_tokenizer
-    if teacher is None or tokenizer is None:
-        raise StudentError("student.layers: needs a teacher to take layers from; name one, or use student.config")
-    if order.config.tokenizer is not None:
-        raise StudentError(
-            "student.tokenizer: a student of the teacher's layers keeps its embeddings, so its tokenizer too; "
-            "leave it out"
-        )
-    return _with_layers(order, teacher, tokenizer, "the teacher")
-
-
-def _with_layers(order: Order, source: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, named: str) -> Student:
-    assert order.config.layers is not None
-    cuts = chosen_cuts(source, order.config.layers)
-    outputs = kept_label_order(source.config, order.model_options)
-    student = cut(source, cuts)
-    reorder_outputs(student, outputs)
-    set_options(student.config, order.model_options)
-    if source.can_generate():
-        student.generation_config = copy.deepcopy(source.generation_config)
-    origin = f"{' and '.join(map(str, cuts))} of {named}"
-    return Student(
-        model=student, tokenizer=tokenizer, origin=origin, layer_map={each.side: each.layer_map for each in cuts}
-    )
 
 
 def cut(teacher: PreTrainedModel, cuts: Sequence[Cut]) -> PreTrainedModel:

@@ -1,0 +1,240 @@
+"""How wide models are: which families can be narrowed, the shapes that they can take, and their configs."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import Literal
+
+from transformers import PretrainedConfig
+
+from hf_distill.errors import StudentError
+from hf_distill.students.base import set_options, told_as
+
+_FOLLOWING = ("pooler_hidden_size", "embedding_size")
+"""Config attributes that are the hidden size under another name, where they are equal to it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """How wide a model is.
+
+    Attributes:
+        hidden_size: Channels between layers.
+        heads: Attention heads of a layer.
+        key_value_heads: Of keys and values; fewer than ``heads`` where several queries share one.
+        intermediate_size: Units between the two halves of a feed-forward block.
+    """
+
+    hidden_size: int
+    heads: int
+    key_value_heads: int
+    intermediate_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """Where the models of a family keep what can be narrowed: names of modules in a layer.
+
+    Attributes:
+        queries: Whose outputs are query heads.
+        keys_and_values: Whose outputs are heads of keys or values.
+        attention_output: What reads all heads.
+        up: Whose outputs are units of the feed-forward block.
+        down: What reads these units.
+        fused: How many blocks of heads or units stand one after the other in the outputs of a module; one unless named.
+        units: What the config calls the number of units.
+        head_size: ``follows`` where it is always hidden size / heads; ``divides`` where the config tells it, but heads
+            must divide the hidden size; ``free`` where both are free.
+    """
+
+    queries: tuple[str, ...]
+    keys_and_values: tuple[str, ...] = ()
+    attention_output: str
+    up: tuple[str, ...]
+    down: str
+    fused: dict[str, int] = field(default_factory=dict)
+    units: str = "intermediate_size"
+    head_size: Literal["follows", "divides", "free"] = "follows"
+
+
+def _of_llama(head_size: Literal["divides", "free"]) -> Family:
+    return Family(
+        queries=("self_attn.q_proj",),
+        keys_and_values=("self_attn.k_proj", "self_attn.v_proj"),
+        attention_output="self_attn.o_proj",
+        up=("mlp.gate_proj", "mlp.up_proj"),
+        down="mlp.down_proj",
+        head_size=head_size,
+    )
+
+
+_BERT = Family(
+    queries=("attention.self.query",),
+    keys_and_values=("attention.self.key", "attention.self.value"),
+    attention_output="attention.output.dense",
+    up=("intermediate.dense",),
+    down="output.dense",
+)
+
+FAMILIES: dict[str, Family] = {
+    **dict.fromkeys(("bert", "roberta", "camembert", "xlm-roberta", "electra"), _BERT),
+    "distilbert": Family(
+        queries=("attention.q_lin",),
+        keys_and_values=("attention.k_lin", "attention.v_lin"),
+        attention_output="attention.out_lin",
+        up=("ffn.lin1",),
+        down="ffn.lin2",
+        units="hidden_dim",
+    ),
+    "deberta-v2": Family(
+        queries=("attention.self.query_proj", "attention.self.pos_query_proj"),
+        keys_and_values=("attention.self.key_proj", "attention.self.value_proj", "attention.self.pos_key_proj"),
+        attention_output="attention.output.dense",
+        up=("intermediate.dense",),
+        down="output.dense",
+    ),
+    "modernbert": Family(
+        queries=("attn.Wqkv",),
+        attention_output="attn.Wo",
+        up=("mlp.Wi",),
+        down="mlp.Wo",
+        fused={"attn.Wqkv": 3, "mlp.Wi": 2},
+    ),
+    "gpt2": Family(
+        queries=("attn.c_attn",),
+        attention_output="attn.c_proj",
+        up=("mlp.c_fc",),
+        down="mlp.c_proj",
+        fused={"attn.c_attn": 3},
+        units="n_inner",
+    ),
+    # Query, key and value of a head stand together, head by head: one block.
+    "gpt_neox": Family(
+        queries=("attention.query_key_value",),
+        attention_output="attention.dense",
+        up=("mlp.dense_h_to_4h",),
+        down="mlp.dense_4h_to_h",
+    ),
+    **dict.fromkeys(("llama", "gemma2"), _of_llama("divides")),
+    **dict.fromkeys(("qwen2", "qwen3", "mistral", "gemma"), _of_llama("free")),
+}
+"""By ``model_type``."""
+
+
+def family_of(config: PretrainedConfig) -> Family:
+    """The family of a model.
+
+    Raises:
+        StudentError: Where it is none of :data:`FAMILIES`.
+    """
+    if config.model_type not in FAMILIES:
+        raise StudentError(
+            f"student.width: {config.model_type} cannot be narrowed, only {', '.join(FAMILIES)} can; use "
+            "student.layers, or student.config for fresh weights of that size"
+        )
+    return FAMILIES[config.model_type]
+
+
+def shape_of(config: PretrainedConfig) -> Shape:
+    """How wide a model is.
+
+    Raises:
+        StudentError: See :func:`family_of`.
+    """
+    units = getattr(config, family_of(config).units, None)
+    heads = config.num_attention_heads
+    return Shape(
+        hidden_size=config.hidden_size,
+        heads=heads,
+        key_value_heads=getattr(config, "num_key_value_heads", None) or heads,
+        intermediate_size=4 * config.hidden_size if units is None else units,
+    )
+
+
+def head_size(config: PretrainedConfig) -> int:
+    """How many channels an attention head has; it stays as it is in a narrower model."""
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+
+
+def head_counts(source: Shape) -> dict[int, int]:
+    """How many heads can be kept, and how many of keys and values then.
+
+    Where several queries share keys and values, whole groups are dropped where that comes out even; else as many
+    queries of every group.
+    """
+    group = source.heads // source.key_value_heads
+    within = dict.fromkeys(_multiples(source.key_value_heads, source.heads), source.key_value_heads)
+    return dict(sorted({**within, **{heads: heads // group for heads in _multiples(group, source.heads)}}.items()))
+
+
+def family_of_shapes(config: PretrainedConfig) -> list[Shape]:
+    """The shapes that a model can be scaled to, from the narrowest to its own: hidden size, heads and units together.
+
+    Heads fall by one, or by the smaller of a group and the number of groups; their size stays. Only shapes that
+    :func:`pruned_config` takes are among them.
+    """
+    source = shape_of(config)
+    group = source.heads // source.key_value_heads
+    whole = group <= source.key_value_heads
+    shapes = []
+    for heads in _multiples(group if whole else source.key_value_heads, source.heads):
+        hidden = source.hidden_size * heads / source.heads
+        shapes.append(
+            Shape(
+                hidden_size=int(hidden) if hidden.is_integer() else rounded(hidden),
+                heads=heads,
+                key_value_heads=heads // group if whole else source.key_value_heads,
+                intermediate_size=rounded(source.intermediate_size * heads / source.heads),
+            )
+        )
+    return [*(shape for shape in shapes[:-1] if shape.hidden_size != _own_embeddings(config)), source]
+
+
+def pruned_config(config: PretrainedConfig, shape: Shape) -> PretrainedConfig:
+    """The config of the same model in another shape; heads keep their size.
+
+    Raises:
+        StudentError: Where Transformers refuses that shape, or builds a model of other parts.
+    """
+    if shape.hidden_size == _own_embeddings(config):
+        raise StudentError(
+            f"student.width.hidden_size: with {shape.hidden_size}, the width of its embeddings, {config.model_type} "
+            "has no projection from these to the hidden size, which the source has; choose another size"
+        )
+    family, source, size = family_of(config), shape_of(config), head_size(config)
+    sizes = {
+        "name_or_path": "",
+        "hidden_size": shape.hidden_size,
+        "num_attention_heads": shape.heads,
+        family.units: shape.intermediate_size,
+        **{
+            name: shape.hidden_size
+            for name in _FOLLOWING
+            if getattr(config, name, None) == source.hidden_size != shape.hidden_size
+        },
+    }
+    if hasattr(config, "num_key_value_heads"):
+        sizes["num_key_value_heads"] = shape.key_value_heads
+    if hasattr(config, "head_dim") or size != shape.hidden_size // shape.heads:
+        sizes["head_dim"] = size
+    pruned = copy.deepcopy(config)
+    with told_as("student.width"):
+        set_options(pruned, sizes)
+        pruned.validate()
+    return pruned
+
+
+def _own_embeddings(config: PretrainedConfig) -> int | None:
+    """How wide the embeddings of a model are that projects them to its hidden size."""
+    size: int | None = getattr(config, "embedding_size", None)
+    return None if size == config.hidden_size else size
+
+
+def rounded(size: float) -> int:
+    """The nearest multiple of 8, or the nearest whole number above zero where it is small."""
+    return 8 * round(size / 8) if size >= 8 else max(1, round(size))
+
+
+def _multiples(step: int, largest: int) -> range:
+    return range(step, largest + 1, step)

@@ -1,0 +1,134 @@
+"""A student that knows only the tokens that a corpus needs: tokenizer, embeddings, output head and config together."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
+
+from hf_distill.errors import StudentError
+from hf_distill.students.base import Student, set_options, told_as
+from hf_distill.students.pruning import selected
+from hf_distill.students.smaller_tokenizer import Vocabulary, check_same_cut
+
+if TYPE_CHECKING:
+    from hf_distill.recipe import VocabularyConfig
+
+_SIZES = ("vocab_size", "decoder_vocab_size")
+"""What configs call the size of the vocabulary."""
+
+_LISTS = ("suppress_tokens", "begin_suppress_tokens", "bad_words_ids")
+"""Settings of generation that name tokens, beside those whose names end in ``_token_id``."""
+
+_SAMPLE = 100
+"""On how many texts it is verified that they are cut as before."""
+
+
+def cut_vocabulary(student: Student, setting: VocabularyConfig, texts: Callable[[], Iterable[str]]) -> Student:
+    """A student without the tokens that its training texts do not need; all others mean what they meant.
+
+    Special and added tokens, single characters and bytes, and what the chat template says are always kept.
+
+    Args:
+        student: It is left as it is.
+        setting: ``student.vocabulary`` of a recipe.
+        texts: Gives the training texts, again at each call.
+
+    Raises:
+        StudentError: For a slow tokenizer, no texts, or a size that is too small.
+    """
+    model, tokenizer = student.model, student.tokenizer
+    if not hasattr(model.config, "vocab_size"):
+        raise StudentError(
+            f"student.vocabulary: the config of {type(model).__name__} does not tell the size of its vocabulary; "
+            "remove student.vocabulary"
+        )
+    vocabulary = Vocabulary(tokenizer)
+    counts = vocabulary.count(text for text in texts())
+    if not counts:
+        raise StudentError("student.vocabulary: the training texts hold no token to keep; add rows, or remove it")
+    always = vocabulary.always | (set(_named_ids(model)) & set(vocabulary.ids.values()))
+    order = vocabulary.order(_kept(vocabulary, always, counts, setting))
+    smaller = vocabulary.smaller(tokenizer, order)
+    check_same_cut(tokenizer, smaller, islice(texts(), _SAMPLE))
+    made = _with_tokens(model, order)
+    saved = model.num_parameters() - made.num_parameters()
+    return dataclasses.replace(
+        student,
+        model=made,
+        tokenizer=smaller,
+        origin=f"of {len(order):,} of {len(tokenizer):,} tokens ({saved:,} parameters fewer) {student.origin}",
+        report={
+            **(student.report or {}),
+            "vocabulary": {"tokens": len(order), "of": len(tokenizer), "parameters_saved": saved},
+        },
+    )
+
+
+def _kept(vocabulary: Vocabulary, always: set[int], counts: Counter[int], setting: VocabularyConfig) -> set[int]:
+    """The ids of all tokens to keep, with what they need."""
+    kept = always | set(vocabulary.ancestors(always))
+    if setting.size is None:
+        used = {i for i, count in counts.items() if count >= setting.least}
+        return kept | used | set(vocabulary.ancestors(used))
+    total = len(vocabulary.ids)
+    if not len(kept) <= setting.size <= total:
+        raise StudentError(
+            f"student.vocabulary.size: expected {len(kept):,} (special tokens and single characters, without which "
+            f"texts could not be encoded) to {total:,} tokens (all), got {setting.size:,}"
+        )
+    for i in sorted(vocabulary.ids.values(), key=lambda i: (-counts[i], i)):
+        more = {i, *vocabulary.ancestors([i])} - kept
+        if len(kept) + len(more) <= setting.size:
+            kept |= more
+    return kept
+
+
+def _with_tokens(model: PreTrainedModel, order: list[int]) -> PreTrainedModel:
+    """A copy of a model whose token ``i`` is the model's token ``order[i]``."""
+    new = {old: i for i, old in enumerate(order)}
+    config = copy.deepcopy(model.config)
+    sizes = {name: len(order) for name in _SIZES if hasattr(config, name)}
+    with told_as("student.vocabulary"):
+        set_options(config, {"name_or_path": "", **_moved_ids(config, new), **sizes})
+        made = selected(model, config, lambda name, dimension: order)
+    if model.can_generate():
+        made.generation_config = copy.deepcopy(model.generation_config)
+        for name, value in _moved_ids(model.generation_config, new).items():
+            setattr(made.generation_config, name, value)
+    return made
+
+
+def _named_ids(model: PreTrainedModel) -> Iterator[int]:
+    """Ids that a model itself speaks of."""
+    for config in (model.config, model.generation_config if model.can_generate() else None):
+        for name, value in vars(config).items() if config is not None else ():
+            if name.endswith("_token_id"):
+                yield from [value] if isinstance(value, int) else value or []
+    for name, module in model.named_modules():
+        # RoBERTa and its like count positions from the padding id on, so it must stay what it is.
+        if isinstance(module, nn.Embedding) and name.endswith("position_embeddings") and module.padding_idx is not None:
+            yield from range(module.padding_idx + 1)
+
+
+def _moved_ids(config: PretrainedConfig | GenerationConfig, new: dict[int, int]) -> dict[str, Any]:
+    """The settings that name tokens, with their new ids; what is no token any more is left out."""
+    return {
+        name: _moved(value, new)
+        for name, value in vars(config).items()
+        if value is not None and (name.endswith("_token_id") or name in _LISTS)
+    }
+
+
+def _moved(value: Any, new: dict[int, int]) -> Any:
+    if isinstance(value, int):
+        return new.get(value)
+    if any(isinstance(each, list) for each in value):
+        return [_moved(each, new) for each in value if new.keys() >= set(each)]
+    return [new[each] for each in value if each in new]
