@@ -24,7 +24,7 @@ from hf_distill.tasks import Task
 from hf_distill.teachers import CachedTeacher, ModelTeacher
 from hf_distill.teachers.cache import Collate, Plan, Reader, fill, kept_rows
 from hf_distill.teachers.schemes import SCHEMES, Arrays, NaiveTopK, Sampled, Scheme, TopK
-from hf_distill.views import Need
+from hf_distill.views import OF_THE_DATA, Need
 
 FORMAT = 1
 """Of the files; raised when what they hold changes."""
@@ -147,7 +147,7 @@ def check_cache(objectives: Mapping[str, Objective], config: CacheConfig, has_vo
         TeacherError: With the way out.
     """
     for name, objective in objectives.items():
-        beyond = objective.needs - {"labels", "logits", "hidden_states"}
+        beyond = objective.needs - OF_THE_DATA - {"logits", "hidden_states"}
         if beyond:
             raise TeacherError(
                 f"objective {name} needs the teacher's {' and '.join(sorted(beyond))}, which a cache does not keep: "

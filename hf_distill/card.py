@@ -109,6 +109,8 @@ def _usage(results: Mapping[str, Any]) -> str:
         return _usage_of_writers(results)
     if results["task"] == "question-answering":
         return _usage_of_readers(results)
+    if results["task"] == "embeddings":
+        return _usage_of_vectors(results)
     return (
         "## Use\n\n```python\nfrom transformers import pipeline\n\n"
         f'model = pipeline("{results["pipeline_tag"]}", "USER/{results["name"]}")\n'
@@ -128,6 +130,17 @@ def _usage_of_readers(results: Mapping[str, Any]) -> str:
         'print(tokenizer.decode(read["input_ids"][0, first : last + 1]))\n```\n\n'
         "Nothing but Transformers is needed. The scores below are of the likeliest part of the context, over windows "
         "of long ones."
+    )
+
+
+def _usage_of_vectors(results: Mapping[str, Any]) -> str:
+    return (
+        "## Use\n\n```python\nfrom sentence_transformers import SentenceTransformer\n\n"
+        f'model = SentenceTransformer("USER/{results["name"]}")\n'
+        'vectors = model.encode(["your text", "another"])\n'
+        "print(model.similarity(vectors, vectors))\n```\n\n"
+        "Transformers loads the same folder with AutoModel, which gives the last hidden states; how they become a "
+        "vector is in 1_Pooling and the folders after it."
     )
 
 
@@ -183,7 +196,7 @@ def _quality(results: Mapping[str, Any]) -> Iterator[str]:
         gap = comparison["student_minus_teacher"]
         shown = f"{gap['value']:+.4f} (95%: {gap['low']:+.4f} to {gap['high']:+.4f})"
         alike = comparison["agreement"]
-        regression = results["problem_type"] == "regression"
+        regression = results["problem_type"] in ("regression", "similarity")
         agree = (
             f"correlate at {alike:.4f}"
             if regression
@@ -196,6 +209,8 @@ def _quality(results: Mapping[str, Any]) -> Iterator[str]:
             "confidence (the largest probability) tells them from all others: auroc_out_of_scope, the chance that a "
             "row of a class is the surer one; fpr95_out_of_scope, the share of them that pass where 95% of others do."
         )
+    if start := results.get("start"):
+        yield f"The student before it was trained: {metric} {start[metric]:.4f}."
     if floor := results.get("floor"):
         yield f"What words alone give: {floor['name']}, accuracy {floor['accuracy']:.4f}."
     others = [name for name in models["student"]["metrics"] if name != metric]

@@ -35,7 +35,7 @@ def card_metadata(results: Mapping[str, Any]) -> dict[str, Any]:
     scores = _eval_results(results)
     metadata: dict[str, Any] = {
         "model_name": results["name"],
-        "library_name": "transformers",
+        "library_name": "sentence-transformers" if results["task"] == "embeddings" else "transformers",
         "pipeline_tag": results["pipeline_tag"],
         "tags": ["hf_distill"],
         "metrics": list(dict.fromkeys(score.metric_type for score in scores)),

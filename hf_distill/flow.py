@@ -22,7 +22,7 @@ from hf_distill.evaluation.results import evaluated_rows, make_results
 from hf_distill.folders import RunFolder, recipe_hash, training_part
 from hf_distill.hub import push_folder
 from hf_distill.models import license_of, load_config, load_model, load_tokenizer, model_folder
-from hf_distill.objectives import Labels, Objective
+from hf_distill.objectives import Contrastive, Labels, Objective
 from hf_distill.preflight import make_objectives, prepare
 from hf_distill.recipe import Recipe, StudentConfig
 from hf_distill.recipe_file import load_recipe
@@ -214,6 +214,7 @@ def _all_stages(
     if recipe.teacher is not None:
         score("teacher", load_teacher(recipe, task, data, runs, report))
         check_above_chance(predictions["teacher"], compute_metrics(predictions["teacher"])[metric], metric)
+    start = _score_start(recipe, task, data, candidates.get("teacher"), report)
     training = _train_all(recipe, task, data, candidates.get("teacher"), folder, report)
     for name, facts in training.items():
         score(name, trained_candidate(name, folder, task, recipe.student, facts["origin"]))
@@ -227,6 +228,7 @@ def _all_stages(
         objectives=make_objectives(recipe),
         training=training,
         floor=floor,
+        start=start,
         command=command,
     )
     if PartialState().is_main_process:
@@ -235,6 +237,22 @@ def _all_stages(
         )
     PartialState().wait_for_everyone()
     return results
+
+
+def _score_start(
+    recipe: Recipe, task: Task, data: Data, teacher: Candidate | None, report: Report
+) -> dict[str, float] | None:
+    """Every metric of the student before it is trained, where the recipe asks."""
+    if not recipe.evaluate.start:
+        return None
+    set_seed(recipe.seed)
+    born = build(recipe, task, data, teacher)
+    candidate = Candidate(model=born.model, tokenizer=born.tokenizer, folder=Path(), facts={})
+    rows, split = evaluated_rows(recipe, data), recipe.evaluate.split
+    metrics = compute_metrics(predict(candidate, task, rows, teacher, recipe.evaluate, outside=data.outside.get(split)))
+    metric = primary_metric(task, recipe.evaluate)
+    report(f"start: {metric} {metrics[metric]:.4f}, before the student is trained")
+    return metrics
 
 
 def load_teacher(recipe: Recipe, task: Task, data: Data, runs: Path, report: Report) -> Candidate:
@@ -266,6 +284,7 @@ def load_teacher(recipe: Recipe, task: Task, data: Data, runs: Path, report: Rep
     if config.labels is not None:
         model.config.id2label = dict(enumerate(config.labels))
         model.config.label2id = {name: i for i, name in enumerate(config.labels)}
+    task.check_model(model)
     set_generation(model, recipe.evaluate.generation)  # As its students are set, also where speed is measured.
     where = model_folder(source, config.revision)
     is_folder = Path(source).is_dir()
@@ -308,8 +327,13 @@ def _train_all(
     live = live_teacher(teacher) if teacher else None
     trained = {"student": train("student", make_objectives(recipe), live)}
     if teacher is not None and recipe.evaluate.control:
-        trained["control"] = train("control", {"labels": Labels()}, None)
+        trained["control"] = train("control", without_teacher(task), None)
     return trained
+
+
+def without_teacher(task: Task) -> dict[str, Objective]:
+    """What a control learns from: the labels, or texts alone where a task has no labels."""
+    return {"contrastive": Contrastive()} if task.distribution == "vector" else {"labels": Labels()}
 
 
 def build(recipe: Recipe, task: Task, data: Data, teacher: Candidate | None) -> Student:
@@ -321,6 +345,13 @@ def build(recipe: Recipe, task: Task, data: Data, teacher: Candidate | None) -> 
         teacher_tokenizer=teacher.tokenizer if teacher else None,
         texts=lambda: task.texts(data.train),
         model_options=task.model_options(),
+    )
+    task.prepare_student(
+        student.model,
+        student.tokenizer,
+        teacher.model if teacher else None,
+        teacher.tokenizer if teacher else None,
+        lambda: task.texts(data.train),
     )
     set_generation(student.model, recipe.evaluate.generation)
     return student
@@ -335,6 +366,7 @@ def trained_candidate(name: str, folder: RunFolder, task: Task, config: StudentC
     """A model of a run that is trained, as it lies on disk."""
     path = folder.model(name)
     model = load_model(task.auto_model, str(path))
+    task.check_model(model)
     start, named = config.pretrained, f"{folder.path.name}/{name}"
     from_hub = start is not None and not Path(start).is_dir()
     facts = {

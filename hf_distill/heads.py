@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from hf_distill.errors import ModelError
+from hf_distill.vectors import head_of
 from hf_distill.views import Head, LogitSource
 
 
@@ -138,11 +139,15 @@ def run_model(
         attention: Whether all attention maps are asked for.
 
     Returns:
-        The model's outputs; and its logits, or what enters the head (``[B, T, H]``) with the head.
+        The model's outputs; and its logits, or what enters the head (``[B, T, H]``) with the head. The logits of a
+        model that gives vectors are these, ``[B, D]``.
     """
     more: dict[str, Any] = {"output_hidden_states": hidden, **({"output_attentions": True} if attention else {})}
     if not has_vocabulary:
         outputs = forward(**inputs, **more)
+        vectors = head_of(model)
+        if vectors is not None:
+            outputs["logits"] = vectors(outputs.last_hidden_state, inputs["attention_mask"])
         return outputs, output_logits(outputs)
     # A key-value cache would let packed texts see each other, and only costs memory here.
     if "use_cache" in inspect.signature(_base(model).forward).parameters:

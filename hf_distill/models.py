@@ -145,6 +145,22 @@ def model_folder(name: str, revision: str | None = None) -> Path:
     return folder
 
 
+def vector_folder(name: str, revision: str | None = None) -> Path | None:
+    """The folder of a model whose files tell how it makes vectors, all of them fetched; None where none does.
+
+    Raises:
+        ModelError: As :func:`load_config`.
+    """
+    with _told("vectors' modules", name, revision):
+        modules = _optional_file(name, "modules.json", revision)
+        if modules is None:
+            return None
+        for module in json.loads(Path(modules).read_text())[1:]:
+            for file in ("config.json", "model.safetensors"):
+                _optional_file(name, f"{module['path']}/{file}", revision)
+    return Path(modules).parent
+
+
 def license_of(folder: Path) -> str | None:
     """The licence that the card in a model's folder declares."""
     card = folder / "README.md"

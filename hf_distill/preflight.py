@@ -17,6 +17,7 @@ from hf_distill.data import Data, load_data
 from hf_distill.errors import RecipeError
 from hf_distill.evaluation.generation import check_generation, scorer_names
 from hf_distill.evaluation.metrics import primary_metric
+from hf_distill.evaluation.results import evaluated_rows
 from hf_distill.evaluation.tokens import AGAINST_TEACHER
 from hf_distill.models import load_config, load_tokenizer
 from hf_distill.objectives import Objective, make_objective
@@ -27,6 +28,7 @@ from hf_distill.students import Order, Student, build_student, learning, limit_l
 from hf_distill.tasks import Task, make_task
 from hf_distill.teachers import chosen_dtype, same_tokenizer
 from hf_distill.training import Report, training_arguments, with_defaults
+from hf_distill.views import OF_THE_DATA
 
 SAMPLE = 200
 """Rows that are tokenised to learn how long rows are."""
@@ -141,6 +143,7 @@ def read_data(recipe: Recipe, report: Report, data: Data | None = None) -> tuple
     data = task.set_aside(data)
     _check_outside(recipe, task, data)
     task.read_labels(data.train)
+    task.check_evaluated(evaluated_rows(recipe, data))
     _check_objectives(recipe, task)
     for note in data.notes:
         report(note)
@@ -155,7 +158,7 @@ def _check_objectives(recipe: Recipe, task: Task) -> None:
         raise RecipeError(f"recipe.evaluate.metric: {metric} compares with a teacher, and the recipe names none")
     check_objectives(objectives, task, training_arguments(recipe, "unused"))
     for name, objective in objectives.items():
-        if recipe.teacher is None and objective.needs - {"labels"}:
+        if recipe.teacher is None and objective.needs - OF_THE_DATA:
             raise RecipeError(
                 f"objective {name} needs a teacher, but the recipe names none; add teacher.model, or teacher.recipe"
             )
@@ -248,9 +251,6 @@ def _student(recipe: Recipe, task: Task, data: Data, teacher: Plan | None) -> Pl
     return Plan(model=student.model, tokenizer=student.tokenizer)
 
 
-def _on_meta(task: Task, config: PretrainedConfig) -> PreTrainedModel:
-    with torch.device("meta"):
-        model: PreTrainedModel = task.auto_model.from_config(config)
 def _order(task: Task, data: Data, asked: StudentConfig) -> Order:
     """What parts of something pretrained are made by."""
     return Order(
@@ -263,6 +263,9 @@ def _order(task: Task, data: Data, asked: StudentConfig) -> Order:
     )
 
 
+def _on_meta(task: Task, config: PretrainedConfig) -> PreTrainedModel:
+    with torch.device("meta"):
+        model: PreTrainedModel = task.auto_model.from_config(config)
     return model
 
 

@@ -374,6 +374,8 @@ class EvaluateConfig:
     """Of the bootstrap that gives the intervals."""
     batch_size: int = 32
     """Rows of a batch when throughput is measured."""
+    start: bool = False
+    """Whether the student is scored before it is trained, too: of use where it is made of something trained."""
     floor: bool = False
     """Whether a linear bag-of-words model is trained and told, too."""
 

@@ -12,9 +12,9 @@ from hf_distill.card import write_card
 from hf_distill.data import Data
 from hf_distill.errors import RecipeError
 from hf_distill.evaluation.analysis import error_analysis, token_analysis
-from hf_distill.evaluation.analysis_within import answer_analysis, tag_analysis
+from hf_distill.evaluation.analysis_within import answer_analysis, search_analysis, tag_analysis
 from hf_distill.evaluation.floor import bag_of_words_floor
-from hf_distill.evaluation.metrics import Predictions, Scored, primary_metric
+from hf_distill.evaluation.metrics import Predictions, Scored, by_place, primary_metric
 from hf_distill.evaluation.results import evaluated_rows
 from hf_distill.figures import quality_against_speed, training_curves
 from hf_distill.folders import RunFolder, copy_files, write_json
@@ -81,9 +81,13 @@ def _analysis(
         return token_analysis(predictions, texts)
     if isinstance(task, QuestionAnswering):
         return answer_analysis(predictions, list(rows["question"]), list(rows["context"]))
+    if task.problem_type == "retrieval":
+        return search_analysis(predictions, list(dict.fromkeys(rows["text_pair"])))
     if isinstance(task, TokenClassification):
         return tag_analysis(predictions, list(rows["tokens"]))
     decided = {name: each for name, each in predictions.items() if isinstance(each, Predictions)}
+    if task.problem_type == "similarity":
+        decided = {name: by_place(each) for name, each in decided.items()}
     texts = list(task.texts(rows))
     lengths = [len(text.split()) for text in texts]
     return error_analysis(decided, texts, lengths, training_rows=task.training_rows(data.train))

@@ -49,7 +49,7 @@ from hf_distill.students import frozen_encoder, has_adapters, load_adapters, sha
 from hf_distill.sums import EvaluationSums, TrainingSums
 from hf_distill.tasks import Task
 from hf_distill.teachers import ENCODED, ModelTeacher, Teacher
-from hf_distill.views import UNITS, Batch, Need, Targets, Unit
+from hf_distill.views import OF_THE_DATA, UNITS, Batch, Need, Targets, Unit
 
 Counts = dict[Unit, Tensor]
 """How many units a term is divided by; scalars."""
@@ -117,6 +117,8 @@ class DistillationTrainer(Trainer):
         self.teacher = as_teacher(teacher, self.task, args, processing_class, teacher_processing_class)
         self.objectives = named_objectives(chosen_objectives(objectives, self.teacher))
         self.needs: frozenset[Need] = frozenset().union(*(o.needs for o in self.objectives.values()))
+        if "pairs" in self.needs:
+            self.task = self.task.with_pairs()
         self._check_objectives(args)
         for each in (student, self.teacher.model if self.teacher is not None else None):
             if each is not None:
@@ -156,7 +158,7 @@ class DistillationTrainer(Trainer):
     def _check_objectives(self, args: TrainingArguments) -> None:
         check_objectives(self.objectives, self.task, args)
         for name, objective in self.objectives.items():
-            missing = objective.needs - {"labels"} - (self.teacher.provides if self.teacher else frozenset())
+            missing = objective.needs - OF_THE_DATA - (self.teacher.provides if self.teacher else frozenset())
             if missing:
                 whose = "the teacher cannot give them" if self.teacher else "there is no teacher"
                 raise TeacherError(
@@ -256,7 +258,7 @@ class DistillationTrainer(Trainer):
         return result
 
     def _targets(self, batch: Batch) -> Targets:
-        needs = self.needs - {"labels"}
+        needs = self.needs - OF_THE_DATA
         if self.teacher is None or not needs:
             return Targets()
         if isinstance(self.teacher, ModelTeacher):
@@ -412,6 +414,7 @@ class DistillationTrainer(Trainer):
             load_adapters(adapted, Path(resume_from_checkpoint))
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self.task.load_beside(cast(PreTrainedModel, self.model), Path(resume_from_checkpoint))
         if len(self.extra_weights):
             load_extra_weights(Path(resume_from_checkpoint), self.extra_weights)
 
@@ -420,6 +423,7 @@ class DistillationTrainer(Trainer):
             load_adapters(adapted, Path(str(self.state.best_model_checkpoint)))
         else:
             super()._load_best_model()
+        self.task.load_beside(cast(PreTrainedModel, self.model), Path(str(self.state.best_model_checkpoint)))
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         # training_args.bin would hold the token as it is, and push_to_hub would upload it.
@@ -432,6 +436,9 @@ class DistillationTrainer(Trainer):
             super()._save(output_dir, state_dict)
             if self._adapted is not None and self.args.should_save:
                 save_adapted_config(config, Path(output_dir or str(self.args.output_dir)))
+            if self.args.should_save:
+                student = cast(PreTrainedModel, self.accelerator.unwrap_model(self.model, keep_torch_compile=False))
+                self.task.save_beside(student, Path(output_dir or str(self.args.output_dir)), state_dict)
         finally:
             self.args.hub_token = token
             if self._use_cache is not None:

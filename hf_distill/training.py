@@ -119,6 +119,8 @@ def train_model(
         facts: dict[str, Any] = json.loads(folder.history(name).read_text())
         return facts
     set_seed(recipe.seed)
+    if any("pairs" in objective.needs for objective in objectives.values()):
+        task = task.with_pairs()
     student = build()
     total, trained = student.model.num_parameters(), learning(student.model)
     report(f"{name}: {student.origin}, {total:,} parameters" + (f", {trained:,} of them learn" * (trained < total)))
@@ -152,9 +154,9 @@ def train_model(
     history = trainer.state.log_history
     facts = {
         "origin": student.origin,
+        **({"kept": student.report} if student.report is not None else {}),
         "trainable_parameters": trained,
         "some_are_frozen": trained < total,
-        **({"kept": student.report} if student.report is not None else {}),
         "steps": trainer.state.global_step,
         "seconds": None if resumed else round(output.metrics["train_runtime"], 1),
         "padding": round(float(np.mean([entry["padding"] for entry in history if "padding" in entry] or [0.0])), 4),

@@ -20,11 +20,15 @@ Unit = Literal["labels", "positions", "tokens"]
 
 UNITS: tuple[Unit, ...] = get_args(Unit)
 
-Distribution = Literal["categorical", "bernoulli", "real"]
-"""What the logits of one position mean: one class of C, C independent yes/no classes, or C real values."""
+Distribution = Literal["categorical", "bernoulli", "real", "vector"]
+"""What the logits of one position mean: one class of C, C independent yes/no classes, C real values, or a vector of
+a text."""
 
-Need = Literal["labels", "logits", "hidden_states", "projections", "attentions"]
-"""What an objective asks for: labels from the data; all else from the teacher."""
+Need = Literal["labels", "pairs", "logits", "hidden_states", "projections", "attentions"]
+"""What an objective asks for: labels, or pairs of texts that mean the same, of the data; all else of the teacher."""
+
+OF_THE_DATA: frozenset[Need] = frozenset({"labels", "pairs"})
+"""What no teacher gives."""
 
 Batch = dict[str, Any]
 """A collated batch: tensors by name, on the model's device."""
@@ -147,6 +151,8 @@ class View:
         labels: ``[N]`` class indices, or ``[N, C]`` floats (bernoulli, real). Where ``masks["labels"]`` is False the
             value is arbitrary.
         masks: Which labels, positions and tokens count, see :data:`Masks`.
+        texts_of_row: How many positions in a row of their own belong together: the texts of one row, the first of
+            which the others are compared with.
         hidden_states: ``[B, T, H]`` each; index 0 is the embedding output, index i the output of layer i. None unless
             an objective needs them.
         projections: Of the layers that objectives look at, by layer; None unless one does.
@@ -157,6 +163,7 @@ class View:
     distribution: Distribution
     labels: Tensor | None
     masks: Masks
+    texts_of_row: int = 1
     hidden_states: tuple[Tensor, ...] | None = None
     projections: Mapping[int, Projections] | None = None
     attentions: tuple[Tensor, ...] | None = None

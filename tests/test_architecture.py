@@ -14,6 +14,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "hf_distill"
 ROOMS = [
     ["errors", "names", "views", "sampling", "sums", "checkpoints", "docstrings", "strict"],
+    ["vectors"],
     ["heads", "attention"],
     ["probes"],
     ["recipe", "models"],

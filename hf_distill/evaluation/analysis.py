@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from hf_distill.evaluation.metrics import (
+    REAL,
     Predictions,
     Scored,
     compute_metrics,
@@ -20,6 +21,7 @@ from hf_distill.evaluation.summary import (
     Buckets,
     classification_summary,
     regression_summary,
+    similarity_summary,
     token_summary,
     written_summary,
 )
@@ -52,7 +54,7 @@ def error_analysis(
         classes, confusions and calibration, multi-label no confusions: these are empty.
     """
     buckets = length_buckets(np.asarray(lengths))
-    if predictions["student"].problem_type == "regression":
+    if predictions["student"].problem_type in REAL:
         return _regression_analysis(predictions, texts, buckets, examples)
     classes = _classes(predictions)
     confusions = most_confused(predictions, texts, examples)
@@ -130,7 +132,9 @@ def _regression_analysis(
     student = predictions["student"]
     worst = np.argsort(-errors["student"], kind="stable")[:examples]
     return {
-        "summary": regression_summary(errors=errors, outputs=student.decisions, labels=student.labels, buckets=buckets),
+        "summary": similarity_summary(errors=errors, buckets=buckets)
+        if student.problem_type == "similarity"
+        else regression_summary(errors=errors, outputs=student.decisions, labels=student.labels, buckets=buckets),
         "measure": {"lengths": "mean_absolute_error"},
         "classes": [],
         "lengths": length_entries(errors, buckets),

@@ -10,8 +10,9 @@ import numpy as np
 from hf_distill.evaluation.analysis import f1_by_class, length_buckets, length_entries, most_confused, short
 from hf_distill.evaluation.answers import AnswerScores
 from hf_distill.evaluation.metrics import Scored
-from hf_distill.evaluation.summary import answer_summary, tag_summary
+from hf_distill.evaluation.summary import answer_summary, search_summary, tag_summary
 from hf_distill.evaluation.tags import Span, TagScores, are_entities
+from hf_distill.evaluation.vectors import RetrievalScores
 
 
 def tag_analysis(
@@ -111,6 +112,38 @@ def answer_analysis(
                 **{name: short(scores[name].texts[row] or "nothing") for name in ("student", "teacher")},
             }
             for row in worst
+        ],
+    }
+
+
+def search_analysis(predictions: Mapping[str, Scored], passages: Sequence[str], examples: int = 5) -> dict[str, Any]:
+    """Tell where a student that finds texts loses against its teacher.
+
+    Args:
+        predictions: Of ``teacher``, ``student`` and perhaps ``control``, on the same rows.
+        passages: What is searched, in the order in which it was scored.
+        examples: How many queries to show.
+
+    Returns:
+        Ready for JSON: ``summary``, ``measure`` and ``examples``.
+    """
+    scores = {name: each for name, each in predictions.items() if isinstance(each, RetrievalScores)}
+    student, teacher = scores["student"], scores["teacher"]
+    first = {name: np.array([ranks[0] == 0 for ranks in each.ranks]) for name, each in scores.items()}
+    lost, won = first["teacher"] & ~first["student"], first["student"] & ~first["teacher"]
+    return {
+        "summary": search_summary(
+            {name: each.metrics() for name, each in scores.items()}, int(lost.sum()), int(won.sum())
+        ),
+        "measure": {},
+        "examples": [
+            {
+                "text": short(str(student.queries[row])),
+                "label": short(passages[teacher.nearest[row]]),
+                "student": short(passages[student.nearest[row]]),
+                "teacher": short(passages[teacher.nearest[row]]),
+            }
+            for row in np.flatnonzero(lost)[:examples]
         ],
     }
 

@@ -26,9 +26,10 @@ from hf_distill.evaluation.row_scores import RowScores
 from hf_distill.evaluation.speed import Batch, Forward, disk_bytes, measure_speed, parameters
 from hf_distill.evaluation.tags import score_tags
 from hf_distill.evaluation.tokens import score_tokens
+from hf_distill.evaluation.vectors import score_vectors
 from hf_distill.heads import accepted_inputs
 from hf_distill.recipe import EvaluateConfig
-from hf_distill.tasks import QuestionAnswering, Task, TokenClassification
+from hf_distill.tasks import Embeddings, QuestionAnswering, Task, TokenClassification
 from hf_distill.teachers import best_dtype
 
 TIMED_ROWS = 64
@@ -86,6 +87,8 @@ def predict(
     """
     if isinstance(task, QuestionAnswering):
         return score_answers(candidate.model, task, candidate.tokenizer, rows, batch_size)
+    if isinstance(task, Embeddings):
+        return score_vectors(candidate.model, task, candidate.tokenizer, rows, batch_size)
     encoded = task.encode(rows, candidate.tokenizer)
     assert isinstance(encoded, Dataset)
     if task.has_vocabulary:
@@ -209,7 +212,7 @@ def timed_calls(
     dtype = best_dtype(device)
     count = TIMED_TEXTS if task.generates else TIMED_ROWS
     step = max(1, len(rows) // count)
-    timed = rows.select(range(0, len(rows), step)[:count])
+    timed = task.timed(rows.select(range(0, len(rows), step)[:count]))
     for candidate in candidates.values():
         candidate.model.eval()
         _cast(candidate.model, dtype)

@@ -13,7 +13,15 @@ from typing import Any
 import numpy as np
 
 from hf_distill.errors import DataError
-from hf_distill.evaluation.metrics import LOWER_IS_BETTER, Predictions, Scored, agreement, compute_metrics, detector_of
+from hf_distill.evaluation.metrics import (
+    LOWER_IS_BETTER,
+    REAL,
+    Predictions,
+    Scored,
+    agreement,
+    compute_metrics,
+    detector_of,
+)
 from hf_distill.evaluation.row_scores import RowScores, ratio
 
 Scorer = Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -156,7 +164,7 @@ def _scorer(predictions: Scored) -> Scorer:
     """Prepare what does not change between resamples; the scorer turns counts ``[R, N]`` into metrics ``[R]``."""
     if isinstance(predictions, RowScores):
         return predictions.score
-    if predictions.problem_type == "regression":
+    if predictions.problem_type in REAL:
         return _regression_scorer(predictions.decisions, predictions.labels.astype(np.float64))
     if predictions.problem_type == "multi_label_classification":
         return _classification_scorer(predictions.decisions, predictions.labels, _multi_label_scores)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -31,7 +32,10 @@ from hf_distill.names import nearest
 from hf_distill.recipe import EvaluateConfig
 from hf_distill.tasks import Task
 
-ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression", "similarity"]
+
+REAL = ("regression", "similarity")
+"""Those whose outputs are real values."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +69,7 @@ class Predictions:
                 f"expected labels of shape {expected} and at least one row for {self.problem_type}, "
                 f"got {self.labels.shape}; check the label column of the evaluation split"
             )
-        if self.problem_type != "regression" and len(self.label_names) != classes:
+        if self.problem_type not in REAL and len(self.label_names) != classes:
             raise LabelError(f"the model has {classes} outputs but {len(self.label_names)} label names were given")
         lowest, highest = self.labels.min(), self.labels.max()
         if self.problem_type == "single_label_classification" and not 0 <= lowest <= highest < classes:
@@ -125,6 +129,8 @@ COMPUTED: dict[str, dict[str, tuple[str, dict[str, str]]]] = {
         "f1_macro": ("f1", {"average": "macro"}),
     },
     "regression": {"pearson": ("pearson", {}), "spearman": ("spearman", {}), "mse": ("mse", {})},
+    "similarity": {"spearman": ("spearman", {}), "pearson": ("pearson", {})},
+    "retrieval": {name: (name, {}) for name in ("ndcg@10", "ndcg@1", "recall@1", "recall@10", "mrr@10")},
     **{name: {metric: (metric, {}) for metric in tokens.METRICS} for name in TOKEN_TASKS},
     "token-classification": {name: (name, {}) for name in ("f1", "precision", "recall", "accuracy")},
     "question-answering": {name: (name, {}) for name in ("f1", "exact_match")},
@@ -138,6 +144,8 @@ PRIMARY: Mapping[str, str] = {
     "single_label_classification": "accuracy",
     "multi_label_classification": "f1_micro",
     "regression": "pearson",
+    "similarity": "spearman",
+    "retrieval": "ndcg@10",
     "token-classification": "f1",
     "question-answering": "f1",
     "causal-lm": "loss",
@@ -273,7 +281,7 @@ def agreement(first: Scored, second: Scored) -> float:
     if isinstance(first, RowScores) or isinstance(second, RowScores):
         assert isinstance(first, RowScores)
         return first.agreement(second)
-    if first.problem_type == "regression":
+    if first.problem_type in REAL:
         return correlation(scipy.stats.pearsonr, first.decisions, second.decisions)
     return float(_equal_rows(first.decisions, second.decisions).mean())
 
@@ -284,11 +292,23 @@ def _surest(logits: np.ndarray) -> np.ndarray:
     return shares
 
 
+def by_place(predictions: Predictions) -> Predictions:
+    """The same with outputs and labels as places in their order, 0 (lowest) to 1: what a rank correlation sees."""
+
+    def places(values: np.ndarray) -> np.ndarray:
+        ranks: np.ndarray = (scipy.stats.rankdata(values) - 0.5) / len(values)
+        return ranks
+
+    return dataclasses.replace(
+        predictions, logits=places(predictions.decisions)[:, None], labels=places(predictions.labels)
+    )
+
+
 def _equal_rows(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     equal = first == second
     return equal.all(axis=1) if equal.ndim == 2 else equal
 
 
 def _need_classes(predictions: Predictions, what: str) -> None:
-    if predictions.problem_type == "regression":
+    if predictions.problem_type in REAL:
         raise ModelError(f"{what} exists for classification only, these are regression outputs; use compute_metrics")

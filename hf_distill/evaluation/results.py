@@ -42,6 +42,7 @@ def make_results(
     objectives: Mapping[str, Objective],
     training: Mapping[str, Mapping[str, Any]],
     floor: Mapping[str, Any] | None,
+    start: Mapping[str, float] | None,
     command: str,
 ) -> dict[str, Any]:
     """Measure sizes and speeds, draw the intervals, compare; the content of ``results.json``.
@@ -56,6 +57,7 @@ def make_results(
         objectives: By the name that logs show.
         training: Of student and control, see ``train_model``.
         floor: What a bag of words reaches, or None.
+        start: Every metric of the student before it was trained, or None.
         command: What runs it again.
     """
     rows = evaluated_rows(recipe, data)
@@ -65,7 +67,7 @@ def make_results(
     models = {
         name: {**candidate.facts, **facts[name], "metrics": metrics[name]} for name, candidate in candidates.items()
     }
-    if task.distribution != "real":
+    if task.distribution in ("categorical", "bernoulli"):
         for name, each in predictions.items():
             models[name]["calibration_error"] = expected_calibration_error(each)
     results: dict[str, Any] = {
@@ -97,6 +99,7 @@ def make_results(
         "machine": machine(),
     }
     results |= {"floor": dict(floor)} if floor else {}
+    results |= {"start": dict(start)} if start else {}
     # As the file gives it back, so that a run and its repetition tell the same.
     plain: dict[str, Any] = json.loads(json.dumps(results))
     return plain

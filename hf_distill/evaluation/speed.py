@@ -46,7 +46,9 @@ def disk_bytes(folder: Path) -> int:
     Raises:
         ModelError: The folder holds no weights.
     """
-    weights = list(folder.glob("*.safetensors")) or list(folder.glob("pytorch_model*.bin"))
+    weights = [*folder.glob("*.safetensors"), *folder.glob("*_Dense/*.safetensors")] or list(
+        folder.glob("pytorch_model*.bin")
+    )
     if not weights:
         raise ModelError(f"expected *.safetensors in {folder}, found none; save the model with save_pretrained first")
     return sum(each.stat().st_size for each in [*weights, *folder.glob("*.safetensors.index.json")])

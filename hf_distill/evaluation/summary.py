@@ -81,6 +81,41 @@ def regression_summary(
     ]
 
 
+def similarity_summary(*, errors: Mapping[str, np.ndarray], buckets: Buckets) -> list[str]:
+    """Say where a student orders pairs otherwise than their scores do.
+
+    Args:
+        errors: By model ``[N]``: how far each pair's place in its order is from its place by the scores, 0 to 1.
+        buckets: Rows by length.
+    """
+    student, teacher = errors["student"], errors["teacher"]
+    control = f", the control {errors['control'].mean():.1%}" if "control" in errors else ""
+    return [
+        f"It puts a pair {student.mean():.1%} of the way from lowest to highest away from where its score belongs, on "
+        f"average over {len(student)} pairs; the teacher {teacher.mean():.1%}{control}.",
+        *_against_control(-student.mean(), -errors["control"].mean() if "control" in errors else None),
+        _lengths(student - teacher, buckets, "{:.1%} of the way".format),
+    ]
+
+
+def search_summary(metrics: Mapping[str, Mapping[str, float]], lost: int, gained: int) -> list[str]:
+    """Say how a student finds texts against its teacher.
+
+    Args:
+        metrics: By model.
+        lost: Queries whose text the teacher finds first and the student does not.
+        gained: The other way round.
+    """
+    student, teacher, control = metrics["student"], metrics["teacher"], metrics.get("control")
+    without = f", the control {control['recall@1']:.1%}" if control else ""
+    return [
+        f"It finds a text that belongs first for {student['recall@1']:.1%} of the queries (recall), the teacher for "
+        f"{teacher['recall@1']:.1%}{without}.",
+        *_against_control(student["ndcg@10"], control["ndcg@10"] if control else None),
+        f"{lost} queries are lost against the teacher, {gained} are won.",
+    ]
+
+
 def token_summary(metrics: Mapping[str, Mapping[str, float]], confidence: float, rise: np.ndarray) -> list[str]:
     """Say where a student that predicts tokens loses against its teacher.
 

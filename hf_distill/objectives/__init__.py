@@ -11,22 +11,26 @@ from hf_distill.errors import ObjectiveError
 from hf_distill.objectives.attention import Attention
 from hf_distill.objectives.base import Objective
 from hf_distill.objectives.combined import weighted_loss
+from hf_distill.objectives.contrastive import Contrastive
 from hf_distill.objectives.dkd import DKD
 from hf_distill.objectives.hidden import Hidden
 from hf_distill.objectives.labels import Labels
 from hf_distill.objectives.logits import Logits
 from hf_distill.objectives.relation import Relation
 from hf_distill.objectives.schedules import readable_option
+from hf_distill.objectives.similarity import Similarity
 
 __all__ = [
     "DKD",
     "OBJECTIVES",
     "Attention",
+    "Contrastive",
     "Hidden",
     "Labels",
     "Logits",
     "Objective",
     "Relation",
+    "Similarity",
     "make_objective",
     "readable_option",
     "weighted_loss",
@@ -39,6 +43,8 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "relation": Relation,
     "attention": Attention,
     "dkd": DKD,
+    "similarity": Similarity,
+    "contrastive": Contrastive,
 }
 
 

@@ -37,7 +37,7 @@ class Objective(ABC):
 
     unit: ClassVar[Unit]
     needs: ClassVar[frozenset[Need]]
-    distributions: ClassVar[frozenset[Distribution]] = frozenset({"categorical", "bernoulli", "real"})
+    distributions: ClassVar[frozenset[Distribution]] = frozenset({"categorical", "bernoulli", "real", "vector"})
     compares_tokens: ClassVar[bool] = False
     vocabularies: ClassVar[bool] = True
     paper: ClassVar[str]

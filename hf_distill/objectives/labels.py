@@ -18,6 +18,7 @@ class Labels(Objective):
 
     unit = "labels"
     needs = frozenset({"labels"})
+    distributions = frozenset({"categorical", "bernoulli", "real"})
     paper = "the task's own loss on the labels"
 
     def total(self, view: View, targets: Targets) -> Tensor:

@@ -38,6 +38,7 @@ class Logits(Objective):
 
     unit = "positions"
     needs = frozenset({"logits"})
+    distributions = frozenset({"categorical", "bernoulli", "real"})
     paper = "Hinton et al. 2015, Distilling the Knowledge in a Neural Network, arXiv:1503.02531"
 
     def __init__(

@@ -9,6 +9,7 @@ from typing import Any
 from hf_distill.errors import RecipeError
 from hf_distill.tasks.base import Task
 from hf_distill.tasks.causal_lm import CausalLanguageModeling
+from hf_distill.tasks.embeddings import Embeddings
 from hf_distill.tasks.question_answering import QuestionAnswering
 from hf_distill.tasks.sequence_to_sequence import Summarization, Translation
 from hf_distill.tasks.text_classification import TextClassification
@@ -17,6 +18,7 @@ from hf_distill.tasks.token_classification import TokenClassification
 __all__ = [
     "TASKS",
     "CausalLanguageModeling",
+    "Embeddings",
     "QuestionAnswering",
     "Summarization",
     "Task",
@@ -30,6 +32,7 @@ TASKS: dict[str, type[Task]] = {
     "text-classification": TextClassification,
     "token-classification": TokenClassification,
     "question-answering": QuestionAnswering,
+    "embeddings": Embeddings,
     "causal-lm": CausalLanguageModeling,
     "translation": Translation,
     "summarization": Summarization,

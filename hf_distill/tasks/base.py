@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 from datasets import Dataset, IterableDataset
@@ -112,11 +113,62 @@ class Task(ABC):
         return {}
 
     def check_model(self, model: PreTrainedModel) -> None:  # noqa: B027  # Most tasks take nothing for granted.
-        """Refuse a model that does not do what this task takes for granted.
+        """Refuse a model that does not do what this task takes for granted, and give it what lies beside its weights.
 
         Raises:
             ModelError: With the reason.
         """
+
+    def check_evaluated(self, rows: Dataset) -> None:  # noqa: B027  # Labels are looked at where data are loaded.
+        """Refuse rows that models cannot be scored on.
+
+        Raises:
+            DataError: With the reason.
+        """
+
+    def prepare_student(  # noqa: B027  # Most students are whole as they are built.
+        self,
+        student: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        teacher: PreTrainedModel | None,
+        teacher_tokenizer: PreTrainedTokenizerBase | None,
+        texts: Callable[[], Iterable[str]],
+    ) -> None:
+        """Give a student that was just built what lies beside its weights.
+
+        Args:
+            student: The student.
+            tokenizer: Its tokenizer.
+            teacher: The teacher, or None.
+            teacher_tokenizer: The teacher's tokenizer.
+            texts: Gives the training texts, again at each call.
+        """
+
+    def save_beside(  # noqa: B027
+        self, model: PreTrainedModel, folder: Path, state: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Write what lies beside a model's weights.
+
+        Args:
+            model: That carries it.
+            folder: Where its checkpoint is.
+            state: The model's weights, where they are not in the model (sharded training).
+        """
+
+    def load_beside(self, model: PreTrainedModel, folder: Path) -> None:  # noqa: B027
+        """Read back what :meth:`save_beside` wrote, into a model that carries the like."""
+
+    def with_pairs(self) -> Task:
+        """The same, where every row holds two texts that mean the same, or two views of one text."""
+        return self
+
+    def reduced(self, vectors: Tensor) -> Tensor:
+        """What students are to learn of a teacher's logits or vectors."""
+        return vectors
+
+    def timed(self, rows: Dataset) -> Dataset:
+        """The part of rows that speed is measured on."""
+        return rows
 
     def align(self, teacher: PretrainedConfig, names: list[str] | None = None) -> list[int] | None:
         """Which of the teacher's outputs belongs to each label of the data, or None where the order is the same."""

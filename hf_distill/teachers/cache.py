@@ -179,10 +179,13 @@ def kept_rows(plan: Plan, ids: Sequence[int], targets: Targets, masks: Masks) ->
         assert isinstance(targets.logits, (Tensor, LogitSource))
         for row, mask in zip(range(len(ids)), masks["positions"].view(len(ids), -1), strict=True):
             rows[row] |= _kept_positions(plan, ids[row], targets.logits, mask, row)
-    for row, mask in enumerate(masks["tokens"]):
-        if plan.layers:
-            assert targets.hidden_states is not None
-            rows[row]["tokens"] = {str(j): _as_array(targets.hidden_states[j][row][mask]) for j in plan.layers}
+    if plan.layers:
+        assert targets.hidden_states is not None
+        # A row may hold several texts, one after the other.
+        tokens = masks["tokens"].view(len(ids), -1)
+        states = {j: targets.hidden_states[j].flatten(0, 1).view(*tokens.shape, -1) for j in plan.layers}
+        for row, mask in enumerate(tokens):
+            rows[row]["tokens"] = {str(j): _as_array(states[j][row][mask]) for j in plan.layers}
     return rows
 
 

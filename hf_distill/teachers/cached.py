@@ -69,7 +69,7 @@ class CachedTeacher:
             )
         masks = {unit: mask.cpu() for unit, mask in task.masks(batch).items()}
         # A row of which nothing counts was repeated to fill up the last batch of several processes, and emptied.
-        counts = masks["tokens"].any(-1) | masks["positions"].view(len(batch["row_id"]), -1).any(-1)
+        counts = torch.cat([masks[unit].view(len(batch["row_id"]), -1) for unit in ("tokens", "positions")], 1).any(-1)
         ids = batch["row_id"][counts.to(batch["row_id"].device)].tolist()
         rows = self._reader.rows(ids) if ids else [_emptied(*self._reader.rows(batch["row_id"][:1].tolist()))]
         device = batch["row_id"].device

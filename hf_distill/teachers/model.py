@@ -13,6 +13,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from hf_distill.attention import caught_projections, eager_attention
 from hf_distill.heads import accepted_inputs, compared_attentions, compared_states, run_model
+from hf_distill.vectors import head_of, vector_size
 from hf_distill.views import Batch, LogitSource, Need, Targets
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ class ModelTeacher:
     @property
     def outputs(self) -> int:
         """How many logits a position has."""
+        if head_of(self.model) is not None:
+            return vector_size(self.model)
         head = self.model.get_output_embeddings()
         return head.weight.shape[0] if head is not None else int(self.model.config.num_labels)
 
@@ -95,6 +98,8 @@ class ModelTeacher:
             logits = task.view(logits, states, batch).logits
         if isinstance(logits, Tensor) and self.label_order is not None:
             logits = logits[:, self.label_order]
+        if isinstance(logits, Tensor):
+            logits = task.reduced(logits)
         maps = compared_attentions(outputs, self.model) if attention else None
         return Targets(
             logits=_usable_logits(logits),

@@ -1,0 +1,164 @@
+"""Vectors of texts pulled towards the teacher's: one by one, or in how near they are to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from hf_distill.errors import ObjectiveError
+from hf_distill.objectives.base import Objective
+from hf_distill.objectives.schedules import Scheduled
+from hf_distill.vectors import head_of, vector_size
+from hf_distill.views import Targets, View
+
+Loss = Literal["cosine", "mse", "in_batch", "in_batch_kl", "contrastive", "margin_mse", "listwise_kl"]
+
+
+class Similarity(Objective):
+    """The student's vectors pulled towards the teacher's.
+
+    ``cosine`` (1 - cosine) and ``mse`` (mean over the dimensions) compare each vector with the teacher's of the same
+    text. ``in_batch`` compares how near all texts of a micro-batch are to each other: the mean squared difference of
+    the cosines of a text with all others; ``in_batch_kl`` the divergence of their softmax; ``contrastive`` asks that a
+    text's vector is nearer to the teacher's of the same text than to those of all others. ``margin_mse`` and
+    ``listwise_kl`` compare within a row: how much nearer the first text is to the second than to each further one
+    (Hofstätter et al. 2020), and the softmax over all of them.
+
+    The in-batch losses see the texts of one micro-batch of one process: more rows a batch give them more to compare,
+    more accumulation steps do not.
+
+    Args:
+        loss: See above.
+        target: ``own``: each text learns what the teacher says of itself; ``first``: all texts of a row learn what the
+            teacher says of its first, as translations do (Reimers and Gurevych 2020). Of ``cosine``, ``mse`` and
+            ``contrastive``.
+        scale: Cosines are multiplied by it before a softmax; above 0. Of ``in_batch_kl``, ``contrastive`` and
+            ``listwise_kl``; 20 unless given.
+        weight: See :class:`Objective`.
+
+    Raises:
+        ObjectiveError: For options out of bounds, or that would do nothing.
+    """
+
+    unit = "positions"
+    needs = frozenset({"logits"})
+    distributions = frozenset({"vector"})
+    vocabularies = False
+    paper = (
+        "Reimers and Gurevych 2020, Making Monolingual Sentence Embeddings Multilingual using Knowledge Distillation, "
+        "arXiv:2004.09813"
+    )
+
+    def __init__(
+        self, *, loss: str = "cosine", target: str = "own", scale: float | None = None, weight: Scheduled = 1.0
+    ) -> None:
+        super().__init__(weight=weight)
+        if loss not in get_args(Loss):
+            raise ObjectiveError(f"similarity: loss must be one of {', '.join(get_args(Loss))}, got {loss!r}")
+        if target not in ("own", "first"):
+            raise ObjectiveError(f"similarity: target must be own or first, got {target!r}")
+        if target == "first" and loss not in ("cosine", "mse", "contrastive"):
+            raise ObjectiveError(f"similarity: target: first does nothing for {loss}; remove it")
+        if scale is not None and loss not in ("in_batch_kl", "contrastive", "listwise_kl"):
+            raise ObjectiveError(f"similarity: scale does nothing for {loss}; remove it")
+        if scale is not None and not scale > 0:
+            raise ObjectiveError(f"similarity: scale must be above 0, got {scale!r}")
+        self.loss, self.target = loss, target
+        self.scale = 20.0 if scale is None else float(scale)
+
+    def check_models(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+        """See :meth:`Objective.check_models`."""
+        if head_of(student) is None or head_of(teacher) is None or self.loss not in ("cosine", "mse", "contrastive"):
+            return
+        sizes = vector_size(student), vector_size(teacher)
+        if sizes[0] > sizes[1]:
+            raise ObjectiveError(
+                f"similarity: the student's vectors have {sizes[0]} numbers and the teacher's {sizes[1]}; give the "
+                "student a projection to fewer, or use loss: in_batch, which compares any"
+            )
+
+    def total(self, view: View, targets: Targets) -> Tensor:
+        """See :meth:`Objective.total`."""
+        assert isinstance(view.logits, Tensor)
+        assert isinstance(targets.logits, Tensor)
+        student, teacher = view.logits.float(), targets.logits.float()
+        mask = view.masks["positions"]
+        if self.loss in ("margin_mse", "listwise_kl"):
+            return self._within_rows(student, teacher, mask, view.texts_of_row)
+        if self.target == "first":
+            first = torch.arange(len(teacher), device=teacher.device) // view.texts_of_row * view.texts_of_row
+            teacher = teacher[first]
+        student, teacher = student[mask], teacher[mask]
+        if self.loss in ("cosine", "mse", "contrastive") and student.shape != teacher.shape:
+            raise ObjectiveError(
+                f"similarity: the student's vectors have {student.shape[-1]} numbers and the teacher's "
+                f"{teacher.shape[-1]}; set task.dimensions in a recipe, or use loss: in_batch, which compares any"
+            )
+        losses: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+            "cosine": lambda s, t: (1 - functional.cosine_similarity(s, t, dim=-1)).sum(),
+            "mse": lambda s, t: (s - t).square().mean(-1).sum(),
+            "in_batch": _in_batch,
+            "in_batch_kl": self._in_batch_divergence,
+            "contrastive": self._contrastive,
+        }
+        return losses[self.loss](student, teacher)
+
+    def _in_batch_divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return _divergence(_others(student) * self.scale, _others(teacher) * self.scale)
+
+    def _contrastive(self, student: Tensor, teacher: Tensor) -> Tensor:
+        cosines = functional.normalize(student, dim=-1) @ functional.normalize(teacher, dim=-1).T
+        nearest = torch.arange(len(student), device=student.device)
+        return functional.cross_entropy(cosines * self.scale, nearest, reduction="sum")
+
+    def _within_rows(self, student: Tensor, teacher: Tensor, mask: Tensor, texts: int) -> Tensor:
+        """Over the first text of each row and what it is compared with; the sum counts once for each text of a row."""
+        if texts < 3:
+            raise ObjectiveError(
+                f"similarity: {self.loss} compares a text with at least two others of its row, but rows have {texts} "
+                "texts; give them text_pair and candidates, or use loss: in_batch"
+            )
+        there = mask.view(-1, texts)
+        mine, wanted = (_to_first(each.view(-1, texts, each.shape[-1])) for each in (student, teacher))
+        if self.loss == "listwise_kl":
+            mine, wanted = (
+                (each * self.scale).masked_fill(~there[:, 1:], torch.finfo(each.dtype).min) for each in (mine, wanted)
+            )
+            values = (wanted.softmax(-1) * (wanted.log_softmax(-1) - mine.log_softmax(-1))).sum(-1)
+        else:
+            counted = there[:, 2:] & there[:, 1:2]
+            gaps = ((mine[:, :1] - mine[:, 1:]) - (wanted[:, :1] - wanted[:, 1:])).square().masked_fill(~counted, 0.0)
+            values = gaps.sum(-1) / counted.sum(-1).clamp(min=1)
+        return (values.masked_fill(~there[:, 0], 0.0) * there.sum(-1)).sum()
+
+
+def _to_first(vectors: Tensor) -> Tensor:
+    """``[rows, texts - 1]``: the cosine of each further text of a row with its first."""
+    unit = functional.normalize(vectors, dim=-1)
+    return (unit[:, 1:] * unit[:, :1]).sum(-1)
+
+
+def _others(vectors: Tensor) -> Tensor:
+    """``[N, N - 1]``: the cosines of each vector with all others."""
+    unit = functional.normalize(vectors, dim=-1)
+    cosines, count = unit @ unit.T, len(unit)
+    apart = ~torch.eye(count, dtype=torch.bool, device=unit.device)
+    return cosines[apart].view(count, max(count - 1, 0))
+
+
+def _in_batch(student: Tensor, teacher: Tensor) -> Tensor:
+    if len(student) < 2:
+        return student.sum() * 0.0
+    return (_others(student) - _others(teacher)).square().mean(-1).sum()
+
+
+def _divergence(student: Tensor, teacher: Tensor) -> Tensor:
+    """The sum over rows of the divergence between the softmax of both."""
+    if not student.numel():
+        return student.sum() * 0.0
+    return functional.kl_div(student.log_softmax(-1), teacher.log_softmax(-1), reduction="sum", log_target=True)

@@ -1,0 +1,299 @@
+"""Embeddings: texts become vectors that are near each other where the texts mean the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from datasets import Dataset, IterableDataset
+from torch import Tensor
+from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_distill.errors import DataError, ModelError, RecipeError
+from hf_distill.models import vector_folder
+from hf_distill.tasks.base import TEACHER_PREFIX, Task
+from hf_distill.tasks.classification import checked_length
+from hf_distill.tasks.projections import give_head, principal_components, teacher_vectors
+from hf_distill.tasks.sequences import padded_inputs, were_cut
+from hf_distill.vectors import POOLINGS, VectorHead, attach_head, head_of, read_head, save_head
+from hf_distill.views import Batch, Distribution, LogitSource, Masks, View
+
+Evaluation = Literal["similarity", "retrieval"]
+"""By what models are judged: how they order scored pairs, or how they find the text that belongs to another."""
+
+TEXTS = ("text", "text_pair", "candidates")
+"""Columns that hold texts, in the order in which they stand in a row."""
+
+
+class Embeddings(Task):
+    """Rows of ``text``, which a teacher's vectors are enough to learn from.
+
+    A row may hold more: ``text_pair``, which means the same (a translation, an answer to a question), and
+    ``candidates``, a list of texts that a ``text`` is compared with. Rows that are evaluated are pairs of ``text`` and
+    ``text_pair`` with a ``score`` (similarity), or pairs that belong together (retrieval), where every ``text_pair`` of
+    the split is searched.
+
+    Args:
+        max_length: Tokens of one text, special ones included; longer ones are cut.
+        pooling: How the last hidden states of a text become one, see :data:`hf_distill.vectors.Pooling`; that which
+            lies beside the model in the files of sentence-transformers, else ``mean``, unless given.
+        normalize: Whether vectors get the length 1; as the model's files say, else true, unless given.
+        dimensions: How many numbers a student's vector has; as many as its teacher's unless given. The teacher's are
+            reduced to so many by their principal components, and the student gets a projection that is saved with it.
+        evaluation: By what models are judged.
+
+    Raises:
+        RecipeError: For options out of bounds.
+    """
+
+    name = "embeddings"
+    pipeline_tag = "sentence-similarity"
+    auto_model = AutoModel
+    required = ("text",)
+    optional = ("text_pair", "candidates", "score")
+    text_columns = TEXTS
+    counted = "queries"
+
+    def __init__(
+        self,
+        *,
+        max_length: int = 128,
+        pooling: str | None = None,
+        normalize: bool | None = None,
+        dimensions: int | None = None,
+        evaluation: Evaluation = "similarity",
+    ) -> None:
+        self.max_length = checked_length(max_length)
+        if pooling is not None and pooling not in POOLINGS:
+            raise RecipeError(f"task.pooling: expected one of {', '.join(POOLINGS)}, got {pooling!r}")
+        if dimensions is not None and (not isinstance(dimensions, int) or dimensions < 1):
+            raise RecipeError(f"task.dimensions: expected a whole number of at least 1, got {dimensions!r}")
+        if evaluation not in get_args(Evaluation):
+            raise RecipeError(f"task.evaluation: expected one of {', '.join(get_args(Evaluation))}, got {evaluation!r}")
+        self.pooling, self.normalize = pooling, normalize
+        self.dimensions = dimensions
+        self.evaluation = evaluation
+        self.pairs = False
+        self.components: Tensor | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """See :class:`Task`."""
+        names = ("max_length", "pooling", "normalize", "dimensions", "pairs")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def distribution(self) -> Distribution:
+        """See :class:`Task`."""
+        return "vector"
+
+    @property
+    def problem_type(self) -> str:
+        """See :class:`Task`."""
+        return self.evaluation
+
+    def read_labels(self, train: Dataset | IterableDataset) -> None:
+        """See :meth:`Task.read_labels`: there are none."""
+
+    def check_evaluated(self, rows: Dataset) -> None:
+        """See :meth:`Task.check_evaluated`."""
+        wanted = ("text_pair", "score") if self.evaluation == "similarity" else ("text_pair",)
+        for name in wanted:
+            if name in rows.column_names and all(value is not None for value in rows[name]):
+                continue
+            missing = [i for i, row in enumerate(rows) if row.get(name) is None]
+            raise DataError(
+                f"{len(missing)} of {len(rows)} evaluated rows have no {name} (first: row {missing[0]}), without which "
+                f"{self.evaluation} cannot be measured; fill the column, name it in data.columns, or set "
+                f"task.evaluation to {'retrieval' if name == 'score' else 'what the rows hold'}"
+            )
+
+    def with_pairs(self) -> Embeddings:
+        """The same, where a text that stands alone is read twice: with dropout, two views of one meaning."""
+        doubled = type(self)(
+            max_length=self.max_length,
+            pooling=self.pooling,
+            normalize=self.normalize,
+            dimensions=self.dimensions,
+            evaluation=self.evaluation,
+        )
+        doubled.pairs, doubled.components = True, self.components
+        return doubled
+
+    def check_model(self, model: PreTrainedModel) -> None:
+        """See :meth:`Task.check_model`: a model that does not know how to make vectors is told.
+
+        Raises:
+            ModelError: For an encoder-decoder.
+        """
+        if model.config.is_encoder_decoder:
+            raise ModelError(
+                f"{type(model).__name__} has a decoder, which makes no vectors; save its encoder alone and name that"
+            )
+        if head_of(model) is None:
+            attach_head(
+                model, self.head_near(str(model.config._name_or_path), getattr(model.config, "_commit_hash", None))
+            )
+
+    def head_near(self, name: str | None, revision: str | None = None) -> VectorHead:
+        """How the model of that name makes its vectors, where the options do not say otherwise."""
+        folder = vector_folder(name, revision) if name else None
+        head = (read_head(folder) if folder is not None else None) or VectorHead()
+        head.pooling = self.pooling or head.pooling
+        head.normalize = head.normalize if self.normalize is None else self.normalize
+        return head
+
+    def prepare_student(
+        self,
+        student: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        teacher: PreTrainedModel | None,
+        teacher_tokenizer: PreTrainedTokenizerBase | None,
+        texts: Callable[[], Iterable[str]],
+    ) -> None:
+        """See :meth:`Task.prepare_student`: a head like the teacher's, and a projection where sizes differ.
+
+        Raises:
+            RecipeError: For more dimensions than the teacher has.
+        """
+        if teacher is None or teacher_tokenizer is None:
+            like, size, targets = self.head_near(str(student.config._name_or_path)), None, None
+        else:
+            like, size, targets = teacher_vectors(teacher, teacher_tokenizer, texts, self.max_length)
+        if self.dimensions is not None and targets is not None and self.dimensions != size:
+            self.components = principal_components(targets, self.dimensions)
+            targets = self.reduced(targets)
+        width = int(student.config.get_text_config().hidden_size)
+        give_head(
+            student, tokenizer, like, self.dimensions or size or like.dimensions(width), targets, texts, self.max_length
+        )
+
+    def save_beside(self, model: PreTrainedModel, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
+        """See :meth:`Task.save_beside`: the files of sentence-transformers."""
+        save_head(model, folder, self.max_length, state)
+
+    def load_beside(self, model: PreTrainedModel, folder: Path) -> None:
+        """See :meth:`Task.load_beside`."""
+        own, kept = head_of(model), read_head(folder)
+        assert own is not None
+        assert kept is not None
+        own.load_state_dict(kept.state_dict())
+
+    def reduced(self, vectors: Tensor) -> Tensor:
+        """See :meth:`Task.reduced`."""
+        if self.components is None:
+            return vectors
+        return vectors @ self.components.to(vectors.device, vectors.dtype).T
+
+    def encode(
+        self,
+        rows: Dataset | IterableDataset,
+        tokenizer: PreTrainedTokenizerBase,
+        teacher_tokenizer: PreTrainedTokenizerBase | None = None,
+    ) -> Dataset | IterableDataset:
+        """See :meth:`Task.encode`. Token columns are lists with an entry a text; ``length`` is that of the longest."""
+        columns = rows.column_names or list(next(iter(rows)))
+
+        def encode_batch(batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+            texts = list(_texts_of_rows(batch))
+            encoded = self._tokens(texts, tokenizer)
+            encoded["cut"] = [any(each) for each in encoded["cut"]]
+            encoded["length"] = [max(map(len, ids)) for ids in encoded["input_ids"]]
+            if teacher_tokenizer is not None:
+                own = self._tokens(texts, teacher_tokenizer)
+                encoded |= {TEACHER_PREFIX + name: values for name, values in own.items() if name != "cut"}
+            return encoded
+
+        return rows.map(encode_batch, batched=True, remove_columns=columns)
+
+    def collator(
+        self, tokenizer: PreTrainedTokenizerBase, teacher_tokenizer: PreTrainedTokenizerBase | None = None
+    ) -> Callable[[list[Mapping[str, Any]]], Batch]:
+        """See :meth:`Task.collator`: ``[rows, texts, tokens]``; a row with fewer texts than others is filled up."""
+        readers = [(tokenizer, ""), *([(teacher_tokenizer, TEACHER_PREFIX)] if teacher_tokenizer is not None else [])]
+
+        def collate(rows: list[Mapping[str, Any]]) -> Batch:
+            batch: Batch = {}
+            counts = [len(row["input_ids"]) for row in rows]
+            texts = max(*counts, 2 if self.pairs else 1)
+            there = torch.tensor([[(self.pairs and count == 1) or i < count for i in range(texts)] for count in counts])
+            for reader, prefix in readers:
+                flat = [_text(row, i) for row in rows for i in range(texts)]
+                for name, value in padded_inputs(flat, reader, prefix).items():
+                    batch[name] = value.view(len(rows), texts, -1)
+                batch[prefix + "attention_mask"] = batch[prefix + "attention_mask"] * there[..., None]
+            return batch
+
+        return collate
+
+    def masks(self, batch: Batch) -> Masks:
+        """See :meth:`Task.masks`: one position a text."""
+        tokens = batch["attention_mask"].flatten(0, 1).bool()
+        positions = tokens.any(-1)
+        return {"labels": torch.zeros_like(positions), "positions": positions, "tokens": tokens}
+
+    def view(self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch) -> View:
+        """See :meth:`Task.view`: one position a text."""
+        return View(
+            logits=logits,
+            distribution=self.distribution,
+            labels=None,
+            masks=self.masks(batch),
+            texts_of_row=batch["attention_mask"].shape[1],
+            hidden_states=hidden_states,
+        )
+
+    def texts(self, rows: Dataset | IterableDataset) -> Iterator[str]:
+        """See :meth:`Task.texts`: a pair is shown as both texts with a bar between."""
+        for row in rows:
+            yield " | ".join(next(_texts_of_rows({name: [value] for name, value in row.items()})))
+
+    def timed(self, rows: Dataset) -> Dataset:
+        """See :meth:`Task.timed`: one text a row."""
+        return rows.select_columns(["text"])
+
+    def student_inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """See :meth:`Task.student_inputs`: ``[rows x texts, tokens]``."""
+        return _flat(super().student_inputs(batch))
+
+    def teacher_inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """See :meth:`Task.teacher_inputs`: ``[rows x texts, tokens]``."""
+        return _flat(super().teacher_inputs(batch))
+
+    def _tokens(self, texts: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[Any]]:
+        limit = min(self.max_length, tokenizer.model_max_length)
+        encoded = tokenizer([text for row in texts for text in row], truncation=True, max_length=limit)
+        columns = {name: values for name, values in encoded.items() if name != "attention_mask"}
+        columns["cut"] = were_cut(encoded, limit)
+        return {name: list(_grouped(values, texts)) for name, values in columns.items()}
+
+
+def _texts_of_rows(batch: Mapping[str, Sequence[Any]]) -> Iterator[list[str]]:
+    there = [name for name in TEXTS if name in batch]
+    for values in zip(*(batch[name] for name in there), strict=True):
+        texts = []
+        for value in values:
+            texts += value if isinstance(value, list) else [] if value is None else [value]
+        yield texts
+
+
+def _grouped(values: Sequence[Any], texts: Sequence[Sequence[str]]) -> Iterator[list[Any]]:
+    start = 0
+    for row in texts:
+        yield list(values[start : start + len(row)])
+        start += len(row)
+
+
+def _text(row: Mapping[str, Any], i: int) -> dict[str, list[int]]:
+    """The tokens of one text of a row; of its first where there is none, which then counts as a view or not at all."""
+    return {
+        name: values[i] if i < len(values) else values[0]
+        for name, values in row.items()
+        if isinstance(values, list) and values and isinstance(values[0], list)
+    }
+
+
+def _flat(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.flatten(0, 1) if value.dim() == 3 else value for name, value in inputs.items()}

@@ -1,0 +1,249 @@
+"""Vectors of texts: how they are made of a model's last hidden states, in the layout of sentence-transformers.
+
+A model that gives vectors carries a :class:`VectorHead` beside its own modules. It is no part of the Transformers
+checkpoint: it lies next to it in the files that sentence-transformers reads, so that a folder loads there with the
+same vectors, and in Transformers as the plain model.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from hf_distill.errors import ModelError
+
+Pooling = Literal["mean", "cls", "max", "lasttoken", "weightedmean", "mean_sqrt_len_tokens"]
+"""How the states of a text's tokens become one, named as sentence-transformers names it."""
+
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
+
+ATTRIBUTE = "vector_head"
+"""The submodule of a model that holds its head."""
+
+_FLAGS = {
+    "cls": "pooling_mode_cls_token",
+    "mean": "pooling_mode_mean_tokens",
+    "max": "pooling_mode_max_tokens",
+    "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
+    "weightedmean": "pooling_mode_weightedmean_tokens",
+    "lasttoken": "pooling_mode_lasttoken",
+}
+
+_ACTIVATIONS = {
+    name.rsplit(".", 1)[1]: getattr(nn, name.rsplit(".", 1)[1])
+    for name in ("linear.Identity", "activation.Tanh", "activation.ReLU", "activation.GELU", "activation.Sigmoid")
+}
+
+_KINDS = "sentence_transformers.models."
+"""The prefix of module types that all releases of sentence-transformers know."""
+
+
+class Dense(nn.Module):
+    """A layer above the pooled vector, as sentence-transformers' Dense.
+
+    Args:
+        width: Of what comes in.
+        outputs: Of what goes out.
+        bias: Whether it adds one.
+        activation: The name of a class in ``torch.nn``.
+
+    Raises:
+        ModelError: For an activation that is not known here.
+    """
+
+    def __init__(self, width: int, outputs: int, bias: bool = False, activation: str = "Identity") -> None:
+        super().__init__()
+        if activation not in _ACTIVATIONS:
+            raise ModelError(
+                f"a Dense layer with the activation {activation} cannot be read; known are {', '.join(_ACTIVATIONS)}"
+            )
+        self.linear = nn.Linear(width, outputs, bias=bias)
+        self.activation = activation
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """``[N, outputs]`` from ``[N, width]``."""
+        made: Tensor = _ACTIVATIONS[self.activation]()(self.linear(vectors.to(self.linear.weight.dtype)))
+        return made
+
+
+class VectorHead(nn.Module):
+    """From the last hidden states of texts to a vector of each.
+
+    Args:
+        pooling: How the states of the tokens become one.
+        normalize: Whether vectors get the length 1.
+        layers: Applied in turn between the two.
+
+    Raises:
+        ModelError: For a pooling that is not known.
+    """
+
+    def __init__(self, pooling: str = "mean", normalize: bool = True, layers: Sequence[Dense] = ()) -> None:
+        super().__init__()
+        if pooling not in POOLINGS:
+            raise ModelError(f"pooling: expected one of {', '.join(POOLINGS)}, got {pooling!r}")
+        self.pooling, self.normalize = pooling, normalize
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """``[N, D]`` float32 from ``[N, T, H]`` and which tokens are real, ``[N, T]``; 0 where none is."""
+        vectors = pooled(states.float(), mask.bool(), self.pooling)
+        for layer in self.layers:
+            vectors = layer(vectors)
+        return functional.normalize(vectors.float(), dim=-1) if self.normalize else vectors.float()
+
+    def dimensions(self, width: int) -> int:
+        """How many numbers a vector has, of a model of a hidden size."""
+        outputs = [layer.linear.out_features for layer in self.layers if isinstance(layer, Dense)]
+        return int(outputs[-1]) if outputs else width
+
+
+def pooled(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
+    """``[N, H]`` of ``[N, T, H]``; what stands at masked tokens does not matter, in value and gradient."""
+    real = mask[..., None]
+    if pooling == "cls":
+        return _at(states, mask.int().argmax(-1), real)
+    if pooling == "lasttoken":
+        last = mask.shape[1] - 1 - mask.flip(1).int().argmax(-1)
+        return _at(states, last, real)
+    if pooling == "max":
+        highest = states.masked_fill(~real, -torch.inf).amax(1)
+        return highest.masked_fill(~mask.any(-1, keepdim=True), 0.0)
+    shown = states.masked_fill(~real, 0.0)
+    if pooling == "weightedmean":
+        weights = torch.arange(1, mask.shape[1] + 1, device=mask.device)[None, :, None] * real
+        return (shown * weights).sum(1) / weights.sum(1).clamp(min=1)
+    count = real.sum(1).clamp(min=1)
+    return shown.sum(1) / (count if pooling == "mean" else count.sqrt())
+
+
+def _at(states: Tensor, places: Tensor, real: Tensor) -> Tensor:
+    shown = states.masked_fill(~real, 0.0)
+    return shown[torch.arange(len(states), device=states.device), places]
+
+
+def head_of(model: nn.Module) -> VectorHead | None:
+    """The head that a model carries, or None."""
+    head: VectorHead | None = getattr(model, ATTRIBUTE, None)
+    return head
+
+
+def attach_head(model: PreTrainedModel, head: VectorHead) -> None:
+    """Let a model carry a head: what trains and wraps the model sees it, its checkpoint does not hold it."""
+    model.add_module(ATTRIBUTE, head.to(model.device))
+    names = {f"{ATTRIBUTE}.{name}" for name in head.state_dict()}
+    model._keys_to_ignore_on_save = set(model._keys_to_ignore_on_save or ()) | names
+
+
+def vector_size(model: PreTrainedModel) -> int:
+    """How many numbers a model's vectors have."""
+    head = head_of(model)
+    width = int(model.config.get_text_config().hidden_size)
+    return head.dimensions(width) if head is not None else width
+
+
+def read_head(folder: Path) -> VectorHead | None:
+    """The head that lies in a model's folder, or None where there is none.
+
+    Raises:
+        ModelError: For modules that are not known here.
+    """
+    path = folder / "modules.json"
+    if not path.is_file():
+        return None
+    pooling, normalize, layers = "mean", False, []
+    for module in json.loads(path.read_text())[1:]:
+        kind, place = module["type"].rsplit(".", 1)[-1], folder / module["path"]
+        if kind == "Pooling":
+            pooling = _read_pooling(json.loads((place / "config.json").read_text()))
+        elif kind == "Dense":
+            layers.append(_read_dense(place))
+        elif kind == "Normalize":
+            normalize = True
+        else:
+            raise ModelError(
+                f"{folder} makes its vectors with a module {kind}, which is not known here; known are Pooling, Dense "
+                "and Normalize"
+            )
+    return VectorHead(pooling, normalize, layers)
+
+
+def save_head(model: PreTrainedModel, folder: Path, max_length: int, state: Mapping[str, Tensor] | None = None) -> None:
+    """Write a model's head beside its checkpoint.
+
+    Args:
+        model: With a head.
+        folder: Where the checkpoint lies.
+        max_length: Tokens of a text, beyond which it is cut.
+        state: The model's weights, where they are not in the model (sharded training).
+    """
+    head = copy.deepcopy(head_of(model))
+    assert head is not None
+    if state is not None:
+        head.load_state_dict({name: state[f"{ATTRIBUTE}.{name}"] for name in head.state_dict()})
+    width = int(model.config.get_text_config().hidden_size)
+    modules = [("Transformer", ""), ("Pooling", "1_Pooling")]
+    flags = {flag: name == head.pooling for name, flag in _FLAGS.items()}
+    _write(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": width, **flags})
+    for layer in head.layers:
+        assert isinstance(layer, Dense)
+        place = f"{len(modules)}_Dense"
+        modules.append(("Dense", place))
+        _write_dense(folder / place, layer)
+    if head.normalize:
+        place = f"{len(modules)}_Normalize"
+        modules.append(("Normalize", place))
+        (folder / place).mkdir(exist_ok=True)
+        _write(folder / place / "config.json", {})
+    _write(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
+    _write(folder / "config_sentence_transformers.json", {"similarity_fn_name": "cosine"})
+    listed = [{"idx": i, "name": str(i), "path": p, "type": _KINDS + kind} for i, (kind, p) in enumerate(modules)]
+    _write(folder / "modules.json", listed)
+
+
+def _read_pooling(config: dict[str, Any]) -> str:
+    named = config.get("pooling_mode")
+    chosen = [named] if isinstance(named, str) else [name for name, flag in _FLAGS.items() if config.get(flag)]
+    if len(chosen) != 1:
+        raise ModelError(
+            f"its vectors are pooled in {len(chosen)} ways at once ({', '.join(chosen) or 'none is known'}); one of "
+            f"{', '.join(POOLINGS)} is needed: name it in task.pooling"
+        )
+    return str(chosen[0])
+
+
+def _read_dense(folder: Path) -> Dense:
+    config = json.loads((folder / "config.json").read_text())
+    activation = config.get("activation_function", "torch.nn.modules.activation.Tanh").rsplit(".", 1)[-1]
+    dense = Dense(config["in_features"], config["out_features"], config.get("bias", True), activation)
+    dense.load_state_dict(load_file(folder / "model.safetensors"))
+    return dense
+
+
+def _write_dense(folder: Path, layer: Dense) -> None:
+    kind = _ACTIVATIONS[layer.activation]
+    config = {
+        "in_features": layer.linear.in_features,
+        "out_features": layer.linear.out_features,
+        "bias": layer.linear.bias is not None,
+        "activation_function": f"{kind.__module__}.{kind.__name__}",
+    }
+    _write(folder / "config.json", config)
+    save_file(
+        {name: value.detach().float().cpu().contiguous() for name, value in layer.state_dict().items()},
+        folder / "model.safetensors",
+    )
+
+
+def _write(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n")
