@@ -15,7 +15,7 @@ from hf_distill.names import nearest
 from hf_distill.sources import Splits, read_files, source_of, splits_of
 
 if TYPE_CHECKING:
-    from hf_distill.recipe import DataConfig
+    from hf_distill.recipe import DataConfig, TestDataConfig
 
 
 LABELS = frozenset({"label", "labels", "answers"})
@@ -83,7 +83,9 @@ def load_data(
     names, notes = _split_names(config, splits)
     columns = _Columns(config.columns, required, optional)
     train = columns.named(splits[names["train"]], names["train"])
-    if "test" in names:
+    if config.test is not None:
+        test = _from_elsewhere(config.test, required, optional)
+    elif "test" in names:
         test = columns.named(_in_memory(splits[names["test"]]), names["test"])
     else:
         assert config.test_size is not None
@@ -216,7 +218,9 @@ def _split_names(config: DataConfig, splits: Splits) -> tuple[dict[str, str], li
         names["validation"] = named("validation_split", config.validation_split)
     elif "validation" in there and names.get("test") != "validation":
         names["validation"] = "validation"
-    if config.test_size is not None:
+    if config.test is not None:
+        names.pop("test", None)
+    elif config.test_size is not None:
         if "test" in names:
             raise DataError("data.test_size: does nothing where there is a test split; remove it")
     elif "test" not in names:
@@ -232,6 +236,18 @@ def _split_names(config: DataConfig, splits: Splits) -> tuple[dict[str, str], li
     if len(set(names.values())) < len(names):
         raise DataError(f"data: one split cannot serve twice, got {names}; rows would be scored that were trained on")
     return names, notes
+
+
+def _from_elsewhere(config: TestDataConfig, required: Sequence[str], optional: Sequence[str]) -> Dataset:
+    """The test split, from a source of its own."""
+    splits = splits_of(config.source())
+    if config.split not in splits:
+        raise DataError(
+            f"data.test.split: there is no split {config.split!r}; there are {', '.join(splits)}"
+            f"{nearest(config.split, splits)}"
+        )
+    rows: Dataset = _Columns(config.columns, required, optional).named(_in_memory(splits[config.split]), config.split)
+    return rows
 
 
 def _split_off(train: Any, name: str, size: int | float, seed: int) -> tuple[Any, Dataset, str]:

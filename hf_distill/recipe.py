@@ -24,6 +24,28 @@ class TaskConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TestDataConfig:
+    """Where the rows come from that all models are scored on, where that is another source."""
+
+    __test__ = False  # Its name is no call to pytest.
+
+    path: str
+    """As of ``data``."""
+    name: str | None = None
+    """As of ``data``."""
+    revision: str | None = None
+    """As of ``data``."""
+    split: str = "test"
+    """The split that is taken."""
+    columns: dict[str, str | list[str]] = field(default_factory=dict)
+    """As of ``data``, whose own are not used here."""
+
+    def source(self) -> DataConfig:
+        """The same as a source of splits."""
+        return DataConfig(path=self.path, name=self.name, revision=self.revision)
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Where the rows come from."""
 
@@ -49,6 +71,8 @@ class DataConfig:
     """A share or number of training rows, drawn by the seed, where there is no validation split."""
     test_size: int | float | None = None
     """A share or number of training rows, drawn by the seed, where there is no test split."""
+    test: TestDataConfig | None = None
+    """Another source of the test split."""
     train_limit: int | None = None
     """At most so many rows, drawn by the seed."""
     validation_limit: int | None = None
@@ -76,7 +100,8 @@ class DataConfig:
                 f"{where}.{name}: expected a fraction between 0 and 1 or a number of rows, got {size!r}",
             )
         refuse_unless(
-            self.test_size is None or self.test_split is None, f"{where}: expected at most one of test_split, test_size"
+            sum(each is not None for each in (self.test_size, self.test_split, self.test)) <= 1,
+            f"{where}: expected at most one of test, test_split and test_size",
         )
         for name in ("train_limit", "validation_limit", "test_limit"):
             limit = getattr(self, name)

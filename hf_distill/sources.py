@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 from collections.abc import Mapping
@@ -109,6 +110,9 @@ def _loaded(config: DataConfig) -> Splits:
 
 def source_of(config: DataConfig) -> tuple[str, str | None]:
     """What people are told of the source, and its Hub id, or None."""
+    if config.test is not None:
+        shown, dataset_id = source_of(dataclasses.replace(config, test=None))
+        return f"{shown}, test: {source_of(config.test.source())[0]}", dataset_id
     if config.files is not None:
         parts = {split: [files] if isinstance(files, str) else files for split, files in config.files.items()}
         return ", ".join(f"{split}: {', '.join(Path(f).name for f in files)}" for split, files in parts.items()), None

@@ -124,7 +124,10 @@ class Similarity(Objective):
                 "texts; give them text_pair and candidates, or use loss: in_batch"
             )
         there = mask.view(-1, texts)
-        mine, wanted = (_to_first(each.view(-1, texts, each.shape[-1])) for each in (student, teacher))
+        mine, wanted = (
+            _to_first(each.masked_fill(~mask[:, None], 0.0).view(-1, texts, each.shape[-1]))
+            for each in (student, teacher)
+        )
         if self.loss == "listwise_kl":
             mine, wanted = (
                 (each * self.scale).masked_fill(~there[:, 1:], torch.finfo(each.dtype).min) for each in (mine, wanted)
