@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hf_distill.preflight import check
     from hf_distill.recipe import Recipe
     from hf_distill.recipe_file import load_recipe
+    from hf_distill.sweeping import Sweep, sweep
     from hf_distill.tasks import CausalLanguageModeling, Task, TextClassification
     from hf_distill.teachers import CachedTeacher, ModelTeacher
     from hf_distill.trainer import DistillationTrainer
@@ -36,6 +37,7 @@ __all__ = [
     "Recipe",
     "Relation",
     "Result",
+    "Sweep",
     "Task",
     "TextClassification",
     "cache",
@@ -45,6 +47,7 @@ __all__ = [
     "load_recipe",
     "push",
     "run",
+    "sweep",
 ]
 
 _HOMES = {
@@ -54,6 +57,7 @@ _HOMES = {
     "recipe": ("Recipe",),
     "recipe_file": ("load_recipe",),
     "flow": ("Result", "cache", "distill", "evaluate", "push", "run"),
+    "sweeping": ("Sweep", "sweep"),
     "tasks": ("CausalLanguageModeling", "Task", "TextClassification"),
     "teachers": ("CachedTeacher", "ModelTeacher"),
     "trainer": ("DistillationTrainer",),

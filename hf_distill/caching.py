@@ -194,7 +194,7 @@ def _plan(source: Source, rows: int, demands: Sequence[Demand], config: CacheCon
         "weights": source.weights,
         "dtype": str(source.teacher.model.dtype).removeprefix("torch."),
         "labels": source.teacher.label_order,
-        "tokenizer": _tokenizer_mark(tokenizers),
+        "tokenizer": tokenizer_mark(tokenizers),
         "task": {"name": source.task.name, **source.task.settings},
         "data": source.data_fingerprint,
         "rows": rows,
@@ -283,7 +283,7 @@ def _layers(source: Source, demands: Sequence[Demand]) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def _tokenizer_mark(tokenizers: Sequence[PreTrainedTokenizerBase]) -> str:
+def tokenizer_mark(tokenizers: Sequence[PreTrainedTokenizerBase]) -> str:
     """Of vocabulary, way of cutting, special tokens and chat template."""
     parts = []
     for tokenizer in tokenizers:

@@ -85,6 +85,35 @@ def cache(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("ru
 
 
 @app.command()
+def sweep(
+    recipe: RecipeFile,
+    grid: Annotated[
+        list[str],
+        typer.Argument(
+            help="Keys with values to try, such as objectives.1.temperature=1,2,4; and keys to change, such as seed=7.",
+            metavar="KEY=VALUE,VALUE...",
+        ),
+    ],
+    runs: Runs = Path("runs"),
+    debug: Debug = False,
+) -> None:
+    """Train a grid of students from one pass of their teacher, and choose by the validation rows."""
+
+    def work() -> None:
+        _quiet()
+        from hf_distill.sweeping import sweep as sweep_grid
+        from hf_distill.tables import sweep_table
+
+        result = sweep_grid(recipe, grid, runs=runs, report=_line)
+        _show(sweep_table(result.results))
+        _line(f"scores: {result.folder / 'scores.png'}")
+        _line(f"best: hf-distill run {result.recipe}")
+        _leave_together()
+
+    _guarded(work, debug)
+
+
+@app.command()
 def evaluate(run_folder: RunPath, overrides: Overrides = None, debug: Debug = False) -> None:
     """Evaluate a run again, perhaps with other evaluate.* keys; writes its results and card anew."""
 

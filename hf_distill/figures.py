@@ -89,6 +89,38 @@ def quality_against_speed(results: Mapping[str, Any], path: Path) -> None:
     _save(figure, path)
 
 
+def sweep_scores(results: Mapping[str, Any], path: Path) -> None:
+    """The score of every student of a sweep along each axis, and the best at each of its values.
+
+    Args:
+        results: The content of ``sweep.json``.
+        path: The PNG to write.
+    """
+    axes_of_grid = results["axes"]
+    best_of = min if results["lower_is_better"] else max
+    scored = [entry for entry in results["combinations"] if "value" in entry]
+    figure = Figure(figsize=(WIDTH, HEIGHT * len(axes_of_grid)), dpi=DOTS, layout="constrained")
+    for number, (key, values) in enumerate(axes_of_grid.items()):
+        axes = figure.add_subplot(len(axes_of_grid), 1, number + 1)
+        points = [(values.index(entry["values"][key]), entry["value"]) for entry in scored]
+        best = {place: best_of(value for at, value in points if at == place) for place in sorted(dict(points))}
+        axes.plot(list(best), list(best.values()), "-", color=COLOURS["student"], linewidth=2.5, label="best student")
+        places, reached = zip(*points, strict=True)
+        axes.scatter(places, reached, s=50, color=COLOURS["student"], alpha=0.5, label="student", zorder=3)
+        if results["teacher"] is not None:
+            axes.axhline(results["teacher"]["value"], color=COLOURS["teacher"], linewidth=2, ls="--", label="teacher")
+        axes.set(xlabel=key, ylabel=f"{results['metric']} (validation)")
+        axes.margins(x=0.1, y=0.15)
+        _finish(axes)
+        axes.set_xticks(range(len(values)), [_short(value) for value in values])
+    _save(figure, path)
+
+
+def _short(value: Any) -> str:
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 12 else text[:11] + "…"
+
+
 def _points(history: Sequence[Mapping[str, float]], key: str) -> list[tuple[float, float]]:
     return [(entry["step"], entry[key]) for entry in history if key in entry]
 

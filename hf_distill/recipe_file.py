@@ -71,7 +71,7 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
             isinstance(inlined, Mapping), f"recipe.teacher.recipe: {teacher['recipe']} holds no mapping of recipe keys"
         )
         teacher["recipe"] = _copied(inlined)
-    for key, value in _parsed(overrides):
+    for key, value in parsed_overrides(overrides):
         _override(content, key, value)
     return _recipe(content, "recipe")
 
@@ -144,7 +144,12 @@ def _check_training_values(training: Any, where: str) -> None:
             raise RecipeError(f"{where}.{key}: expected a finite number of at least 0, got {shown(value)}")
 
 
-def _parsed(overrides: Sequence[str] | Mapping[str, Any]) -> list[tuple[str, Any]]:
+def parsed_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Keys and values of overrides, see :func:`load_recipe`.
+
+    Raises:
+        RecipeError: For what is no ``key=value``, or no YAML.
+    """
     if isinstance(overrides, Mapping):
         return list(overrides.items())
     pairs = []

@@ -46,6 +46,36 @@ def results_table(results: Mapping[str, Any]) -> Table:
     return table
 
 
+def sweep_table(results: Mapping[str, Any]) -> Table:
+    """The students of a sweep, the best first, below their teacher.
+
+    Args:
+        results: The content of ``sweep.json``.
+    """
+    metric, sign = results["metric"], 1 if results["lower_is_better"] else -1
+    teacher = results["teacher"]
+    caption = f"{metric} on {results['rows']} validation rows" + (
+        f"; the teacher read {teacher['rows_read']:,} rows for all students" if teacher else ""
+    )
+    table = Table(title=f"{results['name']}: sweep", caption=caption, caption_justify="left")
+    for key in results["axes"]:
+        table.add_column(key, justify="right", overflow="fold")
+    table.add_column(metric, justify="right")
+    table.add_column("seconds", justify="right")
+    if teacher:
+        table.add_row("teacher", *[""] * (len(results["axes"]) - 1), f"{teacher['value']:.4f}", "")
+    best = results["best"]["values"]
+    for entry in sorted(results["combinations"], key=lambda entry: sign * entry.get("value", sign * float("inf"))):
+        seconds = entry.get("seconds")
+        table.add_row(
+            *map(str, entry["values"].values()),
+            f"{entry['value']:.4f}" if "value" in entry else "failed",
+            "" if seconds is None else f"{seconds:.1f}",
+            style="bold" if entry["values"] == best else None,
+        )
+    return table
+
+
 def _caption(comparison: Mapping[str, Any] | None) -> str | None:
     if comparison is None:
         return None

@@ -30,8 +30,10 @@ ROOMS = [
     ["caching"],
     ["training"],
     ["preflight"],
-    ["reporting"],
+    ["reporting", "grids"],
     ["flow"],
+    ["sweep_teacher", "sweep_state"],
+    ["sweeping"],
     ["tables", "templates"],
     ["cli"],
 ]
