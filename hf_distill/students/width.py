@@ -86,7 +86,7 @@ def largest_shape(config: PretrainedConfig, most: int, count: Count) -> Shape:
     if chosen.intermediate_size <= source.intermediate_size:
         return chosen
     higher = _with_units(shapes[last], most, count)
-    if higher.intermediate_size >= shapes[first].intermediate_size:
+    if 2 * higher.intermediate_size >= shapes[first].intermediate_size:
         return higher
     return dataclasses.replace(chosen, intermediate_size=source.intermediate_size)
 
