@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from hf_distill.errors import HfDistillError
     from hf_distill.flow import Result, cache, distill, evaluate, push, run
     from hf_distill.objectives import DKD, Attention, Hidden, Labels, Logits, Objective, Relation
+    from hf_distill.planning import StudentPlan, plan
     from hf_distill.preflight import check
     from hf_distill.recipe import Recipe
     from hf_distill.recipe_file import load_recipe
@@ -37,6 +38,7 @@ __all__ = [
     "Recipe",
     "Relation",
     "Result",
+    "StudentPlan",
     "Sweep",
     "Task",
     "TextClassification",
@@ -45,6 +47,7 @@ __all__ = [
     "distill",
     "evaluate",
     "load_recipe",
+    "plan",
     "push",
     "run",
     "sweep",
@@ -57,6 +60,7 @@ _HOMES = {
     "recipe": ("Recipe",),
     "recipe_file": ("load_recipe",),
     "flow": ("Result", "cache", "distill", "evaluate", "push", "run"),
+    "planning": ("StudentPlan", "plan"),
     "sweeping": ("Sweep", "sweep"),
     "tasks": ("CausalLanguageModeling", "Task", "TextClassification"),
     "teachers": ("CachedTeacher", "ModelTeacher"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import sys
 import warnings
@@ -109,6 +110,36 @@ def sweep(
         _line(f"scores: {result.folder / 'scores.png'}")
         _line(f"best: hf-distill run {result.recipe}")
         _leave_together()
+
+    _guarded(work, debug)
+
+
+@app.command()
+def plan(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    speedup: Annotated[float | None, typer.Option(help="Times the teacher's rows a second, at least.")] = None,
+    max_latency_ms: Annotated[float | None, typer.Option(help="Milliseconds for one row, at most.")] = None,
+    max_parameters: Annotated[str | None, typer.Option(help="Parameters at most, such as 10M.")] = None,
+    runs: Runs = Path("runs"),
+    debug: Debug = False,
+) -> None:
+    """Find the largest student, by depth and width, that is as fast and as small as asked; trains nothing."""
+
+    def work() -> None:
+        _quiet()
+        from hf_distill.planning import plan as plan_student
+        from hf_distill.tables import plan_table
+
+        bounds: dict[str, Any] = {
+            "speedup": speedup,
+            "max_latency_ms": max_latency_ms,
+            "max_parameters": max_parameters,
+        }
+        result = plan_student(recipe, overrides or [], **bounds, runs=runs, report=_line)
+        _show(plan_table(result.results))
+        _line(f"frontier: {result.folder / 'frontier.png'}")
+        _line(f"student: {result.folder / 'student.yaml'}: {json.dumps(result.student)}")
 
     _guarded(work, debug)
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullLocator
 from PIL import Image
 
 COLOURS = {"teacher": "#6b7280", "student": "#2563eb", "control": "#d97706"}
@@ -113,6 +113,44 @@ def sweep_scores(results: Mapping[str, Any], path: Path) -> None:
         axes.margins(x=0.1, y=0.15)
         _finish(axes)
         axes.set_xticks(range(len(values)), [_short(value) for value in values])
+    _save(figure, path)
+
+
+def plan_frontier(results: Mapping[str, Any], path: Path) -> None:
+    """The size of every student that was measured against its speed, those that none is larger and faster than, bounds.
+
+    Args:
+        results: The content of ``plan.json``.
+        path: The PNG to write.
+    """
+    bounds, students, teacher = results["bounds"], results["students"], results["teacher"]
+    speed = "speedup" if bounds["max_latency_ms"] is None else "latency_ms"
+    figure = Figure(figsize=(WIDTH, 1.2 * HEIGHT), dpi=DOTS, layout="constrained")
+    axes = figure.add_subplot()
+    frontier = sorted((each[speed], each["parameters"] / 1e6) for each in students if each["frontier"])
+    axes.plot(*zip(*frontier, strict=True), "-", color=COLOURS["student"], linewidth=2, label="frontier")
+    for label, shown, colour, area in (
+        ("teacher", [teacher], COLOURS["teacher"], 120),
+        ("student", students, COLOURS["student"], 50),
+        ("chosen", [results["chosen"]], COLOURS["control"], 160),
+    ):
+        places, sizes = [each[speed] for each in shown], [each["parameters"] / 1e6 for each in shown]
+        axes.scatter(places, sizes, s=area, color=colour, label=label, alpha=0.85, zorder=3)
+    for bound, line in (
+        (bounds["speedup"] if speed == "speedup" else bounds["max_latency_ms"], axes.axvline),
+        (bounds["max_parameters"] and bounds["max_parameters"] / 1e6, axes.axhline),
+    ):
+        if bound is not None:
+            line(bound, color=COLOURS["control"], ls="--", linewidth=1.5)
+    told = {"speedup": "times the teacher's rows/s", "latency_ms": "ms a row"}[speed]
+    axes.set(xlabel=f"{told} ({results['speed']['device']})", ylabel="million parameters")
+    _finish(axes)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(FormatStrFormatter("%g"))
+        axis.set_minor_locator(NullLocator())
     _save(figure, path)
 
 

@@ -109,7 +109,7 @@ def prepare_alike(recipe: Recipe, task: Task, data: Data, teacher: Plan | None, 
 
 
 def _plan_student(recipe: Recipe, task: Task, data: Data, teacher: Plan | None, report: Report) -> Plan:
-    student = _student(recipe, task, data, teacher)
+    student = planned_student(recipe, task, data, teacher)
     share = f", {student.parameters / teacher.parameters:.2f} of the teacher's" if teacher else ""
     report(f"student: {_described(student)}{share}")
     if recipe.student.lora is not None or recipe.student.freeze is not None:
@@ -213,7 +213,7 @@ def planned_teacher(recipe: Recipe, task: Task, data: Data, report: Report) -> P
     if config is None:
         return None
     if isinstance(config.recipe, Recipe):
-        plan = _student(config.recipe, task, data, None)
+        plan = planned_student(config.recipe, task, data, None)
         report(f"teacher: made first, by the recipe {config.recipe.name}: {_described(plan)}")
         return plan
     assert config.model is not None
@@ -225,7 +225,8 @@ def planned_teacher(recipe: Recipe, task: Task, data: Data, report: Report) -> P
     return plan
 
 
-def _student(recipe: Recipe, task: Task, data: Data, teacher: Plan | None) -> Plan:
+def planned_student(recipe: Recipe, task: Task, data: Data, teacher: Plan | None) -> Plan:
+    """The student's shape and tokenizer."""
     asked = recipe.student
     if asked.pretrained is not None:
         config = load_config(asked.pretrained, asked.revision)

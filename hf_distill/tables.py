@@ -76,6 +76,36 @@ def sweep_table(results: Mapping[str, Any]) -> Table:
     return table
 
 
+def plan_table(results: Mapping[str, Any]) -> Table:
+    """The students that were measured, the largest first; an asterisk marks those that none is larger and faster than.
+
+    Args:
+        results: The content of ``plan.json``.
+    """
+    chosen, speed = results["chosen"]["name"], results["speed"]
+    caption = (
+        "* on the frontier: none is larger and faster\n"
+        f"medians, and quartiles of latency; on {speed['device']}, {speed['dtype']}, batches of {speed['batch_size']}"
+    )
+    table = Table(title=f"{results['name']}: plan", caption=caption, caption_justify="left")
+    table.add_column("student")
+    for name in ("parameters", "latency ms", "quartiles", "rows/s", "speedup", ""):
+        table.add_column(name, justify="right")
+    for entry in ({"name": "teacher", **results["teacher"]}, *results["students"]):
+        low, high = entry["latency_quartiles"]
+        table.add_row(
+            entry["name"] + (" *" if entry.get("frontier") else ""),
+            f"{entry['parameters']:,}",
+            f"{entry['latency_ms']:.2f}",
+            f"{low:.2f} to {high:.2f}",
+            f"{entry['samples_per_second']:.0f}",
+            f"{entry['speedup']:.2f}",
+            "chosen" if entry["name"] == chosen else "fits" if entry.get("keeps_to_bounds") else "",
+            style="bold" if entry["name"] == chosen else None,
+        )
+    return table
+
+
 def _caption(comparison: Mapping[str, Any] | None) -> str | None:
     if comparison is None:
         return None

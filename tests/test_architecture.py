@@ -32,8 +32,10 @@ ROOMS = [
     ["preflight"],
     ["reporting", "grids"],
     ["flow"],
-    ["sweep_teacher", "sweep_state"],
-    ["sweeping"],
+    ["sweep_teacher", "sweep_state", "plan_shapes"],
+    ["plan_speed"],
+    ["plan_bounds"],
+    ["sweeping", "planning"],
     ["tables", "templates"],
     ["cli"],
 ]
