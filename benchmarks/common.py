@@ -23,7 +23,7 @@ os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 import torch
 
 RESULTS = Path(__file__).parent / "results"
-PEERS = ("trl", "liger-kernel")
+PEERS = ("trl", "liger-kernel", "textbrewer", "sentence-transformers")
 """Packages that we are compared with."""
 
 

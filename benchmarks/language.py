@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase,
 from hf_distill.caching import Source, cached
 from hf_distill.objectives import Logits, Objective
 from hf_distill.recipe import CacheConfig
-from hf_distill.tasks import CausalLanguageModeling
+from hf_distill.tasks import CausalLanguageModeling, Task
 from hf_distill.teachers import CachedTeacher, ModelTeacher
 
 SPREAD = 6.0
@@ -71,7 +71,7 @@ def text_rows(path: Path, separator: str, task: CausalLanguageModeling, tokenize
 
 def keep(
     teacher: ModelTeacher,
-    task: CausalLanguageModeling,
+    task: Task,
     tokenizer: PreTrainedTokenizerBase,
     rows: Dataset,
     config: CacheConfig,

@@ -8,11 +8,14 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
+from datasets import Dataset
+from transformers import BertForSequenceClassification, BertModel
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 import cache
 import common
+import encoders
 import fused_loss
 import gradient_angles
 import language
@@ -22,6 +25,7 @@ from losses import Cell, ours, plain, products
 from hf_distill.recipe import CacheConfig
 from hf_distill.tasks import CausalLanguageModeling
 from hf_distill.teachers import ModelTeacher
+from tests import tiny
 
 VOCABULARY = 60
 
@@ -98,6 +102,38 @@ def test_a_cache_that_keeps_all_tokens_pulls_where_the_live_teacher_does_and_one
     assert max(whole) < 0.1 < 5 < min(few)
     assert all(row["degrees_of_mean"] < row["degrees"] for row in rows if row["scheme"] == "sampled")
     assert [each["value"] for each in goals] == ["not measured"]
+
+
+def test_encoders_are_trained_timed_and_scored(tmp_path, monkeypatch):
+    monkeypatch.setattr(encoders, "compared", lambda: ["ours", "ours, vectors"])
+    monkeypatch.setattr(encoders, "relation_ratio", lambda *_: 1.0)
+    for name, kind in (("classifier", BertForSequenceClassification), ("embedder", BertModel)):
+        tiny.bert(layers=6, kind=kind).save_pretrained(tmp_path / name)
+        tiny.tokenizer().save_pretrained(tmp_path / name)
+    rows = tiny.rows(40)
+    names = rows.features["label"].names
+    table = Dataset.from_dict({"text": rows["text"], "category": [names[label] for label in rows["label"]]})
+    table.to_csv(tmp_path / "rows.csv")
+    table.select_columns(["text"]).to_json(tmp_path / "sentences.jsonl")
+    pairs = {"text": rows["text"][:8], "text_pair": rows["text"][8:16], "score": [float(i) for i in range(8)]}
+    Dataset.from_dict(pairs).to_json(tmp_path / "pairs.jsonl")
+    files = {"rows": "rows.csv", "test": "rows.csv", "sentences": "sentences.jsonl", "pairs": "pairs.jsonl"}
+    files |= {"classifier": "classifier", "embedder": "embedder"}
+    setting = encoders.Setting(
+        folder=str(tmp_path / "out"),
+        count=40,
+        batch=4,
+        **{
+            name: str(tmp_path / file)
+            for name, file in {**files, "classifier": "classifier", "embedder": "embedder"}.items()
+        },
+    )
+    found, goals = encoders.measure(setting, 1, 40, encoders.one_round)
+    assert [row["name"] for row in found] == ["ours", "ours, vectors"]
+    assert 0 <= found[0]["accuracy"] <= 1
+    assert -1 <= found[1]["spearman"] <= 1
+    assert all(row["rows_a_second"] > 0 for row in found)
+    assert [each["value"] == "not measured" for each in goals] == [True, True, True, False, False]
 
 
 def grid(**changes) -> Namespace:
