@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 from hf_distill.errors import ModelError
 from hf_distill.vectors import head_of
@@ -147,7 +148,12 @@ def run_model(
         outputs = forward(**inputs, **more)
         vectors = head_of(model)
         if vectors is not None:
-            outputs["logits"] = vectors(outputs.last_hidden_state, inputs["attention_mask"])
+            # Of a class that has logits: what wraps a model in several processes makes outputs anew, by their class.
+            outputs = SequenceClassifierOutput(
+                logits=vectors(outputs.last_hidden_state, inputs["attention_mask"]),
+                hidden_states=getattr(outputs, "hidden_states", None),
+                attentions=getattr(outputs, "attentions", None),
+            )
         return outputs, output_logits(outputs)
     # A key-value cache would let packed texts see each other, and only costs memory here.
     if "use_cache" in inspect.signature(_base(model).forward).parameters:

@@ -210,6 +210,8 @@ def _load_with_adapters(
         model.load_adapter(name, adapter_kwargs={"revision": revision or "main"})
         if _optional_file(name, "generation_config.json", revision) is not None:
             model.generation_config = GenerationConfig.from_pretrained(name, revision=revision or "main")
+    # What lies beside the adapters is the model's, not what lies beside its base.
+    model.config._name_or_path, model.config._commit_hash = name, revision
     return model.eval()
 
 

@@ -119,8 +119,6 @@ def train_model(
         facts: dict[str, Any] = json.loads(folder.history(name).read_text())
         return facts
     set_seed(recipe.seed)
-    if any("pairs" in objective.needs for objective in objectives.values()):
-        task = task.with_pairs()
     student = build()
     total, trained = student.model.num_parameters(), learning(student.model)
     report(f"{name}: {student.origin}, {total:,} parameters" + (f", {trained:,} of them learn" * (trained < total)))
@@ -187,6 +185,8 @@ def pair(
     """
     if teacher is not None and same_tokenizer(student.tokenizer, teacher.tokenizer):
         teacher = ModelTeacher(teacher.model, None, teacher.label_order)
+    if any("pairs" in objective.needs for objective in objectives.values()):
+        task = task.with_pairs()
     train = _training_rows(task, data, student, teacher, recipe.seed)
     validation = task.encode(data.validation, student.tokenizer, teacher.tokenizer if teacher else None)
     if teacher is None or recipe.teacher is None or recipe.teacher.kind == "live":

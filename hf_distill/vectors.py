@@ -120,7 +120,7 @@ def pooled(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
         return highest.masked_fill(~mask.any(-1, keepdim=True), 0.0)
     shown = states.masked_fill(~real, 0.0)
     if pooling == "weightedmean":
-        weights = torch.arange(1, mask.shape[1] + 1, device=mask.device)[None, :, None] * real
+        weights = mask.cumsum(-1)[..., None] * real
         return (shown * weights).sum(1) / weights.sum(1).clamp(min=1)
     count = real.sum(1).clamp(min=1)
     return shown.sum(1) / (count if pooling == "mean" else count.sqrt())
@@ -223,6 +223,13 @@ def _read_pooling(config: dict[str, Any]) -> str:
 
 def _read_dense(folder: Path) -> Dense:
     config = json.loads((folder / "config.json").read_text())
+    if config.get("use_residual"):
+        raise ModelError(f"{folder} adds what comes in to what goes out (use_residual), which is not known here")
+    if not (folder / "model.safetensors").is_file():
+        raise ModelError(
+            f"{folder} holds no model.safetensors; weights that are pickled (*.bin) can run code when loaded: convert "
+            "them once, where you trust them, by saving the model with a newer sentence-transformers"
+        )
     activation = config.get("activation_function", "torch.nn.modules.activation.Tanh").rsplit(".", 1)[-1]
     dense = Dense(config["in_features"], config["out_features"], config.get("bias", True), activation)
     dense.load_state_dict(load_file(folder / "model.safetensors"))

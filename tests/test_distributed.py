@@ -73,6 +73,15 @@ def test_two_processes_train_and_evaluate_a_student_that_writes_as_one(one_and_t
     assert_equal_weights(weights, other_weights)
 
 
+def test_two_processes_train_and_evaluate_vectors_and_their_projection_as_one(one_and_two):
+    *_, folder = one_and_two
+    (one, weights), (two, other_weights) = (trained(folder / n / "embeddings", i) for n, i in (("one", 1), ("two", 2)))
+    assert one["losses"] == pytest.approx(two["losses"], abs=1e-6)
+    assert one["eval_loss"] == pytest.approx(two["eval_loss"], abs=1e-6)
+    assert "vector_head.layers.0.linear.weight" in weights
+    assert_equal_weights(weights, other_weights)
+
+
 def test_two_processes_evaluate_as_one_though_the_last_batch_is_filled_up(one_and_two):
     (one, _), (two, _), _ = one_and_two
     assert one["eval_loss"] == pytest.approx(two["eval_loss"], abs=1e-6)

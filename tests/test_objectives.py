@@ -49,7 +49,9 @@ CASES: dict[str, Objective] = {
     "similarity-first": Similarity(target="first"),
     "contrastive": Contrastive(),
 }
-AMONG_TEXTS = [n for n, o in CASES.items() if isinstance(o, Contrastive) or getattr(o, "loss", "") in get_args(Loss)[2:]]
+AMONG_TEXTS = [
+    name for name, o in CASES.items() if isinstance(o, Contrastive) or getattr(o, "loss", "") in get_args(Loss)[2:]
+]
 """Those that compare the texts of a batch, or of a row, with each other."""
 WIDER = ("hidden-projected", "relation-wider")
 REAL = torch.arange(TOKENS)[None] < torch.tensor([7, 3, 5, 1, 6, 2])[:, None]

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from datasets import Dataset
 from safetensors.torch import save_file
-from transformers import TrainingArguments
+from transformers import BertModel, TrainingArguments
 
 from hf_distill import Attention, DistillationTrainer, Hidden, Labels, Logits, Relation
-from hf_distill.tasks import CausalLanguageModeling, Translation
+from hf_distill.objectives import Objective, Similarity
+from hf_distill.tasks import CausalLanguageModeling, Embeddings, Translation
 from tests import tiny
 
 
@@ -41,6 +42,8 @@ def pair(task: str) -> dict[str, Any]:
             "eval_dataset": evaluation,
             "processing_class": tiny.chat_tokenizer(),
         }
+    if task == "embeddings":
+        return vectors(train, evaluation)
     return {
         "model": tiny.encoder_decoder("marian", 2, 1, seed=1),
         "teacher": tiny.encoder_decoder("marian", 2, 2, seed=2),
@@ -51,10 +54,40 @@ def pair(task: str) -> dict[str, Any]:
     }
 
 
+def vectors(train: Dataset, evaluation: Dataset) -> dict[str, Any]:
+    """A student that is narrower than its teacher, so with a projection, and rows of unlike numbers of texts."""
+    task, made = Embeddings(), tiny.tokenizer()
+    student, teacher = (tiny.bert(layers, hidden, seed=layers, kind=BertModel) for layers, hidden in ((1, 32), (2, 48)))
+    task.check_model(teacher)
+    torch.manual_seed(0)
+    task.prepare_student(student, made, teacher, made, lambda: train["text"])
+    first, second = (
+        rows.add_column("text_pair", list(reversed(rows["text"]))).add_column(
+            "candidates", [rows["text"][i : i + 1 + i % 3] for i in range(len(rows))]
+        )
+        for rows in (train, evaluation)
+    )
+    return {
+        "model": student,
+        "teacher": teacher,
+        "task": task,
+        "train_dataset": first,
+        "eval_dataset": second,
+        "processing_class": made,
+    }
+
+
+def objectives(task: str) -> list[Objective]:
+    """All that a task's outputs allow and that do not compare the rows of a batch with each other."""
+    if task == "embeddings":
+        return [Similarity(), Similarity(loss="margin_mse"), Hidden()]
+    return [Labels(), Logits(), Hidden(), Relation(), Attention()]
+
+
 def main(folder: Path, batch: int, resume: bool, task: str, steps: int) -> None:
     trainer = DistillationTrainer(
         **pair(task),
-        objectives=[Labels(), Logits(), Hidden(), Relation(), Attention()],
+        objectives=objectives(task),
         args=TrainingArguments(
             output_dir=str(folder),
             use_cpu=True,
@@ -99,6 +132,6 @@ if __name__ == "__main__":
     assert os.environ["OMP_NUM_THREADS"] == "1"
     place, size, again = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:] == ["resume"]
     main(place, size, again, "text-classification", 12)
-    for name in () if again else ("causal-lm", "translation"):
+    for name in () if again else ("causal-lm", "translation", "embeddings"):
         main(place / name, size, again, name, 4)
     leave()

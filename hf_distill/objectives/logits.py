@@ -76,7 +76,8 @@ class Logits(Objective):
             super().take(name, value)
 
     def check(self, distribution: Distribution) -> None:
-        """Refuse a divergence of probabilities where the outputs are real values."""
+        """Refuse vectors, and a divergence of probabilities where the outputs are real values."""
+        super().check(distribution)
         if distribution == "real" and self.divergence != "mse":
             raise ObjectiveError(
                 f"logits: {self.divergence} compares probabilities, but this task's outputs are real values; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -172,7 +173,9 @@ class Embeddings(Task):
 
     def save_beside(self, model: PreTrainedModel, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
         """See :meth:`Task.save_beside`: the files of sentence-transformers."""
-        save_head(model, folder, self.max_length, state)
+        path = folder / "tokenizer_config.json"
+        limit = json.loads(path.read_text()).get("model_max_length") if path.is_file() else None
+        save_head(model, folder, min(self.max_length, limit or self.max_length), state)
 
     def load_beside(self, model: PreTrainedModel, folder: Path) -> None:
         """See :meth:`Task.load_beside`."""

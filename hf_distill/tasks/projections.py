@@ -44,11 +44,11 @@ def vectors_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts
     """``[N, D]`` float32 of the first texts, on the CPU."""
     model.eval()
     found = []
-    listed = list(islice(texts(), SAMPLE))
+    listed, limit = list(islice(texts(), SAMPLE)), min(length, tokenizer.model_max_length)
     with torch.inference_mode():
         for start in range(0, len(listed), BATCH):
             read = tokenizer(
-                listed[start : start + BATCH], padding=True, truncation=True, max_length=length, return_tensors="pt"
+                listed[start : start + BATCH], padding=True, truncation=True, max_length=limit, return_tensors="pt"
             ).to(model.device)
             _, vectors = run_model(model, model, accepted_inputs(model, dict(read)), False, False)
             assert isinstance(vectors, Tensor)
