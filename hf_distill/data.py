@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 LABELS = frozenset({"label", "labels", "answers"})
 """Columns without which a row can still be learned from, where there is a teacher."""
 
+LISTS = frozenset({"candidates"})
+"""Columns that hold lists of texts: what is named for one of them stays apart where it is several columns."""
+
 STREAMED_ROWS = 1000
 """How many rows of a stream are looked at before training."""
 
@@ -137,21 +140,26 @@ class _Columns:
     """The data's columns under the task's names."""
 
     def __init__(
-        self, mapping: Mapping[str, str | list[str]], required: Sequence[str], optional: Sequence[str]
+        self,
+        mapping: Mapping[str, str | list[str]],
+        required: Sequence[str],
+        optional: Sequence[str],
+        where: str = "data.columns",
     ) -> None:
         known = (*required, *optional)
         for name in mapping:
             if name not in known:
-                raise DataError(f"data.columns.{name}: the task has no such column; it has {', '.join(known)}")
-        self.joined = [names for names in mapping.values() if not isinstance(names, str)]
+                raise DataError(f"{where}.{name}: the task has no such column; it has {', '.join(known)}")
+        self.where = where
+        self.joined = {name: names for name, names in mapping.items() if not isinstance(names, str)}
         self.mapping = {name: each if isinstance(each, str) else _joined_name(each) for name, each in mapping.items()}
         self.required, self.optional = required, optional
 
     def named(self, rows: Any, split: str, labelled: bool = True) -> Any:
         """The rows with only the task's columns; without a label column where rows need none."""
-        rows = _unnested(rows, [*self.mapping.values(), *(name for names in self.joined for name in names)])
-        for names in self.joined:
-            rows = _with_joined(rows, names, split)
+        rows = _unnested(rows, [*self.mapping.values(), *(name for names in self.joined.values() for name in names)])
+        for name, names in self.joined.items():
+            rows = _with_joined(rows, names, split, apart=name in LISTS)
         there = rows.column_names or list(next(iter(rows), {}))
         chosen = {}
         for name in (*self.required, *self.optional):
@@ -161,7 +169,7 @@ class _Columns:
             elif (name in self.required and (labelled or name not in LABELS)) or (name in self.mapping and labelled):
                 raise DataError(
                     f"split {split!r} has no column {source!r}; it has {', '.join(there) or 'none'}"
-                    f"{nearest(source, there)}; name the right one in data.columns: {{{name}: ...}}"
+                    f"{nearest(source, there)}; name the right one in {self.where}: {{{name}: ...}}"
                 )
         rows = rows.select_columns(list(dict.fromkeys(chosen.values())))
         swap = {source: f"__{name}" for name, source in chosen.items() if source != name}
@@ -186,8 +194,8 @@ def _joined_name(names: Sequence[str]) -> str:
     return " + ".join(names)
 
 
-def _with_joined(rows: Any, names: Sequence[str], split: str) -> Any:
-    """The rows with a column of several texts, a blank line between them; texts that are empty are left out."""
+def _with_joined(rows: Any, names: Sequence[str], split: str, *, apart: bool) -> Any:
+    """The rows with a column of several texts, a list or with a blank line between; empty ones are left out."""
     there = rows.column_names or list(next(iter(rows), {}))
     for name in names:
         if name not in there:
@@ -195,7 +203,12 @@ def _with_joined(rows: Any, names: Sequence[str], split: str) -> Any:
                 f"split {split!r} has no column {name!r}; it has {', '.join(there) or 'none'}{nearest(name, there)}"
             )
     whole = _joined_name(names)
-    return rows.map(lambda row: {whole: "\n\n".join(text for name in names if (text := (row[name] or "").strip()))})
+
+    def join(row: Mapping[str, Any]) -> dict[str, Any]:
+        texts = [text for name in names if (text := (row[name] or "").strip())]
+        return {whole: texts if apart else "\n\n".join(texts)}
+
+    return rows.map(join)
 
 
 def _split_names(config: DataConfig, splits: Splits) -> tuple[dict[str, str], list[str]]:
@@ -246,7 +259,8 @@ def _from_elsewhere(config: TestDataConfig, required: Sequence[str], optional: S
             f"data.test.split: there is no split {config.split!r}; there are {', '.join(splits)}"
             f"{nearest(config.split, splits)}"
         )
-    rows: Dataset = _Columns(config.columns, required, optional).named(_in_memory(splits[config.split]), config.split)
+    columns = _Columns(config.columns, required, optional, "data.test.columns")
+    rows: Dataset = columns.named(_in_memory(splits[config.split]), config.split)
     return rows
 
 

@@ -60,7 +60,8 @@ class DataConfig:
     arguments: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the callable."""
     columns: dict[str, str | list[str]] = field(default_factory=dict)
-    """The task's column -> the data's, where the names differ: a name, ``outer.inner``, or several that are joined."""
+    """The task's column -> the data's, where the names differ: a name, ``outer.inner``, or several that are joined
+    (``candidates``: that are listed)."""
     train_split: str = "train"
     """The split to learn from."""
     validation_split: str | None = None

@@ -8,8 +8,9 @@ import pytest
 from datasets import Dataset, DatasetDict, IterableDataset
 
 from hf_distill.data import fingerprint, load_data
-from hf_distill.errors import DataError
-from hf_distill.recipe import DataConfig
+from hf_distill.errors import DataError, RecipeError
+from hf_distill.recipe import DataConfig, TestDataConfig
+from hf_distill.recipe_file import load_recipe
 from tests import tiny
 
 REQUIRED, OPTIONAL = ("text", "label"), ("text_pair",)
@@ -100,6 +101,45 @@ def test_a_test_split_is_drawn_from_the_training_rows_where_there_is_none():
     assert sorted(plain(data.train) + plain(data.validation) + plain(data.test)) == sorted(plain(tiny.rows(40, 0)))
     with pytest.raises(DataError, match="test_size: does nothing where there is a test split"):
         load(path="tests.tiny:splits", test_size=8)
+
+
+def test_rows_to_score_on_may_come_from_another_source_under_names_of_their_own(tmp_path):
+    elsewhere = tiny.rows(12, 5).rename_columns({"text": "sentence", "label": "class"})
+    DatasetDict(dev=elsewhere).save_to_disk(tmp_path / "other")
+    other = TestDataConfig(path=str(tmp_path / "other"), split="dev", columns={"text": "sentence", "label": "class"})
+    data, own = load(path="tests.tiny:splits", test=other), load(path="tests.tiny:splits")
+    assert plain(data.test) == plain(tiny.rows(12, 5))
+    assert (plain(data.train), plain(data.validation)) == (plain(own.train), plain(own.validation))
+    assert data.fingerprint != own.fingerprint
+    assert data.source == "tests.tiny:splits, test: other"
+    assert len(load(path="tests.tiny:splits", test=other, test_limit=5).test) == 5
+    given.value = DatasetDict(train=tiny.rows(40, 0))
+    assert len(load(path="tests.test_data:given", test=other, validation_size=4).train) == 36
+
+
+def test_rows_to_score_on_are_refused_where_they_cannot_be_used(tmp_path):
+    for config, told in (
+        ({"split": "tset"}, "data.test.split: there is no split 'tset'; there are train, validation, test"),
+        ({"columns": {"txt": "text"}}, "data.test.columns.txt: the task has no such column"),
+        ({"columns": {"text": "txt"}}, "name the right one in data.test.columns: {text: ...}"),
+    ):
+        with pytest.raises(DataError) as refused:
+            load(path="tests.tiny:splits", test=TestDataConfig(path="tests.tiny:splits", **config))
+        assert told in str(refused.value)
+    with pytest.raises(RecipeError, match="at most one of test, test_split and test_size"):
+        DataConfig(path="tests.tiny:splits", test=TestDataConfig(path="tests.tiny:splits"), test_split="test")
+    told = r"recipe\.data\.test\.splt: no such key; did you mean split\?"
+    with pytest.raises(RecipeError, match=told):
+        load_recipe(tiny.recipe(data={"path": "tests.tiny:splits", "test": {"path": "a/b", "splt": "dev"}}))
+
+
+def test_several_columns_of_candidates_become_a_list_and_one_stays_as_it_is():
+    rows = Dataset.from_dict({"text": ["a", "b"], "wrong": ["x", "y"], "worse": ["z", None]})
+    given.value = DatasetDict(train=rows, test=rows, validation=rows)
+    for columns, expected in ((["wrong", "worse"], [["x", "z"], ["y"]]), ("wrong", ["x", "y"])):
+        config = DataConfig(path="tests.test_data:given", columns={"candidates": columns})
+        data = load_data(config, ("text",), ("candidates",), ("text", "candidates"), 0)
+        assert data.train["candidates"] == expected
 
 
 def test_a_column_within_a_column_is_named_with_a_dot():
