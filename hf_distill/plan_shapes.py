@@ -52,7 +52,7 @@ class Sketch:
     def name(self) -> str:
         """For people, and unique among its like."""
         deep = str(self.layers) if isinstance(self.layers, int) else "+".join(map(str, self.layers.values()))
-        return f"{deep} layers" + (f" x {self.width['hidden_size']}" if self.width else "")
+        return f"{deep} layer{'s' * (self.depth > 1)}" + (f" x {self.width['hidden_size']}" if self.width else "")
 
     @property
     def student(self) -> dict[str, Any]:

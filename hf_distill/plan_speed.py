@@ -25,7 +25,7 @@ from hf_distill.teachers import best_dtype, place
 TOGETHER = 5
 """Students that are measured in turn with the teacher; more would need more memory."""
 
-COARSE_ROUNDS, COARSE_ROWS = 2, 16
+COARSE_ROUNDS, COARSE_ROWS = 3, 16
 """While it is searched: rounds, and rows (a whole batch at least); what is chosen is measured as an evaluation does."""
 
 

@@ -143,7 +143,7 @@ def test_on_the_frontier_no_student_is_larger_and_faster(tmp_path, clock):
     [
         (("--speedup", 1000), "keeps to 1000 times the teacher's speed: the nearest"),
         (("--max-latency-ms", 1e-6), "the nearest"),
-        (("--max-parameters", "10"), "the smallest, 1 layers x 8, has"),
+        (("--max-parameters", "10"), "the smallest, 1 layer x 8, has"),
         ((), "expected at least one of speedup"),
         (("--speedup", -1), "above 0"),
         (("--max-parameters", "many"), "such as 10M"),
