@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
-from transformers import AutoModelForCausalLM, GPT2Config
+from transformers import AutoModelForCausalLM, BertModel, GPT2Config, MPNetConfig, MPNetModel
 
+from hf_distill.vectors import VectorHead, attach_head, save_head
 from tests import tiny
 
 
@@ -53,9 +54,7 @@ def fill(hub, folder: Path) -> None:
         "distilbert/distilroberta-base",
     ):
         hub.add(name, plain)
-    hub.add(
-        "sentence-transformers/all-MiniLM-L6-v2", folder_of(tiny.bert(6, 32, initializer_range=0.08), folder / "minilm")
-    )
+    fill_encoders(hub, folder)
     nli = tiny.bert(4, 32, labels=("CONTRADICTION", "NEUTRAL", "ENTAILMENT"))
     hub.add("FacebookAI/roberta-large-mnli", folder_of(nli, folder / "mnli"))
     hub.add("my-name/bert-base-sst2", folder_of(tiny.bert(2, 32, labels=("negative", "positive")), folder / "sst2"))
@@ -87,6 +86,42 @@ def fill(hub, folder: Path) -> None:
     hub.add("rajpurkar/squad", parquet(asked("train", "validation"), folder / "squad"), kind="dataset")
     hub.add("leondz/wnut_17", parquet(tagged("train", "validation", "test"), folder / "wnut"), kind="dataset")
     hub.add("nyu-mll/glue", configured(scores, folder / "glue", "stsb"), kind="dataset")
+
+
+def fill_encoders(hub, folder: Path) -> None:
+    """Models of sentence vectors, one of which cuts words otherwise, and texts for them."""
+    shape = {"hidden_size": 32, "num_hidden_layers": 12, "num_attention_heads": 4, "intermediate_size": 64}
+    mpnet = MPNetModel(MPNetConfig(vocab_size=len(tiny.WORDS), max_position_embeddings=66, **shape))
+    minilm = tiny.bert(6, 32, initializer_range=0.08)
+    multilingual = tiny.bert(2, 32, kind=BertModel, vocab_size=len(tiny.PIECES))
+    for name, model, made in (
+        ("sentence-transformers/all-MiniLM-L6-v2", minilm, tiny.tokenizer()),
+        ("sentence-transformers/all-mpnet-base-v2", mpnet, tiny.tokenizer()),
+        ("sentence-transformers/multi-qa-mpnet-base-cos-v1", mpnet, tiny.tokenizer()),
+        ("intfloat/multilingual-e5-small", multilingual, tiny.wordpiece()),
+    ):
+        path = folder / name.replace("/", "-")
+        attach_head(model, VectorHead("mean", normalize=True))
+        model.save_pretrained(path)
+        made.save_pretrained(path)
+        save_head(model, path, 64)
+        hub.add(name, path)
+    sentences = _splits(lambda text: {"sentence": text}, "train")
+    hub.add("sentence-transformers/wikipedia-en-sentences", parquet(sentences, folder / "sentences"), kind="dataset")
+    scores = _splits(_scored_pair, "train", "validation", "test")
+    hub.add("sentence-transformers/stsb", parquet(scores, folder / "stsb"), kind="dataset")
+    hub.add("mteb/sts17-crosslingual-sts", configured(scores, folder / "sts17", "en-de"), kind="dataset")
+    talks = configured(
+        _splits(lambda text: {"english": text, "non_english": text[::-1]}, "train", "dev"), folder / "talks", "en-de"
+    )
+    hub.add("sentence-transformers/parallel-sentences-talks", talks, kind="dataset")
+    triplets = _splits(lambda text: {"query": text, "positive": f"the {text}", "negative": text[::-1]}, "train")
+    hub.add("sentence-transformers/msmarco-bm25", configured(triplets, folder / "triplets", "triplet"), kind="dataset")
+
+
+def _scored_pair(text: str) -> dict:
+    words = text.split()
+    return {"sentence1": text, "sentence2": " ".join([*words[: len(words) // 2], "card"]), "score": len(words) / 20}
 
 
 def fill_language_models(hub, folder: Path) -> None:

@@ -169,7 +169,7 @@ def test_debug_shows_the_traceback(tmp_path):
         call("check", tmp_path / "none.yaml", "--debug")
 
 
-@pytest.mark.parametrize("task", ["text-classification", "causal-lm", "translation", "summarization"])
+@pytest.mark.parametrize("task", ["text-classification", "causal-lm", "translation", "summarization", "embeddings"])
 def test_init_writes_a_recipe_that_loads_and_recipes_lists_it(task, capsys, tmp_path, monkeypatch):
     from hf_distill import load_recipe
 

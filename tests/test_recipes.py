@@ -131,6 +131,10 @@ def test_every_recipe_runs_two_steps_on_tiny_models(path, shell, run_recipe):
     if recipe.task.name == "translation" and recipe.teacher.recipe:
         narrow = dict.fromkeys(("d_model", "encoder_ffn_dim", "decoder_ffn_dim"), 32)
         more += [f"teacher.recipe.student.config.{name}={size}" for name, size in narrow.items()]
+    if recipe.task.name == "embeddings":
+        more += ["data.train_limit=64", "data.validation_limit=16"]
+    if "dimensions" in recipe.task.options:
+        more += ["task.dimensions=16"]
     if recipe.evaluate.generation:
         more += ["evaluate.generation={num_beams: 2, max_new_tokens: 4}"]
     models, told = run_recipe(str(path.relative_to(ROOT)), *SMALL, *more)
