@@ -111,10 +111,12 @@ def _usage(results: Mapping[str, Any]) -> str:
         return _usage_of_readers(results)
     if results["task"] == "embeddings":
         return _usage_of_vectors(results)
+    masked = results["pipeline_tag"] == "fill-mask"
+    text = 'f"your {model.tokenizer.mask_token} text"' if masked else '"your text"'
     return (
         "## Use\n\n```python\nfrom transformers import pipeline\n\n"
         f'model = pipeline("{results["pipeline_tag"]}", "USER/{results["name"]}")\n'
-        f'model("your text")\n```\n\nNothing but Transformers is needed.{_answers(results)}'
+        f"model({text})\n```\n\nNothing but Transformers is needed.{_answers(results)}"
     )
 
 

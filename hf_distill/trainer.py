@@ -127,10 +127,15 @@ class DistillationTrainer(Trainer):
         self._share_encoder = self._find_encoder(student)
         self._use_cache = getattr(student.config, "use_cache", None)
         other = self.teacher.tokenizer if self.teacher is not None else None
+        self._epoch = 0
+        self._train_collator: Callable[..., Batch] | None = None
         if processing_class is not None:
             encode = Encoder(self.task, processing_class, other)
             train_dataset, eval_dataset = encode(train_dataset), encode(eval_dataset)
-            data_collator = data_collator or with_row_ids(self.task.collator(processing_class, other))
+            if data_collator is None:
+                data_collator = with_row_ids(self.task.collator(processing_class, other))
+                learned = self.task.training_collator(processing_class, other, lambda: (args.seed, self._epoch))
+                self._train_collator = with_row_ids(learned)
         if kwargs.get("model_init") is None:
             self._prepare_student(student)
         super().__init__(
@@ -370,6 +375,15 @@ class DistillationTrainer(Trainer):
         extra = (*self.task.extra_columns, self.args.length_column_name)
         self._signature_columns: Any = list(dict.fromkeys([*known, *extra]))
 
+    def get_train_dataloader(self) -> torch.utils.data.DataLoader[Any]:
+        """Trainer's; a task may make rows anew in each epoch, but never those that are evaluated."""
+        kept = self.data_collator
+        self.data_collator = self._train_collator or kept
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.data_collator = kept
+
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> torch.utils.data.Sampler[int] | None:
         rows = train_dataset if train_dataset is not None else self.train_dataset
         column = self.args.length_column_name
@@ -452,16 +466,25 @@ class DistillationTrainer(Trainer):
 
 
 class _SamplerEpoch(TrainerCallback):
-    """Tells the sampler the epoch: accelerate does not reach it through a skipped and sharded loader."""
+    """Tells sampler and collator the epoch: accelerate does not reach them through a skipped and sharded loader."""
 
     def __init__(self, trainer: DistillationTrainer) -> None:
-        self.trainer = trainer
+        self.trainer, self.begun = trainer, 0
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        epoch = int(state.epoch or 0)
         if self.trainer._sampler is not None:
-            self.trainer._sampler.set_epoch(int(state.epoch or 0))
+            self.trainer._sampler.set_epoch(epoch)
+        # A stream that begins again is not told by Trainer, which does not know its length.
+        self.begun += 1
+        self.trainer._epoch = max(epoch, self.begun - 1)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.begun = 0
 
 
 def _attach(student: PreTrainedModel, modules: nn.ModuleDict) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
-from transformers import AutoModelForCausalLM, BertModel, GPT2Config, MPNetConfig, MPNetModel
+from transformers import AutoModelForCausalLM, BertForPreTraining, BertModel, GPT2Config, MPNetConfig, MPNetModel
 
 from hf_distill.vectors import VectorHead, attach_head, save_head
 from tests import tiny
@@ -47,7 +47,7 @@ def configured(splits: DatasetDict, path: Path, name: str) -> Path:
 
 def fill(hub, folder: Path) -> None:
     """Tiny stand-ins under the names that recipes and README use."""
-    plain = folder_of(tiny.bert(12, 32, initializer_range=0.08), folder / "bert")
+    plain = folder_of(tiny.bert(12, 32, initializer_range=0.08, kind=BertForPreTraining), folder / "bert")
     for name in (
         "google-bert/bert-base-uncased",
         "distilbert/distilbert-base-uncased",
@@ -150,6 +150,8 @@ def fill_language_models(hub, folder: Path) -> None:
         shape = {"n_embd": 32, "n_head": 4, "n_positions": 64, "vocab_size": len(tiny.CHAT_WORDS)}
         add(name, AutoModelForCausalLM.from_config(GPT2Config(n_layer=layers, **shape)))
     stories = _splits(lambda text: {"text": text}, "train", "validation")
+    articles = _splits(lambda text: {"id": "1", "title": text.split()[0], "text": text}, "train")
+    hub.add("wikimedia/wikipedia", configured(articles, folder / "wikipedia", "20231101.en"), kind="dataset")
     hub.add("roneneldan/TinyStories", parquet(stories, folder / "stories"), kind="dataset")
     hub.add(
         "HuggingFaceH4/ultrachat_200k",

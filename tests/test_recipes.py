@@ -135,6 +135,11 @@ def test_every_recipe_runs_two_steps_on_tiny_models(path, shell, run_recipe):
         more += ["data.train_limit=64", "data.validation_limit=16"]
     if "dimensions" in recipe.task.options:
         more += ["task.dimensions=16"]
+    if recipe.task.name == "masked-lm":
+        more += ["data.validation_size=24", "data.test_size=48"]
+    if path.stem.endswith("-relations"):
+        narrow = {"hidden_size": 48, "intermediate_size": 96}
+        more += ["objectives.0.relation_heads=4", *(f"student.config.{name}={size}" for name, size in narrow.items())]
     if recipe.evaluate.generation:
         more += ["evaluate.generation={num_beams: 2, max_new_tokens: 4}"]
     models, told = run_recipe(str(path.relative_to(ROOT)), *SMALL, *more)

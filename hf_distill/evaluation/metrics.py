@@ -110,7 +110,7 @@ METRICS: dict[str, type[evaluate.Metric]] = {
     "mse": MeanSquaredError,
 }
 
-TOKEN_TASKS = ("causal-lm", "translation", "summarization")
+TOKEN_TASKS = ("causal-lm", "masked-lm", "translation", "summarization")
 """Problem types that are scored token by token."""
 
 COMPUTED: dict[str, dict[str, tuple[str, dict[str, str]]]] = {
@@ -149,6 +149,7 @@ PRIMARY: Mapping[str, str] = {
     "token-classification": "f1",
     "question-answering": "f1",
     "causal-lm": "loss",
+    "masked-lm": "loss",
     "translation": "bleu",
     "summarization": "rougeL",
 }

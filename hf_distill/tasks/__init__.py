@@ -10,6 +10,7 @@ from hf_distill.errors import RecipeError
 from hf_distill.tasks.base import Task
 from hf_distill.tasks.causal_lm import CausalLanguageModeling
 from hf_distill.tasks.embeddings import Embeddings
+from hf_distill.tasks.masked_lm import MaskedLanguageModeling
 from hf_distill.tasks.question_answering import QuestionAnswering
 from hf_distill.tasks.sequence_to_sequence import Summarization, Translation
 from hf_distill.tasks.text_classification import TextClassification
@@ -19,6 +20,7 @@ __all__ = [
     "TASKS",
     "CausalLanguageModeling",
     "Embeddings",
+    "MaskedLanguageModeling",
     "QuestionAnswering",
     "Summarization",
     "Task",
@@ -34,6 +36,7 @@ TASKS: dict[str, type[Task]] = {
     "question-answering": QuestionAnswering,
     "embeddings": Embeddings,
     "causal-lm": CausalLanguageModeling,
+    "masked-lm": MaskedLanguageModeling,
     "translation": Translation,
     "summarization": Summarization,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -188,6 +188,21 @@ class Task(ABC):
         self, tokenizer: PreTrainedTokenizerBase, teacher_tokenizer: PreTrainedTokenizerBase | None = None
     ) -> Callable[[list[Mapping[str, Any]]], Batch]:
         """What pads encoded rows to a batch."""
+
+    def training_collator(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        teacher_tokenizer: PreTrainedTokenizerBase | None,
+        epoch: Callable[[], Sequence[int]],
+    ) -> Callable[[list[Mapping[str, Any]]], Batch]:
+        """What pads rows to learn from, where a task makes them anew in each epoch; else :meth:`collator`.
+
+        Args:
+            tokenizer: The student's.
+            teacher_tokenizer: The teacher's, where it is another one.
+            epoch: Tells the seed, and how many epochs are over.
+        """
+        return self.collator(tokenizer, teacher_tokenizer)
 
     @abstractmethod
     def masks(self, batch: Batch) -> Masks:
