@@ -135,6 +135,8 @@ def test_every_recipe_runs_two_steps_on_tiny_models(path, shell, run_recipe):
         more += ["data.train_limit=64", "data.validation_limit=16"]
     if "dimensions" in recipe.task.options:
         more += ["task.dimensions=16"]
+    if recipe.student.width is not None and recipe.student.width.hidden_size is not None:
+        more += ["student.width={hidden_size: 16, heads: 2, intermediate_size: 32}"]
     if recipe.task.name == "masked-lm":
         more += ["data.validation_size=24", "data.test_size=48"]
     if path.stem.endswith("-relations"):
