@@ -50,6 +50,7 @@ def fill(hub, folder: Path) -> None:
     plain = folder_of(tiny.bert(12, 32, initializer_range=0.08, kind=BertForPreTraining), folder / "bert")
     for name in (
         "google-bert/bert-base-uncased",
+        "google-bert/bert-base-cased",
         "distilbert/distilbert-base-uncased",
         "distilbert/distilroberta-base",
     ):
@@ -57,6 +58,10 @@ def fill(hub, folder: Path) -> None:
     fill_encoders(hub, folder)
     nli = tiny.bert(4, 32, labels=("CONTRADICTION", "NEUTRAL", "ENTAILMENT"))
     hub.add("FacebookAI/roberta-large-mnli", folder_of(nli, folder / "mnli"))
+    hub.add("MoritzLaurer/DeBERTa-v3-base-mnli", folder / "mnli")
+    modern = folder_of(tiny.bert(2, 32, vocab_size=len(tiny.PIECES)), folder / "modern")
+    tiny.wordpiece().save_pretrained(modern)
+    hub.add("answerdotai/ModernBERT-base", modern)
     hub.add("my-name/bert-base-sst2", folder_of(tiny.bert(2, 32, labels=("negative", "positive")), folder / "sst2"))
     sets = {
         "stanfordnlp/sst2": DatasetDict(
@@ -84,8 +89,22 @@ def fill(hub, folder: Path) -> None:
     fill_language_models(hub, folder)
     fill_encoder_decoders(hub, folder)
     hub.add("rajpurkar/squad", parquet(asked("train", "validation"), folder / "squad"), kind="dataset")
-    hub.add("leondz/wnut_17", parquet(tagged("train", "validation", "test"), folder / "wnut"), kind="dataset")
+    intents = DatasetDict(
+        {
+            name: named(["bad", "good", "oos"], count, seed, text="", label="intent")
+            for seed, (name, count) in enumerate((("train", 600), ("validation", 48), ("test", 96)))
+        }
+    )
+    hub.add("clinc/clinc_oos", configured(_some_out_of_scope(intents), folder / "clinc", "plus"), kind="dataset")
+    words = parquet(tagged("train", "validation", "test"), folder / "wnut")
+    for name in ("leondz/wnut_17", "tomaarsen/conll2003"):
+        hub.add(name, words, kind="dataset")
     hub.add("nyu-mll/glue", configured(scores, folder / "glue", "stsb"), kind="dataset")
+
+
+def _some_out_of_scope(splits: DatasetDict) -> DatasetDict:
+    """Every eighth row is of no class."""
+    return splits.map(lambda row, i: {"intent": 2 if i % 8 == 0 else row["intent"]}, with_indices=True)
 
 
 def fill_encoders(hub, folder: Path) -> None:
