@@ -142,6 +142,14 @@ def conditions(device: str) -> dict[str, Any]:
     }
 
 
+def write_json(path: Path, content: Any) -> None:
+    """A file that is whole, or not there."""
+    path.parent.mkdir(exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(partial, path)
+
+
 def save_results(
     name: str, rows: list[dict[str, Any]], goals: list[dict[str, Any]], device: str, settings: dict[str, Any]
 ) -> None:
@@ -153,11 +161,7 @@ def save_results(
         "rows": rows,
         "goals": goals,
     }
-    path = results_path(name, device)
-    path.parent.mkdir(exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(partial, path)
+    write_json(results_path(name, device), content)
 
 
 def write_results(

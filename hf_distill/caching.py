@@ -153,6 +153,11 @@ def check_cache(objectives: Mapping[str, Objective], config: CacheConfig, has_vo
                 f"objective {name} needs the teacher's {' and '.join(sorted(beyond))}, which a cache does not keep: "
                 "they would be larger than the model; use a live teacher (teacher.kind: live), or hidden"
             )
+    if config.scheme == "dense" and has_vocabulary:
+        raise TeacherError(
+            "teacher.cache.scheme: dense keeps all logits of a few classes, but those over a vocabulary are never held "
+            "whole; use sampled, or top_k"
+        )
     if config.scheme == "dense" or (config.scheme == "auto" and not has_vocabulary):
         if config.draws is not None:
             raise TeacherError("teacher.cache.draws: does nothing for classes, of which all logits are kept; remove it")

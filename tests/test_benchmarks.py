@@ -15,6 +15,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 import cache
 import common
+import defaults
 import encoders
 import fused_loss
 import gradient_angles
@@ -23,6 +24,7 @@ import lm_step
 from losses import Cell, ours, plain, products
 
 from hf_distill.recipe import CacheConfig
+from hf_distill.recipe_file import dump_recipe, load_recipe
 from hf_distill.tasks import CausalLanguageModeling
 from hf_distill.teachers import ModelTeacher
 from tests import tiny
@@ -134,6 +136,20 @@ def test_encoders_are_trained_timed_and_scored(tmp_path, monkeypatch):
     assert -1 <= found[1]["spearman"] <= 1
     assert all(row["rows_a_second"] > 0 for row in found)
     assert [each["value"] == "not measured" for each in goals] == [True, True, True, False, False]
+
+
+def test_sets_of_objectives_are_compared_once_on_the_validation_rows(tmp_path, results, monkeypatch, capsys):
+    dump_recipe(load_recipe(tiny.recipe(), {"training.max_steps": 2, "evaluate.resamples": 100}), tmp_path / "a.yaml")
+    chosen = ["labels", "labels + logits + hidden x10"]
+    words = [str(tmp_path / "a.yaml"), "--runs", str(tmp_path / "runs"), "--only", *chosen]
+    monkeypatch.setattr(sys, "argv", ["defaults.py", *words])
+    defaults.main()
+    found = json.loads((results / "defaults.json").read_text())
+    assert [row["objectives"] for row in found["rows"]] == chosen
+    assert all(row["steps"] == 2 and 0 <= row["student"]["value"] <= 1 for row in found["rows"])
+    capsys.readouterr()
+    defaults.main()
+    assert capsys.readouterr().out == ""
 
 
 def grid(**changes) -> Namespace:

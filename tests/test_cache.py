@@ -316,6 +316,13 @@ def test_draws_are_refused_for_classes_of_which_all_logits_are_kept(tmp_path):
         run(recipe, runs=tmp_path, report=silent)
 
 
+def test_all_logits_over_a_vocabulary_are_refused(tmp_path):
+    recipe = language_recipe(tmp_path)
+    recipe["teacher"] |= {"kind": "cached", "cache": {"scheme": "dense"}}
+    with pytest.raises(TeacherError, match="never held whole; use sampled"):
+        cache(recipe, runs=tmp_path / "runs", report=silent)
+
+
 @pytest.mark.slow
 def test_a_cache_killed_five_times_holds_what_an_unbroken_one_holds_byte_for_byte(tmp_path, monkeypatch):
     monkeypatch.setattr("hf_distill.teachers.cache.SHARD_ROWS", 128)
