@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from hf_distill.objectives import DKD, Attention, Hidden, Labels, Logits, Objective, Relation
     from hf_distill.planning import StudentPlan, plan
     from hf_distill.preflight import check
-    from hf_distill.recipe import Recipe
+    from hf_distill.recipe import Recipe, RolloutConfig
     from hf_distill.recipe_file import load_recipe
+    from hf_distill.rollout import Rollout
     from hf_distill.sweeping import Sweep, sweep
     from hf_distill.tasks import CausalLanguageModeling, Task, TextClassification
     from hf_distill.teachers import CachedTeacher, ModelTeacher
@@ -38,6 +39,8 @@ __all__ = [
     "Recipe",
     "Relation",
     "Result",
+    "Rollout",
+    "RolloutConfig",
     "StudentPlan",
     "Sweep",
     "Task",
@@ -57,8 +60,9 @@ _HOMES = {
     "preflight": ("check",),
     "errors": ("HfDistillError",),
     "objectives": ("DKD", "Attention", "Hidden", "Labels", "Logits", "Objective", "Relation"),
-    "recipe": ("Recipe",),
+    "recipe": ("Recipe", "RolloutConfig"),
     "recipe_file": ("load_recipe",),
+    "rollout": ("Rollout",),
     "flow": ("Result", "cache", "distill", "evaluate", "push", "run"),
     "planning": ("StudentPlan", "plan"),
     "sweeping": ("Sweep", "sweep"),

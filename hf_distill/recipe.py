@@ -383,6 +383,43 @@ class ObjectiveConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RolloutConfig:
+    """On-policy distillation: the student writes batches itself, and the teacher judges each token of them."""
+
+    share: float = 0.5
+    """Of the optimizer steps: those whose batches the student writes; all others learn from the data."""
+    max_new_tokens: int = 128
+    """Tokens that it writes after a prompt at most."""
+    prompt_tokens: int | None = None
+    """Of plain text alone: how many tokens of a row are the prompt."""
+    temperature: float = 1.0
+    """At which it draws its tokens, whatever the objectives' temperatures are."""
+    top_k: int | None = None
+    """It draws among so many tokens, the likeliest; among all unless given."""
+    top_p: float | None = None
+    """It draws among the likeliest tokens that have this share of the mass; among all unless given."""
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """What runs the student while it writes; ``vllm`` for causal-lm on one GPU."""
+    engine_options: dict[str, Any] = field(default_factory=dict)
+    """Of ``vllm``: keyword arguments of ``vllm.LLM``."""
+
+    def __post_init__(self) -> None:
+        where = "recipe.rollout"
+        refuse_unless(0.0 <= self.share <= 1.0, f"{where}.share: expected 0.0 to 1.0, got {self.share}")
+        refuse_unless(self.temperature > 0.0, f"{where}.temperature: expected above 0.0, got {self.temperature}")
+        for name in ("max_new_tokens", "prompt_tokens", "top_k"):
+            value = getattr(self, name)
+            refuse_unless(value is None or value >= 1, f"{where}.{name}: expected at least 1, got {value}")
+        refuse_unless(
+            self.top_p is None or 0.0 < self.top_p <= 1.0, f"{where}.top_p: expected above 0.0 to 1.0, got {self.top_p}"
+        )
+        refuse_unless(
+            not self.engine_options or self.engine == "vllm",
+            f"{where}.engine_options: they do nothing for engine: {self.engine}; remove them, or set engine: vllm",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     """How the models are compared."""
 
@@ -445,6 +482,8 @@ class Recipe:
     """None: plain fine-tuning."""
     student: StudentConfig
     """How the small model is born."""
+    rollout: RolloutConfig | None = None
+    """Whether the student learns from what it writes itself, and how it writes."""
     objectives: tuple[ObjectiveConfig, ...] = (ObjectiveConfig(kind="labels"),)
     """The terms of the loss."""
     training: dict[str, Any] = field(default_factory=dict)
@@ -468,6 +507,15 @@ class Recipe:
             self.teacher is not None or self.data == self.data.labelled(),
             "recipe.data: unlabelled rows teach nothing without a teacher; remove unlabelled_split and "
             "unlabelled_files, or name a teacher",
+        )
+        refuse_unless(
+            self.rollout is None or self.teacher is not None,
+            "recipe.rollout: only a teacher can judge what a student writes; name one, or remove it",
+        )
+        refuse_unless(
+            self.rollout is None or self.teacher is None or self.teacher.kind == "live",
+            "recipe.teacher.kind: a cache holds what a teacher said of the data, nothing of what a student will write; "
+            "set it to live, or remove rollout",
         )
 
     def to_dict(self) -> dict[str, Any]:

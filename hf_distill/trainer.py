@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,7 +30,7 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from hf_distill.attention import caught_projections, check_learning, show_attention
 from hf_distill.checkpoints import last_complete_checkpoint, load_extra_weights, save_extra_weights
-from hf_distill.errors import ObjectiveError, TeacherError
+from hf_distill.errors import ObjectiveError, RecipeError, TeacherError
 from hf_distill.heads import accepted_inputs, compared_attentions, compared_states, output_logits, run_model
 from hf_distill.models import save_adapted_config
 from hf_distill.objectives import Objective, weighted_loss
@@ -44,6 +45,7 @@ from hf_distill.pairing import (
     named_objectives,
     with_row_ids,
 )
+from hf_distill.rollout import Rollout
 from hf_distill.sampling import LengthGroupedSampler
 from hf_distill.students import frozen_encoder, has_adapters, load_adapters, share_an_encoder
 from hf_distill.sums import EvaluationSums, TrainingSums
@@ -77,6 +79,8 @@ class DistillationTrainer(Trainer):
         processing_class: The student's tokenizer.
         teacher_processing_class: The teacher's tokenizer, where it is another one; loaded with the teacher where
             ``teacher`` is an id.
+        rollout: How the student writes batches itself, on which a live teacher judges it; None: it learns from the data
+            alone.
         **kwargs: All else that Trainer takes (compute_metrics, callbacks, optimizers, model_init, ...).
 
     Raises:
@@ -104,6 +108,7 @@ class DistillationTrainer(Trainer):
         eval_dataset: Dataset | IterableDataset | dict[str, Dataset] | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
         teacher_processing_class: PreTrainedTokenizerBase | None = None,
+        rollout: Rollout | None = None,
         **kwargs: Any,
     ) -> None:
         args = args if args is not None else TrainingArguments("trainer_output")
@@ -136,6 +141,12 @@ class DistillationTrainer(Trainer):
                 data_collator = with_row_ids(self.task.collator(processing_class, other))
                 learned = self.task.training_collator(processing_class, other, lambda: (args.seed, self._epoch))
                 self._train_collator = with_row_ids(learned)
+        self._rollout = rollout if rollout is not None and rollout.config.share else None
+        if self._rollout is not None:
+            train_dataset, notes = self._rollout.prepare(
+                train_dataset, self.task, processing_class, student, self.teacher, self.objectives
+            )
+            self.connection_notes += notes
         if kwargs.get("model_init") is None:
             self._prepare_student(student)
         super().__init__(
@@ -150,6 +161,10 @@ class DistillationTrainer(Trainer):
         if self.args.n_gpu > 1:
             # nn.DataParallel would copy the student without its hooks; several GPUs are for torchrun.
             self.args._n_gpu = 1
+        if self._rollout is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            raise RecipeError(
+                "rollout: a student whose weights are split over processes cannot write; use plain torchrun"
+            )
         if self.teacher is not None:
             self.teacher.to(self.args.device)
         self.current_gradient_accumulation_steps = 1  # Trainer sets it in train; a loss may be asked for before.
@@ -299,6 +314,17 @@ class DistillationTrainer(Trainer):
         loss, totals = weighted_loss(self.objectives, view, targets, counts)
         return loss, totals, outputs
 
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
+        """Trainer's; where the student writes the batches of a step, it does so before anything is counted."""
+        rollout, step = self._rollout, self.state.global_step
+        if rollout is not None and rollout.writes(self.args.seed, step):
+            batches = [self._prepare_inputs(batch) for batch in islice(epoch_iterator, num_batches)]
+            student = cast(PreTrainedModel, self.accelerator.unwrap_model(self.model, keep_torch_compile=False))
+            with self.accelerator.autocast():
+                written = rollout.write(batches, student, self.args.seed, step, self.args.process_index)
+            epoch_iterator = iter(written)
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
+
     def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> Any:
         """How many labels, positions and tokens the accumulation window holds, over all processes."""
         masks = [self.task.masks(batch) for batch in batch_samples]
@@ -361,6 +387,8 @@ class DistillationTrainer(Trainer):
             means, padding = self._train_sums.result(self._reduce)
             logs |= {**means, "padding": padding}
             self._train_sums = TrainingSums()
+            if self._rollout is not None:
+                logs |= self._rollout.logs(self._reduce)
         super().log(logs, start_time)
 
     def _reduce(self, value: Tensor) -> Tensor:

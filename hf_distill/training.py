@@ -31,6 +31,7 @@ from hf_distill.evaluation.metrics import Predictions, compute_metrics
 from hf_distill.folders import RunFolder, remove, write_json
 from hf_distill.objectives import Objective
 from hf_distill.recipe import CacheConfig, Recipe
+from hf_distill.rollout import Rollout
 from hf_distill.students import Student, learning, merge_adapters
 from hf_distill.tasks import Task
 from hf_distill.teachers import ModelTeacher, Teacher, same_tokenizer
@@ -139,6 +140,7 @@ def train_model(
         train_dataset=train,
         eval_dataset=validation,
         processing_class=student.tokenizer,
+        rollout=Rollout(recipe.rollout) if recipe.rollout is not None and paired is not None else None,
         compute_metrics=_metrics_of(task),
         callbacks=[_Lines(name, report)],
     )

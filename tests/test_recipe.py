@@ -37,6 +37,7 @@ def test_the_keys_stand_in_the_order_of_the_flow():
         "data",
         "teacher",
         "student",
+        "rollout",
         "objectives",
         "training",
         "evaluate",

@@ -15,6 +15,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from hf_distill.data import Data
 from hf_distill.errors import RecipeError
 from hf_distill.tasks.labels import LabelSet
+from hf_distill.tasks.writing import Writing
 from hf_distill.views import Batch, Distribution, LogitSource, Masks, View
 
 TEACHER_PREFIX = "teacher_"
@@ -224,6 +225,21 @@ class Task(ABC):
             RecipeError: Where rows hold nothing to write after.
         """
         raise RecipeError(f"recipe.evaluate.scorers: nothing is written in {self.name}; remove them")
+
+    def writing(self, tokenizer: PreTrainedTokenizerBase | None, prompt_tokens: int | None = None) -> Writing:
+        """How a student writes batches itself; of rows that the task has encoded or whose columns it has seen.
+
+        Args:
+            tokenizer: The student's.
+            prompt_tokens: How much of a plain text is the prompt.
+
+        Raises:
+            RecipeError: Where rows hold nothing to write after.
+        """
+        raise RecipeError(
+            f"recipe.rollout: nothing is written in {self.name}; remove it, or take causal-lm, translation or "
+            "summarization"
+        )
 
     @abstractmethod
     def texts(self, rows: Dataset | IterableDataset) -> Iterator[str]:

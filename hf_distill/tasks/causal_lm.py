@@ -24,6 +24,7 @@ from hf_distill.tasks.sequences import (
     read_completion,
     read_text,
 )
+from hf_distill.tasks.writing import WRITTEN, AfterPrompts, check_prompt_tokens
 from hf_distill.views import Batch, LogitSource, Masks, View
 
 PACKED_TOGETHER = 10_000
@@ -167,6 +168,20 @@ class CausalLanguageModeling(Task):
             references.append(turns[-1]["content"] if turns else row["completion"])
         return Prompts(input_ids=input_ids, references=references)
 
+    def writing(self, tokenizer: PreTrainedTokenizerBase | None, prompt_tokens: int | None = None) -> AfterPrompts:
+        """See :meth:`Task.writing`.
+
+        Raises:
+            RecipeError: For texts that are packed, and for prompts of unknown length.
+        """
+        check_prompt_tokens(prompt_tokens, self.form)
+        if self.form == "text" and self.packing:
+            raise RecipeError(
+                "task.packing: of texts that are laid end to end most have no beginning to write after; set it to "
+                "false, or remove rollout"
+            )
+        return AfterPrompts(prompt_tokens)
+
     def _read(self, tokenizer: PreTrainedTokenizerBase, form: str, values: list[Any]) -> Example:
         options = {"separator": self.separator} if form == "completion" else {}
         return _READERS[form](tokenizer, *values, **options)
@@ -208,13 +223,16 @@ class CausalLanguageModeling(Task):
     def masks(self, batch: Batch) -> Masks:
         """See :meth:`Task.masks`: one position a token that predicts one that counts."""
         tokens = batch["attention_mask"].bool()
-        if "labels" not in batch:
+        if WRITTEN in batch:
+            predicts = tokens & batch[WRITTEN].roll(-1, dims=1)
+        elif "labels" not in batch:
             predicts = tokens & tokens.roll(-1, dims=1)
         else:
             predicts = tokens & (batch["labels"] != IGNORED).roll(-1, dims=1)
         predicts[:, -1] = False
         positions = predicts[:, :-1].flatten()
-        return {"labels": positions, "positions": positions, "tokens": predicts}
+        labels = positions if WRITTEN not in batch else torch.zeros_like(positions)
+        return {"labels": labels, "positions": positions, "tokens": predicts}
 
     def view(self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch) -> View:
         """See :meth:`Task.view`: position t of a row predicts its token t + 1. The only place where this is shifted."""

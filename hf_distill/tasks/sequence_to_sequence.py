@@ -14,6 +14,7 @@ from hf_distill.errors import ModelError, RecipeError
 from hf_distill.probes import check_decoder_inputs, check_head
 from hf_distill.tasks.base import Prompts, Task
 from hf_distill.tasks.sequences import IGNORED, padded, were_cut
+from hf_distill.tasks.writing import WRITTEN, AfterSources
 from hf_distill.views import Batch, LogitSource, Masks, View
 
 ROTATING = ("mbart", "plbart")
@@ -167,11 +168,20 @@ class SequenceToSequence(Task):
             input_ids=list(encoded["input_ids"]), references=list(rows["target"]), options=self._first_token(tokenizer)
         )
 
+    def writing(self, tokenizer: PreTrainedTokenizerBase | None, prompt_tokens: int | None = None) -> AfterSources:
+        """See :meth:`Task.writing`: a decoder starts as in training, and in the target's language."""
+        if prompt_tokens is not None:
+            raise RecipeError("recipe.rollout.prompt_tokens: the source is the prompt in this task; remove it")
+        start = {} if self._rotates else {"decoder_start_token_id": self._start}
+        return AfterSources({**start, **(self._first_token(tokenizer) if tokenizer is not None else {})})
+
     def masks(self, batch: Batch) -> Masks:
         """See :meth:`Task.masks`: one position a token of the target; a row without a source counts nowhere."""
-        counted = (batch["labels"] != IGNORED) & batch["attention_mask"].bool().any(1, keepdim=True)
+        given = batch[WRITTEN] if WRITTEN in batch else batch["labels"] != IGNORED
+        counted = given & batch["attention_mask"].bool().any(1, keepdim=True)
         positions = counted.flatten()
-        return {"labels": positions, "positions": positions, "tokens": counted}
+        labels = positions if WRITTEN not in batch else torch.zeros_like(positions)
+        return {"labels": labels, "positions": positions, "tokens": counted}
 
     def view(self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch) -> View:
         """See :meth:`Task.view`: the decoder's position t gives token t of the target; nothing is shifted here."""

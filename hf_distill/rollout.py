@@ -1,0 +1,273 @@
+"""On-policy distillation: in a share of the steps the student learns from what it has just written itself.
+
+Agarwal et al. 2024 (GKD) and Gu et al. 2024 (MiniLLM): a student that was taught on the data alone meets its own
+mistakes only when it is used; here the teacher judges each token of a text that the student wrote. What is counted is
+what was written, the end token among it, and nothing behind it; no label is made of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset, IterableDataset
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_distill.errors import DataError, ModelError, ObjectiveError, RecipeError, TeacherError
+from hf_distill.objectives import Objective
+from hf_distill.recipe import RolloutConfig
+from hf_distill.students import has_adapters
+from hf_distill.sums import Reduce, RolloutSums
+from hf_distill.tasks import Task
+from hf_distill.tasks.writing import Writing
+from hf_distill.teachers import ModelTeacher, Teacher
+from hf_distill.views import OF_THE_DATA, Batch
+from hf_distill.writers import Sampling, Writer, make_writer
+
+SHORT = 0.25
+"""A mean length below this share of what the data have, or of what may be written, is told."""
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class Rollout:
+    """Batches that the student writes; serves one trainer.
+
+    Args:
+        config: As in a recipe; its defaults unless given.
+        writer: What runs the student while it writes, in place of what the config names.
+
+    Raises:
+        RecipeError: Where the engine is not installed.
+
+    Example:
+        >>> trainer = DistillationTrainer(model=student, teacher=teacher, task="causal-lm",
+        ...     objectives=[Logits(divergence="reverse_kl", temperature=1.0)], args=args, train_dataset=rows,
+        ...     processing_class=tokenizer, rollout=Rollout(RolloutConfig(share=1.0)))
+    """
+
+    def __init__(self, config: RolloutConfig | None = None, *, writer: Writer | None = None) -> None:
+        self.config = config if config is not None else RolloutConfig()
+        self.writer = writer if writer is not None else make_writer(self.config)
+        self._sums = RolloutSums()
+        self._warned = False
+        self._writing: Writing | None = None
+        self._ends: tuple[int, ...] = ()
+        self._pad = 0
+
+    def prepare(
+        self,
+        rows: Any,
+        task: Task,
+        tokenizer: PreTrainedTokenizerBase | None,
+        student: PreTrainedModel,
+        teacher: Teacher | None,
+        objectives: Mapping[str, Objective],
+    ) -> tuple[Any, list[str]]:
+        """Fit to what is trained.
+
+        Args:
+            rows: Encoded training rows, or None.
+            task: That encoded them.
+            tokenizer: The student's, or None.
+            student: That writes.
+            teacher: That judges.
+            objectives: By name.
+
+        Returns:
+            The rows that can be written after, and lines that tell of others.
+
+        Raises:
+            HfDistillError: Where nothing can be learned of what is written, or nothing can be written.
+        """
+        if not isinstance(teacher, ModelTeacher):
+            raise TeacherError(
+                "rollout: a cache holds what a teacher said of the data, nothing of what a student will write; give a "
+                "live teacher, or remove rollout"
+                if teacher is not None
+                else "rollout: only a teacher can judge what a student writes, and there is none; name one, or remove "
+                "rollout"
+            )
+        check_judged(self.config, objectives)
+        self._writing = task.writing(tokenizer, self.config.prompt_tokens)
+        self._ends = ends_of(student, tokenizer)
+        pad = tokenizer.pad_token_id if tokenizer is not None else None
+        self._pad = self._ends[0] if pad is None else int(pad)
+        self._check_engine(student)
+        context = min((room for room in map(_context, (student.config, teacher.config)) if room), default=None)
+        notes = [f"rollout: the student writes in {self.config.share:.0%} of the steps, {self.config.engine}"]
+        if not isinstance(rows, (Dataset, IterableDataset)):
+            return rows, notes
+        kept = _with_room(rows, self._writing, self.config.max_new_tokens, context)
+        if isinstance(kept, Dataset) and isinstance(rows, Dataset) and len(kept) < len(rows):
+            lost = len(rows) - len(kept)
+            notes.append(
+                f"rollout: {lost:,} of {len(rows):,} rows are dropped: their prompts leave no room for "
+                f"{self.config.max_new_tokens} tokens in a context of {context}"
+            )
+        return kept, notes
+
+    def _check_engine(self, student: PreTrainedModel) -> None:
+        if self.config.engine != "vllm":
+            return
+        why = (
+            "an encoder-decoder"
+            if student.config.is_encoder_decoder
+            else "a student with adapters"
+            if has_adapters(student)
+            else "several processes"
+            if PartialState().num_processes > 1
+            else None
+        )
+        if why is not None:
+            raise RecipeError(f"recipe.rollout.engine: vllm does not write for {why} here; set it to transformers")
+
+    def writes(self, seed: int, step: int) -> bool:
+        """Whether the student writes the batches of a step: a coin that falls alike in every process and again."""
+        return random.Random(f"{seed}/{step}/rollout").random() < self.config.share
+
+    def write(
+        self, batches: Sequence[Batch], student: PreTrainedModel, seed: int, step: int, process: int
+    ) -> list[Batch]:
+        """What the student writes in place of the batches of a step.
+
+        Args:
+            batches: Of the data, on the student's device.
+            student: As it is now, not wrapped.
+            seed: Of the run.
+            step: How many optimizer steps are done.
+            process: Which of all this is; each draws by itself, and again the same after a resume.
+        """
+        self.writer.follow(student)
+        return [self._written(batch, _number(seed, step, process, i)) for i, batch in enumerate(batches)]
+
+    def _written(self, batch: Batch, seed: int) -> Batch:
+        assert self._writing is not None
+        config = self.config
+        asked = self._writing.asked(batch, self._pad)
+        settings = Sampling(
+            max_new_tokens=config.max_new_tokens,
+            ends=self._ends,
+            pad=self._pad,
+            seed=seed,
+            temperature=config.temperature,
+            top_k=config.top_k or 0,
+            top_p=1.0 if config.top_p is None else config.top_p,
+            options=self._writing.options,
+        )
+        written = self.writer.write(asked.input_ids, asked.attention_mask, settings)
+        new = written[:, self._writing.skipped :]
+        is_end = torch.isin(new, torch.tensor(self._ends, device=new.device))
+        kept = is_end.cumsum(1) - is_end.long() == 0
+        self._sums.add(kept, is_end & kept, [min(each, config.max_new_tokens) for each in asked.answers])
+        return self._writing.answered(asked, written, kept)
+
+    def logs(self, reduce: Reduce) -> dict[str, float]:
+        """Mean length and share of ended texts since the last call; nothing where nothing was written. May warn."""
+        found = self._sums.result(reduce)
+        self._sums = RolloutSums()
+        if found is None:
+            return {}
+        if not self._warned and PartialState().is_main_process:
+            self._warned = _warn(found.length, found.expected, found.empty)
+        return {"rollout_length": found.length, "rollout_ended": found.ended}
+
+
+def check_judged(config: RolloutConfig, objectives: Mapping[str, Objective]) -> None:
+    """Refuse objectives of which nothing is learned where the student writes.
+
+    Raises:
+        ObjectiveError: With the way out.
+    """
+    if config.share > 0 and not any(objective.needs - OF_THE_DATA for objective in objectives.values()):
+        raise ObjectiveError(
+            "rollout: what a student writes has no labels, so only an objective that asks a teacher learns of it; add "
+            "logits, or remove rollout"
+        )
+    for name, objective in objectives.items():
+        if config.share == 1.0 and objective.needs & OF_THE_DATA:
+            raise ObjectiveError(
+                f"objective {name} does nothing with rollout.share 1.0: what a student writes has no labels; remove "
+                "it, or lower the share"
+            )
+
+
+def ends_of(student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> tuple[int, ...]:
+    """The tokens that end a text, as the student's generation config and its tokenizer tell.
+
+    Raises:
+        ModelError: Where none does.
+    """
+    told: Any = getattr(student.generation_config, "eos_token_id", None)
+    ends = [] if told is None else [told] if isinstance(told, int) else list(told)
+    end = tokenizer.eos_token_id if tokenizer is not None else None
+    ends = list(dict.fromkeys([*ends, *([end] if isinstance(end, int) else [])]))
+    if not ends:
+        raise ModelError(
+            "rollout: neither the student's generation config nor its tokenizer names an end token, so it would never "
+            "stop writing; set eos_token_id"
+        )
+    return tuple(map(int, ends))
+
+
+def _context(config: PretrainedConfig) -> int | None:
+    """How many positions a decoder knows; None where it does not count them."""
+    stack = config.get_text_config(decoder=True)
+    for name in ("max_decoder_position_embeddings", "max_position_embeddings"):
+        if isinstance(room := getattr(stack, name, None), int):
+            return room
+    return None
+
+
+def _with_room(
+    rows: Dataset | IterableDataset, writing: Writing, new: int, context: int | None
+) -> Dataset | IterableDataset:
+    """The rows behind whose prompts so many new tokens fit."""
+    columns = rows.column_names or list(next(iter(rows)))
+    names = [name for name in ("input_ids", "labels") if name in columns]
+
+    def fits(ids: list[int], labels: list[int], number: int) -> bool:
+        taken = writing.taken(ids, labels)
+        if taken < 1:
+            raise DataError(
+                f"rollout: training row {number} has an empty prompt, so there is nothing to write after; remove such "
+                "rows, or take a tokenizer with a start token"
+            )
+        return context is None or taken + new <= context
+
+    if "labels" in names:
+        kept = rows.filter(fits, with_indices=True, input_columns=names)
+    else:
+        kept = rows.filter(lambda ids, number: fits(ids, ids, number), with_indices=True, input_columns=names)
+    if isinstance(kept, Dataset) and not len(kept):
+        raise DataError(
+            f"rollout: none of {len(rows)} rows is left: every prompt and {new} tokens are more than the context of "
+            f"{context} that student and teacher have; lower rollout.max_new_tokens, or task.max_length"
+        )
+    return kept
+
+
+def _number(*parts: int) -> int:
+    """A seed of several numbers."""
+    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:4], "big") >> 1
+
+
+def _warn(length: float, expected: float, empty: bool) -> bool:
+    """Tell where the student stops to write; whether that was so."""
+    if empty:
+        _LOGGER.warning("rollout: every text that the student wrote is empty: it writes the end token alone")
+    elif length < SHORT * expected:
+        _LOGGER.warning(
+            "rollout: the student writes %.1f tokens where %.1f were expected of the data: its texts collapse; lower "
+            "the learning rate or rollout.share, or take another divergence",
+            length,
+            expected,
+        )
+    else:
+        return False
+    return True

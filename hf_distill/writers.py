@@ -1,0 +1,187 @@
+"""What lets a student write: Transformers' ``generate``, or vLLM."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import GenerationConfig, PreTrainedModel
+
+from hf_distill.errors import RecipeError
+from hf_distill.recipe import RolloutConfig
+
+VLLM_DEFAULTS: dict[str, Any] = {"gpu_memory_utilization": 0.3, "skip_tokenizer_init": True}
+"""Keyword arguments of ``vllm.LLM`` unless others are given: training needs the rest of the device."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How a batch is written.
+
+    Attributes:
+        max_new_tokens: At most so many tokens.
+        ends: The tokens that end a text.
+        pad: What stands behind the end.
+        seed: Decides what is drawn.
+        temperature: Above 0.
+        top_k: Draw among so many tokens; 0: among all.
+        top_p: Draw among the tokens of this share of the mass; 1.0: among all.
+        options: Further arguments of ``generate``.
+    """
+
+    max_new_tokens: int
+    ends: tuple[int, ...]
+    pad: int
+    seed: int
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Writer(Protocol):
+    """Whatever runs a student while it writes."""
+
+    def follow(self, student: PreTrainedModel) -> None:
+        """Take the student's weights as they are now; called in each step in which it writes."""
+
+    def write(self, input_ids: Tensor, attention_mask: Tensor, settings: Sampling) -> Tensor:
+        """Continue prompts.
+
+        Args:
+            input_ids: ``[B, T]``; of a decoder padded on the left.
+            attention_mask: ``[B, T]``.
+            settings: How.
+
+        Returns:
+            ``[B, N]``, the tokens that follow each prompt; of an encoder-decoder all that its decoder read and wrote.
+        """
+
+
+class TransformersWriter:
+    """``generate`` of the student itself: in eval mode, with a cache of keys and values, without gradients."""
+
+    def __init__(self) -> None:
+        self._student: PreTrainedModel | None = None
+
+    def follow(self, student: PreTrainedModel) -> None:
+        """See :meth:`Writer.follow`."""
+        self._student = student
+
+    def write(self, input_ids: Tensor, attention_mask: Tensor, settings: Sampling) -> Tensor:
+        """See :meth:`Writer.write`."""
+        assert self._student is not None
+        student: Any = self._student
+        how = GenerationConfig(
+            do_sample=True,
+            num_beams=1,
+            max_new_tokens=settings.max_new_tokens,
+            temperature=settings.temperature,
+            top_k=settings.top_k,
+            top_p=settings.top_p,
+            eos_token_id=list(settings.ends),
+            pad_token_id=settings.pad,
+            use_cache=True,
+            **settings.options,
+        )
+        with _writing(student, how), _drawing(settings.seed, student.device), torch.no_grad():
+            found: Tensor = student.generate(input_ids=input_ids, attention_mask=attention_mask, generation_config=how)
+        return found if student.config.is_encoder_decoder else found[:, input_ids.shape[1] :]
+
+
+@contextmanager
+def _writing(student: PreTrainedModel, how: GenerationConfig) -> Iterator[None]:
+    """A student in eval mode, whose own way to write (beams, penalties) must not leak into ``generate``."""
+    modes: dict[nn.Module, bool] = {module: module.training for module in student.modules()}
+    kept, student.generation_config = student.generation_config, how
+    student.eval()
+    try:
+        yield
+    finally:
+        student.generation_config = kept
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@contextmanager
+def _drawing(seed: int, device: torch.device) -> Iterator[None]:
+    """Random numbers of a seed, and afterwards those of before: dropout does not learn that anything was drawn."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+class VllmWriter:
+    """A ``vllm.LLM`` in this process, which gets the student's weights in each step in which it writes.
+
+    Args:
+        options: Keyword arguments of ``vllm.LLM``.
+
+    Raises:
+        RecipeError: Where vLLM is not installed.
+    """
+
+    def __init__(self, options: Mapping[str, Any] | None = None) -> None:
+        # Without a process of its own for the engine, functions and tensors reach the model as they are.
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        try:
+            import vllm
+        except ImportError:
+            raise RecipeError(
+                "recipe.rollout.engine: vllm needs the package vllm, which is not installed; pip install vllm, or set "
+                "it to transformers"
+            ) from None
+        self._vllm: Any = vllm
+        self._options = {**VLLM_DEFAULTS, **(options or {})}
+        self._engine: Any = None
+
+    def follow(self, student: PreTrainedModel) -> None:
+        """See :meth:`Writer.follow`. The first time the engine is started, from a checkpoint of the student."""
+        if self._engine is None:
+            with tempfile.TemporaryDirectory() as folder:
+                student.save_pretrained(folder)
+                self._engine = self._vllm.LLM(model=folder, **self._options)
+            return
+        ignored = set(student._keys_to_ignore_on_save or ())
+        weights = [(name, tensor) for name, tensor in student.state_dict().items() if name not in ignored]
+
+        def take(model: Any) -> None:
+            model.load_weights(weights)
+
+        self._engine.apply_model(take)
+        self._engine.reset_prefix_cache()  # It holds what the weights of before made of a prompt.
+
+    def write(self, input_ids: Tensor, attention_mask: Tensor, settings: Sampling) -> Tensor:
+        """See :meth:`Writer.write`."""
+        prompts = [
+            {"prompt_token_ids": ids[mask].tolist()} for ids, mask in zip(input_ids, attention_mask.bool(), strict=True)
+        ]
+        found = self._engine.generate(
+            prompts, [self._parameters(settings, number) for number in range(len(prompts))], use_tqdm=False
+        )
+        rows = [list(each.outputs[0].token_ids) for each in found]
+        longest = max(map(len, rows))
+        filled = [row + [settings.pad] * (longest - len(row)) for row in rows]
+        return torch.tensor(filled, dtype=torch.long, device=input_ids.device).view(len(rows), longest)
+
+    def _parameters(self, settings: Sampling, number: int) -> Any:
+        return self._vllm.SamplingParams(
+            max_tokens=settings.max_new_tokens,
+            temperature=settings.temperature,
+            top_k=settings.top_k,
+            top_p=settings.top_p,
+            seed=settings.seed + number,
+            stop_token_ids=list(settings.ends),
+            detokenize=False,
+        )
+
+
+def make_writer(config: RolloutConfig) -> Writer:
+    """What a recipe names."""
+    return VllmWriter(config.engine_options) if config.engine == "vllm" else TransformersWriter()
