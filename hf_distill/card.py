@@ -289,6 +289,13 @@ def _making(results: Mapping[str, Any]) -> Iterator[str]:
         f"{''.join(f', {key} {readable_option(value)}' for key, value in each['options'].items())}: {each['paper']}"
         for each in results["objectives"]
     )
+    if rollout := results.get("rollout"):
+        yield (
+            f"In {rollout['share']:.0%} of the steps, drawn by the seed, it learned from texts of up to "
+            f"{rollout['max_new_tokens']:,} tokens that it had just written itself, at temperature "
+            f"{rollout['temperature']:g}: Agarwal et al. 2024, On-Policy Distillation of Language Models, "
+            "arXiv:2306.13649."
+        )
     yield " ".join(_trained(name, each) for name, each in results["training"].items())
     counts = ", ".join(f"{count:,} {name}" for name, count in data["rows"].items())
     yield f"Data: {portable(data['source'])} ({counts}); fingerprint `{data['fingerprint'][:16]}`."

@@ -24,7 +24,7 @@ from hf_distill.objectives import Objective, make_objective
 from hf_distill.pairing import check_objectives, check_tokens
 from hf_distill.recipe import CacheConfig, Recipe, StudentConfig
 from hf_distill.recipe_file import check_training, load_recipe
-from hf_distill.rollout import Rollout, check_judged
+from hf_distill.rollout import Rollout
 from hf_distill.students import Order, Student, build_student, learning, limit_learning, parts_of, quantized
 from hf_distill.tasks import Task, make_task
 from hf_distill.teachers import chosen_dtype, same_tokenizer
@@ -120,9 +120,10 @@ def _plan_student(recipe: Recipe, task: Task, data: Data, teacher: Plan | None, 
     if not task.is_bound:
         task.follow((teacher or student).model.config)
     _check_writing(recipe, task, data, student)
-    if recipe.rollout is not None:
-        task.writing(student.tokenizer, recipe.rollout.prompt_tokens)
     _tell_objectives(recipe, task, teacher, student, report)
+    if recipe.rollout is not None and recipe.rollout.share and teacher is not None:
+        rollout, objectives = Rollout(recipe.rollout), make_objectives(recipe)
+        report(rollout.fit(task, student.tokenizer, student.model, teacher.model.config, objectives))
     _tell_costs(recipe, task, data, teacher, student, report)
     return student
 
@@ -160,8 +161,6 @@ def _check_objectives(recipe: Recipe, task: Task) -> None:
     if recipe.teacher is None and task.has_vocabulary and metric in AGAINST_TEACHER:
         raise RecipeError(f"recipe.evaluate.metric: {metric} compares with a teacher, and the recipe names none")
     check_objectives(objectives, task, training_arguments(recipe, "unused"))
-    if recipe.rollout is not None:
-        check_judged(Rollout(recipe.rollout).config, objectives)
     for name, objective in objectives.items():
         if recipe.teacher is None and objective.needs - OF_THE_DATA:
             raise RecipeError(

@@ -398,6 +398,9 @@ class RolloutConfig:
     """It draws among so many tokens, the likeliest; among all unless given."""
     top_p: float | None = None
     """It draws among the likeliest tokens that have this share of the mass; among all unless given."""
+    batch_size: int | None = None
+    """Rows that are written at once, of as many as a step and a process have; those of one batch unless given. Larger
+    is faster, and takes memory for the keys and values of all."""
     engine: Literal["transformers", "vllm"] = "transformers"
     """What runs the student while it writes; ``vllm`` for causal-lm on one GPU."""
     engine_options: dict[str, Any] = field(default_factory=dict)
@@ -407,7 +410,7 @@ class RolloutConfig:
         where = "recipe.rollout"
         refuse_unless(0.0 <= self.share <= 1.0, f"{where}.share: expected 0.0 to 1.0, got {self.share}")
         refuse_unless(self.temperature > 0.0, f"{where}.temperature: expected above 0.0, got {self.temperature}")
-        for name in ("max_new_tokens", "prompt_tokens", "top_k"):
+        for name in ("max_new_tokens", "prompt_tokens", "top_k", "batch_size"):
             value = getattr(self, name)
             refuse_unless(value is None or value >= 1, f"{where}.{name}: expected at least 1, got {value}")
         refuse_unless(

@@ -11,22 +11,25 @@ import hashlib
 import logging
 import random
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
 from accelerate import PartialState
 from datasets import Dataset, IterableDataset
+from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_distill.errors import DataError, ModelError, ObjectiveError, RecipeError, TeacherError
+from hf_distill.errors import RecipeError, TeacherError
 from hf_distill.objectives import Objective
 from hf_distill.recipe import RolloutConfig
+from hf_distill.rollout_checks import check_judged, ends_of, shared_context, with_room
 from hf_distill.students import has_adapters
 from hf_distill.sums import Reduce, RolloutSums
 from hf_distill.tasks import Task
-from hf_distill.tasks.writing import Writing
+from hf_distill.tasks.writing import Asked, Writing, joined
 from hf_distill.teachers import ModelTeacher, Teacher
-from hf_distill.views import OF_THE_DATA, Batch
+from hf_distill.views import Batch
 from hf_distill.writers import Sampling, Writer, make_writer
 
 SHORT = 0.25
@@ -93,17 +96,11 @@ class Rollout:
                 else "rollout: only a teacher can judge what a student writes, and there is none; name one, or remove "
                 "rollout"
             )
-        check_judged(self.config, objectives)
-        self._writing = task.writing(tokenizer, self.config.prompt_tokens)
-        self._ends = ends_of(student, tokenizer)
-        pad = tokenizer.pad_token_id if tokenizer is not None else None
-        self._pad = self._ends[0] if pad is None else int(pad)
-        self._check_engine(student)
-        context = min((room for room in map(_context, (student.config, teacher.config)) if room), default=None)
-        notes = [f"rollout: the student writes in {self.config.share:.0%} of the steps, {self.config.engine}"]
-        if not isinstance(rows, (Dataset, IterableDataset)):
+        notes = [self.fit(task, tokenizer, student, teacher.config, objectives)]
+        if self._writing is None or not isinstance(rows, (Dataset, IterableDataset)):
             return rows, notes
-        kept = _with_room(rows, self._writing, self.config.max_new_tokens, context)
+        context = shared_context(student.config, teacher.config)
+        kept = with_room(rows, self._writing, self.config.max_new_tokens, context)
         if isinstance(kept, Dataset) and isinstance(rows, Dataset) and len(kept) < len(rows):
             lost = len(rows) - len(kept)
             notes.append(
@@ -111,6 +108,33 @@ class Rollout:
                 f"{self.config.max_new_tokens} tokens in a context of {context}"
             )
         return kept, notes
+
+    def fit(
+        self,
+        task: Task,
+        tokenizer: PreTrainedTokenizerBase | None,
+        student: PreTrainedModel,
+        teacher: PretrainedConfig,
+        objectives: Mapping[str, Objective],
+    ) -> str:
+        """The part of :meth:`prepare` that needs no weights and no rows; gives a line that tells what will be done."""
+        config = self.config
+        check_judged(config, objectives)
+        self._writing = task.writing(tokenizer, config.prompt_tokens)
+        self._ends = ends_of(student, tokenizer)
+        pad = tokenizer.pad_token_id if tokenizer is not None else None
+        self._pad = self._ends[0] if pad is None else int(pad)
+        self._check_engine(student)
+        context = shared_context(student.config, teacher)
+        if context is not None and config.max_new_tokens >= context:
+            raise RecipeError(
+                f"recipe.rollout.max_new_tokens: {config.max_new_tokens} leave no room for a prompt in the context of "
+                f"{context} that student and teacher have; lower it"
+            )
+        return (
+            f"rollout: the student writes in {config.share:.0%} of the steps, at most {config.max_new_tokens} tokens a "
+            f"row, by {config.engine}"
+        )
 
     def _check_engine(self, student: PreTrainedModel) -> None:
         if self.config.engine != "vllm":
@@ -143,13 +167,27 @@ class Rollout:
             step: How many optimizer steps are done.
             process: Which of all this is; each draws by itself, and again the same after a resume.
         """
+        assert self._writing is not None
         self.writer.follow(student)
-        return [self._written(batch, _number(seed, step, process, i)) for i, batch in enumerate(batches)]
+        sizes = [len(batch["input_ids"]) for batch in batches]
+        asked, starts = self._writing.asked(batches, self._pad), list(accumulate(sizes, initial=0))
+        at_once = self.config.batch_size or max(sizes, default=1)
+        parts = [slice(start, start + at_once) for start in range(0, starts[-1], at_once)]
+        written = joined(
+            [self._written(asked.at(part), _number(seed, step, process, i)) for i, part in enumerate(parts)], self._pad
+        )
+        new = written[:, self._writing.skipped :]
+        is_end = torch.isin(new, torch.tensor(self._ends, device=new.device))
+        kept = is_end.cumsum(1) - is_end.long() == 0
+        self._sums.add(kept, is_end & kept, [min(each, self.config.max_new_tokens) for each in asked.answers])
+        return [
+            self._writing.answered(batch, asked.at(rows), written[rows], kept[rows])
+            for batch, rows in zip(batches, map(slice, starts, starts[1:]), strict=True)
+        ]
 
-    def _written(self, batch: Batch, seed: int) -> Batch:
+    def _written(self, asked: Asked, seed: int) -> Tensor:
         assert self._writing is not None
         config = self.config
-        asked = self._writing.asked(batch, self._pad)
         settings = Sampling(
             max_new_tokens=config.max_new_tokens,
             ends=self._ends,
@@ -160,12 +198,7 @@ class Rollout:
             top_p=1.0 if config.top_p is None else config.top_p,
             options=self._writing.options,
         )
-        written = self.writer.write(asked.input_ids, asked.attention_mask, settings)
-        new = written[:, self._writing.skipped :]
-        is_end = torch.isin(new, torch.tensor(self._ends, device=new.device))
-        kept = is_end.cumsum(1) - is_end.long() == 0
-        self._sums.add(kept, is_end & kept, [min(each, config.max_new_tokens) for each in asked.answers])
-        return self._writing.answered(asked, written, kept)
+        return self.writer.write(asked.input_ids, asked.attention_mask, settings)
 
     def logs(self, reduce: Reduce) -> dict[str, float]:
         """Mean length and share of ended texts since the last call; nothing where nothing was written. May warn."""
@@ -176,80 +209,6 @@ class Rollout:
         if not self._warned and PartialState().is_main_process:
             self._warned = _warn(found.length, found.expected, found.empty)
         return {"rollout_length": found.length, "rollout_ended": found.ended}
-
-
-def check_judged(config: RolloutConfig, objectives: Mapping[str, Objective]) -> None:
-    """Refuse objectives of which nothing is learned where the student writes.
-
-    Raises:
-        ObjectiveError: With the way out.
-    """
-    if config.share > 0 and not any(objective.needs - OF_THE_DATA for objective in objectives.values()):
-        raise ObjectiveError(
-            "rollout: what a student writes has no labels, so only an objective that asks a teacher learns of it; add "
-            "logits, or remove rollout"
-        )
-    for name, objective in objectives.items():
-        if config.share == 1.0 and objective.needs & OF_THE_DATA:
-            raise ObjectiveError(
-                f"objective {name} does nothing with rollout.share 1.0: what a student writes has no labels; remove "
-                "it, or lower the share"
-            )
-
-
-def ends_of(student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> tuple[int, ...]:
-    """The tokens that end a text, as the student's generation config and its tokenizer tell.
-
-    Raises:
-        ModelError: Where none does.
-    """
-    told: Any = getattr(student.generation_config, "eos_token_id", None)
-    ends = [] if told is None else [told] if isinstance(told, int) else list(told)
-    end = tokenizer.eos_token_id if tokenizer is not None else None
-    ends = list(dict.fromkeys([*ends, *([end] if isinstance(end, int) else [])]))
-    if not ends:
-        raise ModelError(
-            "rollout: neither the student's generation config nor its tokenizer names an end token, so it would never "
-            "stop writing; set eos_token_id"
-        )
-    return tuple(map(int, ends))
-
-
-def _context(config: PretrainedConfig) -> int | None:
-    """How many positions a decoder knows; None where it does not count them."""
-    stack = config.get_text_config(decoder=True)
-    for name in ("max_decoder_position_embeddings", "max_position_embeddings"):
-        if isinstance(room := getattr(stack, name, None), int):
-            return room
-    return None
-
-
-def _with_room(
-    rows: Dataset | IterableDataset, writing: Writing, new: int, context: int | None
-) -> Dataset | IterableDataset:
-    """The rows behind whose prompts so many new tokens fit."""
-    columns = rows.column_names or list(next(iter(rows)))
-    names = [name for name in ("input_ids", "labels") if name in columns]
-
-    def fits(ids: list[int], labels: list[int], number: int) -> bool:
-        taken = writing.taken(ids, labels)
-        if taken < 1:
-            raise DataError(
-                f"rollout: training row {number} has an empty prompt, so there is nothing to write after; remove such "
-                "rows, or take a tokenizer with a start token"
-            )
-        return context is None or taken + new <= context
-
-    if "labels" in names:
-        kept = rows.filter(fits, with_indices=True, input_columns=names)
-    else:
-        kept = rows.filter(lambda ids, number: fits(ids, ids, number), with_indices=True, input_columns=names)
-    if isinstance(kept, Dataset) and not len(kept):
-        raise DataError(
-            f"rollout: none of {len(rows)} rows is left: every prompt and {new} tokens are more than the context of "
-            f"{context} that student and teacher have; lower rollout.max_new_tokens, or task.max_length"
-        )
-    return kept
 
 
 def _number(*parts: int) -> int:

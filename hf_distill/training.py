@@ -292,7 +292,9 @@ class _Lines(TrainerCallback):
     ) -> None:
         if not state.is_world_process_zero or not args.disable_tqdm or not logs:
             return
-        shown = {key: value for key, value in logs.items() if key.startswith(("loss", "eval_")) and _is_told(key)}
+        shown = {
+            key: value for key, value in logs.items() if key.startswith(("loss", "eval_", "rollout_")) and _is_told(key)
+        }
         if shown:
             values = ", ".join(f"{key} {value:.4f}" for key, value in shown.items())
             self.report(f"{self.name}: step {state.global_step} of {state.max_steps}: {values}")

@@ -21,7 +21,7 @@ ROOMS = [
     ["recipe_file", "sources"],
     ["data"],
     ["tasks", "teachers", "students", "objectives"],
-    ["pairing", "writers"],
+    ["pairing", "writers", "rollout_checks"],
     ["rollout"],
     ["trainer"],
     ["evaluation"],

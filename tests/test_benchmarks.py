@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from argparse import Namespace
@@ -21,6 +22,7 @@ import fused_loss
 import gradient_angles
 import language
 import lm_step
+import on_policy
 from losses import Cell, ours, plain, products
 
 from hf_distill.recipe import CacheConfig
@@ -49,6 +51,7 @@ def results(tmp_path, monkeypatch) -> Path:
 def without_peers(monkeypatch) -> None:
     """Peers are measured where they are installed, not tested."""
     monkeypatch.setattr(lm_step, "compared", lambda: ["ours, live", "ours, cached", "supervised"])
+    monkeypatch.setattr(on_policy, "compared", lambda: ["ours", "ours, of the data"])
     monkeypatch.setattr(fused_loss, "losses", lambda: ({"ours": ours, "plain": plain, "products": products}, {}))
 
 
@@ -70,6 +73,15 @@ def test_whole_steps_of_all_trainers_are_timed_and_told(setting):
     losses = {row["name"]: row["loss"] for row in rows}
     assert losses["ours, cached"] == pytest.approx(losses["ours, live"], rel=0.2)
     assert [each["value"] == "not measured" for each in goals] == [True, True, True, True, False]
+
+
+def test_steps_in_which_the_student_writes_are_timed_beside_those_in_which_it_does_not(setting):
+    given = on_policy.Setting(**dataclasses.asdict(setting), prompt=3)
+    rows, goals = on_policy.measure(given, 1, on_policy.two_steps)
+    assert [row["name"] for row in rows] == ["ours", "ours, of the data"]
+    assert rows[0]["written_tokens_a_second"] > 0 == rows[1]["written_tokens_a_second"]
+    assert all(row["loss"] > 0 for row in rows)
+    assert [each["value"] for each in goals] == ["not measured"] * 4
 
 
 def test_what_a_cache_costs_is_measured_on_both_kinds_of_teacher(setting):

@@ -73,6 +73,15 @@ def test_two_processes_train_and_evaluate_a_student_that_writes_as_one(one_and_t
     assert_equal_weights(weights, other_weights)
 
 
+def test_two_processes_toss_one_coin_and_divide_by_what_both_wrote(one_and_two):
+    *_, folder = one_and_two
+    (one, weights), (two, other_weights) = (trained(folder / n / "rollout", i) for n, i in (("one", 1), ("two", 2)))
+    assert {length is None for length in one["written"]} == {True, False}
+    assert one["written"] == [length and pytest.approx(length) for length in two["written"]]
+    assert one["losses"] == pytest.approx(two["losses"], abs=1e-6)
+    assert_equal_weights(weights, other_weights)
+
+
 def test_two_processes_train_and_evaluate_vectors_and_their_projection_as_one(one_and_two):
     *_, folder = one_and_two
     (one, weights), (two, other_weights) = (trained(folder / n / "embeddings", i) for n, i in (("one", 1), ("two", 2)))

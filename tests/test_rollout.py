@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import sys
 from types import SimpleNamespace
@@ -13,16 +14,18 @@ from transformers import AutoModelForCausalLM, GPT2Config, TrainingArguments
 
 from hf_distill import DistillationTrainer, Hidden, Labels, Logits, ModelTeacher, Rollout, RolloutConfig
 from hf_distill.errors import DataError, ModelError, ObjectiveError, RecipeError, TeacherError
+from hf_distill.recipe import LoraConfig
 from hf_distill.recipe_file import load_recipe
-from hf_distill.rollout import ends_of
+from hf_distill.rollout_checks import ends_of
+from hf_distill.students.adapters import add_adapters
 from hf_distill.tasks import CausalLanguageModeling, TextClassification, Translation
 from hf_distill.tasks.sequences import IGNORED
 from hf_distill.tasks.writing import WRITTEN
 from hf_distill.teachers import CachedTeacher
 from hf_distill.writers import Sampling, TransformersWriter
 from tests import tiny
+from tests.known_writer import END, Known
 
-END = tiny.CHAT_WORDS.index("[SEP]")
 SURE = 1e-4
 """A temperature at which the likeliest token is drawn."""
 
@@ -43,26 +46,6 @@ def chats(count: int = 32) -> Dataset:
         for words in (text.split()[:3] for text in tiny.rows(count)["text"])
     ]
     return Dataset.from_dict({"messages": turns})
-
-
-class Known:
-    """Writes what is decided by the prompt alone, whoever asks."""
-
-    def __init__(self) -> None:
-        self.prompts: list[list[int]] = []
-
-    def follow(self, student) -> None:
-        pass
-
-    def write(self, input_ids, attention_mask, settings) -> torch.Tensor:
-        prompts = [ids[mask.bool()].tolist() for ids, mask in zip(input_ids, attention_mask, strict=True)]
-        self.prompts += prompts
-        answers = [self.answer(prompt)[: settings.max_new_tokens] for prompt in prompts]
-        longest = max(map(len, answers))
-        return torch.tensor([answer + [settings.pad] * (longest - len(answer)) for answer in answers])
-
-    def answer(self, prompt: list[int]) -> list[int]:
-        return [5 + (token + i) % 20 for i, token in enumerate(prompt[: 1 + sum(prompt) % 4])] + [END]
 
 
 def trainer(folder, config: RolloutConfig | None = None, writer=None, **changes) -> DistillationTrainer:
@@ -244,6 +227,28 @@ def test_8x1_and_1x8_give_the_same_losses_and_weights_where_the_same_is_written(
     assert_same(weights, other)
 
 
+@pytest.mark.parametrize("task", ["causal-lm", "translation"])
+def test_what_is_written_at_once_changes_nothing_but_the_speed(task, tmp_path):
+    texts, more = tiny.rows(16)["text"], {}
+    if task == "translation":
+        models = {"model": tiny.encoder_decoder("marian", 2, 1, seed=1), "teacher": tiny.encoder_decoder(seed=2)}
+        rows = Dataset.from_dict({"source": texts, "target": texts})
+        more = {"task": Translation(), "train_dataset": rows, **models}
+    found, widths = [], []
+    for size in (1, 3, 16):
+        config = RolloutConfig(share=1.0, max_new_tokens=6, temperature=SURE, batch_size=size)
+        options = {**more, "model": copy.deepcopy(more.get("model", tiny.decoder(1, seed=1)))}
+        one = trainer(tmp_path, config, per_device_train_batch_size=2, gradient_accumulation_steps=4, **options)
+        write = one._rollout.writer.write
+        widths.append([])
+        one._rollout.writer.write = lambda ids, *rest, write=write: widths[-1].append(len(ids)) or write(ids, *rest)
+        one.train()
+        found.append(one.model.state_dict())
+    assert_same(found[0], found[1])
+    assert_same(found[0], found[2])
+    assert [sizes[:3] for sizes in widths] == [[1, 1, 1], [3, 3, 2], [8, 8, 8]]
+
+
 def test_a_share_of_0_is_no_rollout_at_all(tmp_path):
     _, plain = trained(tmp_path)
     one, weights = trained(tmp_path, RolloutConfig(share=0.0))
@@ -317,6 +322,20 @@ def test_a_translator_learns_from_what_it_writes(tmp_path):
     assert all(1 <= entry["rollout_length"] <= 6 for entry in logs(one))
 
 
+def test_rows_that_are_streamed_are_written_after(tmp_path):
+    rows = completions(16).to_iterable_dataset()
+    one, _ = trained(tmp_path, ALWAYS, Known(), train_dataset=rows, max_steps=2)
+    assert [entry["rollout_ended"] for entry in logs(one)] == [1.0, 1.0]
+
+
+def test_adapters_write_and_learn(tmp_path):
+    student = tiny.decoder(1, seed=1)
+    add_adapters(student, LoraConfig(r=2, alpha=4, dropout=0.5))
+    one, weights = trained(tmp_path, ALWAYS, model=student)
+    assert any(value.abs().sum() > 0 for name, value in weights.items() if "lora_B" in name)
+    assert all(1 <= entry["rollout_length"] <= 6 for entry in logs(one))
+
+
 # --- what is told -----------------------------------------------------------------------------------------------------
 
 
@@ -373,8 +392,10 @@ def test_prompts_that_leave_no_room_are_dropped_and_counted(tmp_path):
     one = trainer(tmp_path, RolloutConfig(max_new_tokens=32), train_dataset=rows, task=task)
     assert len(one.train_dataset) == 8
     assert any("3 of 11 rows are dropped" in line for line in one.connection_notes)
-    with pytest.raises(DataError, match="none of 11 rows is left: every prompt and 63 tokens"):
-        trainer(tmp_path, RolloutConfig(max_new_tokens=63), train_dataset=rows, task=task)
+    with pytest.raises(DataError, match="none of 11 rows is left: every prompt and 62 tokens"):
+        trainer(tmp_path, RolloutConfig(max_new_tokens=62), train_dataset=rows, task=task)
+    with pytest.raises(RecipeError, match="64 leave no room for a prompt in the context of 64"):
+        trainer(tmp_path, RolloutConfig(max_new_tokens=64), train_dataset=rows, task=task)
 
 
 def test_an_empty_prompt_is_refused(tmp_path):

@@ -14,10 +14,11 @@ from datasets import Dataset
 from safetensors.torch import save_file
 from transformers import BertModel, TrainingArguments
 
-from hf_distill import Attention, DistillationTrainer, Hidden, Labels, Logits, Relation
+from hf_distill import Attention, DistillationTrainer, Hidden, Labels, Logits, Relation, Rollout, RolloutConfig
 from hf_distill.objectives import Objective, Similarity
 from hf_distill.tasks import CausalLanguageModeling, Embeddings, Translation
 from tests import tiny
+from tests.known_writer import Known
 
 
 def pair(task: str) -> dict[str, Any]:
@@ -41,6 +42,11 @@ def pair(task: str) -> dict[str, Any]:
             "train_dataset": train,
             "eval_dataset": evaluation,
             "processing_class": tiny.chat_tokenizer(),
+        }
+    if task == "rollout":
+        return {
+            **pair("causal-lm"),
+            "rollout": Rollout(RolloutConfig(share=0.5, max_new_tokens=6, prompt_tokens=3), writer=Known()),
         }
     if task == "embeddings":
         return vectors(train, evaluation)
@@ -111,6 +117,7 @@ def main(folder: Path, batch: int, resume: bool, task: str, steps: int) -> None:
         facts = {
             "world_size": trainer.args.world_size,
             "losses": [entry["loss"] for entry in entries],
+            "written": [entry.get("rollout_length") for entry in entries],
             "terms": [entry["loss_hidden"] for entry in entries],
             "eval_loss": evaluation["eval_loss"],
         }
@@ -132,6 +139,6 @@ if __name__ == "__main__":
     assert os.environ["OMP_NUM_THREADS"] == "1"
     place, size, again = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:] == ["resume"]
     main(place, size, again, "text-classification", 12)
-    for name in () if again else ("causal-lm", "translation", "embeddings"):
+    for name in () if again else ("causal-lm", "translation", "embeddings", "rollout"):
         main(place / name, size, again, name, 4)
     leave()

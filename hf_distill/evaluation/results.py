@@ -98,6 +98,7 @@ def make_results(
         "versions": versions(JUDGES if recipe.evaluate.scorers or task.scorers else ()),
         "machine": machine(),
     }
+    results |= {"rollout": dataclasses.asdict(recipe.rollout)} if recipe.rollout is not None else {}
     results |= {"floor": dict(floor)} if floor else {}
     results |= {"start": dict(start)} if start else {}
     # As the file gives it back, so that a run and its repetition tell the same.

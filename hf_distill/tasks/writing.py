@@ -7,12 +7,13 @@ student wrote is right.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from hf_distill.errors import RecipeError
 from hf_distill.tasks.sequences import IGNORED, last_turn, padded
@@ -36,6 +37,12 @@ class Asked:
     attention_mask: Tensor
     answers: list[int]
 
+    def at(self, rows: slice) -> Asked:
+        """Some rows alone."""
+        return Asked(
+            input_ids=self.input_ids[rows], attention_mask=self.attention_mask[rows], answers=self.answers[rows]
+        )
+
 
 class Writing(ABC):
     """How a student writes the batches of a task.
@@ -53,15 +60,16 @@ class Writing(ABC):
         """How many positions of the context a row takes before anything is written; 0 where there is no prompt."""
 
     @abstractmethod
-    def asked(self, batch: Batch, pad: int) -> Asked:
-        """What the rows of a batch ask for, with what pads it."""
+    def asked(self, batches: Sequence[Batch], pad: int) -> Asked:
+        """What all rows of some batches ask for, with what pads it."""
 
     @abstractmethod
-    def answered(self, asked: Asked, written: Tensor, kept: Tensor) -> Batch:
+    def answered(self, batch: Batch, asked: Asked, written: Tensor, kept: Tensor) -> Batch:
         """The batch of what was written.
 
         Args:
-            asked: What it was written after.
+            batch: Of the data, in whose place it comes.
+            asked: What its rows asked for.
             written: ``[B, skipped + N]``, what a writer gave.
             kept: ``[B, N]`` boolean, False behind the end token.
         """
@@ -84,25 +92,21 @@ class AfterPrompts(Writing):
             return min(self.prompt_tokens, len(ids) - 1)
         return last_turn((list(ids), list(labels)))
 
-    def asked(self, batch: Batch, pad: int) -> Asked:
+    def asked(self, batches: Sequence[Batch], pad: int) -> Asked:
         """See :meth:`Writing.asked`. Padded on the left: what is written stands right behind the prompt."""
         prompts, answers = [], []
-        labelled = batch["labels"] if "labels" in batch else batch["input_ids"]
-        columns = (batch["input_ids"], labelled, batch["attention_mask"])
-        for columns_of_row in zip(*(column.tolist() for column in columns), strict=True):
-            real = [(token, label) for token, label, mask in zip(*columns_of_row, strict=True) if mask]
-            ids, labels = [token for token, _ in real], [label for _, label in real]
+        for ids, labels in (row for batch in batches for row in _rows(batch)):
             start = self.taken(ids, labels)
             prompts.append(ids[:start])
             answers.append(sum(label != IGNORED for label in labels[start:]))
-        device = batch["input_ids"].device
+        device = batches[0]["input_ids"].device
         return Asked(
             input_ids=torch.tensor(padded(prompts, pad, True), device=device),
             attention_mask=torch.tensor(padded([[1] * len(ids) for ids in prompts], 0, True), device=device),
             answers=answers,
         )
 
-    def answered(self, asked: Asked, written: Tensor, kept: Tensor) -> Batch:
+    def answered(self, batch: Batch, asked: Asked, written: Tensor, kept: Tensor) -> Batch:
         """See :meth:`Writing.answered`. Padded on the right, where no model counts its positions otherwise."""
         ids = torch.cat((asked.input_ids, written), 1)
         mask = torch.cat((asked.attention_mask, kept.to(asked.attention_mask.dtype)), 1)
@@ -135,24 +139,42 @@ class AfterSources(Writing):
         """See :meth:`Writing.taken`: the decoder's start, wherever there is a source."""
         return min(len(ids), 1)
 
-    def asked(self, batch: Batch, pad: int) -> Asked:
-        """See :meth:`Writing.asked`: the sources as they are."""
+    def asked(self, batches: Sequence[Batch], pad: int) -> Asked:
+        """See :meth:`Writing.asked`: the sources as they are, padded further on the side where they are padded."""
+        left = not all(bool(batch["attention_mask"][:, 0].all()) for batch in batches)
         return Asked(
-            input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
-            answers=(batch["labels"] != IGNORED).sum(1).tolist(),
+            input_ids=joined([batch["input_ids"] for batch in batches], pad, left),
+            attention_mask=joined([batch["attention_mask"] for batch in batches], 0, left),
+            answers=[count for batch in batches for count in (batch["labels"] != IGNORED).sum(1).tolist()],
         )
 
-    def answered(self, asked: Asked, written: Tensor, kept: Tensor) -> Batch:
+    def answered(self, batch: Batch, asked: Asked, written: Tensor, kept: Tensor) -> Batch:
         """See :meth:`Writing.answered`: the decoder reads again what it read while it wrote."""
         longest = int(kept.sum(1).max())
         return {
-            "input_ids": asked.input_ids,
-            "attention_mask": asked.attention_mask,
+            "input_ids": batch["input_ids"],
+            "attention_mask": batch["attention_mask"],
             "decoder_input_ids": written[:, :longest],
             "labels": torch.full_like(written[:, :longest], IGNORED),
             WRITTEN: kept[:, :longest],
         }
+
+
+def joined(tensors: Sequence[Tensor], filler: int, left: bool = False) -> Tensor:
+    """``[B, T]`` of several, padded to the widest on one side."""
+    width = max(tensor.shape[1] for tensor in tensors)
+    gaps = [width - tensor.shape[1] for tensor in tensors]
+    sides = [(gap, 0) if left else (0, gap) for gap in gaps]
+    return torch.cat([functional.pad(tensor, side, value=filler) for tensor, side in zip(tensors, sides, strict=True)])
+
+
+def _rows(batch: Batch) -> Iterator[tuple[list[int], list[int]]]:
+    """Tokens and labels of each row, without padding."""
+    labelled = batch["labels"] if "labels" in batch else batch["input_ids"]
+    columns = (batch["input_ids"], labelled, batch["attention_mask"])
+    for row in zip(*(column.tolist() for column in columns), strict=True):
+        real = [(token, label) for token, label, mask in zip(*row, strict=True) if mask]
+        yield [token for token, _ in real], [label for _, label in real]
 
 
 def check_prompt_tokens(given: int | None, form: str | None) -> None:
