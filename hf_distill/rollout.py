@@ -168,10 +168,12 @@ class Rollout:
             process: Which of all this is; each draws by itself, and again the same after a resume.
         """
         assert self._writing is not None
+        if not batches:  # Of a stream that has come to its end.
+            return []
         self.writer.follow(student)
         sizes = [len(batch["input_ids"]) for batch in batches]
         asked, starts = self._writing.asked(batches, self._pad), list(accumulate(sizes, initial=0))
-        at_once = self.config.batch_size or max(sizes, default=1)
+        at_once = self.config.batch_size or max(sizes)
         parts = [slice(start, start + at_once) for start in range(0, starts[-1], at_once)]
         written = joined(
             [self._written(asked.at(part), _number(seed, step, process, i)) for i, part in enumerate(parts)], self._pad

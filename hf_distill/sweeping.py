@@ -103,6 +103,11 @@ def sweep(
 
 def _cached(recipe: Recipe, fill: bool = True) -> Recipe:
     """The recipe with a cached teacher; complete, and scored by its validation rows, where it is to be trained."""
+    if recipe.rollout is not None:
+        raise RecipeError(
+            "recipe.rollout: a sweep asks its teacher about the data once, and never about what students write; remove "
+            "it, or run the recipes one by one"
+        )
     if recipe.teacher is not None:
         recipe = dataclasses.replace(recipe, teacher=dataclasses.replace(recipe.teacher, kind="cached"))
     if not fill:

@@ -213,6 +213,7 @@ REFUSED = {
         ],
         "cut texts in 2 ways",
     ),
+    "what students write": (["rollout={share: 0.5}", *TWO], "never about what students write"),
     "what no cache keeps": (["objectives.1={kind: attention}", *TWO], "which a cache does not keep"),
 }
 
