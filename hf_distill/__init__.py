@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hf_distill.errors import HfDistillError
-    from hf_distill.flow import Result, cache, distill, evaluate, push, run
+    from hf_distill.flow import Result, cache, distill, evaluate, label, push, run
     from hf_distill.objectives import DKD, Attention, Hidden, Labels, Logits, Objective, Relation
     from hf_distill.planning import StudentPlan, plan
     from hf_distill.preflight import check
@@ -49,6 +49,7 @@ __all__ = [
     "check",
     "distill",
     "evaluate",
+    "label",
     "load_recipe",
     "plan",
     "push",
@@ -63,7 +64,7 @@ _HOMES = {
     "recipe": ("Recipe", "RolloutConfig"),
     "recipe_file": ("load_recipe",),
     "rollout": ("Rollout",),
-    "flow": ("Result", "cache", "distill", "evaluate", "push", "run"),
+    "flow": ("Result", "cache", "distill", "evaluate", "label", "push", "run"),
     "planning": ("StudentPlan", "plan"),
     "sweeping": ("Sweep", "sweep"),
     "tasks": ("CausalLanguageModeling", "Task", "TextClassification"),

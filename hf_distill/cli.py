@@ -86,6 +86,20 @@ def cache(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("ru
 
 
 @app.command()
+def label(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("runs"), debug: Debug = False) -> None:
+    """Let the teacher write for all training rows, and train nothing; what it wrote is a data set to train on."""
+
+    def work() -> None:
+        _quiet()
+        from hf_distill.flow import label as label_recipe
+
+        label_recipe(recipe, overrides or [], runs=runs, report=_line)
+        _leave_together()
+
+    _guarded(work, debug)
+
+
+@app.command()
 def sweep(
     recipe: RecipeFile,
     grid: Annotated[

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from hf_distill.recipe import DataConfig, TestDataConfig
 
 
-LABELS = frozenset({"label", "labels", "answers"})
-"""Columns without which a row can still be learned from, where there is a teacher."""
+LABELS = frozenset({"label", "labels", "answers", "target", "completion"})
+"""Columns without which a row can still be learned from, where there is a teacher to label it or write for it."""
 
 LISTS = frozenset({"candidates"})
 """Columns that hold lists of texts: what is named for one of them stays apart where it is several columns."""
@@ -103,7 +103,7 @@ def load_data(
     validation = _limited(validation, config.validation_limit, seed)
     test = _limited(test, config.test_limit, seed)
     unlabelled = _unlabelled(config, splits, columns)
-    if unlabelled is not None and not LABELS & set(required):
+    if unlabelled is not None and not LABELS & {*required, *optional}:
         raise DataError("data: no row of this task has a label that could be missing; add the rows to the train split")
     for name, rows in (("train", train), ("validation", validation), ("test", test), ("unlabelled", unlabelled)):
         if rows is not None:

@@ -7,6 +7,7 @@
     ├── ModelError              a model or tokenizer that cannot be loaded
     ├── TeacherError            a teacher that cannot teach (at chance, or lacks what an objective needs)
     ├── CacheError              a teacher cache that is broken, unfinished, or was made of something else
+    ├── WritingError            texts that a teacher wrote and that no student can learn from
     ├── StudentError            a student that cannot be built
     ├── ObjectiveError          an objective with wrong options, or for the wrong kind of output
     ├── OutputError             a folder that is not writable, or belongs to another recipe
@@ -47,6 +48,10 @@ class TeacherError(HfDistillError):
 
 class CacheError(HfDistillError):
     """A teacher cache that cannot be trusted: broken, unfinished, or made of something else."""
+
+
+class WritingError(HfDistillError):
+    """Texts that a teacher wrote and that no student can learn from: none is left, or they are broken."""
 
 
 class StudentError(HfDistillError):

@@ -21,10 +21,11 @@ from hf_distill.evaluation.metrics import Scored, compute_metrics, primary_metri
 from hf_distill.evaluation.results import evaluated_rows, make_results
 from hf_distill.folders import RunFolder, recipe_hash, training_part
 from hf_distill.hub import push_folder
+from hf_distill.labelling import TeacherTexts, label_rows
 from hf_distill.models import license_of, load_config, load_model, load_tokenizer, model_folder
 from hf_distill.objectives import Contrastive, Labels, Objective
 from hf_distill.preflight import make_objectives, prepare
-from hf_distill.recipe import Recipe, StudentConfig
+from hf_distill.recipe import LabelConfig, Recipe, StudentConfig
 from hf_distill.recipe_file import load_recipe
 from hf_distill.reporting import measure_floor, write_report
 from hf_distill.students import Student, build_student
@@ -158,6 +159,37 @@ def cache(
     return paired.plan.folder
 
 
+def label(
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    *,
+    runs: str | Path = "runs",
+    report: Report = print,
+) -> Path:
+    """Let a recipe's teacher write for all training rows, and train nothing; a data set that trains like any other.
+
+    A call that was broken off goes on where it stopped; several processes (torchrun) share the rows. :func:`run` finds
+    the texts again, where its recipe has a ``label``.
+
+    Args:
+        recipe: As for :func:`run`; without ``label`` the teacher searches with 5 beams and nothing is dropped.
+        overrides: As for :func:`run`.
+        runs: As for :func:`run`.
+        report: Gets lines that tell what happens.
+
+    Returns:
+        A folder with ``provenance.json`` and with ``datasets``, which ``data.path`` of another recipe may name.
+    """
+    command = _command(recipe, overrides, "label")
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    recipe = with_defaults(dataclasses.replace(recipe, label=recipe.label or LabelConfig()))
+    task, data = prepare(recipe, report)
+    teacher = load_teacher(recipe, task, data, Path(runs), report)
+    labels = label_rows(recipe, task, data, teacher, Path(runs) / "labels", command, report)
+    report(f"labels: train on them with data.path={labels.datasets}")
+    return labels.folder
+
+
 def push(folder: str | Path, model_id: str | None = None, *, private: bool | None = None) -> str:
     """Push the student of a run to the Hub, with its card, in one commit.
 
@@ -179,12 +211,14 @@ def push(folder: str | Path, model_id: str | None = None, *, private: bool | Non
     return push_folder(student, model_id, private=hub.private if private is None else private)
 
 
-def _command(recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Sequence[str] | Mapping[str, Any]) -> str:
-    """What is told to run it again."""
+def _command(
+    recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Sequence[str] | Mapping[str, Any], verb: str = "run"
+) -> str:
+    """What is told to do it again."""
     if not isinstance(recipe, (str, Path)):
-        return "hf_distill.run(recipe)"
+        return f"hf_distill.{verb}(recipe)"
     pairs = [f"{key}={value}" for key, value in overrides.items()] if isinstance(overrides, Mapping) else overrides
-    return shlex.join(["hf-distill", "run", str(recipe), *pairs])
+    return shlex.join(["hf-distill", verb, str(recipe), *pairs])
 
 
 def _all_stages(
@@ -214,8 +248,11 @@ def _all_stages(
     if recipe.teacher is not None:
         score("teacher", load_teacher(recipe, task, data, runs, report))
         check_above_chance(predictions["teacher"], compute_metrics(predictions["teacher"])[metric], metric)
-    start = _score_start(recipe, task, data, candidates.get("teacher"), report)
-    training = _train_all(recipe, task, data, candidates.get("teacher"), folder, report)
+    labels = None
+    if recipe.label is not None:
+        labels = label_rows(recipe, task, data, candidates["teacher"], runs / "labels", command, report)
+    start = _score_start(recipe, task, labels.beside(data) if labels else data, candidates.get("teacher"), report)
+    training = _train_all(recipe, task, data, labels, candidates.get("teacher"), folder, report)
     for name, facts in training.items():
         score(name, trained_candidate(name, folder, task, recipe.student, facts["origin"]))
     results = make_results(
@@ -229,6 +266,7 @@ def _all_stages(
         training=training,
         floor=floor,
         start=start,
+        labels=labels.provenance if labels is not None else None,
         command=command,
     )
     if PartialState().is_main_process:
@@ -306,17 +344,24 @@ def _data_of_teacher(teacher: Recipe, recipe: Recipe, task: Task, data: Data) ->
 
 
 def _train_all(
-    recipe: Recipe, task: Task, data: Data, teacher: Candidate | None, folder: RunFolder, report: Report
+    recipe: Recipe,
+    task: Task,
+    data: Data,
+    labels: TeacherTexts | None,
+    teacher: Candidate | None,
+    folder: RunFolder,
+    report: Report,
 ) -> dict[str, dict[str, Any]]:
-    """Train the student, and its control where there is a teacher to prove the worth of."""
+    """Train the student, on what the teacher wrote if it did, and its control where there is a teacher to judge."""
+    lessons, known = (labels.in_place_of(data), labels.beside(data)) if labels else (data, data)
 
-    def train(name: str, objectives: Mapping[str, Objective], live: ModelTeacher | None) -> dict[str, Any]:
+    def train(name: str, given: Data, objectives: Mapping[str, Objective], live: ModelTeacher | None) -> dict[str, Any]:
         return train_model(
             name,
             recipe=recipe,
             task=task,
-            data=data,
-            build=lambda: build(recipe, task, data, teacher),
+            data=given,
+            build=lambda: build(recipe, task, known, teacher),
             objectives=objectives,
             teacher=live,
             teacher_folder=teacher.folder if teacher else None,
@@ -325,9 +370,9 @@ def _train_all(
         )
 
     live = live_teacher(teacher) if teacher else None
-    trained = {"student": train("student", make_objectives(recipe), live)}
+    trained = {"student": train("student", lessons, make_objectives(recipe), live)}
     if teacher is not None and recipe.evaluate.control:
-        trained["control"] = train("control", without_teacher(task), None)
+        trained["control"] = train("control", data, without_teacher(task), None)
     return trained
 
 

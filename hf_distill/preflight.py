@@ -19,6 +19,7 @@ from hf_distill.evaluation.generation import check_generation, scorer_names
 from hf_distill.evaluation.metrics import primary_metric
 from hf_distill.evaluation.results import evaluated_rows
 from hf_distill.evaluation.tokens import AGAINST_TEACHER
+from hf_distill.labelling import check_label
 from hf_distill.models import load_config, load_tokenizer
 from hf_distill.objectives import Objective, make_objective
 from hf_distill.pairing import check_objectives, check_tokens
@@ -147,6 +148,7 @@ def read_data(recipe: Recipe, report: Report, data: Data | None = None) -> tuple
     data = task.set_aside(data)
     _check_outside(recipe, task, data)
     task.read_labels(data.train)
+    check_label(recipe.label, task, data)
     task.check_evaluated(evaluated_rows(recipe, data))
     _check_objectives(recipe, task)
     for note in data.notes:

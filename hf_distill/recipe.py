@@ -186,6 +186,103 @@ class TeacherConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LabelFilters:
+    """What drops a text that the teacher wrote, and its row with it."""
+
+    length_ratio: list[float] | None = None
+    """The least and the most tokens of the text for a token of what it was written after."""
+    repetition: float | None = None
+    """The share of its runs of four tokens that stood in it before, at most."""
+    compression_ratio: float | None = None
+    """How many times shorter zlib makes it, at most: texts that go in circles pack well."""
+    mean_log_probability: float | None = None
+    """Of a token, as the teacher says, at least."""
+    reference_score: float | None = None
+    """By ``label.scorer`` against what the data say, at least."""
+
+    def __post_init__(self) -> None:
+        where = "recipe.label.filters"
+        ratio = self.length_ratio
+        refuse_unless(
+            ratio is None or (len(ratio) == 2 and 0.0 <= ratio[0] < ratio[1]),
+            f"{where}.length_ratio: expected [low, high] with 0 <= low < high, got {ratio}",
+        )
+        refuse_unless(
+            self.repetition is None or 0.0 <= self.repetition < 1.0,
+            f"{where}.repetition: expected a share from 0 to below 1, got {self.repetition}",
+        )
+        refuse_unless(
+            self.compression_ratio is None or self.compression_ratio > 0.0,
+            f"{where}.compression_ratio: expected more than 0, got {self.compression_ratio}",
+        )
+        refuse_unless(
+            self.mean_log_probability is None or self.mean_log_probability < 0.0,
+            f"{where}.mean_log_probability: expected less than 0, got {self.mean_log_probability}; no token is "
+            "likelier than 1, whose logarithm is 0",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelConfig:
+    """The teacher's own text in place of what the data say: sequence-level distillation (Kim and Rush 2016)."""
+
+    hypotheses: int = 1
+    """How many texts the teacher writes for each row, of which one is chosen."""
+    generation: dict[str, Any] = field(default_factory=dict)
+    """How it writes: settings of ``transformers.GenerationConfig``; 5 beams unless they draw (``do_sample``)."""
+    choose: Literal["likeliest", "best"] = "likeliest"
+    """Of several: what the teacher finds likeliest, or what ``scorer`` finds best against what the data say."""
+    scorer: str | None = None
+    """As of ``evaluate.scorers``; the task's own (of causal-lm ``rouge``) where one is needed, else none is asked."""
+    filters: LabelFilters = LabelFilters()
+    """What drops a text, and its row with it."""
+    keep_original: bool = False
+    """Whether the rows as they are in the data stand beside those that the teacher wrote for."""
+    batch_size: int = 32
+    """Rows that are written for at once, which are of about the same length."""
+
+    def __post_init__(self) -> None:
+        where = "recipe.label"
+        several = self.hypotheses > 1
+        refuse_unless(self.hypotheses >= 1, f"{where}.hypotheses: expected at least 1, got {self.hypotheses}")
+        refuse_unless(self.batch_size >= 1, f"{where}.batch_size: expected at least 1, got {self.batch_size}")
+        refuse_unless(
+            not self.draws or self.generation.get("num_beams", 1) == 1,
+            f"{where}.generation: expected texts that are drawn (do_sample) or searched for (num_beams), got both; "
+            "remove one of them",
+        )
+        refuse_unless(
+            self.draws or self.beams >= self.hypotheses,
+            f"{where}.hypotheses: {self.beams} beams give {self.beams} texts at most, got {self.hypotheses}; raise "
+            "generation.num_beams, or set generation.do_sample: true",
+        )
+        refuse_unless(
+            several or self.choose == "likeliest",
+            f"{where}.choose: of one text there is nothing to choose; set hypotheses to 2 or more, or remove it",
+        )
+        refuse_unless(
+            not several or self.draws or self.choose == "best",
+            f"{where}.hypotheses: the likeliest of {self.hypotheses} is the one that beams give anyway; set choose: "
+            "best, or generation.do_sample: true, or remove it",
+        )
+
+    @property
+    def draws(self) -> bool:
+        """Whether texts are drawn, not searched for."""
+        return self.generation.get("do_sample") is True
+
+    @property
+    def beams(self) -> int:
+        """How many texts are searched for at once; 1 where they are drawn."""
+        return 1 if self.draws else int(self.generation.get("num_beams", 5))
+
+    @property
+    def scores(self) -> bool:
+        """Whether texts are judged against what the data say."""
+        return self.scorer is not None or self.choose == "best" or self.filters.reference_score is not None
+
+
+@dataclass(frozen=True, kw_only=True)
 class LoraConfig:
     """Adapters that learn in place of the student's own weights, through peft."""
 
@@ -483,6 +580,8 @@ class Recipe:
     """Where the rows come from."""
     teacher: TeacherConfig | None = None
     """None: plain fine-tuning."""
+    label: LabelConfig | None = None
+    """Whether the student learns from texts that the teacher wrote, and how they come about."""
     student: StudentConfig
     """How the small model is born."""
     rollout: RolloutConfig | None = None
@@ -520,10 +619,27 @@ class Recipe:
             "recipe.teacher.kind: a cache holds what a teacher said of the data, nothing of what a student will write; "
             "set it to live, or remove rollout",
         )
+        if self.label is not None:
+            self._check_label()
+
+    def _check_label(self) -> None:
+        refuse_unless(self.teacher is not None, "recipe.label: nobody is there to write; name a teacher, or remove it")
+        refuse_unless(
+            self.teacher is None or self.teacher.kind == "live",
+            "recipe.label: a cached teacher keeps what it says of the data's texts, and writes none; set teacher.kind "
+            "to live, or remove label",
+        )
+        refuse_unless(
+            not self.data.streaming,
+            "recipe.label: a stream's rows have no ids to be written for once; set data.streaming to false",
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that loads again to an equal recipe, keys in the order of the flow."""
         plain = dataclasses.asdict(self)
+        for name in ("label", "rollout"):
+            if plain[name] is None:  # A recipe without it keeps the hash that it had before there was this key.
+                del plain[name]
         plain["task"] = {"name": self.task.name, **self.task.options}
         plain["objectives"] = [{"kind": o.kind, "weight": o.weight, **o.options} for o in self.objectives]
         if self.teacher is not None and isinstance(self.teacher.recipe, Recipe):

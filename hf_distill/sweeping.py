@@ -80,6 +80,11 @@ def sweep(
     read = read_grid(grid, overrides)
     source = recipe.to_dict() if isinstance(recipe, Recipe) else recipe
     whole = load_recipe(source, read.overrides)
+    if whole.label is not None:
+        raise RecipeError(
+            "recipe.label: a sweep's teacher reads the rows once and writes nothing; write first (hf-distill label), "
+            "name its datasets folder in data.path, and remove label"
+        )
     folder = Path(runs) / f"{whole.name}-sweep"
     recipes = [_cached(load_recipe(source, {**read.overrides, **values})) for values in read.combinations()]
     if whole.teacher is not None and whole.teacher.kind == "live":

@@ -129,7 +129,7 @@ def train_model(
         for line in _lost(task, data, train):
             report(f"{name}: {line}")
     more: dict[str, Any] = {}
-    if name == "control" and data.unlabelled is not None:
+    if name == "control" and (data.unlabelled is not None or recipe.label is not None):
         more["max_steps"] = json.loads(folder.history("student").read_text())["steps"]
     trainer = DistillationTrainer(
         model=student.model,

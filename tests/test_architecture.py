@@ -29,7 +29,7 @@ ROOMS = [
     ["card", "figures"],
     ["hub", "folders"],
     ["caching"],
-    ["training"],
+    ["training", "labelling"],
     ["preflight"],
     ["reporting", "grids"],
     ["flow"],

@@ -20,6 +20,7 @@ import defaults
 import encoders
 import fused_loss
 import gradient_angles
+import label
 import language
 import lm_step
 import on_policy
@@ -116,6 +117,14 @@ def test_a_cache_that_keeps_all_tokens_pulls_where_the_live_teacher_does_and_one
     assert max(whole) < 0.1 < 5 < min(few)
     assert all(row["degrees_of_mean"] < row["degrees"] for row in rows if row["scheme"] == "sampled")
     assert [each["value"] for each in goals] == ["not measured"]
+
+
+def test_what_a_teacher_writes_for_rows_is_timed_beside_plain_generate():
+    setting = label.Setting(count=6, batch=2, beams=2, tokens=3, longest=10, vocabulary=VOCABULARY, layers=1, width=16)
+    rows, goals = label.measure(setting, 1)
+    assert [row["name"] for row in rows] == ["ours", "generate, sorted", "generate, as the data come"]
+    assert all(row["texts_a_second"] > 0 for row in rows)
+    assert [each["value"] == "not measured" for each in goals] == [False]
 
 
 def test_encoders_are_trained_timed_and_scored(tmp_path, monkeypatch):

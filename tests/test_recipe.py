@@ -36,6 +36,7 @@ def test_the_keys_stand_in_the_order_of_the_flow():
         "task",
         "data",
         "teacher",
+        "label",
         "student",
         "rollout",
         "objectives",

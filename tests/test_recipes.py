@@ -145,6 +145,8 @@ def test_every_recipe_runs_two_steps_on_tiny_models(path, shell, run_recipe):
         more += ["objectives.0.relation_heads=4", *(f"student.config.{name}={size}" for name, size in narrow.items())]
     if recipe.rollout is not None:
         more += ["rollout.max_new_tokens=6"]
+    if recipe.label is not None:
+        more += ["label.generation={num_beams: 2, max_new_tokens: 4}", "label.filters={}", "data.train_limit=24"]
     if recipe.evaluate.generation:
         more += ["evaluate.generation={num_beams: 2, max_new_tokens: 4}"]
     models, told = run_recipe(str(path.relative_to(ROOT)), *SMALL, *more)

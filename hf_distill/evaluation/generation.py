@@ -51,8 +51,17 @@ class Written:
         return scores
 
 
-def check_generation(settings: Mapping[str, Any]) -> None:
+def check_generation(
+    settings: Mapping[str, Any],
+    where: str = "recipe.evaluate.generation",
+    reshaping: str = "one text is judged for each row; remove it",
+) -> None:
     """Refuse what Transformers' GenerationConfig does not know.
+
+    Args:
+        settings: Of a recipe.
+        where: Their key.
+        reshaping: What is told where ``generate`` would return something else than texts of a known number.
 
     Raises:
         RecipeError: For an unknown setting, or a value out of bounds.
@@ -60,15 +69,13 @@ def check_generation(settings: Mapping[str, Any]) -> None:
     known = GenerationConfig().to_dict()
     for name in settings:
         if name in RESHAPING:
-            raise RecipeError(f"recipe.evaluate.generation.{name}: one text is judged for each row; remove it")
+            raise RecipeError(f"{where}.{name}: {reshaping}")
         if name not in known and not hasattr(GenerationConfig(), name):
-            raise RecipeError(
-                f"recipe.evaluate.generation.{name}: GenerationConfig has no such setting{nearest(name, known)}"
-            )
+            raise RecipeError(f"{where}.{name}: GenerationConfig has no such setting{nearest(name, known)}")
     try:
         GenerationConfig(**settings).validate(strict=True)
     except (ValueError, TypeError) as error:
-        raise RecipeError(f"recipe.evaluate.generation: {str(error).splitlines()[0]}") from error
+        raise RecipeError(f"{where}: {str(error).splitlines()[0]}") from error
 
 
 def set_generation(model: PreTrainedModel, settings: Mapping[str, Any]) -> None:
@@ -154,16 +161,22 @@ def with_length(settings: Mapping[str, Any], longest: int) -> dict[str, Any]:
     return {"do_sample": False, **({} if bounded else {"max_new_tokens": longest}), **settings}
 
 
-def _continued(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[list[int]], settings: Mapping[str, Any]
-) -> list[str]:
+def writer_inputs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[list[int]]) -> dict[str, Any]:
+    """What ``generate`` reads of rows of tokens: padded, with their mask, and the token that pads."""
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     # A decoder goes on where the row ends, so nothing may stand behind it.
     left = not model.config.is_encoder_decoder or tokenizer.padding_side == "left"
     ids = torch.tensor(padded(rows, pad, left), device=model.device)
     mask = torch.tensor(padded([[1] * len(row) for row in rows], 0, left), device=model.device)
+    return {"input_ids": ids, "attention_mask": mask, "pad_token_id": pad}
+
+
+def _continued(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[list[int]], settings: Mapping[str, Any]
+) -> list[str]:
+    inputs = writer_inputs(model, tokenizer, rows)
     writer: Any = model
-    found = writer.generate(input_ids=ids, attention_mask=mask, pad_token_id=pad, **settings)
-    new = found if model.config.is_encoder_decoder else found[:, ids.shape[1] :]
+    found = writer.generate(**inputs, **settings)
+    new = found if model.config.is_encoder_decoder else found[:, inputs["input_ids"].shape[1] :]
     texts: list[str] = tokenizer.batch_decode(new, skip_special_tokens=True)
     return texts

@@ -44,6 +44,7 @@ def make_results(
     floor: Mapping[str, Any] | None,
     start: Mapping[str, float] | None,
     command: str,
+    labels: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Measure sizes and speeds, draw the intervals, compare; the content of ``results.json``.
 
@@ -59,6 +60,7 @@ def make_results(
         floor: What a bag of words reaches, or None.
         start: Every metric of the student before it was trained, or None.
         command: What runs it again.
+        labels: Where the texts are from that the student learned from, see ``provenance.json``; None: from the data.
     """
     rows = evaluated_rows(recipe, data)
     facts, conditions = sizes_and_speeds(candidates, task, rows, recipe.evaluate.batch_size)
@@ -101,6 +103,7 @@ def make_results(
     results |= {"rollout": dataclasses.asdict(recipe.rollout)} if recipe.rollout is not None else {}
     results |= {"floor": dict(floor)} if floor else {}
     results |= {"start": dict(start)} if start else {}
+    results |= {"labels": dict(labels)} if labels else {}
     # As the file gives it back, so that a run and its repetition tell the same.
     plain: dict[str, Any] = json.loads(json.dumps(results))
     return plain

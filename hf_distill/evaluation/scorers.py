@@ -138,25 +138,27 @@ SCORERS: dict[str, Callable[[], Scorer]] = {
 """By the name that recipes use."""
 
 
-def make_scorers(names: Sequence[str]) -> list[Scorer]:
+def make_scorers(names: Sequence[str], where: str = "recipe.evaluate.scorers") -> list[Scorer]:
     """Scorers by name, or by ``package.module:function`` of a text and its reference.
+
+    Args:
+        names: Of a recipe.
+        where: Their key.
 
     Raises:
         RecipeError: For a name or function that is not there.
     """
-    return [SCORERS[name]() if name in SCORERS else _imported(name) for name in names]
+    return [SCORERS[name]() if name in SCORERS else _imported(name, where) for name in names]
 
 
-def _imported(path: str) -> Scorer:
+def _imported(path: str, where: str) -> Scorer:
     module, colon, name = path.partition(":")
     if not colon:
         raise RecipeError(
-            f"recipe.evaluate.scorers: {path!r} is unknown{nearest(path, SCORERS)}; choose of {', '.join(SCORERS)}, or "
-            "name a function: package.module:function"
+            f"{where}: {path!r} is unknown{nearest(path, SCORERS)}; choose of {', '.join(SCORERS)}, or name a "
+            "function: package.module:function"
         )
     try:
         return Function(name, getattr(importlib.import_module(module), name))
     except (ImportError, AttributeError) as error:
-        raise RecipeError(
-            f"recipe.evaluate.scorers: {path} cannot be imported ({error}); expected package.module:function"
-        ) from error
+        raise RecipeError(f"{where}: {path} cannot be imported ({error}); expected package.module:function") from error

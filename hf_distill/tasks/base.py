@@ -29,11 +29,13 @@ class Prompts:
     Attributes:
         input_ids: Tokens of each, unpadded.
         references: What should be written.
+        row_ids: Which row each belongs to.
         options: Further arguments of ``generate`` that the rows ask for.
     """
 
     input_ids: list[list[int]]
     references: list[str]
+    row_ids: list[int]
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -240,6 +242,18 @@ class Task(ABC):
             f"recipe.rollout: nothing is written in {self.name}; remove it, or take causal-lm, translation or "
             "summarization"
         )
+
+    def with_answers(self, rows: Dataset, texts: Sequence[str] | None) -> Dataset:
+        """The rows with other texts in place of what should be written, as a teacher's own in place of the data's.
+
+        Args:
+            rows: With the task's columns; what should be written may be missing.
+            texts: One a row; None where they are not known yet and the rows are only to be written after.
+
+        Raises:
+            RecipeError: Where rows hold nothing to write after.
+        """
+        raise RecipeError(f"recipe.label: nothing is written in {self.name}; remove it")
 
     @abstractmethod
     def texts(self, rows: Dataset | IterableDataset) -> Iterator[str]:

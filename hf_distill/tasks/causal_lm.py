@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from datasets import Dataset, IterableDataset
+from datasets import Dataset, Features, IterableDataset, Value
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -16,6 +16,7 @@ from hf_distill.tasks.base import Prompts, Task
 from hf_distill.tasks.sequences import (
     IGNORED,
     Example,
+    answered,
     fit,
     last_turn,
     pack,
@@ -158,15 +159,33 @@ class CausalLanguageModeling(Task):
                 "and completion, or of messages"
             )
         limit = min(self.max_length, tokenizer.model_max_length)
-        input_ids, references = [], []
-        for row in rows:
+        input_ids: list[list[int]] = []
+        references, row_ids = [], []
+        for number, row in enumerate(rows):
             example = self._read(tokenizer, form, [row[name] for name in _FORMS[form]])
             if not list(fit(example, limit, False, self.too_long)):
                 continue
             input_ids.append(example[0][: last_turn(example)][-limit:])
             turns = [turn for turn in row.get("messages") or () if turn["role"] == "assistant"]
             references.append(turns[-1]["content"] if turns else row["completion"])
-        return Prompts(input_ids=input_ids, references=references)
+            row_ids.append(number)
+        return Prompts(input_ids=input_ids, references=references, row_ids=row_ids)
+
+    def with_answers(self, rows: Dataset, texts: Sequence[str] | None) -> Dataset:
+        """See :meth:`Task.with_answers`: other completions, or another last turn of the assistant.
+
+        Raises:
+            RecipeError: For plain text, which has no prompt.
+        """
+        if "messages" in rows.column_names:
+            chats = map(answered, rows["messages"], texts or ["."] * len(rows))
+            return _with_column(rows, "messages", list(chats))
+        if "prompt" in rows.column_names:
+            return _with_column(rows, "completion", list(texts or [""] * len(rows)))
+        raise RecipeError(
+            "recipe.label: plain text has no prompt that a teacher could write after; remove it, or give rows of "
+            "prompt (with or without a completion), or of messages"
+        )
 
     def writing(self, tokenizer: PreTrainedTokenizerBase | None, prompt_tokens: int | None = None) -> AfterPrompts:
         """See :meth:`Task.writing`.
@@ -280,6 +299,11 @@ def _form(columns: list[str]) -> str:
         "causal-lm needs a column text, or prompt and completion, or messages; there are "
         f"{', '.join(columns) or 'none'}: name the right ones in data.columns"
     )
+
+
+def _with_column(rows: Dataset, name: str, values: list[Any]) -> Dataset:
+    features = Features({**rows.features, name: rows.features.get(name, Value("string"))})
+    return Dataset.from_dict({**rows.to_dict(), name: values}, features=features)
 
 
 def _columns(rows: Dataset | IterableDataset) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -165,7 +165,10 @@ class SequenceToSequence(Task):
         """See :meth:`Task.prompts`: the sources, and the targets as they stand in the data."""
         encoded = self.encode(rows, tokenizer)
         return Prompts(
-            input_ids=list(encoded["input_ids"]), references=list(rows["target"]), options=self._first_token(tokenizer)
+            input_ids=list(encoded["input_ids"]),
+            references=list(rows["target"]),
+            row_ids=list(range(len(rows))),
+            options=self._first_token(tokenizer),
         )
 
     def writing(self, tokenizer: PreTrainedTokenizerBase | None, prompt_tokens: int | None = None) -> AfterSources:
@@ -174,6 +177,11 @@ class SequenceToSequence(Task):
             raise RecipeError("recipe.rollout.prompt_tokens: the source is the prompt in this task; remove it")
         start = {} if self._rotates else {"decoder_start_token_id": self._start}
         return AfterSources({**start, **(self._first_token(tokenizer) if tokenizer is not None else {})})
+
+    def with_answers(self, rows: Dataset, texts: Sequence[str] | None) -> Dataset:
+        """See :meth:`Task.with_answers`: other targets."""
+        sources: Dataset = rows.select_columns(["source"])
+        return sources.add_column("target", list(texts or [""] * len(rows)))
 
     def masks(self, batch: Batch) -> Masks:
         """See :meth:`Task.masks`: one position a token of the target; a row without a source counts nowhere."""

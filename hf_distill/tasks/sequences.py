@@ -64,6 +64,13 @@ def read_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str
     return _tokens(tokenizer, text, list(_assistant_spans(tokenizer, turns, text)), special=False)
 
 
+def answered(messages: Sequence[Mapping[str, Any]], text: str) -> list[dict[str, Any]]:
+    """A chat up to the assistant's last turn, with this text in its place; of one without, with it at the end."""
+    last = next((i for i in range(len(messages) - 1, -1, -1) if messages[i]["role"] == "assistant"), len(messages))
+    turn = {**(messages[last] if last < len(messages) else dict.fromkeys(messages[0])), "content": text}
+    return [*map(dict, messages[:last]), {**turn, "role": "assistant"}]
+
+
 def pack(examples: Sequence[Example], length: int) -> dict[str, list[Any]]:
     """Lay texts end to end and cut them into blocks.
 

@@ -1,0 +1,6 @@
+"""The teacher's own text: it writes for every training row, and what it wrote becomes a data set."""
+
+from hf_distill.labelling.checks import check_label
+from hf_distill.labelling.dataset import TeacherTexts, label_rows
+
+__all__ = ["TeacherTexts", "check_label", "label_rows"]

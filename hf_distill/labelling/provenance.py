@@ -1,0 +1,65 @@
+"""Where texts that a teacher wrote are from: what they depend on, and what is told of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from transformers import GenerationConfig
+
+from hf_distill.caching import tokenizer_mark, weights_mark
+from hf_distill.data import Data
+from hf_distill.evaluation.candidates import Candidate
+from hf_distill.evaluation.results import JUDGES, versions
+from hf_distill.labelling.writing import Writer
+from hf_distill.recipe import LabelConfig, Recipe
+from hf_distill.tasks import Task
+
+FORMAT = 1
+"""Of the files; raised when what they hold changes."""
+
+
+def own_generation(teacher: Candidate) -> GenerationConfig:
+    """How a teacher writes by itself: what ``evaluate.generation`` says is about students."""
+    try:
+        return GenerationConfig.from_pretrained(str(teacher.folder))
+    except OSError:
+        return GenerationConfig.from_model_config(teacher.model.config)
+
+
+def identity_of(
+    recipe: Recipe, config: LabelConfig, task: Task, data: Data, teacher: Candidate, writer: Writer
+) -> dict[str, Any]:
+    """What the texts depend on."""
+    return {
+        "format": FORMAT,
+        "teacher": teacher.facts["model"],
+        "weights": weights_mark(teacher.folder),
+        "dtype": str(teacher.model.dtype).removeprefix("torch."),
+        "tokenizer": tokenizer_mark([teacher.tokenizer]),
+        "task": {"name": task.name, **task.settings},
+        "data": data.fingerprint,
+        "generation": writer.told,
+        "batch_size": config.batch_size,
+        "seed": recipe.seed,
+    }
+
+
+def facts_of(
+    identity: Mapping[str, Any], config: LabelConfig, data: Data, teacher: Candidate, command: str
+) -> dict[str, Any]:
+    """What ``provenance.json`` tells beside counts."""
+    return {
+        "teacher": {**teacher.facts, "weights": identity["weights"], "dtype": identity["dtype"]},
+        "tokenizer": {"class": type(teacher.tokenizer).__name__, "sha256": identity["tokenizer"]},
+        "task": identity["task"],
+        "generation": identity["generation"],
+        "label": asdict(config),
+        "seed": identity["seed"],
+        "data": {"source": data.source, "dataset_id": data.dataset_id, "fingerprint": data.fingerprint},
+        "command": command,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "versions": versions(JUDGES if config.scores else ()),
+    }
