@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted((ROOT / "recipes").glob("*/*.yaml"))
 MEASURED = sorted((ROOT / "model_cards").glob("*/results.json"))
 SCHEMES = sorted((ROOT / "model_cards").glob("stories-260k-*/results.json"))
+VECTORS = sorted((ROOT / "model_cards").glob("minilm-*/results.json"))
 SMALL = [
     "training.max_steps=2",
     "training.use_cpu=true",
@@ -227,7 +228,30 @@ def test_readme_shows_what_each_way_to_keep_a_teacher_gave(path):
     assert scheme_row(json.loads(path.read_text())) in (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("path", sorted({*MEASURED} - {*SCHEMES}), ids=lambda path: path.parent.name)
+def vector_row(results: dict) -> str:
+    """The row that README shows of a student of sentence vectors."""
+    scores = {name: model["metrics"]["spearman"]["value"] for name, model in results["models"].items()}
+    student, comparison = results["models"]["student"], results["comparison"]
+    gain = comparison["student_minus_control"]
+    cells = [
+        f"{scores['student']:.4f}",
+        f"{comparison['retention']:.1%}",
+        f"{results['start']['spearman']:.4f}",
+        f"{scores['control']:.4f}" if "control" in scores else "",
+        f"{gain['value']:+.4f} ({gain['low']:+.4f} to {gain['high']:+.4f})" if gain else "",
+        f"{student['parameters'] / 1e6:.1f} M",
+        f"{student['latency_ms']:.1f} ms",
+        f"{comparison['speedup']:.1f}",
+    ]
+    return f"| [{results['name']}](model_cards/{results['name']}/results.json) | {' | '.join(cells)} |"
+
+
+@pytest.mark.parametrize("path", VECTORS, ids=lambda path: path.parent.name)
+def test_readme_shows_what_each_student_of_sentence_vectors_gave(path):
+    assert vector_row(json.loads(path.read_text())) in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("path", sorted({*MEASURED} - {*SCHEMES, *VECTORS}), ids=lambda path: path.parent.name)
 def test_what_readme_shows_of_a_measured_student_is_in_its_results(path):
     readme, results = (ROOT / "README.md").read_text(), json.loads(path.read_text())
     assert f"model_cards/{path.parent.name}/results.json" in readme
