@@ -289,6 +289,13 @@ def _making(results: Mapping[str, Any]) -> Iterator[str]:
         f"{''.join(f', {key} {readable_option(value)}' for key, value in each['options'].items())}: {each['paper']}"
         for each in results["objectives"]
     )
+    if labels := results.get("labels"):
+        beside = ", beside the rows as the data have them" if labels["rows"]["original"] else ""
+        yield (
+            f"The texts that it learned to write are its teacher's: {labels['rows']['kept']:,} of "
+            f"{labels['rows']['asked']:,} rows{beside}: Kim and Rush 2016, Sequence-Level Knowledge Distillation, "
+            "arXiv:1606.07947. The control learned from the data's."
+        )
     if rollout := results.get("rollout"):
         yield (
             f"In {rollout['share']:.0%} of the steps, drawn by the seed, it learned from texts of up to "

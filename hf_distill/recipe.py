@@ -246,8 +246,12 @@ class LabelConfig:
         several = self.hypotheses > 1
         refuse_unless(self.hypotheses >= 1, f"{where}.hypotheses: expected at least 1, got {self.hypotheses}")
         refuse_unless(self.batch_size >= 1, f"{where}.batch_size: expected at least 1, got {self.batch_size}")
+        beams = self.generation.get("num_beams", 1)
         refuse_unless(
-            not self.draws or self.generation.get("num_beams", 1) == 1,
+            type(beams) is int and beams >= 1, f"{where}.generation.num_beams: expected at least 1, got {beams!r}"
+        )
+        refuse_unless(
+            not self.draws or beams == 1,
             f"{where}.generation: expected texts that are drawn (do_sample) or searched for (num_beams), got both; "
             "remove one of them",
         )

@@ -321,6 +321,8 @@ def test_a_run_trains_the_student_on_the_labels_and_the_control_on_the_data(reci
     assert seen["48"] == [found["target"][0]]
     assert seen["24"][-2:-1] == [splits()["train"]["target"][0]]
     assert result.results["labels"]["rows"]["original"] == 24
+    card = (result.student / "README.md").read_text()
+    assert "its teacher's: 24 of 24 rows, beside the rows as the data have them: Kim and Rush 2016" in card
     assert {each["steps"] for each in result.results["training"].values()} == {3}
 
 
@@ -357,6 +359,7 @@ def test_the_folder_is_data_that_a_recipe_reads_and_provenance_tells_all_but_the
         ({"hypotheses": 0}, "at least 1"),
         ({"batch_size": 0}, "at least 1"),
         ({"generation": {"do_sample": True, "num_beams": 4}}, "got both"),
+        ({"generation": {"num_beams": "five"}}, r"num_beams: expected at least 1, got 'five'"),
         ({"generation": {"num_beems": 4}}, r"label\.generation\.num_beems: .* did you mean num_beams"),
         ({"generation": {"num_return_sequences": 2}}, r"label\.hypotheses tells how many"),
         ({"scorer": "blue"}, r"label\.scorer: 'blue' is unknown"),
