@@ -159,8 +159,8 @@ def test_every_recipe_runs_two_steps_on_tiny_models(path, shell, run_recipe):
     assert start is None or f"base_model: {start}" in card
 
 
-LESS = {r"^8$": "2", r"^2$": "0.1", r"=1,2,4,8$": "=1,2", r"=0.5,1,2$": "=1"}
-"""What is less work of a command: fewer processes, a speed that tiny students reach, a smaller grid."""
+LESS = {r"^8$": "2", r"^2$": "0.1", r"=1,2,4,8$": "=1,2", r"=0.5,1,2$": "=1", r"=100000$": "=32"}
+"""What is less work of a command: fewer processes, a speed that tiny students reach, a smaller grid, fewer rows."""
 
 
 @pytest.mark.slow
