@@ -114,7 +114,7 @@ def cached(
     device = source.teacher.device
 
     def targets(batch: Any) -> Any:
-        return source.teacher.targets(source.task, batch, needs)
+        return source.teacher.targets(source.task, batch, needs, states=plan.layers)
 
     if plan.scheme is not None and plan.scheme.warning:
         report(f"warning: {plan.scheme.warning}")
@@ -324,7 +324,12 @@ def _verify(plan: Plan, rows: Dataset, collate: Collate, source: Source, needs: 
     reader = Reader(plan)
     for number in numbers:
         batch = {name: value.to(source.teacher.device) for name, value in collate([rows[number]]).items()}
-        now = kept_rows(plan, [number], source.teacher.targets(source.task, batch, needs), source.task.masks(batch))[0]
+        now = kept_rows(
+            plan,
+            [number],
+            source.teacher.targets(source.task, batch, needs, states=plan.layers),
+            source.task.masks(batch),
+        )[0]
         (kept,) = reader.rows([number])
         if _differ(kept, now):
             raise CacheError(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from datasets import Dataset, IterableDataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from hf_distill.errors import LabelError, ObjectiveError
 from hf_distill.models import load_model, load_tokenizer
@@ -100,6 +100,15 @@ def looked_at(objectives: Mapping[str, Objective]) -> tuple[frozenset[int], froz
     """The layers, of the student and of the teacher, whose projections objectives look at."""
     maps = [objective.layer_map for objective in objectives.values() if "projections" in objective.needs]
     return frozenset().union(*maps), frozenset().union(*(each.values() for each in maps))
+
+
+def states_looked_at(
+    objectives: Iterable[Objective], student: PretrainedConfig, teacher: PretrainedConfig
+) -> frozenset[int] | None:
+    """The teacher's hidden states that objectives look at, as indices into ``hidden_states``; None: all of them."""
+    chosen = [o.teacher_layers(student, teacher) for o in objectives if "hidden_states" in o.needs]
+    found = [layers for layers in chosen if layers is not None]
+    return frozenset().union(*found) if len(found) == len(chosen) else None
 
 
 def check_tokens(objectives: Mapping[str, Objective], task: Task) -> None:

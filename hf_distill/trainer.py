@@ -43,6 +43,7 @@ from hf_distill.pairing import (
     chosen_objectives,
     looked_at,
     named_objectives,
+    states_looked_at,
     with_row_ids,
 )
 from hf_distill.rollout import Rollout
@@ -201,6 +202,7 @@ class DistillationTrainer(Trainer):
             for objective in self.objectives.values():
                 objective.check_models(student, live)
         self._layers = looked_at(self.objectives)
+        self._states = states_looked_at(self.objectives.values(), student.config, teacher) if teacher else None
         modules = {name: o.module for name, o in self.objectives.items() if o.module is not None}
         return nn.ModuleDict(modules)
 
@@ -282,7 +284,7 @@ class DistillationTrainer(Trainer):
         if self.teacher is None or not needs:
             return Targets()
         if isinstance(self.teacher, ModelTeacher):
-            return self.teacher.targets(self.task, batch, needs, self._layers[1])
+            return self.teacher.targets(self.task, batch, needs, self._layers[1], self._states)
         return self.teacher.targets(self.task, batch, needs)
 
     def _encoded(self, student: PreTrainedModel, batch: Batch) -> Batch:

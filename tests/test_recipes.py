@@ -299,6 +299,26 @@ def test_readme_shows_every_run_of_the_ablation_with_the_command_in_its_file():
     assert all(run["command"].startswith("hf-distill run recipes/") for run in runs)
 
 
+def shape_row(run: dict) -> str:
+    """The row that README shows of a depth or a width."""
+    score = run["accuracy"]
+    cells = [
+        run["shape"],
+        f"{score['value']:.4f} ({score['low']:.4f} to {score['high']:.4f})",
+        f"{run['parameters'] / 1e6:.1f} M",
+        f"{run['latency_ms']:.1f} ms",
+        f"{run['samples_per_second']:.0f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def test_readme_shows_depth_beside_width():
+    runs = json.loads((ROOT / "model_cards" / "banking77-minilm-3l" / "width_and_depth.json").read_text())
+    readme = (ROOT / "README.md").read_text()
+    assert all(shape_row(run) in readme for run in runs)
+    assert all(run["command"].startswith("hf-distill run recipes/") for run in runs)
+
+
 def test_every_card_that_is_shown_has_its_figures():
     cards = sorted((ROOT / "model_cards").glob("*/README.md"))
     assert [card.parent for card in cards] == [path.parent for path in MEASURED] != []

@@ -208,6 +208,13 @@ def test_the_teacher_stays_frozen_in_eval_mode_and_out_of_what_is_saved(tmp_path
     assert names == set(tiny.bert(2, 32).state_dict())
 
 
+def test_hidden_states_of_the_teacher_that_nobody_looks_at_are_let_go(tmp_path):
+    one = trainer(tmp_path, [Hidden(layers={0: 1, -1: -1})])
+    batch = one.data_collator([one.train_dataset[i] for i in range(4)])
+    kept = [i for i, state in enumerate(one._targets(batch).hidden_states) if state.numel()]
+    assert kept == [2, 4]
+
+
 def test_projections_train_with_the_student_and_come_back_on_resume(tmp_path):
     options = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4}
     one = trainer(tmp_path, [Labels(), Hidden()], **options)

@@ -77,7 +77,14 @@ class ModelTeacher:
         """See :func:`place`."""
         place(self.model, device)
 
-    def targets(self, task: Task, batch: Batch, needs: frozenset[Need], layers: Collection[int] = ()) -> Targets:
+    def targets(
+        self,
+        task: Task,
+        batch: Batch,
+        needs: frozenset[Need],
+        layers: Collection[int] = (),
+        states: Collection[int] | None = None,
+    ) -> Targets:
         """What the objectives need of a batch, detached.
 
         Args:
@@ -85,6 +92,8 @@ class ModelTeacher:
             batch: As the student gets it, on the student's device.
             needs: What to give; the rest is None.
             layers: Whose projections are needed.
+            states: Which hidden states are needed, as indices into ``hidden_states``: all others are let go, and
+                empty in what is given. None: all.
         """
         hidden, attention = "hidden_states" in needs, "attentions" in needs
         self.model.eval()
@@ -94,8 +103,8 @@ class ModelTeacher:
         shown = eager_attention(self.model) if attention else nullcontext()
         with torch.inference_mode(), shown, caught_projections(self.model, layers) as projections:
             outputs, logits = run_model(self.model, self.model, inputs, task.has_vocabulary, hidden, attention)
-            states = compared_states(outputs) if hidden else None
-            logits = task.view(logits, states, batch).logits
+            found = _needed(compared_states(outputs), states) if hidden else None
+            logits = task.view(logits, found, batch).logits
         if isinstance(logits, Tensor) and self.label_order is not None:
             logits = logits[:, self.label_order]
         if isinstance(logits, Tensor):
@@ -103,11 +112,17 @@ class ModelTeacher:
         maps = compared_attentions(outputs, self.model) if attention else None
         return Targets(
             logits=_usable_logits(logits),
-            hidden_states=None if states is None else tuple(map(_usable, states)),
+            hidden_states=None if found is None else tuple(map(_usable, found)),
             projections={layer: {name: _usable(x) for name, x in parts.items()} for layer, parts in projections.items()}
             or None,
             attentions=None if maps is None else tuple(map(_usable, maps)),
         )
+
+
+def _needed(states: tuple[Tensor, ...], needed: Collection[int] | None) -> tuple[Tensor, ...]:
+    if needed is None:
+        return states
+    return tuple(state if i in needed else state.new_empty(0) for i, state in enumerate(states))
 
 
 def _usable(tensor: Tensor) -> Tensor:
