@@ -11,13 +11,6 @@ def step_row(row: dict) -> str:
     return f"| {row['name']} | {row['tokens_a_second']:,.0f} | {row['peak_megabytes']:,.0f} MB |"
 
 
-def encoder_row(row: dict) -> str:
-    """Of ``encoders.json``."""
-    name, value = next((name, row[name]) for name in ("accuracy", "spearman") if name in row)
-    cells = (f"{row['rows_a_second']:,.1f}", f"{row['peak_megabytes']:,.0f} MB", f"{name} {value:.4f}")
-    return f"| {row['name']} | {' | '.join(cells)} |"
-
-
 def cache_row(row: dict) -> str | None:
     """Of ``cache.json``; None for what is no cache."""
     if "scheme" not in row:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from hf_distill.recipe_file import load_recipe
-from tests.benchmark_rows import angle_row, cache_row, cells_of, encoder_row, loss_row, shown_angles, step_row
+from tests.benchmark_rows import angle_row, cache_row, cells_of, loss_row, shown_angles, step_row
 from tests.hub_server import hub_server
 from tests.stand_ins import fill
 
@@ -264,12 +264,11 @@ def test_what_readme_shows_of_a_measured_student_is_in_its_results(path):
 
 def benchmark_rows() -> list[str]:
     """Every row of README's tables of benchmarks."""
-    encoders, steps, cache, angles, losses = (
+    steps, cache, angles, losses = (
         json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())["rows"]
-        for name in ("encoders", "lm_step", "cache", "gradient_angles", "fused_loss")
+        for name in ("lm_step", "cache", "gradient_angles", "fused_loss")
     )
     return [
-        *map(encoder_row, encoders),
         *map(step_row, steps),
         *filter(None, map(cache_row, cache)),
         *(angle_row(angles, scheme, kept) for scheme, kept in shown_angles(angles)),
