@@ -159,7 +159,7 @@ def test_every_recipe_runs_two_steps_on_tiny_models(path, shell, run_recipe):
     assert start is None or f"base_model: {start}" in card
 
 
-LESS = {r"^8$": "2", r"^2$": "0.1", r"=1,2,4,8$": "=1,2", r"=0.5,1,2$": "=1", r"=100000$": "=32"}
+LESS = {r"^2$": "0.1", r"^8$": "2", r"=1,2,4,8$": "=1,2", r"=0.5,1,2$": "=1", r"=100000$": "=32"}
 """What is less work of a command: fewer processes, a speed that tiny students reach, a smaller grid, fewer rows."""
 
 
@@ -177,7 +177,7 @@ def test_every_command_of_readme_does_what_it_says(shell):
             words += ["label.generation={num_beams: 2, max_new_tokens: 4}", "label.filters={}"]
         if {"run", "sweep", "plan"} & set(words):
             # Of 12 rows of one class for the most part, no teacher would be better than chance.
-            words += [*SMALL, *TEACHER, "data.test_limit=48"]
+            words += [*SMALL[:-1], *TEACHER, "data.test_limit=48"]
         if words[0] == "torchrun":
             shutil.rmtree(Path(shell.hub.folder) / "runs" / "sst2-bert-base-6l", ignore_errors=True)
         shell(*words)
