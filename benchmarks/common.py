@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import ctypes
+import dataclasses
 import gc
 import importlib.metadata
 import json
@@ -11,6 +13,7 @@ import resource
 import shlex
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -172,6 +175,34 @@ def write_results(
     for row in rows:
         print(row)
     print_goals(goals)
+
+
+def run_of_steps(
+    name: str, setting: Any, measure: Callable[..., Any], two_steps: Callable[[str, Any], dict[str, float]]
+) -> None:
+    """The command line of a benchmark that times training steps of several trainers.
+
+    Args:
+        name: Of the results.
+        setting: The dataclass that says what all train; ``folder``, ``device`` and ``bf16`` are given here.
+        measure: From a setting and a number of rounds to rows and goals.
+        two_steps: What a trainer takes at most, in the process of its own that is started for it.
+    """
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--bf16", action="store_true", help="train the student in mixed precision")
+    parser.add_argument("--two-steps-of", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.two_steps_of:
+        trainer, given = json.loads(options.two_steps_of)
+        print(json.dumps(two_steps(trainer, setting(**given))))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        chosen = setting(folder=folder, device=options.device, bf16=options.bf16)
+        rows, goals = measure(chosen, options.rounds)
+    shown = {key: value for key, value in dataclasses.asdict(chosen).items() if key not in ("folder", "device")}
+    write_results(name, rows, goals, options.device, {"rounds": options.rounds, **shown})
 
 
 def print_goals(goals: list[dict[str, Any]]) -> None:

@@ -16,7 +16,6 @@ take beyond what is there before training, in a process of its own for each. TRL
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import importlib.util
 import json
@@ -29,7 +28,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from common import goal, in_a_process, in_turn, peak_memory, synchronise, write_results
+from common import goal, in_a_process, in_turn, peak_memory, run_of_steps, synchronise
 from language import keep, llama, random_rows, stand_in_tokenizer
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -253,21 +252,7 @@ def measure(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--bf16", action="store_true", help="train the student in mixed precision")
-    parser.add_argument("--two-steps-of", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.two_steps_of:
-        name, given = json.loads(options.two_steps_of)
-        print(json.dumps(two_steps(name, Setting(**given))))
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        setting = Setting(folder=folder, device=options.device, bf16=options.bf16)
-        rows, goals = measure(setting, options.rounds)
-    shown = {name: value for name, value in dataclasses.asdict(setting).items() if name not in ("folder", "device")}
-    write_results("lm_step", rows, goals, options.device, {"rounds": options.rounds, **shown})
+    run_of_steps("lm_step", Setting, measure, two_steps)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,9 @@ ours is. What a step is, how turns are taken and how memory is measured: see ``l
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import importlib.util
 import json
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
@@ -23,7 +21,7 @@ from typing import Any
 
 import lm_step
 import torch
-from common import goal, in_a_process, in_turn, peak_memory, write_results
+from common import goal, in_a_process, in_turn, peak_memory, run_of_steps
 from datasets import Dataset
 from language import llama
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -183,21 +181,7 @@ def measure(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--bf16", action="store_true", help="train the student in mixed precision")
-    parser.add_argument("--two-steps-of", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.two_steps_of:
-        name, given = json.loads(options.two_steps_of)
-        print(json.dumps(two_steps(name, Setting(**given))))
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        setting = Setting(folder=folder, device=options.device, bf16=options.bf16)
-        rows, goals = measure(setting, options.rounds)
-    shown = {name: value for name, value in dataclasses.asdict(setting).items() if name not in ("folder", "device")}
-    write_results("on_policy", rows, goals, options.device, {"rounds": options.rounds, **shown})
+    run_of_steps("on_policy", Setting, measure, two_steps)
 
 
 if __name__ == "__main__":

@@ -78,21 +78,30 @@ def verdict(comparison: Mapping[str, Any]) -> str:
     return f"{shown} (95%: {low:+.4f} to {high:+.4f}). {judged}"
 
 
+def shown_share(share: float) -> str:
+    """A share in percent; nearly all is not shown as all."""
+    return f"{share:.2%}" if 0.999 <= share < 1 else f"{share:.1%}"
+
+
+def _article(noun: str) -> str:
+    return "An" if noun[0] in "aeiou" else "A"
+
+
 def _opening(results: Mapping[str, Any]) -> Iterator[str]:
     comparison, models = results.get("comparison"), results["models"]
     metric = _primary_metric(results)
     score = models["student"]["metrics"][metric]["value"]
     if comparison is None:
         yield (
-            f"A {results['task']} model ({portable(models['student']['origin'])}), trained on "
-            f"{portable(results['data']['source'])}: {metric} {score:.4f}."
+            f"{_article(results['task'])} {results['task']} model ({portable(models['student']['origin'])}), "
+            f"trained on {portable(results['data']['source'])}: {metric} {score:.4f}."
         )
         return
     teacher_score = models["teacher"]["metrics"][metric]["value"]
     retention = comparison["retention"]
-    kept = f"its {metric} is" if retention is None else f"it keeps {retention:.1%} of its {metric},"
+    kept = f"its {metric} is" if retention is None else f"it keeps {shown_share(retention)} of its {metric},"
     yield (
-        f"A {results['task']} student of **{portable(models['teacher']['model'])}**: with "
+        f"{_article(results['task'])} {results['task']} student of **{portable(models['teacher']['model'])}**: with "
         f"{comparison['size_ratio']:.1%} of its parameters and at {comparison['speedup']:.1f} times its speed {kept} "
         f"{score:.4f} where the teacher has {teacher_score:.4f}."
     )
@@ -212,13 +221,29 @@ def _quality(results: Mapping[str, Any]) -> Iterator[str]:
             "row of a class is the surer one; fpr95_out_of_scope, the share of them that pass where 95% of others do."
         )
     if start := results.get("start"):
-        yield f"The student before it was trained: {metric} {start[metric]:.4f}."
+        yield f"The student before it was trained: {metric} {start[metric]:.4f}.{_harmed(results, start[metric])}"
     if floor := results.get("floor"):
         yield f"What words alone give: {floor['name']}, accuracy {floor['accuracy']:.4f}."
     others = [name for name in models["student"]["metrics"] if name != metric]
     values = [[name, *(f"{model['metrics'][name]['value']:.4f}" for model in models.values())] for name in others]
     if others:
         yield f"<details><summary>Other metrics</summary>\n\n{_table(['', *models], values)}\n\n</details>"
+
+
+def _harmed(results: Mapping[str, Any], start: float) -> str:
+    """Tells of a control that training made worse: a student is no better for beating it."""
+    control, comparison = results["models"].get("control"), results.get("comparison")
+    if control is None or comparison is None:
+        return ""
+    metric = comparison["primary_metric"]
+    end = control["metrics"][metric]["value"]
+    if end <= start if comparison["lower_is_better"] else end >= start:
+        return ""
+    gain = results["models"]["student"]["metrics"][metric]["value"] - start
+    return (
+        " The control ended worse than that: what it learned from did harm, so the start is the mark to "
+        f"beat. Student minus start: {gain:+.4f}."
+    )
 
 
 def _speed(results: Mapping[str, Any]) -> Iterator[str]:

@@ -88,6 +88,8 @@ def _analysis(
     decided = {name: each for name, each in predictions.items() if isinstance(each, Predictions)}
     if task.problem_type == "similarity":
         decided = {name: by_place(each) for name, each in decided.items()}
-    texts = list(task.texts(rows))
+        texts = [f"{row['text']} | {row['text_pair']}" for row in rows]
+    else:
+        texts = list(task.texts(rows))
     lengths = [len(text.split()) for text in texts]
     return error_analysis(decided, texts, lengths, training_rows=task.training_rows(data.train))

@@ -187,7 +187,7 @@ def _shared(
     with Counted(teacher.model if teacher else None) as counted:
         lessons = pair(
             first,
-            task.with_pairs() if _pairs(demands[0]) else task,
+            task,
             data,
             student,
             demands[0].objectives,

@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import ModelCard
 from PIL import Image
 
-from hf_distill.card import address, model_card, verdict, write_card
+from hf_distill.card import address, model_card, shown_share, verdict, write_card
 from hf_distill.figures import quality_against_speed, training_curves
 
 RECIPE = "version: 1\nname: mini\ndata:\n  files: {train: /home/ada/secret/train.csv}\n"
@@ -357,3 +357,19 @@ def test_quality_against_speed_is_small_and_shows_every_model(tmp_path):
 
     assert shows_the_control(tmp_path / "three.png")
     assert not shows_the_control(tmp_path / "two.png")
+
+
+def test_a_control_that_training_made_worse_is_told_and_what_the_student_gained_since_its_start():
+    def told(start: float) -> str:
+        return str(model_card({**RESULTS, "start": {"accuracy": start}}, {}, RECIPE, []))
+
+    assert "before it was trained: accuracy 0.9100. The control ended worse than that" in told(0.91)
+    assert "Student minus start: +0.0062" in told(0.91)
+    assert "ended worse" not in told(0.9)
+
+
+@pytest.mark.parametrize(
+    ("share", "shown"), [(0.9853, "98.5%"), (0.9995, "99.95%"), (1.0, "100.0%"), (1.012, "101.2%")]
+)
+def test_nearly_all_is_not_shown_as_all(share, shown):
+    assert shown_share(share) == shown

@@ -20,7 +20,7 @@ from transformers import AutoModel, BertModel, TrainerCallback, TrainingArgument
 from hf_distill import DistillationTrainer, Hidden, ModelTeacher, evaluate, run
 from hf_distill.caching import Source, cached
 from hf_distill.errors import DataError, HfDistillError, ModelError, ObjectiveError, RecipeError
-from hf_distill.evaluation.metrics import compute_metrics
+from hf_distill.evaluation.metrics import compute_metrics, expected_calibration_error
 from hf_distill.evaluation.vectors import score_vectors
 from hf_distill.heads import accepted_inputs, run_model
 from hf_distill.models import load_model, save_adapted_config
@@ -522,6 +522,13 @@ def test_what_is_found_is_counted_by_hand_with_several_right_passages_and_ties(m
             "mrr@10": (1 / 2 + 1 + 1 / 4) / 3,
         }
     )
+    with pytest.raises(ModelError, match="these are cosines"):
+        expected_calibration_error(found)
+
+
+def test_each_text_of_a_row_is_a_text_by_itself():
+    row = {"text": "a", "text_pair": "b", "candidates": ["c", "d"], "score": 1.0}
+    assert list(Embeddings().texts(Dataset.from_list([row, row]))) == ["a", "b", "c", "d"] * 2
 
 
 def test_scored_pairs_are_ordered_as_scipy_says():

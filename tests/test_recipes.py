@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from hf_distill.card import shown_share
 from hf_distill.recipe_file import load_recipe
 from tests.benchmark_rows import angle_row, cache_row, cells_of, loss_row, shown_angles, step_row
 from tests.hub_server import hub_server
@@ -237,7 +238,7 @@ def vector_row(results: dict) -> str:
     gain = comparison["student_minus_control"]
     cells = [
         f"{scores['student']:.4f}",
-        f"{comparison['retention']:.1%}",
+        shown_share(comparison["retention"]),
         f"{results['start']['spearman']:.4f}",
         f"{scores['control']:.4f}" if "control" in scores else "",
         f"{gain['value']:+.4f} ({gain['low']:+.4f} to {gain['high']:+.4f})" if gain else "",

@@ -10,6 +10,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_distill.errors import ModelError
 from hf_distill.evaluation.metrics import Predictions
 from hf_distill.evaluation.row_scores import RowScores, by_row
 from hf_distill.heads import accepted_inputs, run_model
@@ -43,8 +44,12 @@ class RetrievalScores(RowScores):
 
     @property
     def calibration_error(self) -> float:
-        """See :class:`RowScores`: cosines are no probabilities."""
-        raise NotImplementedError("cosines are no probabilities")
+        """See :class:`RowScores`.
+
+        Raises:
+            ModelError: Always: cosines tell no probability.
+        """
+        raise ModelError("calibration exists for probabilities only, these are cosines; use compute_metrics")
 
     @property
     def chance(self) -> tuple[str, float, str]:

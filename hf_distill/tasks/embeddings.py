@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -113,14 +114,8 @@ class Embeddings(Task):
 
     def with_pairs(self) -> Embeddings:
         """The same, where a text that stands alone is read twice: with dropout, two views of one meaning."""
-        doubled = type(self)(
-            max_length=self.max_length,
-            pooling=self.pooling,
-            normalize=self.normalize,
-            dimensions=self.dimensions,
-            evaluation=self.evaluation,
-        )
-        doubled.pairs, doubled.components = True, self.components
+        doubled = copy.copy(self)
+        doubled.pairs = True
         return doubled
 
     def check_model(self, model: PreTrainedModel) -> None:
@@ -249,9 +244,9 @@ class Embeddings(Task):
         )
 
     def texts(self, rows: Dataset | IterableDataset) -> Iterator[str]:
-        """See :meth:`Task.texts`: a pair is shown as both texts with a bar between."""
+        """See :meth:`Task.texts`: each text of a row by itself."""
         for row in rows:
-            yield " | ".join(next(_texts_of_rows({name: [value] for name, value in row.items()})))
+            yield from next(_texts_of_rows({name: [value] for name, value in row.items()}))
 
     def timed(self, rows: Dataset) -> Dataset:
         """See :meth:`Task.timed`: one text a row."""

@@ -15,7 +15,7 @@ from hf_distill.probes import check_head
 from hf_distill.tasks.base import Task
 from hf_distill.tasks.classification import checked_length
 from hf_distill.tasks.masking import Masking
-from hf_distill.tasks.sequences import IGNORED, padded, padded_inputs
+from hf_distill.tasks.sequences import IGNORED, padded, padded_inputs, view_of_tokens
 from hf_distill.views import Batch, LogitSource, Masks, View
 
 PACKED_TOGETHER = 10_000
@@ -129,18 +129,7 @@ class MaskedLanguageModeling(Task):
 
     def view(self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch) -> View:
         """See :meth:`Task.view`: one position a token."""
-        flat = (
-            logits.flatten(0, 1)
-            if isinstance(logits, Tensor)
-            else LogitSource(hidden=logits.hidden.flatten(0, 1), head=logits.head)
-        )
-        return View(
-            logits=flat,
-            distribution="categorical",
-            labels=batch["labels"].flatten(),
-            masks=self.masks(batch),
-            hidden_states=hidden_states,
-        )
+        return view_of_tokens(logits, hidden_states, batch["labels"], self.masks(batch))
 
     def texts(self, rows: Dataset | IterableDataset) -> Iterator[str]:
         """See :meth:`Task.texts`."""

@@ -13,7 +13,7 @@ from transformers import AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedMode
 from hf_distill.errors import ModelError, RecipeError
 from hf_distill.probes import check_decoder_inputs, check_head
 from hf_distill.tasks.base import Prompts, Task
-from hf_distill.tasks.sequences import IGNORED, padded, were_cut
+from hf_distill.tasks.sequences import IGNORED, padded, view_of_tokens, were_cut
 from hf_distill.tasks.writing import WRITTEN, AfterSources
 from hf_distill.views import Batch, LogitSource, Masks, View
 
@@ -193,18 +193,7 @@ class SequenceToSequence(Task):
 
     def view(self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch) -> View:
         """See :meth:`Task.view`: the decoder's position t gives token t of the target; nothing is shifted here."""
-        flat = (
-            logits.flatten(0, 1)
-            if isinstance(logits, Tensor)
-            else LogitSource(hidden=logits.hidden.flatten(0, 1), head=logits.head)
-        )
-        return View(
-            logits=flat,
-            distribution="categorical",
-            labels=batch["labels"].flatten(),
-            masks=self.masks(batch),
-            hidden_states=hidden_states,
-        )
+        return view_of_tokens(logits, hidden_states, batch["labels"], self.masks(batch))
 
     def texts(self, rows: Dataset | IterableDataset) -> Iterator[str]:
         """See :meth:`Task.texts`: source and target of each row, one after the other."""

@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from hf_distill.errors import DataError
-from hf_distill.views import Batch
+from hf_distill.views import Batch, LogitSource, Masks, View
 
 IGNORED = -100
 """The label of a token or row that does not count, as Transformers' losses know it."""
@@ -175,6 +176,26 @@ def padded_inputs(
     features = [{name.removeprefix(prefix): row[name] for name in names} for row in rows]
     filled = tokenizer.pad(features, return_tensors="pt")
     return {prefix + name: value for name, value in filled.items()}
+
+
+def view_of_tokens(
+    logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, labels: Tensor, masks: Masks
+) -> View:
+    """A View with one position a token.
+
+    Args:
+        logits: ``[B, T, V]``, or what they are made of, with ``hidden`` as ``[B, T, H]``.
+        hidden_states: ``[B, T, H]`` each, or None.
+        labels: ``[B, T]``: the token that each position is to tell.
+        masks: Of the B x T positions.
+    """
+    if isinstance(logits, LogitSource):
+        flat: Tensor | LogitSource = LogitSource(hidden=logits.hidden.flatten(0, 1), head=logits.head)
+    else:
+        flat = logits.flatten(0, 1)
+    return View(
+        logits=flat, distribution="categorical", labels=labels.flatten(), masks=masks, hidden_states=hidden_states
+    )
 
 
 def _tokens(
