@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import PreTrainedModel
 
-from hf_distill.writers import Sampling
+from hf_distill.rollout.writers import Sampling
 from tests import tiny
 
 END = tiny.CHAT_WORDS.index("[SEP]")

@@ -12,9 +12,9 @@ import hf_distill
 from hf_distill import load_recipe
 from hf_distill.errors import RecipeError
 from hf_distill.evaluation import candidates, speed
-from hf_distill.plan_bounds import read_count
-from hf_distill.plan_shapes import sketch_columns
 from hf_distill.planning import AS_LARGE
+from hf_distill.planning.bounds import read_count
+from hf_distill.planning.shapes import sketch_columns
 from hf_distill.preflight import planned_teacher, read_data
 from hf_distill.recipe_file import dump_recipe
 from tests import tiny
@@ -156,7 +156,7 @@ def test_bounds_that_no_student_keeps_to_are_told_with_the_nearest(bounds, part,
 
 
 def test_a_student_that_is_slower_when_measured_longer_gives_way_to_the_next(tmp_path, clock, monkeypatch):
-    from hf_distill.plan_speed import Stopwatch
+    from hf_distill.planning.speed import Stopwatch
 
     recipe = recipe_of(tmp_path)
     first = hf_distill.plan(recipe, speedup=1.3, runs=tmp_path / "runs", report=silent)

@@ -16,13 +16,13 @@ from hf_distill import DistillationTrainer, Hidden, Labels, Logits, ModelTeacher
 from hf_distill.errors import DataError, ModelError, ObjectiveError, RecipeError, TeacherError
 from hf_distill.recipe import LoraConfig
 from hf_distill.recipe_file import load_recipe
-from hf_distill.rollout_checks import ends_of
+from hf_distill.rollout.checks import ends_of
+from hf_distill.rollout.writers import Sampling, TransformersWriter
 from hf_distill.students.adapters import add_adapters
 from hf_distill.tasks import CausalLanguageModeling, TextClassification, Translation
 from hf_distill.tasks.sequences import IGNORED
 from hf_distill.tasks.writing import WRITTEN
 from hf_distill.teachers import CachedTeacher
-from hf_distill.writers import Sampling, TransformersWriter
 from tests import tiny
 from tests.known_writer import END, Known
 

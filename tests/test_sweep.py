@@ -16,8 +16,8 @@ from transformers import BertForSequenceClassification
 import hf_distill
 from hf_distill import sweeping
 from hf_distill.errors import OutputError, RecipeError, TeacherError
-from hf_distill.grids import read_grid
 from hf_distill.recipe_file import dump_recipe, load_recipe
+from hf_distill.sweeping.grids import read_grid
 from tests import tiny
 from tests.test_cache import language_recipe
 from tests.test_cli import call, refused
@@ -36,7 +36,7 @@ def silent(line: str) -> None:
 @pytest.fixture(autouse=True)
 def untrained(monkeypatch):
     """Teachers with random weights teach as well as any here."""
-    monkeypatch.setattr("hf_distill.sweep_teacher.check_above_chance", lambda *_: None)
+    monkeypatch.setattr("hf_distill.sweeping.teacher.check_above_chance", lambda *_: None)
     monkeypatch.setattr("hf_distill.flow.check_above_chance", lambda *_: None)
 
 

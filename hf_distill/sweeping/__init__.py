@@ -30,12 +30,12 @@ from hf_distill.evaluation.metrics import compute_metrics, primary_metric
 from hf_distill.evaluation.tokens import AGAINST_TEACHER
 from hf_distill.flow import build, live_teacher, load_teacher, trained_candidate
 from hf_distill.folders import RunFolder, recipe_hash, remove, training_part, write_json
-from hf_distill.grids import Grid, read_grid
 from hf_distill.preflight import Plan, make_objectives, planned_teacher, prepare, prepare_alike
 from hf_distill.recipe import CacheConfig, Recipe
 from hf_distill.recipe_file import load_recipe
-from hf_distill.sweep_state import Combination, Sweep, SweepState, command_of, told
-from hf_distill.sweep_teacher import Counted, score_teacher
+from hf_distill.sweeping.grids import Grid, read_grid
+from hf_distill.sweeping.state import Combination, Sweep, SweepState, command_of, told
+from hf_distill.sweeping.teacher import Counted, score_teacher
 from hf_distill.tasks import Task
 from hf_distill.training import Lessons, Report, pair, train_model, with_defaults
 

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 
 from hf_distill.errors import RecipeError
-from hf_distill.plan_speed import Measured
+from hf_distill.planning.speed import Measured
 from hf_distill.strict import refuse_unless
 
 

@@ -24,9 +24,9 @@ from hf_distill.evaluation.candidates import machine
 from hf_distill.evaluation.results import evaluated_rows, versions
 from hf_distill.figures import plan_frontier
 from hf_distill.folders import write_json
-from hf_distill.plan_bounds import Bounds, read_count
-from hf_distill.plan_shapes import Column, Sketch, sketch_columns
-from hf_distill.plan_speed import Measured, Stopwatch
+from hf_distill.planning.bounds import Bounds, read_count
+from hf_distill.planning.shapes import Column, Sketch, sketch_columns
+from hf_distill.planning.speed import Measured, Stopwatch
 from hf_distill.preflight import Plan, planned_teacher, read_data
 from hf_distill.recipe import Recipe
 from hf_distill.recipe_file import load_recipe

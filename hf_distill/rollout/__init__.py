@@ -23,14 +23,14 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from hf_distill.errors import RecipeError, TeacherError
 from hf_distill.objectives import Objective
 from hf_distill.recipe import RolloutConfig
-from hf_distill.rollout_checks import check_judged, ends_of, shared_context, with_room
+from hf_distill.rollout.checks import check_judged, ends_of, shared_context, with_room
+from hf_distill.rollout.writers import Sampling, Writer, make_writer
 from hf_distill.students import has_adapters
 from hf_distill.sums import Reduce, RolloutSums
 from hf_distill.tasks import Task
 from hf_distill.tasks.writing import Asked, Writing, joined
 from hf_distill.teachers import ModelTeacher, Teacher
 from hf_distill.views import Batch
-from hf_distill.writers import Sampling, Writer, make_writer
 
 SHORT = 0.25
 """A mean length below this share of what the data have, or of what may be written, is told."""

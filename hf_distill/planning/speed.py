@@ -16,7 +16,7 @@ from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 from hf_distill.evaluation.candidates import ROUNDS, Candidate, timed_calls
 from hf_distill.evaluation.generation import set_generation
 from hf_distill.evaluation.speed import Timings, measure_calls
-from hf_distill.plan_shapes import Sketch
+from hf_distill.planning.shapes import Sketch
 from hf_distill.preflight import Plan
 from hf_distill.recipe import Recipe
 from hf_distill.tasks import Task

@@ -16,9 +16,9 @@ from hf_distill.errors import ModelError, OutputError
 from hf_distill.evaluation.metrics import LOWER_IS_BETTER
 from hf_distill.figures import sweep_scores
 from hf_distill.folders import RunFolder, write_json
-from hf_distill.grids import Grid
 from hf_distill.recipe import Recipe
 from hf_distill.recipe_file import dump_recipe, load_recipe
+from hf_distill.sweeping.grids import Grid
 from hf_distill.training import Report
 
 

@@ -1,0 +1,106 @@
+"""``data`` of a recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from hf_distill.strict import refuse_unless
+
+UNLABELLED = ("unlabelled_split", "unlabelled_files")
+"""Keys of ``data`` that only a teacher can use."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestDataConfig:
+    """Where the rows come from that all models are scored on, where that is another source."""
+
+    __test__ = False  # Its name is no call to pytest.
+
+    path: str
+    """As of ``data``."""
+    name: str | None = None
+    """As of ``data``."""
+    revision: str | None = None
+    """As of ``data``."""
+    split: str = "test"
+    """The split that is taken."""
+    columns: dict[str, str | list[str]] = field(default_factory=dict)
+    """As of ``data``, whose own are not used here."""
+
+    def source(self) -> DataConfig:
+        """The same as a source of splits."""
+        return DataConfig(path=self.path, name=self.name, revision=self.revision)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the rows come from."""
+
+    path: str | None = None
+    """A Hub data set, a folder, or ``package.module:function`` that returns a DatasetDict."""
+    name: str | None = None
+    """The configuration, as ``datasets.load_dataset`` names it."""
+    revision: str | None = None
+    """A branch, tag or commit of the Hub's repository."""
+    files: dict[str, str | list[str]] | None = None
+    """Local files by split: csv, tsv, json, jsonl, parquet or txt."""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the callable."""
+    columns: dict[str, str | list[str]] = field(default_factory=dict)
+    """The task's column -> the data's, where the names differ: a name, ``outer.inner``, or several that are joined
+    (``candidates``: that are listed)."""
+    train_split: str = "train"
+    """The split to learn from."""
+    validation_split: str | None = None
+    """The split that is watched while training; ``validation`` where there is one that is not the test split."""
+    test_split: str | None = None
+    """The split that all models are scored on; ``test`` where there is one."""
+    validation_size: int | float = 0.1
+    """A share or number of training rows, drawn by the seed, where there is no validation split."""
+    test_size: int | float | None = None
+    """A share or number of training rows, drawn by the seed, where there is no test split."""
+    test: TestDataConfig | None = None
+    """Another source of the test split."""
+    train_limit: int | None = None
+    """At most so many rows, drawn by the seed."""
+    validation_limit: int | None = None
+    """At most so many rows, drawn by the seed."""
+    test_limit: int | None = None
+    """At most so many rows, drawn by the seed."""
+    unlabelled_split: str | None = None
+    """A split whose rows the teacher alone labels."""
+    unlabelled_files: str | list[str] | None = None
+    """Local files whose rows the teacher alone labels."""
+    streaming: bool = False
+    """Read the training rows as they come, for data larger than memory."""
+
+    def __post_init__(self) -> None:
+        where = "recipe.data"
+        refuse_unless((self.path is None) != (self.files is None), f"{where}: expected exactly one of path and files")
+        refuse_unless(
+            not self.arguments or (self.path is not None and ":" in self.path),
+            f"{where}.arguments: only a callable (path: package.module:function) takes arguments; remove them",
+        )
+        for name in ("validation_size", "test_size"):
+            size = getattr(self, name)
+            refuse_unless(
+                size is None or (size >= 1 if isinstance(size, int) else 0.0 < size < 1.0),
+                f"{where}.{name}: expected a fraction between 0 and 1 or a number of rows, got {size!r}",
+            )
+        refuse_unless(
+            sum(each is not None for each in (self.test_size, self.test_split, self.test)) <= 1,
+            f"{where}: expected at most one of test, test_split and test_size",
+        )
+        for name in ("train_limit", "validation_limit", "test_limit"):
+            limit = getattr(self, name)
+            refuse_unless(limit is None or limit >= 1, f"{where}.{name}: expected at least 1 row, got {limit!r}")
+        refuse_unless(
+            self.unlabelled_split is None or self.unlabelled_files is None,
+            f"{where}: expected at most one of unlabelled_split and unlabelled_files",
+        )
+
+    def labelled(self) -> DataConfig:
+        """The same without the unlabelled rows."""
+        return dataclasses.replace(self, unlabelled_split=None, unlabelled_files=None)
