@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+from pathlib import Path
 from typing import Any
 
 from common import conditions, results_path, write_json
@@ -65,6 +66,11 @@ def measure(recipe: Recipe, objectives: list[dict[str, Any]], name: str, runs: s
     }
 
 
+def measured(path: Path) -> dict[str, Any]:
+    """What stands in the file so far."""
+    return json.loads(path.read_text()) if path.is_file() else {"commands": {}, "rows": []}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("recipe")
@@ -74,12 +80,12 @@ def main() -> None:
     options = parser.parse_args()
     recipe = load_recipe(options.recipe, options.overrides)
     path = results_path("defaults", "cpu")
-    content = json.loads(path.read_text()) if path.is_file() else {"commands": {}, "rows": []}
     for name in options.only:
-        if any((row["recipe"], row["objectives"]) == (recipe.name, name) for row in content["rows"]):
+        if any((row["recipe"], row["objectives"]) == (recipe.name, name) for row in measured(path)["rows"]):
             continue
         row = measure(recipe, SETS[name], name, options.runs)
         print(row)
+        content = measured(path)  # Anew: a call for another recipe may have written meanwhile.
         content["rows"].append(row)
         command = ["python", "benchmarks/defaults.py", options.recipe, *options.overrides]
         content["commands"][recipe.name] = shlex.join(command)

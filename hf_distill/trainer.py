@@ -133,14 +133,15 @@ class DistillationTrainer(Trainer):
         self._share_encoder = self._find_encoder(student)
         self._use_cache = getattr(student.config, "use_cache", None)
         other = self.teacher.tokenizer if self.teacher is not None else None
-        self._epoch = 0
+        # In shared memory: workers of a loader that persist hold a collator of their own.
+        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
         self._train_collator: Callable[..., Batch] | None = None
         if processing_class is not None:
             encode = Encoder(self.task, processing_class, other)
             train_dataset, eval_dataset = encode(train_dataset), encode(eval_dataset)
             if data_collator is None:
                 data_collator = with_row_ids(self.task.collator(processing_class, other))
-                learned = self.task.training_collator(processing_class, other, lambda: (args.seed, self._epoch))
+                learned = self.task.training_collator(processing_class, other, lambda: (args.seed, int(self._epoch)))
                 self._train_collator = with_row_ids(learned)
         self._rollout = rollout if rollout is not None and rollout.config.share else None
         if self._rollout is not None:
@@ -509,7 +510,7 @@ class _SamplerEpoch(TrainerCallback):
             self.trainer._sampler.set_epoch(epoch)
         # A stream that begins again is not told by Trainer, which does not know its length.
         self.begun += 1
-        self.trainer._epoch = max(epoch, self.begun - 1)
+        self.trainer._epoch.fill_(max(epoch, self.begun - 1))
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -268,12 +268,23 @@ def test_an_evaluation_says_the_same_in_every_epoch_and_training_reads_other_mas
     trainer, *_ = trained(tmp_path, learning_rate=0.0)
     assert trainer.evaluate()["eval_loss"] == trainer.evaluate()["eval_loss"]
     seen = []
-    for trainer._epoch in (0, 1, 0):
+    for epoch in (0, 1, 0):
+        trainer._epoch.fill_(epoch)
         seen.append(torch.cat([batch["labels"].sort(1).values[:, -1] for batch in trainer.get_train_dataloader()]))
     assert not torch.equal(seen[0], seen[1])
     before = trainer.evaluate()["eval_loss"]
-    trainer._epoch = 3
+    trainer._epoch.fill_(3)
     assert trainer.evaluate()["eval_loss"] == before
+
+
+def test_workers_that_persist_hide_other_tokens_in_each_epoch_too(tmp_path):
+    trainer, *_ = trained(tmp_path, learning_rate=0.0, dataloader_num_workers=1, dataloader_persistent_workers=True)
+    loader = trainer.get_train_dataloader()
+    seen = []
+    for epoch in (0, 1):
+        trainer._epoch.fill_(epoch)
+        seen.append(torch.cat([batch["labels"].sort(1).values[:, -1] for batch in loader]).sort().values)
+    assert not torch.equal(*seen)
 
 
 # --- models -----------------------------------------------------------------------------------------------------------
