@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hf_distill.rollout import Rollout
     from hf_distill.sweeping import Sweep, sweep
     from hf_distill.tasks import CausalLanguageModeling, Task, TextClassification
-    from hf_distill.teachers import CachedTeacher, ModelTeacher
+    from hf_distill.teachers import CachedTeacher, Ensemble, ModelTeacher
     from hf_distill.trainer import DistillationTrainer
 
 __version__ = "0.1.0"
@@ -30,6 +30,7 @@ __all__ = [
     "CachedTeacher",
     "CausalLanguageModeling",
     "DistillationTrainer",
+    "Ensemble",
     "HfDistillError",
     "Hidden",
     "Labels",
@@ -68,7 +69,7 @@ _HOMES = {
     "planning": ("StudentPlan", "plan"),
     "sweeping": ("Sweep", "sweep"),
     "tasks": ("CausalLanguageModeling", "Task", "TextClassification"),
-    "teachers": ("CachedTeacher", "ModelTeacher"),
+    "teachers": ("CachedTeacher", "Ensemble", "ModelTeacher"),
     "trainer": ("DistillationTrainer",),
 }
 _HOME_OF = {name: f"hf_distill.{module}" for module, names in _HOMES.items() for name in names}

@@ -19,9 +19,10 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from hf_distill.errors import CacheError, TeacherError
 from hf_distill.heads import compared_layers
 from hf_distill.objectives import Objective
+from hf_distill.pairing import with_row_ids
 from hf_distill.recipe import CacheConfig
 from hf_distill.tasks import Task
-from hf_distill.teachers import CachedTeacher, ModelTeacher
+from hf_distill.teachers import CachedTeacher, EnsembleTeacher, ModelTeacher
 from hf_distill.teachers.cache import Collate, Plan, Reader, fill, kept_rows
 from hf_distill.teachers.schemes import SCHEMES, Arrays, NaiveTopK, Sampled, Scheme, TopK
 from hf_distill.views import OF_THE_DATA, Need
@@ -107,7 +108,7 @@ def cached(
     plan = _plan(source, len(rows), (Demand(objectives, source.student), *others), config, folder)
     plan = _larger(plan, config, folder) or plan
     other = source.teacher.tokenizer
-    collate = source.task.collator(source.tokenizer, other)
+    collate = with_row_ids(source.task.collator(source.tokenizer, other))
     needs: frozenset[Need] = frozenset(
         [*(["logits"] if plan.scheme else []), *(["hidden_states"] if plan.layers else [])]  # type: ignore[list-item]
     )
@@ -193,12 +194,13 @@ def _plan(source: Source, rows: int, demands: Sequence[Demand], config: CacheCon
         raise TeacherError(f"a cache is made at one temperature, but its students ask for several ({told}); use one")
     layers = _layers(source, [each for each in demands if "hidden_states" in _needs(each)])
     tokenizers = [source.tokenizer, *([source.teacher.tokenizer] if source.teacher.tokenizer is not None else [])]
+    teacher = source.teacher
     identity = {
         "format": FORMAT,
-        "teacher": Path(source.teacher.name).name,
+        "teacher": Path(teacher.name).name,
         "weights": source.weights,
-        "dtype": str(source.teacher.model.dtype).removeprefix("torch."),
-        "labels": source.teacher.label_order,
+        "dtype": str(teacher.model.dtype).removeprefix("torch."),
+        "labels": teacher.label_order,
         "tokenizer": tokenizer_mark(tokenizers),
         "task": {"name": source.task.name, **source.task.settings},
         "data": source.data_fingerprint,
@@ -206,6 +208,7 @@ def _plan(source: Source, rows: int, demands: Sequence[Demand], config: CacheCon
         "scheme": None if scheme is None else {"name": scheme.name, **scheme.settings},
         "hidden_states": list(layers),
         "seed": source.seed,
+        **({"members": teacher.model.description} if isinstance(teacher, EnsembleTeacher) else {}),
     }
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     place = Path(config.path) if config.path is not None else folder / digest[:12]

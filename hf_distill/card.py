@@ -9,7 +9,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from hf_distill.card_metadata import card_metadata, licenses_of, portable
+from hf_distill.card_metadata import card_metadata, licenses_of, members_of, portable
 from hf_distill.objectives import readable_option
 from hf_distill.tasks import TASKS
 
@@ -314,6 +314,7 @@ def _making(results: Mapping[str, Any]) -> Iterator[str]:
         f"{''.join(f', {key} {readable_option(value)}' for key, value in each['options'].items())}: {each['paper']}"
         for each in results["objectives"]
     )
+    yield from _teachers(models)
     if labels := results.get("labels"):
         beside = ", beside the rows as the data have them" if labels["rows"]["original"] else ""
         yield (
@@ -335,6 +336,23 @@ def _making(results: Mapping[str, Any]) -> Iterator[str]:
     yield f"Command: `{portable(results['command'])}`, recipe `{results['recipe_sha256'][:16]}`. With {versions}."
 
 
+def _teachers(models: Mapping[str, Any]) -> Iterator[str]:
+    """Of several teachers, who they are."""
+    members = models.get("teacher", {}).get("members", ())
+    if not members:
+        return
+    mixed = any("weight" in each for each in members)
+    how = "the weighted mean of their probabilities, Fukuda et al. 2017" if mixed else "each row is taught by one"
+    yield f"Its teacher is {len(members)} models: {how}."
+    yield "\n".join(map(_teacher, members))
+
+
+def _teacher(facts: Mapping[str, Any]) -> str:
+    weight = f", weight {facts['weight']:g}" if "weight" in facts else ""
+    revision = f" at {facts['revision']}" if facts["revision"] else ""
+    return f"* {_escaped(facts['name'])}{weight}: {portable(facts['model'])}{revision}, {facts['origin']}"
+
+
 def _trained(name: str, facts: Mapping[str, Any]) -> str:
     seconds = f" in {facts['seconds']:,.0f} s" if facts["seconds"] else ""
     part = f", {facts['trainable_parameters']:,} of its parameters learned" if facts.get("some_are_frozen") else ""
@@ -352,7 +370,7 @@ def _limits(results: Mapping[str, Any]) -> Iterator[str]:
     )
     if len(licenses) > 1:
         yield f"It was made from models under {' and '.join(licenses)}: see what both ask before you share it."
-    elif teacher and teacher["hub_id"] and not teacher["license"]:
+    elif teacher and any(each["hub_id"] and not each["license"] for each in members_of(teacher)):
         yield "No licence of the teacher is known: look for it, and the data's, before you share the student."
 
 

@@ -48,7 +48,7 @@ def card_metadata(results: Mapping[str, Any]) -> dict[str, Any]:
     if data["dataset_id"]:
         metadata["datasets"] = [data["dataset_id"]]
     if teacher:
-        metadata["tags"] = [*TAGS, *([f"teacher:{teacher['hub_id']}"] if teacher["hub_id"] else [])]
+        metadata["tags"] = [*TAGS, *(f"teacher:{name}" for name in teachers_on_hub(teacher))]
         metadata["distillation"] = {
             "teacher": portable(teacher["model"]),
             **({"teacher_revision": teacher["revision"]} if teacher["revision"] else {}),
@@ -60,21 +60,32 @@ def card_metadata(results: Mapping[str, Any]) -> dict[str, Any]:
     return metadata
 
 
-def _base_model(models: Mapping[str, Any]) -> dict[str, str]:
+def _base_model(models: Mapping[str, Any]) -> dict[str, Any]:
     """What the Hub hangs the student under: what its weights started from, else its teacher."""
     student, teacher = models["student"], models.get("teacher")
     if student["hub_id"]:
         kind = "adapter" if student.get("adapters") else "finetune"
         return {"base_model": student["hub_id"], "base_model_relation": kind}
-    if not teacher or not teacher["hub_id"]:
+    on_hub = teachers_on_hub(teacher) if teacher else []
+    if not teacher or not on_hub:
         return {}
     relation = {"base_model_relation": "finetune"} if "of the teacher" in student["origin"] else {}
-    return {"base_model": teacher["hub_id"], **relation}
+    return {"base_model": on_hub[0] if len(on_hub) == 1 else on_hub, **relation}
+
+
+def teachers_on_hub(teacher: Mapping[str, Any]) -> list[str]:
+    """The Hub ids of a teacher, or of the members of an ensemble, each once."""
+    return list(dict.fromkeys(each["hub_id"] for each in members_of(teacher) if each["hub_id"]))
+
+
+def members_of(teacher: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The members of an ensemble; a single teacher alone."""
+    return list(teacher.get("members") or [teacher])
 
 
 def licenses_of(models: Mapping[str, Any]) -> list[str]:
-    """The known licences of the teacher and of what the student started from, each once."""
-    sources = [models[name] for name in ("teacher", "student") if name in models]
+    """The known licences of the teacher, or of several, and of what the student started from, each once."""
+    sources = [each for name in ("teacher", "student") if name in models for each in members_of(models[name])]
     return sorted({model["license"] for model in sources if model.get("license")})
 
 

@@ -13,16 +13,18 @@ from typing import Any
 from accelerate import PartialState
 from transformers import set_seed
 
-from hf_distill.data import Data, load_data
+from hf_distill import loading
+from hf_distill.data import Data
 from hf_distill.errors import RecipeError
 from hf_distill.evaluation.candidates import Candidate, check_above_chance, predict
 from hf_distill.evaluation.generation import set_generation
 from hf_distill.evaluation.metrics import Scored, compute_metrics, primary_metric
 from hf_distill.evaluation.results import evaluated_rows, make_results
-from hf_distill.folders import RunFolder, recipe_hash, training_part
+from hf_distill.folders import RunFolder, recipe_hash
+from hf_distill.heads import members_of
 from hf_distill.hub import push_folder
 from hf_distill.labelling import TeacherTexts, label_rows
-from hf_distill.models import license_of, load_config, load_model, load_tokenizer, model_folder
+from hf_distill.models import license_of, load_model, load_tokenizer, model_folder
 from hf_distill.objectives import Contrastive, Labels, Objective
 from hf_distill.preflight import make_objectives, prepare
 from hf_distill.recipe import LabelConfig, Recipe, StudentConfig
@@ -30,7 +32,7 @@ from hf_distill.recipe_file import load_recipe
 from hf_distill.reporting import measure_floor, write_report
 from hf_distill.students import Student, build_student
 from hf_distill.tasks import Task
-from hf_distill.teachers import CachedTeacher, ModelTeacher, chosen_dtype
+from hf_distill.teachers import CachedTeacher, ModelTeacher, teacher_of
 from hf_distill.training import Report, pair, train_model, with_defaults
 
 
@@ -152,7 +154,7 @@ def cache(
     student = build(recipe, task, data, teacher)
     objectives = make_objectives(recipe)
     folder = RunFolder(Path(runs) / recipe.name)
-    paired, *_ = pair(recipe, task, data, student, objectives, live_teacher(teacher), teacher.folder, folder, report)
+    paired, *_ = pair(recipe, task, data, student, objectives, live_teacher(teacher), teacher.folders, folder, report)
     assert isinstance(paired, CachedTeacher)
     size = sum(path.stat().st_size for path in paired.plan.folder.iterdir())
     report(f"cache: {paired.plan.folder}, {paired.plan.rows:,} rows, {size / 1e6:,.1f} MB")
@@ -294,53 +296,12 @@ def _score_start(
 
 
 def load_teacher(recipe: Recipe, task: Task, data: Data, runs: Path, report: Report) -> Candidate:
-    """The teacher of a recipe, made before where its own recipe makes it."""
-    config = recipe.teacher
-    assert config is not None
-    source, shown, hub_id = config.model, config.model, config.model
-    if isinstance(config.recipe, Recipe):
-        unnamed = dataclasses.replace(training_part(config.recipe), name="teacher")
-        own = _data_of_teacher(config.recipe, recipe, task, data)
-        name = recipe_hash(unnamed, own.fingerprint)[:12]
-        report(f"teacher: {config.recipe.name}, from {runs / 'teachers' / name}")
-        made = _run(
-            dataclasses.replace(config.recipe, name=name),
-            runs / "teachers",
-            "hf_distill.run(recipe)",
-            lambda line: report("  " + line),
-            data=own,
-        )
-        source, shown, hub_id = str(made.student), config.recipe.name, None
-    assert source is not None
-    order = task.align(load_config(source, config.revision), config.labels)
-    tokenizer = load_tokenizer(source, config.revision)
-    device = PartialState().device
-    more: dict[str, Any] = {"device_map": config.device_map} if config.device_map else {}
-    model = load_model(
-        task.auto_model, source, revision=config.revision, dtype=chosen_dtype(config.dtype, device), **more
-    )
-    if config.labels is not None:
-        model.config.id2label = dict(enumerate(config.labels))
-        model.config.label2id = {name: i for i, name in enumerate(config.labels)}
-    task.check_model(model)
-    set_generation(model, recipe.evaluate.generation)  # As its students are set, also where speed is measured.
-    where = model_folder(source, config.revision)
-    is_folder = Path(source).is_dir()
-    facts = {
-        "model": Path(source).name if is_folder and hub_id else shown,
-        "hub_id": None if is_folder else hub_id,
-        "revision": None if is_folder else where.name,
-        "license": license_of(where),
-        "origin": "made by its own recipe" if config.recipe else "pretrained",
-    }
-    return Candidate(model=model, tokenizer=tokenizer, folder=where, facts=facts, label_order=order)
+    """The teacher of a recipe, or its several teachers, made before where their own recipes make them."""
 
+    def make(own: Recipe, folder: Path, given: Data, told: Report) -> Path:
+        return _run(own, folder, "hf_distill.run(recipe)", told, data=given).student
 
-def _data_of_teacher(teacher: Recipe, recipe: Recipe, task: Task, data: Data) -> Data:
-    """What a teacher's own recipe reads: mostly what was read already."""
-    if (teacher.data, teacher.seed) == (recipe.data.labelled(), recipe.seed):
-        return data.labelled()
-    return load_data(teacher.data, task.required, task.optional, task.text_columns, teacher.seed)
+    return loading.load_teacher(recipe, task, data, runs, report, make)
 
 
 def _train_all(
@@ -364,7 +325,7 @@ def _train_all(
             build=lambda: build(recipe, task, known, teacher),
             objectives=objectives,
             teacher=live,
-            teacher_folder=teacher.folder if teacher else None,
+            teacher_folders=teacher.folders if teacher else (),
             folder=folder,
             report=report,
         )
@@ -382,11 +343,12 @@ def without_teacher(task: Task) -> dict[str, Objective]:
 
 
 def build(recipe: Recipe, task: Task, data: Data, teacher: Candidate | None) -> Student:
-    """A new student, as the recipe asks for it."""
+    """A new student, as the recipe asks for it; what it takes of several teachers, it takes of the first."""
+    taken_of = members_of(teacher.model)[0] if teacher else None
     student = build_student(
         recipe.student,
         auto_model=task.auto_model,
-        teacher=teacher.model if teacher else None,
+        teacher=taken_of,
         teacher_tokenizer=teacher.tokenizer if teacher else None,
         texts=lambda: task.texts(data.train),
         model_options=task.model_options(),
@@ -394,7 +356,7 @@ def build(recipe: Recipe, task: Task, data: Data, teacher: Candidate | None) -> 
     task.prepare_student(
         student.model,
         student.tokenizer,
-        teacher.model if teacher else None,
+        taken_of,
         teacher.tokenizer if teacher else None,
         lambda: task.texts(data.train),
     )
@@ -404,7 +366,7 @@ def build(recipe: Recipe, task: Task, data: Data, teacher: Candidate | None) -> 
 
 def live_teacher(teacher: Candidate) -> ModelTeacher:
     """What gives the teacher's targets of a batch."""
-    return ModelTeacher(teacher.model, teacher.tokenizer, teacher.label_order)
+    return teacher_of(teacher.model, teacher.tokenizer, teacher.label_order)
 
 
 def trained_candidate(name: str, folder: RunFolder, task: Task, config: StudentConfig, origin: str) -> Candidate:

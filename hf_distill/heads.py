@@ -31,6 +31,11 @@ class Caught:
     hidden: Tensor | None = None
 
 
+def members_of(model: Any) -> list[PreTrainedModel]:
+    """The models that run when a model does: those of an ensemble, else itself alone."""
+    return list(getattr(model, "members", [model]))
+
+
 def output_head(model: PreTrainedModel) -> Head:
     """A model's head as the matrix, bias, scale and soft-cap that its logits are made with.
 
@@ -143,6 +148,9 @@ def run_model(
         The model's outputs; and its logits, or what enters the head (``[B, T, H]``) with the head. The logits of a
         model that gives vectors are these, ``[B, D]``.
     """
+    if hasattr(model, "members"):
+        outputs = forward(**inputs, whole=not has_vocabulary)
+        return outputs, outputs.logits
     more: dict[str, Any] = {"output_hidden_states": hidden, **({"output_attentions": True} if attention else {})}
     if not has_vocabulary:
         outputs = forward(**inputs, **more)

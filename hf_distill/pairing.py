@@ -13,16 +13,17 @@ from hf_distill.errors import LabelError, ObjectiveError
 from hf_distill.models import load_model, load_tokenizer
 from hf_distill.objectives import Objective, make_objective
 from hf_distill.tasks import Task, make_task
-from hf_distill.teachers import ModelTeacher, Teacher, best_dtype, same_tokenizer
-from hf_distill.views import Batch
+from hf_distill.teachers import Ensemble, Teacher, best_dtype, same_tokenizer, teacher_of
+from hf_distill.views import TAUGHT_BY, Batch
 
 
 def with_row_ids(collate: Callable[..., Batch]) -> Callable[..., Batch]:
-    """Let batches carry the ids by which a cache knows their rows."""
+    """Let batches carry the ids by which a cache knows their rows, and which of several teachers teaches each."""
 
     def collate_with_ids(rows: list[dict[str, Any]]) -> Batch:
         batch = collate(rows)
-        return {**batch, "row_id": torch.tensor([row["row_id"] for row in rows])} if "row_id" in rows[0] else batch
+        carried = [name for name in ("row_id", TAUGHT_BY) if name in rows[0]]
+        return {**batch, **{name: torch.tensor([row[name] for row in rows]) for name in carried}}
 
     return collate_with_ids
 
@@ -73,7 +74,9 @@ def as_teacher(
         teacher = load_model(task.auto_model, teacher, dtype=best_dtype(args.device))
     if same_tokenizer(tokenizer, teacher_tokenizer):
         teacher_tokenizer = None
-    return ModelTeacher(teacher, teacher_tokenizer, task.align(teacher.config))
+    if isinstance(teacher, Ensemble):
+        teacher.follow(task)
+    return teacher_of(teacher, teacher_tokenizer, task.align(teacher.config))
 
 
 def check_objectives(objectives: Mapping[str, Objective], task: Task, args: TrainingArguments) -> None:

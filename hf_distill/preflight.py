@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from hf_distill.caching import check_cache
 from hf_distill.data import Data, load_data
+from hf_distill.ensembles import asked_columns, check_one_tokenizer, check_several, with_teachers
 from hf_distill.errors import RecipeError
 from hf_distill.evaluation.generation import check_generation, scorer_names
 from hf_distill.evaluation.metrics import primary_metric
@@ -23,7 +25,7 @@ from hf_distill.labelling import check_label
 from hf_distill.models import load_config, load_tokenizer
 from hf_distill.objectives import Objective, make_objective
 from hf_distill.pairing import check_objectives, check_tokens
-from hf_distill.recipe import CacheConfig, Recipe, StudentConfig
+from hf_distill.recipe import CacheConfig, MemberConfig, Recipe, StudentConfig, TeacherConfig
 from hf_distill.recipe_file import check_training, load_recipe
 from hf_distill.rollout import Rollout
 from hf_distill.students import Order, Student, build_student, learning, limit_learning, parts_of, quantized
@@ -43,15 +45,25 @@ class Plan:
     Attributes:
         model: On the meta device: shapes without weights.
         tokenizer: Its own.
+        others: Further teachers of the same student.
+        dtype: As a recipe names it; of a teacher.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    others: tuple[Plan, ...] = ()
+    dtype: str = "float32"
 
     @property
     def parameters(self) -> int:
         """How many it will have."""
-        return int(self.model.num_parameters())
+        return int(self.model.num_parameters()) + sum(other.parameters for other in self.others)
+
+    @property
+    def bytes(self) -> int:
+        """What its weights take where they only answer."""
+        itemsize = chosen_dtype(self.dtype, PartialState().device).itemsize
+        return int(self.model.num_parameters()) * itemsize + sum(other.bytes for other in self.others)
 
     @property
     def learning(self) -> int:
@@ -144,7 +156,9 @@ def read_data(recipe: Recipe, report: Report, data: Data | None = None) -> tuple
     task = make_task(recipe.task.name, recipe.task.options)
     make_objectives(recipe)  # Refuses wrong options before any row is read.
     if data is None:
-        data = load_data(recipe.data, task.required, task.optional, task.text_columns, recipe.seed)
+        optional = (*task.optional, *asked_columns(recipe.teacher))
+        data = load_data(recipe.data, task.required, optional, task.text_columns, recipe.seed)
+        data = with_teachers(data, recipe.teacher, task)
     data = task.set_aside(data)
     _check_outside(recipe, task, data)
     task.read_labels(data.train)
@@ -168,6 +182,7 @@ def _check_objectives(recipe: Recipe, task: Task) -> None:
             raise RecipeError(
                 f"objective {name} needs a teacher, but the recipe names none; add teacher.model, or teacher.recipe"
             )
+    check_several(recipe, task, objectives, scorer_names(task, recipe.evaluate.scorers))
     if recipe.teacher is not None and recipe.teacher.kind == "cached":
         if not task.same_classes:
             raise RecipeError(
@@ -218,15 +233,28 @@ def planned_teacher(recipe: Recipe, task: Task, data: Data, report: Report) -> P
     config = recipe.teacher
     if config is None:
         return None
+    if config.ensemble is None:
+        return _planned(config, task, data, report)
+    first, *others = (_planned(member, task, data, report) for member in config.ensemble)
+    names = [member.called(number) for number, member in enumerate(config.ensemble)]
+    check_one_tokenizer({name: each.tokenizer for name, each in zip(names, (first, *others), strict=True)})
+    how = f"one a row, by column {config.route}" if config.route else "mixed by their weights"
+    report(f"teacher: {len(names)}, {how}; what the student takes of a teacher, it takes of {names[0]}")
+    return dataclasses.replace(first, others=tuple(others))
+
+
+def _planned(config: TeacherConfig | MemberConfig, task: Task, data: Data, report: Report) -> Plan:
+    """One teacher's shape and tokenizer."""
     if isinstance(config.recipe, Recipe):
         plan = planned_student(config.recipe, task, data, None)
         report(f"teacher: made first, by the recipe {config.recipe.name}: {_described(plan)}")
-        return plan
+        return dataclasses.replace(plan, dtype=config.dtype)
     assert config.model is not None
     loaded = load_config(config.model, config.revision)
     order = task.align(loaded, config.labels)
     report(f"labels: the teacher's stand in {'the same order' if order is None else 'another order; aligned by name'}")
-    plan = Plan(model=_on_meta(task, loaded), tokenizer=load_tokenizer(config.model, config.revision))
+    tokenizer = load_tokenizer(config.model, config.revision)
+    plan = Plan(model=_on_meta(task, loaded), tokenizer=tokenizer, dtype=config.dtype)
     report(f"teacher: {config.model}: {_described(plan)}")
     return plan
 
@@ -311,8 +339,7 @@ def _tell_costs(recipe: Recipe, task: Task, data: Data, teacher: Plan | None, st
             f"steps: {steps:,} of {window} rows"
             + (", and as many for the control" if teacher and recipe.evaluate.control else "")
         )
-    dtype = chosen_dtype(recipe.teacher.dtype if recipe.teacher else "auto", PartialState().device)
-    weights = 4 * student.parameters + 12 * student.learning + (dtype.itemsize * teacher.parameters if teacher else 0)
+    weights = 4 * student.parameters + 12 * student.learning + (teacher.bytes if teacher else 0)
     # About 34 half-precision values a token, layer and unit of width (Korthikanti et al. 2022, 4.1), in float32.
     activations = 2 * 34 * batch * tokens * student.model.config.hidden_size * student.model.config.num_hidden_layers
     report(

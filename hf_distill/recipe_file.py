@@ -64,13 +64,13 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
             f"{path}: expected a mapping of recipe keys, got {type(content).__name__}; see `hf-distill init`"
         )
     content = _copied(content)
-    teacher = content.get("teacher")
-    if isinstance(teacher, dict) and isinstance(teacher.get("recipe"), str):
-        inlined = read_yaml((path.parent if path else Path()) / teacher["recipe"])
-        refuse_unless(
-            isinstance(inlined, Mapping), f"recipe.teacher.recipe: {teacher['recipe']} holds no mapping of recipe keys"
-        )
-        teacher["recipe"] = _copied(inlined)
+    for where, teacher in _teachers(content, "recipe"):
+        if isinstance(teacher.get("recipe"), str):
+            inlined = read_yaml((path.parent if path else Path()) / teacher["recipe"])
+            refuse_unless(
+                isinstance(inlined, Mapping), f"{where}.recipe: {teacher['recipe']} holds no mapping of recipe keys"
+            )
+            teacher["recipe"] = _copied(inlined)
     for key, value in parsed_overrides(overrides):
         _override(content, key, value)
     return _recipe(content, "recipe")
@@ -111,15 +111,35 @@ def _recipe(given: Mapping[str, Any], where: str) -> Recipe:
         for i, each in enumerate(objectives)
     )
     _check_training_values(content.get("training", {}), f"{where}.training")
-    teacher = content.get("teacher")
-    if isinstance(teacher, dict) and isinstance(teacher.get("recipe"), Mapping):
-        inherited = {key: content[key] for key in ("version", "seed", "task", "data") if key in content}
-        if isinstance(content.get("data"), Mapping):
-            inherited["data"] = {k: v for k, v in content["data"].items() if k not in UNLABELLED}
-        inherited["task"] = {"name": content["task"]["name"], **content["task"]["options"]}
-        own = {"name": f"{content.get('name')}-teacher", **inherited, **teacher["recipe"]}
-        teacher["recipe"] = _recipe(own, f"{where}.teacher.recipe")
+    for place, teacher in _teachers(content, where):
+        if isinstance(teacher.get("recipe"), Mapping):
+            own = {**_inherited(content, place), **teacher["recipe"]}
+            teacher["recipe"] = _recipe(own, f"{place}.recipe")
     return read(Recipe, content, where)
+
+
+def _teachers(content: Mapping[str, Any], where: str) -> list[tuple[str, dict[str, Any]]]:
+    """The teacher, or each of several, by where it stands."""
+    teacher = content.get("teacher")
+    if not isinstance(teacher, dict):
+        return []
+    several = teacher.get("ensemble")
+    members = several if isinstance(several, list) else []
+    named = [(f"{where}.teacher.ensemble.{i}", member) for i, member in enumerate(members) if isinstance(member, dict)]
+    return [(f"{where}.teacher", teacher), *named]
+
+
+def _inherited(content: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """What a teacher's own recipe holds unless it says otherwise."""
+    inherited = {key: content[key] for key in ("version", "seed", "task", "data") if key in content}
+    if isinstance(content.get("data"), Mapping):
+        inherited["data"] = {k: v for k, v in content["data"].items() if k not in UNLABELLED}
+        columns, route = inherited["data"].get("columns"), content["teacher"].get("route")
+        if isinstance(columns, Mapping) and route in columns:  # Which a teacher of its own does not ask for.
+            inherited["data"]["columns"] = {k: v for k, v in columns.items() if k != route}
+    inherited["task"] = {"name": content["task"]["name"], **content["task"]["options"]}
+    number = place.rpartition(".")[2]
+    return {"name": f"{content.get('name')}-teacher{f'-{int(number) + 1}' if number.isdigit() else ''}", **inherited}
 
 
 def _with_options(value: Any, own: Sequence[str], where: str) -> Any:

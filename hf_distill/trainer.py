@@ -31,7 +31,7 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from hf_distill.attention import caught_projections, check_learning, show_attention
 from hf_distill.checkpoints import last_complete_checkpoint, load_extra_weights, save_extra_weights
 from hf_distill.errors import ObjectiveError, RecipeError, TeacherError
-from hf_distill.heads import accepted_inputs, compared_attentions, compared_states, output_logits, run_model
+from hf_distill.heads import accepted_inputs, compared_attentions, compared_states, members_of, output_logits, run_model
 from hf_distill.models import save_adapted_config
 from hf_distill.objectives import Objective, weighted_loss
 from hf_distill.pairing import (
@@ -126,9 +126,9 @@ class DistillationTrainer(Trainer):
         if "pairs" in self.needs:
             self.task = self.task.with_pairs()
         self._check_objectives(args)
-        for each in (student, self.teacher.model if self.teacher is not None else None):
-            if each is not None:
-                self.task.check_model(each)
+        live = self.teacher.model if self.teacher is not None else None
+        for each in (student, *(members_of(live) if live is not None else ())):
+            self.task.check_model(each)
         self.extra_weights = self._connect(student, args.seed)
         self._share_encoder = self._find_encoder(student)
         self._use_cache = getattr(student.config, "use_cache", None)

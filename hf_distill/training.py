@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -30,11 +30,11 @@ from hf_distill.errors import RecipeError
 from hf_distill.evaluation.metrics import Predictions, compute_metrics
 from hf_distill.folders import RunFolder, remove, write_json
 from hf_distill.objectives import Objective
-from hf_distill.recipe import CacheConfig, Recipe
+from hf_distill.recipe import CacheConfig, MemberConfig, Recipe, TeacherConfig
 from hf_distill.rollout import Rollout
 from hf_distill.students import Student, learning, merge_adapters
 from hf_distill.tasks import Task
-from hf_distill.teachers import ModelTeacher, Teacher, same_tokenizer
+from hf_distill.teachers import ModelTeacher, Teacher, same_tokenizer, teacher_of
 from hf_distill.trainer import DistillationTrainer
 
 Report = Callable[[str], None]
@@ -42,6 +42,8 @@ Report = Callable[[str], None]
 
 Lessons = tuple[Teacher | None, Dataset | IterableDataset, Dataset | IterableDataset]
 """A teacher, and the encoded rows of training and validation."""
+
+Made = TypeVar("Made", TeacherConfig, MemberConfig)
 
 DEFAULTS: dict[str, Any] = {
     "train_sampling_strategy": "group_by_length",
@@ -73,9 +75,16 @@ def with_defaults(recipe: Recipe) -> Recipe:
         if recipe.teacher is not None and recipe.teacher.kind == "cached":
             raise RecipeError("recipe.teacher.kind: a stream's rows have no ids to be found by; set it to live")
     teacher = recipe.teacher
-    if teacher is not None and isinstance(teacher.recipe, Recipe):
-        teacher = dataclasses.replace(teacher, recipe=with_defaults(teacher.recipe))
+    if teacher is not None:
+        members = teacher.ensemble and tuple(map(_made_with_defaults, teacher.ensemble))
+        teacher = dataclasses.replace(_made_with_defaults(teacher), ensemble=members)
     return dataclasses.replace(recipe, training=training, teacher=teacher)
+
+
+def _made_with_defaults(teacher: Made) -> Made:
+    """A teacher with the defaults of its own recipe, where it has one, filled in."""
+    made = teacher.recipe
+    return dataclasses.replace(teacher, recipe=with_defaults(made)) if isinstance(made, Recipe) else teacher
 
 
 def training_arguments(recipe: Recipe, output_dir: str, **more: Any) -> TrainingArguments:
@@ -101,7 +110,7 @@ def train_model(
     build: Callable[[], Student],
     objectives: Mapping[str, Objective],
     teacher: ModelTeacher | None,
-    teacher_folder: Path | None,
+    teacher_folders: Sequence[Path],
     folder: RunFolder,
     report: Report,
     lessons: Lessons | None = None,
@@ -123,7 +132,7 @@ def train_model(
     student = build()
     total, trained = student.model.num_parameters(), learning(student.model)
     report(f"{name}: {student.origin}, {total:,} parameters" + (f", {trained:,} of them learn" * (trained < total)))
-    lessons = lessons or pair(recipe, task, data, student, objectives, teacher, teacher_folder, folder, report)
+    lessons = lessons or pair(recipe, task, data, student, objectives, teacher, teacher_folders, folder, report)
     paired, train, validation = lessons
     if name == "student":
         for line in _lost(task, data, train):
@@ -173,33 +182,33 @@ def pair(
     student: Student,
     objectives: Mapping[str, Objective],
     teacher: ModelTeacher | None,
-    teacher_folder: Path | None,
+    teacher_folders: Sequence[Path],
     folder: RunFolder,
     report: Report,
     others: Sequence[Demand] = (),
 ) -> Lessons:
     """What the student learns from: its teacher, live or cached as the recipe says, and the encoded rows.
 
-    ``others`` are students that the cache is to serve, too.
+    ``teacher_folders`` hold its weights, of several teachers those of each. ``others`` are students that the cache is
+    to serve, too.
 
     Returns:
         The teacher, the training rows and the validation rows.
     """
     if teacher is not None and same_tokenizer(student.tokenizer, teacher.tokenizer):
-        teacher = ModelTeacher(teacher.model, None, teacher.label_order)
+        teacher = teacher_of(teacher.model, None, teacher.label_order)
     if any("pairs" in objective.needs for objective in objectives.values()):
         task = task.with_pairs()
     train = _training_rows(task, data, student, teacher, recipe.seed)
     validation = task.encode(data.validation, student.tokenizer, teacher.tokenizer if teacher else None)
     if teacher is None or recipe.teacher is None or recipe.teacher.kind == "live":
         return teacher, train, validation
-    assert teacher_folder is not None
     assert isinstance(train, Dataset)
     assert isinstance(validation, Dataset)
     teacher.to(PartialState().device)
     source = Source(
         teacher=teacher,
-        weights=weights_mark(teacher_folder),
+        weights="+".join(map(weights_mark, teacher_folders)),
         task=task,
         tokenizer=student.tokenizer,
         student=student.model.config,

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+if TYPE_CHECKING:
+    from hf_distill.mixtures import MixedHead
 
 Unit = Literal["labels", "positions", "tokens"]
 """What an objective averages over: labelled positions, all compared positions, or real (unpadded) input tokens."""
@@ -32,6 +35,9 @@ OF_THE_DATA: frozenset[Need] = frozenset({"labels", "pairs"})
 
 Batch = dict[str, Any]
 """A collated batch: tensors by name, on the model's device."""
+
+TAUGHT_BY = "taught_by"
+"""In rows and batches: which of several teachers each row is taught by, ``[B]`` indices; not there where all teach."""
 
 Projections = dict[str, Tensor]
 """A layer's ``q``, ``k`` and ``v``, ``[B, T, width]`` each: what attention is made of, before rotary positions."""
@@ -56,6 +62,11 @@ class Head:
     scale: float = 1.0
     soft_cap: float | None = None
 
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens it tells apart."""
+        return len(self.weight)
+
     def logits(self, hidden: Tensor) -> Tensor:
         """``[..., V]`` from ``[..., H]``, differentiable."""
         logits = functional.linear(hidden, self.weight.to(hidden.dtype), _as(self.bias, hidden)) * self.scale
@@ -72,11 +83,11 @@ class LogitSource:
 
     Attributes:
         hidden: ``[N, H]``, what enters the head at the N compared positions.
-        head: The output head.
+        head: The output head; of several teachers, theirs.
     """
 
     hidden: Tensor
-    head: Head
+    head: Head | MixedHead
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "hf_distill"
 ROOMS = [
-    ["errors", "names", "views", "sampling", "sums", "checkpoints", "docstrings", "strict"],
+    ["errors", "names", "views", "mixtures", "sampling", "sums", "checkpoints", "docstrings", "strict"],
     ["vectors"],
     ["heads", "attention"],
     ["probes"],
@@ -29,9 +29,9 @@ ROOMS = [
     ["card", "figures"],
     ["hub", "folders"],
     ["caching"],
-    ["training", "labelling"],
+    ["training", "labelling", "ensembles"],
     ["preflight"],
-    ["reporting"],
+    ["reporting", "loading"],
     ["flow"],
     ["sweeping", "planning"],
     ["tables", "templates"],

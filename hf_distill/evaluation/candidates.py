@@ -28,6 +28,7 @@ from hf_distill.evaluation.tags import score_tags
 from hf_distill.evaluation.tokens import score_tokens
 from hf_distill.evaluation.vectors import score_vectors
 from hf_distill.heads import accepted_inputs
+from hf_distill.pairing import with_row_ids
 from hf_distill.recipe import EvaluateConfig
 from hf_distill.tasks import Embeddings, QuestionAnswering, Task, TokenClassification
 from hf_distill.teachers import best_dtype
@@ -56,6 +57,7 @@ class Candidate:
         folder: Where its weights lie.
         facts: What the card tells of it: ``model``, ``hub_id``, ``revision``, ``license``, ``origin``.
         label_order: For each label of the data the index of the model's output, see ``Task.align``.
+        members: Where the model is an ensemble, what it is made of.
     """
 
     model: PreTrainedModel
@@ -63,6 +65,12 @@ class Candidate:
     folder: Path
     facts: Mapping[str, Any]
     label_order: list[int] | None = None
+    members: tuple[Candidate, ...] = ()
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Where its weights lie, each member's."""
+        return tuple(each.folder for each in self.members) or (self.folder,)
 
 
 def predict(
@@ -118,7 +126,7 @@ def predict(
 def _logits(candidate: Candidate, task: Task, encoded: Any, batch_size: int) -> np.ndarray:
     """What a model gives for every encoded row, in the order of the data's labels."""
     order = np.argsort(encoded["length"], kind="stable")
-    collate = task.collator(candidate.tokenizer)
+    collate = with_row_ids(task.collator(candidate.tokenizer))
     with tempfile.TemporaryDirectory() as scratch:
         args = TrainingArguments(
             scratch,
@@ -193,7 +201,11 @@ def sizes_and_speeds(
     calls, conditions = timed_calls(candidates, task, rows, batch_size)
     speeds = measure_speed(*calls, ROUNDS)
     facts = {
-        name: {"parameters": parameters(candidate.model), "disk_bytes": disk_bytes(candidate.folder), **speeds[name]}
+        name: {
+            "parameters": parameters(candidate.model),
+            "disk_bytes": sum(map(disk_bytes, candidate.folders)),
+            **speeds[name],
+        }
         for name, candidate in candidates.items()
     }
     for name, candidate in candidates.items():
@@ -267,7 +279,7 @@ def _written_tokens(batches: Mapping[str, Sequence[Batch]]) -> int:
 def _batches(candidate: Candidate, task: Task, rows: Dataset, size: int) -> Sequence[Batch]:
     encoded = task.encode(rows, candidate.tokenizer)
     assert isinstance(encoded, Dataset)
-    collate = task.collator(candidate.tokenizer)
+    collate = with_row_ids(task.collator(candidate.tokenizer))
     listed = list(encoded.sort("length"))
     collated = [task.student_inputs(collate(listed[i : i + size])) for i in range(0, len(listed), size)]
     return [

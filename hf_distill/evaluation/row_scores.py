@@ -13,6 +13,7 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_distill.pairing import with_row_ids
 from hf_distill.tasks import Task
 from hf_distill.teachers import place
 from hf_distill.views import Batch
@@ -90,7 +91,7 @@ def by_row(
     model.eval()
     order = np.argsort(rows["length"], kind="stable")
     batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-    collate = task.collator(tokenizer)
+    collate = with_row_ids(task.collator(tokenizer))
     found: list[tuple[int, Any]] = []
     with PartialState().split_between_processes(batches) as own, torch.inference_mode():
         for numbers in own:

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hf_distill.errors import ModelError
 from hf_distill.evaluation.generation import Written
 from hf_distill.evaluation.row_scores import RowScores, by_row
-from hf_distill.heads import accepted_inputs, output_head, run_model
+from hf_distill.heads import accepted_inputs, members_of, output_head, run_model
 from hf_distill.tasks import Task
 from hf_distill.teachers import place
 from hf_distill.views import LogitSource, View
@@ -140,7 +140,7 @@ def score_tokens(
 
     table = np.array(by_row(model, task, tokenizer, rows, batch_size, read), dtype=np.float64)
     return TokenScores(
-        vocabulary=len(output_head(model).weight),
+        vocabulary=min(output_head(each).vocabulary for each in members_of(model)),
         tokens=table[:, 0],
         loss=table[:, 1],
         correct=table[:, 2],

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from hf_distill.mixtures import MixedHead, log_mixture
 from hf_distill.objectives.divergences import DIVERGENCES
 from hf_distill.objectives.gradients import GRADIENTS, cross_entropy, sparse_forward_kl, sparse_forward_kl_value
 from hf_distill.views import Head, SparseLogits
@@ -48,6 +49,11 @@ class Model:
         self.dtype = dtype or hidden.dtype
         self.buffer: Tensor | None = None
 
+    @property
+    def row_bytes(self) -> int:
+        """What a position takes while its chunk is there."""
+        return self.columns * self.dtype.itemsize
+
     def product(self, rows: slice, positions: int) -> Tensor:
         """``hidden @ weight.T + bias`` of some rows, of at most ``positions``; the next call takes its place."""
         if self.buffer is None:
@@ -76,6 +82,46 @@ class Model:
         return slope
 
 
+class Mixture:
+    """As :class:`Model`, for several teachers: a chunk's logits are the log of the mean of their probabilities.
+
+    Made over all tokens that the members share, and then cut: what is left out is left out of the mixture, as it is
+    where the mixture is held whole.
+    """
+
+    def __init__(self, hidden: Tensor, head: MixedHead, dtype: torch.dtype | None, columns: int) -> None:
+        states, self.log_weights = head.parts(hidden)
+        self.members = [
+            Model(own, each, dtype, head.vocabulary) for own, each in zip(states, head.narrowed(), strict=True)
+        ]
+        self.columns = columns
+
+    @property
+    def row_bytes(self) -> int:
+        """See :class:`Model`: every member's product, and three of the mixture's size in float32 on the way to it."""
+        return sum(member.row_bytes for member in self.members) + 3 * 4 * self.members[0].columns
+
+    def product(self, rows: slice, positions: int) -> Tensor:
+        """The logits of some rows, finished."""
+        return log_mixture((self._finished(each, rows, positions) for each in self.members), self.log_weights[rows])[
+            :, : self.columns
+        ]
+
+    def _finished(self, member: Model, rows: slice, positions: int) -> Tensor:
+        product = member.product(rows, positions)
+        logits = product.to(torch.promote_types(product.dtype, torch.float32))
+        member.finish_(logits)
+        return logits
+
+    def finish_(self, logits: Tensor) -> None:
+        """There is nothing left to do."""
+
+    def release(self) -> None:
+        """See :meth:`Model.release`."""
+        for member in self.members:
+            member.release()
+
+
 class Work:
     """What is to be done for one loss: the terms, at the positions that one of them covers.
 
@@ -90,7 +136,7 @@ class Work:
     def __init__(
         self,
         student: Model,
-        teacher: Model | SparseLogits | None,
+        teacher: Model | Mixture | SparseLogits | None,
         terms: Sequence[FusedTerm],
         rows: Tensor,
         labels: Tensor | None,
@@ -112,10 +158,10 @@ class Work:
 
     def _sizes(self, count: int, memory: int) -> tuple[int, int]:
         """How many positions a chunk has, all of them about equally many; how many a block."""
-        models = [model for model in (self.student, self.teacher) if isinstance(model, Model)]
+        models = [model for model in (self.student, self.teacher) if isinstance(model, (Model, Mixture))]
         row = self.student.columns * self.wide.itemsize
         on_cpu = self.masks.device.type == "cpu"
-        each = sum(model.columns * model.dtype.itemsize for model in models) + (0 if on_cpu else 4 * row)
+        each = sum(model.row_bytes for model in models) + (0 if on_cpu else 4 * row)
         chunks = math.ceil(count / max(1, memory // each))
         positions = math.ceil(count / max(1, chunks))
         return positions, max(1, BLOCK_BYTES // row) if on_cpu else max(1, positions)
@@ -123,7 +169,7 @@ class Work:
     def chunk(self, rows: slice, with_gradient: bool) -> Tensor:
         """Fill in the values of a chunk; its logits, or in their place the gradient in them, in units of ``unit``."""
         student = self.student.product(rows, self.positions)
-        teacher = self.teacher.product(rows, self.positions) if isinstance(self.teacher, Model) else None
+        teacher = self.teacher.product(rows, self.positions) if isinstance(self.teacher, (Model, Mixture)) else None
         for start in range(0, len(student), self.block):
             part = slice(start, start + self.block)
             block = student[part]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hf_distill.objectives.base import Objective
 from hf_distill.objectives.fused import FusedTerm, fused_loss
-from hf_distill.views import LogitSource, SparseLogits, Targets, Unit, View
+from hf_distill.views import Head, LogitSource, SparseLogits, Targets, Unit, View
 
 
 def weighted_loss(
@@ -53,10 +53,11 @@ def _fused_terms(
 def _fused(view: View, targets: Targets, terms: list[FusedTerm]) -> tuple[Tensor, Tensor]:
     student, teacher = view.logits, targets.logits
     assert isinstance(student, LogitSource)
+    assert isinstance(student.head, Head)
     if teacher is None:
         return fused_loss(student.hidden, student.head, terms, labels=view.labels)
     if isinstance(teacher, SparseLogits):
-        shared = min(len(student.head.weight), teacher.vocabulary)
+        shared = min(student.head.vocabulary, teacher.vocabulary)
         return fused_loss(
             student.hidden, student.head, terms, labels=view.labels, teacher_targets=teacher, shared=shared
         )
@@ -68,5 +69,5 @@ def _fused(view: View, targets: Targets, terms: list[FusedTerm]) -> tuple[Tensor
         labels=view.labels,
         teacher_hidden=teacher.hidden,
         teacher_head=teacher.head,
-        shared=min(len(student.head.weight), len(teacher.head.weight)),
+        shared=min(student.head.vocabulary, teacher.head.vocabulary),
     )

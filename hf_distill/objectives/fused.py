@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hf_distill.errors import ObjectiveError, TeacherError
-from hf_distill.objectives.chunks import FusedTerm, Model, Work, kept
+from hf_distill.mixtures import MixedHead
+from hf_distill.objectives.chunks import FusedTerm, Mixture, Model, Work, kept
 from hf_distill.views import Head, SparseLogits
 
 __all__ = ["FusedTerm", "check_sparse", "fused_loss"]
@@ -38,7 +39,7 @@ def fused_loss(
     *,
     labels: Tensor | None = None,
     teacher_hidden: Tensor | None = None,
-    teacher_head: Head | None = None,
+    teacher_head: Head | MixedHead | None = None,
     teacher_targets: SparseLogits | None = None,
     shared: int | None = None,
     memory: int = MEMORY,
@@ -76,7 +77,7 @@ def fused_loss(
     )
     dtype = _autocast_dtype(hidden)
     student = Model(kept(hidden, rows), head, dtype, len(head.weight) if labelled else shared)
-    teacher: Model | SparseLogits | None = None
+    teacher: Model | Mixture | SparseLogits | None = None
     if compared and teacher_targets is not None:
         teacher = teacher_targets.at(rows)
     elif compared:
@@ -85,7 +86,10 @@ def fused_loss(
         # What stands where only the labels count may be anything, and 0 * nan would not be 0.
         nowhere = ~torch.stack(compared).any(0)
         states = kept(teacher_hidden.detach(), rows).masked_fill(nowhere[:, None], 0.0)
-        teacher = Model(states, teacher_head, dtype, shared)
+        if isinstance(teacher_head, MixedHead):
+            teacher = Mixture(states, teacher_head, dtype, shared)
+        else:
+            teacher = Model(states, teacher_head, dtype, shared)
     if labelled:
         assert labels is not None
         labels = kept(labels, rows).masked_fill(~torch.stack(labelled).any(0), 0)
@@ -127,14 +131,14 @@ def _of_cache(
     return targets, [t if t.divergence is None else replace(t, mask=t.mask & known) for t in terms]
 
 
-def _shared(head: Head, teacher_head: Head | None, targets: SparseLogits | None, shared: int | None) -> int:
+def _shared(head: Head, teacher_head: Head | MixedHead | None, targets: SparseLogits | None, shared: int | None) -> int:
     if shared is not None:
         return shared
     own = other = len(head.weight)
     if targets is not None:
         other = targets.vocabulary
     elif teacher_head is not None:
-        other = len(teacher_head.weight)
+        other = teacher_head.vocabulary
     if other != own:
         raise ObjectiveError(
             f"the student's vocabulary has {own} tokens and the teacher's {other}; a divergence needs to know how "
@@ -175,7 +179,7 @@ class _Fused(torch.autograd.Function):
                 of_bias[: work.student.columns] += factor * gradient.sum(0, dtype=work.wide)
             del gradient
         for model in (work.student, work.teacher):
-            if isinstance(model, Model):
+            if isinstance(model, (Model, Mixture)):
                 model.release()
         totals = work.values.masked_fill_(~work.masks, 0.0).sum(1)
         ctx.mark_non_differentiable(totals)

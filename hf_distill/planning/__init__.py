@@ -85,6 +85,11 @@ def plan(
     command = _command(recipe, overrides, bounds)
     recipe = with_defaults(recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides))
     folder = _claimed(Path(runs) / f"{recipe.name}-plan")
+    if recipe.teacher is not None and recipe.teacher.ensemble is not None:
+        raise RecipeError(
+            "recipe.teacher.ensemble: a plan makes students of one teacher, and measures them beside it; name the "
+            "member that the student is to be like in teacher.model"
+        )
     task, data = read_data(recipe, report)
     teacher = planned_teacher(recipe, task, data, report)
     if teacher is None:

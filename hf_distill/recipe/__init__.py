@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hf_distill.recipe.data import UNLABELLED, DataConfig, TestDataConfig
+from hf_distill.recipe.ensemble import MemberConfig, check_ensemble
 from hf_distill.recipe.student import LoraConfig, StudentConfig, VocabularyConfig, WidthConfig
 from hf_distill.recipe.writing import LabelConfig, LabelFilters, RolloutConfig
 from hf_distill.strict import refuse_unless
@@ -21,6 +22,7 @@ __all__ = [
     "LabelConfig",
     "LabelFilters",
     "LoraConfig",
+    "MemberConfig",
     "ObjectiveConfig",
     "Recipe",
     "RolloutConfig",
@@ -91,10 +93,21 @@ class TeacherConfig:
     """How to spread it over devices, as ``from_pretrained`` takes it."""
     recipe: Any = None
     """How to make it: another recipe's path, or a mapping that inherits version, seed, task and data."""
+    ensemble: tuple[MemberConfig, ...] | None = None
+    """Several teachers in place of one: the student learns from the weighted mean of their probabilities."""
+    route: str | None = None
+    """A column of the data that names, in each row, the member of ``ensemble`` that alone teaches it."""
 
     def __post_init__(self) -> None:
         refuse_unless(
-            (self.model is None) != (self.recipe is None), "recipe.teacher: expected exactly one of model and recipe"
+            [self.model, self.recipe, self.ensemble].count(None) == 2,
+            "recipe.teacher: expected exactly one of model, recipe and ensemble",
+        )
+        if self.ensemble is not None:
+            self._check_ensemble(self.ensemble)
+        refuse_unless(
+            self.route is None or self.ensemble is not None,
+            "recipe.teacher.route: does nothing for a single teacher; remove it, or name several in ensemble",
         )
         for name in ("revision", "labels"):
             refuse_unless(
@@ -109,6 +122,14 @@ class TeacherConfig:
             self.kind == "cached" or self.cache is None,
             "recipe.teacher.cache: does nothing for a live teacher; set kind: cached, or remove it",
         )
+
+    def _check_ensemble(self, members: tuple[MemberConfig, ...]) -> None:
+        for name, default in (("revision", None), ("labels", None), ("device_map", None), ("dtype", "auto")):
+            refuse_unless(
+                getattr(self, name) == default,
+                f"recipe.teacher.{name}: does nothing beside ensemble; say it of each member",
+            )
+        check_ensemble(members, self.route)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,10 +244,27 @@ class Recipe:
             "recipe.teacher.kind: a cache holds what a teacher said of the data, nothing of what a student will write; "
             "set it to live, or remove rollout",
         )
+        if self.teacher is not None and self.teacher.route is not None:
+            self._check_route(self.teacher.route)
         if self.label is not None:
             self._check_label()
 
+    def _check_route(self, route: str) -> None:
+        refuse_unless(
+            not self.data.streaming,
+            f"recipe.teacher.route: who teaches a row ({route}) is checked before anything is trained, which a stream "
+            "does not allow; set data.streaming to false, or remove route",
+        )
+        refuse_unless(
+            self.rollout is None,
+            "recipe.teacher.route: what a student writes names no teacher; remove route, or remove rollout",
+        )
+
     def _check_label(self) -> None:
+        refuse_unless(
+            self.teacher is None or self.teacher.ensemble is None,
+            "recipe.label: several teachers score texts together, and write none; name one teacher, or remove label",
+        )
         refuse_unless(self.teacher is not None, "recipe.label: nobody is there to write; name a teacher, or remove it")
         refuse_unless(
             self.teacher is None or self.teacher.kind == "live",
@@ -244,8 +282,14 @@ class Recipe:
         for name in ("label", "rollout"):
             if plain[name] is None:  # A recipe without it keeps the hash that it had before there was this key.
                 del plain[name]
+        for name in ("ensemble", "route"):
+            if self.teacher is not None and plain["teacher"][name] is None:
+                del plain["teacher"][name]
         plain["task"] = {"name": self.task.name, **self.task.options}
         plain["objectives"] = [{"kind": o.kind, "weight": o.weight, **o.options} for o in self.objectives]
         if self.teacher is not None and isinstance(self.teacher.recipe, Recipe):
             plain["teacher"]["recipe"] = self.teacher.recipe.to_dict()
+        for number, member in enumerate(self.teacher.ensemble or () if self.teacher is not None else ()):
+            if isinstance(member.recipe, Recipe):
+                plain["teacher"]["ensemble"][number]["recipe"] = member.recipe.to_dict()
         return plain

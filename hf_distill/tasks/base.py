@@ -16,7 +16,7 @@ from hf_distill.data import Data
 from hf_distill.errors import RecipeError
 from hf_distill.tasks.labels import LabelSet
 from hf_distill.tasks.writing import Writing
-from hf_distill.views import Batch, Distribution, LogitSource, Masks, View
+from hf_distill.views import TAUGHT_BY, Batch, Distribution, LogitSource, Masks, View
 
 TEACHER_PREFIX = "teacher_"
 """Inputs that only the teacher reads (where its tokenizer differs from the student's) carry this prefix."""
@@ -269,6 +269,7 @@ class Task(ABC):
         return (
             "labels",
             "row_id",
+            TAUGHT_BY,
             *(TEACHER_PREFIX + name for name in ("input_ids", "token_type_ids", "attention_mask")),
         )
 
@@ -281,4 +282,6 @@ class Task(ABC):
     def teacher_inputs(self, batch: Batch) -> dict[str, Tensor]:
         """The part of a batch that the teacher reads: its own tokens where there are some, else the student's."""
         own = {name.removeprefix(TEACHER_PREFIX): v for name, v in batch.items() if name.startswith(TEACHER_PREFIX)}
+        if own and TAUGHT_BY in batch:
+            own[TAUGHT_BY] = batch[TAUGHT_BY]
         return own or self.student_inputs(batch)

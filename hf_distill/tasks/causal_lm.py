@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from hf_distill.errors import DataError, RecipeError
 from hf_distill.probes import check_head, check_packing
 from hf_distill.tasks.base import Prompts, Task
+from hf_distill.tasks.routed import carried, check_apart
 from hf_distill.tasks.sequences import (
     IGNORED,
     Example,
@@ -118,22 +119,25 @@ class CausalLanguageModeling(Task):
         form = self._read_form(columns)
         limit = min(self.max_length, tokenizer.model_max_length)
         packed = form == "text" and self.packing
+        check_apart(columns, packed)
 
         def encode_batch(batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
             given = zip(*(batch[name] for name in _FORMS[form]), strict=True)
             examples = [self._read(tokenizer, form, list(values)) for values in given]
             if packed:
                 return pack(examples, limit)
+            pieces = [list(fit(example, limit, form == "text", self.too_long)) for example in examples]
             fitted = [
                 (*piece, form != "text" and len(example[0]) > limit)
-                for example in examples
-                for piece in fit(example, limit, form == "text", self.too_long)
+                for example, own in zip(examples, pieces, strict=True)
+                for piece in own
             ]
             return {
                 "input_ids": [ids for ids, _, _ in fitted],
                 "labels": [labels for _, labels, _ in fitted],
                 "length": [len(ids) for ids, _, _ in fitted],
                 "cut": [cut for _, _, cut in fitted],
+                **carried(batch, [len(own) for own in pieces]),
             }
 
         encoded: Dataset | IterableDataset = rows.map(

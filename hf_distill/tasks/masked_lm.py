@@ -15,6 +15,7 @@ from hf_distill.probes import check_head
 from hf_distill.tasks.base import Task
 from hf_distill.tasks.classification import checked_length
 from hf_distill.tasks.masking import Masking
+from hf_distill.tasks.routed import carried, check_apart
 from hf_distill.tasks.sequences import IGNORED, padded, padded_inputs, view_of_tokens
 from hf_distill.views import Batch, LogitSource, Masks, View
 
@@ -90,9 +91,11 @@ class MaskedLanguageModeling(Task):
             texts = [_joined(texts, tokenizer.sep_token_id)] if self.packing else texts
             pieces = [ids[start : start + room] for ids in texts for start in range(0, len(ids), room)]
             framed = [[*before, *piece, *after] for piece in pieces]
-            return {"input_ids": framed, "length": [len(ids) for ids in framed]}
+            lengths = [len(ids) for ids in framed]
+            return {"input_ids": framed, "length": lengths, **carried(batch, [-(-len(ids) // room) for ids in texts])}
 
         columns = rows.column_names or list(next(iter(rows)))
+        check_apart(columns, self.packing)
         encoded: Dataset | IterableDataset = rows.map(
             encode_batch, batched=True, batch_size=PACKED_TOGETHER if self.packing else 1000, remove_columns=columns
         )

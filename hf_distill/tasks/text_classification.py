@@ -18,6 +18,7 @@ from hf_distill.tasks.base import TEACHER_PREFIX
 from hf_distill.tasks.classification import ClassificationTask
 from hf_distill.tasks.labels import ProblemType, label_decoder, label_set_of, read_label_set
 from hf_distill.tasks.out_of_scope import set_aside
+from hf_distill.tasks.routed import replaced
 from hf_distill.tasks.sequences import IGNORED, padded_inputs, were_cut
 from hf_distill.views import Batch, Distribution, LogitSource, Masks, View
 
@@ -113,8 +114,7 @@ class TextClassification(ClassificationTask):
             encoded["labels"] = [unlabelled if label is None else label for label in labels]
             return encoded
 
-        columns = rows.column_names or list(next(iter(rows)))
-        encoded: Dataset | IterableDataset = rows.map(encode_batch, batched=True, remove_columns=columns)
+        encoded: Dataset | IterableDataset = rows.map(encode_batch, batched=True, remove_columns=replaced(rows))
         return encoded
 
     def collator(

@@ -15,6 +15,7 @@ from transformers import AutoModelForTokenClassification, PretrainedConfig, PreT
 from hf_distill.errors import DataError, RecipeError
 from hf_distill.tasks.classification import ClassificationTask
 from hf_distill.tasks.labels import label_decoder, label_set_of, read_label_set
+from hf_distill.tasks.routed import replaced
 from hf_distill.tasks.sequences import IGNORED, check_offsets, padded, padded_inputs, were_cut
 from hf_distill.views import Batch, LogitSource, Masks, View
 
@@ -119,8 +120,7 @@ class TokenClassification(ClassificationTask):
                 "word_labels": given,
             }
 
-        columns = rows.column_names or list(next(iter(rows)))
-        encoded: Dataset | IterableDataset = rows.map(encode_batch, batched=True, remove_columns=columns)
+        encoded: Dataset | IterableDataset = rows.map(encode_batch, batched=True, remove_columns=replaced(rows))
         return encoded
 
     def collator(
