@@ -30,7 +30,7 @@ ROOMS = [
     ["hub", "folders"],
     ["caching"],
     ["training", "labelling"],
-    ["preflight"],
+    ["preflight", "stages"],
     ["reporting"],
     ["flow"],
     ["sweeping", "planning"],
