@@ -9,7 +9,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from hf_distill.card_metadata import card_metadata, licenses_of, members_of, portable
+from hf_distill.card_metadata import card_metadata, lessons_of, licenses_of, members_of, portable
 from hf_distill.objectives import readable_option
 from hf_distill.tasks import TASKS
 
@@ -310,11 +310,14 @@ def _making(results: Mapping[str, Any]) -> Iterator[str]:
     yield "## How it was made"
     yield f"Student: {portable(models['student']['origin'])}. Seed {results['seed']}. It learned from:"
     yield "\n".join(
-        f"* {each['kind']}, weight {readable_option(each['weight'], 'g')}"
+        f"* {f'{stage}: ' if stage else ''}{each['kind']}, weight {readable_option(each['weight'], 'g')}"
         f"{''.join(f', {key} {readable_option(value)}' for key, value in each['options'].items())}: {each['paper']}"
-        for each in results["objectives"]
+        for stage, lessons in lessons_of(results).items()
+        for each in lessons["objectives"]
     )
     yield from _teachers(models)
+    if stages := results.get("stages"):
+        yield from _stages(stages, results["training"], _primary_metric(results))
     if labels := results.get("labels"):
         beside = ", beside the rows as the data have them" if labels["rows"]["original"] else ""
         yield (
@@ -322,10 +325,13 @@ def _making(results: Mapping[str, Any]) -> Iterator[str]:
             f"{labels['rows']['asked']:,} rows{beside}: Kim and Rush 2016, Sequence-Level Knowledge Distillation, "
             "arXiv:1606.07947. The control learned from the data's."
         )
-    if rollout := results.get("rollout"):
+    for stage, lessons in lessons_of(results).items():
+        if "rollout" not in lessons:
+            continue
+        rollout = lessons["rollout"]
         yield (
-            f"In {rollout['share']:.0%} of the steps, drawn by the seed, it learned from texts of up to "
-            f"{rollout['max_new_tokens']:,} tokens that it had just written itself, at temperature "
+            f"In {rollout['share']:.0%} of the steps{f' of {stage}' if stage else ''}, drawn by the seed, it learned "
+            f"from texts of up to {rollout['max_new_tokens']:,} tokens that it had just written itself, at temperature "
             f"{rollout['temperature']:g}: Agarwal et al. 2024, On-Policy Distillation of Language Models, "
             "arXiv:2306.13649."
         )
@@ -351,6 +357,27 @@ def _teacher(facts: Mapping[str, Any]) -> str:
     weight = f", weight {facts['weight']:g}" if "weight" in facts else ""
     revision = f" at {facts['revision']}" if facts["revision"] else ""
     return f"* {_escaped(facts['name'])}{weight}: {portable(facts['model'])}{revision}, {facts['origin']}"
+
+
+def _stages(stages: Mapping[str, Any], training: Mapping[str, Mapping[str, Any]], metric: str) -> Iterator[str]:
+    models = {name: facts["stages"] for name, facts in training.items()}
+    yield (
+        f"That was in {len(stages)} stages: each went on with the student that the one before left, with an optimiser "
+        "and a schedule of its own."
+        + (" So did the control, on labels alone, for as many steps in each." if "control" in models else "")
+    )
+    yield _table(
+        ["stage", "steps", *(f"{name}: {what}" for name in models for what in ("seconds", metric))],
+        [
+            [stage, f"{models['student'][stage]['steps']:,}"]
+            + [cell for each in models.values() for cell in _after(each[stage], metric)]
+            for stage in stages
+        ],
+    )
+
+
+def _after(facts: Mapping[str, Any], metric: str) -> list[str]:
+    return [f"{facts['seconds']:,.0f}" if facts["seconds"] else "", f"{facts[metric]:.4f}"]
 
 
 def _trained(name: str, facts: Mapping[str, Any]) -> str:

@@ -54,10 +54,22 @@ def card_metadata(results: Mapping[str, Any]) -> dict[str, Any]:
             **({"teacher_revision": teacher["revision"]} if teacher["revision"] else {}),
             "student": portable(results["models"]["student"]["origin"]),
             "objectives": [
-                {"kind": each["kind"], "weight": each["weight"], **each["options"]} for each in results["objectives"]
+                {
+                    **({"stage": stage} if stage else {}),
+                    "kind": each["kind"],
+                    "weight": each["weight"],
+                    **each["options"],
+                }
+                for stage, lessons in lessons_of(results).items()
+                for each in lessons["objectives"]
             ],
         }
     return metadata
+
+
+def lessons_of(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """What the student learned from (``objectives``, ``rollout``) by stage; the only one has no name."""
+    return dict(results.get("stages") or {"": results})
 
 
 def _base_model(models: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ FONT, TICKS = 14, 13
 COLOURS_KEPT = 96
 
 
-def training_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], metric: str, path: Path) -> None:
+def training_curves(
+    histories: Mapping[str, Sequence[Mapping[str, float]]], metric: str, path: Path, stages: Sequence[int] = ()
+) -> None:
     """The evaluation metric of student and control over the steps, and every term of the student's loss.
 
     A panel for which nothing was logged is left out.
@@ -33,6 +36,7 @@ def training_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], metr
         histories: Trainer's ``log_history`` by model.
         metric: The one that decides; drawn from ``eval_<metric>``.
         path: The PNG to write.
+        stages: How many steps each of several stages had; their bounds are dotted.
     """
     student = histories["student"]
     terms = sorted({key for entry in student for key in entry if key.startswith(TERM)})
@@ -56,6 +60,8 @@ def training_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], metr
             colour = colours[place % len(colours)]
             if points:
                 axes.plot(*zip(*points, strict=True), style, label=name, color=colour, linewidth=2.5, marker="o", ms=4)
+        for end in list(accumulate(stages))[:-1]:
+            axes.axvline(end, color=COLOURS["teacher"], ls=":", linewidth=1.5)
         if lines is losses and all(loss > 0 for points in losses.values() for _, loss in points):
             axes.set_yscale("log")
         axes.set(xlabel="step", ylabel=label)

@@ -26,10 +26,11 @@ from hf_distill.hub import push_folder
 from hf_distill.labelling import TeacherTexts, label_rows
 from hf_distill.models import license_of, load_model, load_tokenizer, model_folder
 from hf_distill.objectives import Contrastive, Labels, Objective
-from hf_distill.preflight import make_objectives, prepare
+from hf_distill.preflight import make_objectives, prepare, told_in
 from hf_distill.recipe import LabelConfig, Recipe, StudentConfig
 from hf_distill.recipe_file import load_recipe
 from hf_distill.reporting import measure_floor, write_report
+from hf_distill.stages import Stage, continued, joined, stages_of
 from hf_distill.students import Student, build_student
 from hf_distill.tasks import Task
 from hf_distill.teachers import CachedTeacher, ModelTeacher, teacher_of
@@ -102,7 +103,7 @@ def _run(
     if again and folder.results.is_file():
         command = json.loads(folder.results.read_text())["command"]
     if results is None:
-        results = _all_stages(recipe, sha256, task, data, folder, runs, command, report)
+        results = _whole_flow(recipe, sha256, task, data, folder, runs, command, report)
     else:
         report(f"{folder.path} is complete; delete it to train again")
     if recipe.hub.push:
@@ -142,7 +143,7 @@ def cache(
         report: Gets lines that tell what happens.
 
     Returns:
-        The folder of the cache.
+        The folder of the cache; of the last one, where stages ask for several.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     if recipe.teacher is None or recipe.teacher.kind != "cached":
@@ -152,9 +153,10 @@ def cache(
     teacher = load_teacher(recipe, task, data, Path(runs), report)
     set_seed(recipe.seed)
     student = build(recipe, task, data, teacher)
-    objectives = make_objectives(recipe)
     folder = RunFolder(Path(runs) / recipe.name)
-    paired, *_ = pair(recipe, task, data, student, objectives, live_teacher(teacher), teacher.folders, folder, report)
+    for stage in stages_of(recipe, folder):  # Each finds what an earlier one has kept.
+        objectives, live = make_objectives(stage.recipe), live_teacher(teacher)
+        paired, *_ = pair(stage.recipe, task, data, student, objectives, live, teacher.folders, folder, report)
     assert isinstance(paired, CachedTeacher)
     size = sum(path.stat().st_size for path in paired.plan.folder.iterdir())
     report(f"cache: {paired.plan.folder}, {paired.plan.rows:,} rows, {size / 1e6:,.1f} MB")
@@ -223,7 +225,7 @@ def _command(
     return shlex.join(["hf-distill", verb, str(recipe), *pairs])
 
 
-def _all_stages(
+def _whole_flow(
     recipe: Recipe,
     sha256: str,
     task: Task,
@@ -238,13 +240,14 @@ def _all_stages(
     candidates: dict[str, Candidate] = {}
     predictions: dict[str, Scored] = {}
 
-    def score(name: str, candidate: Candidate) -> None:
+    def score(name: str, candidate: Candidate) -> float:
         candidates[name] = candidate
         predictions[name] = predict(
             candidate, task, rows, candidates.get("teacher"), recipe.evaluate, outside=data.outside.get(split)
         )
         value = compute_metrics(predictions[name])[metric]
         report(f"{name}: {metric} {value:.4f} on {len(rows)} {split} rows")
+        return value
 
     floor = measure_floor(recipe, task, data, report)
     if recipe.teacher is not None:
@@ -255,8 +258,16 @@ def _all_stages(
         labels = label_rows(recipe, task, data, candidates["teacher"], runs / "labels", command, report)
     start = _score_start(recipe, task, labels.beside(data) if labels else data, candidates.get("teacher"), report)
     training = _train_all(recipe, task, data, labels, candidates.get("teacher"), folder, report)
+    *earlier, last = stages_of(recipe, folder)
     for name, facts in training.items():
-        score(name, trained_candidate(name, folder, task, recipe.student, facts["origin"]))
+        for stage in earlier:
+            candidate = trained_candidate(name, stage.folder, task, recipe.student, facts["origin"])
+            value = _metrics(recipe, task, data, candidate, candidates.get("teacher"))[metric]
+            facts["stages"][stage.name][metric] = value
+            report(f"{name} after {stage.name}: {metric} {value:.4f}")
+        value = score(name, trained_candidate(name, folder, task, recipe.student, facts["origin"]))
+        if earlier:
+            facts["stages"][last.name][metric] = value
     results = make_results(
         recipe=recipe,
         recipe_sha256=sha256,
@@ -264,7 +275,6 @@ def _all_stages(
         data=data,
         candidates=candidates,
         predictions=predictions,
-        objectives=make_objectives(recipe),
         training=training,
         floor=floor,
         start=start,
@@ -288,11 +298,17 @@ def _score_start(
     set_seed(recipe.seed)
     born = build(recipe, task, data, teacher)
     candidate = Candidate(model=born.model, tokenizer=born.tokenizer, folder=Path(), facts={})
-    rows, split = evaluated_rows(recipe, data), recipe.evaluate.split
-    metrics = compute_metrics(predict(candidate, task, rows, teacher, recipe.evaluate, outside=data.outside.get(split)))
+    metrics = _metrics(recipe, task, data, candidate, teacher)
     metric = primary_metric(task, recipe.evaluate)
     report(f"start: {metric} {metrics[metric]:.4f}, before the student is trained")
     return metrics
+
+
+def _metrics(
+    recipe: Recipe, task: Task, data: Data, candidate: Candidate, teacher: Candidate | None
+) -> dict[str, float]:
+    rows, outside = evaluated_rows(recipe, data), data.outside.get(recipe.evaluate.split)
+    return compute_metrics(predict(candidate, task, rows, teacher, recipe.evaluate, outside=outside))
 
 
 def load_teacher(recipe: Recipe, task: Task, data: Data, runs: Path, report: Report) -> Candidate:
@@ -316,24 +332,30 @@ def _train_all(
     """Train the student, on what the teacher wrote if it did, and its control where there is a teacher to judge."""
     lessons, known = (labels.in_place_of(data), labels.beside(data)) if labels else (data, data)
 
-    def train(name: str, given: Data, objectives: Mapping[str, Objective], live: ModelTeacher | None) -> dict[str, Any]:
+    stages, live = stages_of(recipe, folder), live_teacher(teacher) if teacher else None
+
+    def born(name: str, stage: Stage) -> Student:
+        student = build(recipe, task, known, teacher)
+        return continued(student, task, stage.before.model(name)) if stage.before else student
+
+    def train(name: str, stage: Stage, given: Data) -> dict[str, Any]:
+        taught = name == "student"
         return train_model(
             name,
-            recipe=recipe,
+            recipe=stage.recipe,
             task=task,
             data=given,
-            build=lambda: build(recipe, task, known, teacher),
-            objectives=objectives,
-            teacher=live,
+            build=lambda: born(name, stage),
+            objectives=make_objectives(stage.recipe) if taught else without_teacher(task),
+            teacher=live if taught else None,
             teacher_folders=teacher.folders if teacher else (),
-            folder=folder,
-            report=report,
+            folder=stage.folder,
+            report=told_in(stage.name, report),
         )
 
-    live = live_teacher(teacher) if teacher else None
-    trained = {"student": train("student", lessons, make_objectives(recipe), live)}
+    trained = {"student": joined(stages, [train("student", stage, lessons) for stage in stages])}
     if teacher is not None and recipe.evaluate.control:
-        trained["control"] = train("control", data, without_teacher(task), None)
+        trained["control"] = joined(stages, [train("control", stage, data) for stage in stages])
     return trained
 
 

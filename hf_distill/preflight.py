@@ -26,6 +26,7 @@ from hf_distill.models import load_config, load_tokenizer
 from hf_distill.objectives import Objective, make_objective
 from hf_distill.pairing import check_objectives, check_tokens
 from hf_distill.recipe import CacheConfig, MemberConfig, Recipe, StudentConfig, TeacherConfig
+from hf_distill.recipe.stages import in_stage
 from hf_distill.recipe_file import check_training, load_recipe
 from hf_distill.rollout import Rollout
 from hf_distill.students import Order, Student, build_student, learning, limit_learning, parts_of, quantized
@@ -102,8 +103,10 @@ def prepare(recipe: Recipe, report: Report, data: Data | None = None) -> tuple[T
     Raises:
         HfDistillError: For the first thing that is wrong.
     """
-    check_training(recipe.training)
-    training_arguments(recipe, "unused")
+    for name, stage in recipe.by_stage().items():
+        with in_stage(name):
+            check_training(stage.training)
+            training_arguments(stage, "unused")
     task, data = read_data(recipe, report, data)
     _tell_data(task, data, report)
     _plan_student(recipe, task, data, planned_teacher(recipe, task, data, report), report)
@@ -133,12 +136,23 @@ def _plan_student(recipe: Recipe, task: Task, data: Data, teacher: Plan | None, 
     if not task.is_bound:
         task.follow((teacher or student).model.config)
     _check_writing(recipe, task, data, student)
+    for name, stage in recipe.by_stage().items():
+        with in_stage(name):
+            _tell_stage(stage, task, data, teacher, student, told_in(name, report))
+    return student
+
+
+def told_in(stage: str, report: Report) -> Report:
+    """A report whose lines name the stage; as it is where the name is empty."""
+    return (lambda line: report(f"stage {stage}: {line}")) if stage else report
+
+
+def _tell_stage(recipe: Recipe, task: Task, data: Data, teacher: Plan | None, student: Plan, report: Report) -> None:
     _tell_objectives(recipe, task, teacher, student, report)
     if recipe.rollout is not None and recipe.rollout.share and teacher is not None:
         rollout, objectives = Rollout(recipe.rollout), make_objectives(recipe)
         report(rollout.fit(task, student.tokenizer, student.model, teacher.model.config, objectives))
     _tell_costs(recipe, task, data, teacher, student, report)
-    return student
 
 
 def make_objectives(recipe: Recipe) -> dict[str, Objective]:
@@ -154,7 +168,9 @@ def make_objectives(recipe: Recipe) -> dict[str, Objective]:
 def read_data(recipe: Recipe, report: Report, data: Data | None = None) -> tuple[Task, Data]:
     """Task, objectives, columns, rows and labels."""
     task = make_task(recipe.task.name, recipe.task.options)
-    make_objectives(recipe)  # Refuses wrong options before any row is read.
+    for name, stage in recipe.by_stage().items():
+        with in_stage(name):
+            make_objectives(stage)  # Refuses wrong options before any row is read.
     if data is None:
         optional = (*task.optional, *asked_columns(recipe.teacher))
         data = load_data(recipe.data, task.required, optional, task.text_columns, recipe.seed)
@@ -164,7 +180,9 @@ def read_data(recipe: Recipe, report: Report, data: Data | None = None) -> tuple
     task.read_labels(data.train)
     check_label(recipe.label, task, data)
     task.check_evaluated(evaluated_rows(recipe, data))
-    _check_objectives(recipe, task)
+    for name, stage in recipe.by_stage().items():
+        with in_stage(name):
+            _check_objectives(stage, task)
     for note in data.notes:
         report(note)
     return task, data

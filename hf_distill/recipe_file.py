@@ -9,7 +9,7 @@ from typing import Any
 
 from hf_distill.errors import RecipeError
 from hf_distill.names import nearest_or_all
-from hf_distill.recipe import UNLABELLED, ObjectiveConfig, Recipe
+from hf_distill.recipe import UNLABELLED, ObjectiveConfig, Recipe, StageConfig
 from hf_distill.strict import read, read_yaml, read_yaml_value, refuse_unless, shown, write_yaml
 
 RESERVED_TRAINING = {
@@ -100,16 +100,13 @@ def _recipe(given: Mapping[str, Any], where: str) -> Recipe:
     if isinstance(content.get("task"), str):
         content["task"] = {"name": content["task"]}
     content["task"] = _with_options(content.get("task"), ("name",), f"{where}.task")
-    objectives = content.get("objectives", [{"kind": "labels"}])
-    refuse_unless(isinstance(objectives, list), f"{where}.objectives: expected a list, got {shown(objectives)}")
-    content["objectives"] = tuple(
-        read(
-            ObjectiveConfig,
-            _with_options(each, ("kind", "weight"), f"{where}.objectives.{i}"),
-            f"{where}.objectives.{i}",
+    if "stages" in content:
+        refuse_unless(
+            "objectives" not in content,
+            f"{where}.objectives: do nothing beside stages, each of which has its own; remove them",
         )
-        for i, each in enumerate(objectives)
-    )
+        content["stages"] = _stages(content["stages"], f"{where}.stages")
+    content["objectives"] = _objectives(content.get("objectives", [{"kind": "labels"}]), f"{where}.objectives")
     _check_training_values(content.get("training", {}), f"{where}.training")
     for place, teacher in _teachers(content, where):
         if isinstance(teacher.get("recipe"), Mapping):
@@ -140,6 +137,29 @@ def _inherited(content: Mapping[str, Any], place: str) -> dict[str, Any]:
     inherited["task"] = {"name": content["task"]["name"], **content["task"]["options"]}
     number = place.rpartition(".")[2]
     return {"name": f"{content.get('name')}-teacher{f'-{int(number) + 1}' if number.isdigit() else ''}", **inherited}
+
+
+def _stages(stages: Any, where: str) -> list[StageConfig]:
+    refuse_unless(
+        isinstance(stages, list) and len(stages) > 0, f"{where}: expected a list of stages, got {shown(stages)}"
+    )
+    return [_stage(each, f"{where}.{i}") for i, each in enumerate(stages)]
+
+
+def _stage(content: Any, where: str) -> StageConfig:
+    if isinstance(content, Mapping):
+        _check_training_values(content.get("training", {}), f"{where}.training")
+        if "objectives" in content:
+            content = {**content, "objectives": _objectives(content["objectives"], f"{where}.objectives")}
+    return read(StageConfig, content, where)
+
+
+def _objectives(objectives: Any, where: str) -> tuple[ObjectiveConfig, ...]:
+    refuse_unless(isinstance(objectives, list), f"{where}: expected a list, got {shown(objectives)}")
+    return tuple(
+        read(ObjectiveConfig, _with_options(each, ("kind", "weight"), f"{where}.{i}"), f"{where}.{i}")
+        for i, each in enumerate(objectives)
+    )
 
 
 def _with_options(value: Any, own: Sequence[str], where: str) -> Any:

@@ -60,7 +60,8 @@ def write_report(
     figures = [folder.figures / "training.png"]
     student = folder.model("student")
     metric = primary_metric(task, recipe.evaluate)
-    training_curves(histories, metric, figures[0])
+    stages = results["training"]["student"].get("stages", {})
+    training_curves(histories, metric, figures[0], [each["steps"] for each in stages.values()])
     if "teacher" in predictions:
         analysis = _analysis(task, data, rows, predictions, student)
         write_json(folder.analysis, analysis)

@@ -31,6 +31,7 @@ from hf_distill.evaluation.metrics import Predictions, compute_metrics
 from hf_distill.folders import RunFolder, remove, write_json
 from hf_distill.objectives import Objective
 from hf_distill.recipe import CacheConfig, MemberConfig, Recipe, TeacherConfig
+from hf_distill.recipe.stages import replaced_by_all
 from hf_distill.rollout import Rollout
 from hf_distill.students import Student, learning, merge_adapters
 from hf_distill.tasks import Task
@@ -68,12 +69,14 @@ def with_defaults(recipe: Recipe) -> Recipe:
     if recipe.data.streaming:
         training = {**DEFAULTS, "eval_strategy": "steps", "save_strategy": "steps", **recipe.training}
         training["train_sampling_strategy"] = recipe.training.get("train_sampling_strategy", "random")
-        if not training.get("max_steps"):
+        if not all(stage.training.get("max_steps") for stage in recipe.by_stage().values()):
             raise RecipeError("recipe.training.max_steps: required with data.streaming, a stream has no known length")
         if recipe.data.unlabelled_split or recipe.data.unlabelled_files:
             raise RecipeError("recipe.data: unlabelled rows cannot be mixed into a stream; set data.streaming to false")
         if recipe.teacher is not None and recipe.teacher.kind == "cached":
             raise RecipeError("recipe.teacher.kind: a stream's rows have no ids to be found by; set it to live")
+    # A default that every stage replaces would do nothing.
+    training = {key: value for key, value in training.items() if not replaced_by_all(key, recipe.stages)}
     teacher = recipe.teacher
     if teacher is not None:
         members = teacher.ensemble and tuple(map(_made_with_defaults, teacher.ensemble))
@@ -138,7 +141,7 @@ def train_model(
         for line in _lost(task, data, train):
             report(f"{name}: {line}")
     more: dict[str, Any] = {}
-    if name == "control" and (data.unlabelled is not None or recipe.label is not None):
+    if name == "control" and not (data.unlabelled is None and recipe.label is None and recipe.rollout is None):
         more["max_steps"] = json.loads(folder.history("student").read_text())["steps"]
     trainer = DistillationTrainer(
         model=student.model,

@@ -1,4 +1,4 @@
-"""A run that is killed in the middle of writing its second checkpoint, as a machine that loses power would."""
+"""A run that is killed in the middle of writing a checkpoint, the second or another, as a machine without power is."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from transformers import Trainer
 from hf_distill import load_recipe, run
 
 
-def main(recipe: str, runs: str) -> None:
+def main(recipe: str, runs: str, number: str = "2") -> None:
     written: list[str] = []
     save = Trainer._save_optimizer_and_scheduler
 
     def save_or_die(self: Trainer, output_dir: str) -> None:
         if "checkpoints/student" in output_dir:
             written.append(output_dir)
-        if len(written) == 2:
+        if len(written) == int(number):
             os.kill(os.getpid(), signal.SIGKILL)
         save(self, output_dir)
 
@@ -27,4 +27,4 @@ def main(recipe: str, runs: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    main(*sys.argv[1:])

@@ -30,7 +30,7 @@ ROOMS = [
     ["hub", "folders"],
     ["caching"],
     ["training", "labelling", "ensembles"],
-    ["preflight"],
+    ["preflight", "stages"],
     ["reporting", "loading"],
     ["flow"],
     ["sweeping", "planning"],

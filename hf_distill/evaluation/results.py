@@ -17,7 +17,7 @@ from hf_distill.data import Data
 from hf_distill.evaluation.candidates import Candidate, machine, sizes_and_speeds
 from hf_distill.evaluation.comparison import compare, model_metrics
 from hf_distill.evaluation.metrics import Scored, expected_calibration_error, primary_metric
-from hf_distill.objectives import Objective
+from hf_distill.objectives import make_objective
 from hf_distill.recipe import Recipe
 from hf_distill.tasks import Task
 
@@ -39,7 +39,6 @@ def make_results(
     data: Data,
     candidates: Mapping[str, Candidate],
     predictions: Mapping[str, Scored],
-    objectives: Mapping[str, Objective],
     training: Mapping[str, Mapping[str, Any]],
     floor: Mapping[str, Any] | None,
     start: Mapping[str, float] | None,
@@ -55,8 +54,7 @@ def make_results(
         data: What it was run on.
         candidates: ``teacher`` (unless there is none), ``student``, and ``control`` where one was trained.
         predictions: Of each candidate, on the evaluated split.
-        objectives: By the name that logs show.
-        training: Of student and control, see ``train_model``.
+        training: Of student and control, see ``train_model``; of several stages see ``joined``.
         floor: What a bag of words reaches, or None.
         start: Every metric of the student before it was trained, or None.
         command: What runs it again.
@@ -90,23 +88,36 @@ def make_results(
     results |= {
         "speed": conditions,
         "data": _data_facts(recipe, data, task),
-        "objectives": [
-            {**dataclasses.asdict(config), "paper": objective.paper}
-            for config, objective in zip(recipe.objectives, objectives.values(), strict=True)
-        ],
+        **(_stages(recipe) if recipe.stages else _learned_from(recipe)),
         "training": {
             name: {key: value for key, value in each.items() if key != "log_history"} for name, each in training.items()
         },
         "versions": versions(JUDGES if recipe.evaluate.scorers or task.scorers else ()),
         "machine": machine(),
     }
-    results |= {"rollout": dataclasses.asdict(recipe.rollout)} if recipe.rollout is not None else {}
     results |= {"floor": dict(floor)} if floor else {}
     results |= {"start": dict(start)} if start else {}
     results |= {"labels": dict(labels)} if labels else {}
     # As the file gives it back, so that a run and its repetition tell the same.
     plain: dict[str, Any] = json.loads(json.dumps(results))
     return plain
+
+
+def _stages(recipe: Recipe) -> dict[str, Any]:
+    own = {stage.name: {"training": stage.training} for stage in recipe.stages}
+    return {"stages": {name: {**_learned_from(each), **own[name]} for name, each in recipe.by_stage().items()}}
+
+
+def _learned_from(recipe: Recipe) -> dict[str, Any]:
+    objectives = [
+        {
+            **dataclasses.asdict(each),
+            "paper": make_objective(each.kind, {"weight": each.weight, **each.options}).paper,
+        }
+        for each in recipe.objectives
+    ]
+    rollout = {"rollout": dataclasses.asdict(recipe.rollout)} if recipe.rollout is not None else {}
+    return {"objectives": objectives, **rollout}
 
 
 def _data_facts(recipe: Recipe, data: Data, task: Task) -> dict[str, Any]:

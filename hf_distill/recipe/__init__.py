@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from hf_distill.recipe.data import UNLABELLED, DataConfig, TestDataConfig
 from hf_distill.recipe.ensemble import MemberConfig, check_ensemble
+from hf_distill.recipe.stages import ObjectiveConfig, StageConfig, check_stages, in_stage
 from hf_distill.recipe.student import LoraConfig, StudentConfig, VocabularyConfig, WidthConfig
 from hf_distill.recipe.writing import LabelConfig, LabelFilters, RolloutConfig
 from hf_distill.strict import refuse_unless
@@ -26,6 +27,7 @@ __all__ = [
     "ObjectiveConfig",
     "Recipe",
     "RolloutConfig",
+    "StageConfig",
     "StudentConfig",
     "TaskConfig",
     "TeacherConfig",
@@ -133,18 +135,6 @@ class TeacherConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ObjectiveConfig:
-    """One term of the loss."""
-
-    kind: str
-    """As in ``OBJECTIVES``, or ``package.module:Class``."""
-    weight: float | dict[str, Any] = 1.0
-    """Its factor in the loss; or ``{from: 1.0, to: 0.1, shape: cosine}`` over all steps of the training."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """Keyword arguments of the objective."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     """How the models are compared."""
 
@@ -213,6 +203,8 @@ class Recipe:
     """Whether the student learns from what it writes itself, and how it writes."""
     objectives: tuple[ObjectiveConfig, ...] = (ObjectiveConfig(kind="labels"),)
     """The terms of the loss."""
+    stages: tuple[StageConfig, ...] = ()
+    """Parts of the training, one after the other, that have objectives and rollouts in place of the recipe's."""
     training: dict[str, Any] = field(default_factory=dict)
     """Goes untouched to ``transformers.TrainingArguments``."""
     evaluate: EvaluateConfig = EvaluateConfig()
@@ -248,6 +240,8 @@ class Recipe:
             self._check_route(self.teacher.route)
         if self.label is not None:
             self._check_label()
+        if self.stages:
+            self._check_stages()
 
     def _check_route(self, route: str) -> None:
         refuse_unless(
@@ -276,20 +270,58 @@ class Recipe:
             "recipe.label: a stream's rows have no ids to be written for once; set data.streaming to false",
         )
 
+    def _check_stages(self) -> None:
+        check_stages(self.stages, self.training)
+        refuse_unless(self.rollout is None, "recipe.rollout: does nothing beside stages; put it into those that write")
+        lora = self.student.lora
+        refuse_unless(
+            lora is None or not lora.merge,
+            "recipe.student.lora.merge: a stage goes on with the adapters that the one before left, and merged ones "
+            "are gone; set it to false, or remove stages",
+        )
+        self.by_stage()  # Each is checked as a recipe is.
+
+    def by_stage(self) -> dict[str, Recipe]:
+        """A recipe for each stage, by its name; of a recipe without stages itself, whose name is empty here.
+
+        Raises:
+            RecipeError: Where one is no recipe.
+        """
+        if not self.stages:
+            return {"": self}
+        recipes = {}
+        for stage in self.stages:
+            with in_stage(stage.name):
+                recipes[stage.name] = dataclasses.replace(
+                    self,
+                    stages=(),
+                    objectives=stage.objectives,
+                    rollout=stage.rollout,
+                    training=stage.merged(self.training),
+                )
+        return recipes
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data that loads again to an equal recipe, keys in the order of the flow."""
         plain = dataclasses.asdict(self)
-        for name in ("label", "rollout"):
-            if plain[name] is None:  # A recipe without it keeps the hash that it had before there was this key.
+        for name in ("label", "rollout", "stages"):
+            if not plain[name]:  # A recipe without it keeps the hash that it had before there was this key.
                 del plain[name]
         for name in ("ensemble", "route"):
             if self.teacher is not None and plain["teacher"][name] is None:
                 del plain["teacher"][name]
         plain["task"] = {"name": self.task.name, **self.task.options}
-        plain["objectives"] = [{"kind": o.kind, "weight": o.weight, **o.options} for o in self.objectives]
+        plain["objectives"] = _plain(self.objectives)
+        if self.stages:
+            del plain["objectives"]
+            plain["stages"] = [{**dataclasses.asdict(s), "objectives": _plain(s.objectives)} for s in self.stages]
         if self.teacher is not None and isinstance(self.teacher.recipe, Recipe):
             plain["teacher"]["recipe"] = self.teacher.recipe.to_dict()
         for number, member in enumerate(self.teacher.ensemble or () if self.teacher is not None else ()):
             if isinstance(member.recipe, Recipe):
                 plain["teacher"]["ensemble"][number]["recipe"] = member.recipe.to_dict()
         return plain
+
+
+def _plain(objectives: tuple[ObjectiveConfig, ...]) -> list[dict[str, Any]]:
+    return [{"kind": each.kind, "weight": each.weight, **each.options} for each in objectives]

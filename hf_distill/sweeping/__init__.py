@@ -85,6 +85,10 @@ def sweep(
             "recipe.label: a sweep's teacher reads the rows once and writes nothing; write first (hf-distill label), "
             "name its datasets folder in data.path, and remove label"
         )
+    if whole.stages:
+        raise RecipeError(
+            "recipe.stages: a sweep compares students of a single training; remove them, and sweep what one stage does"
+        )
     folder = Path(runs) / f"{whole.name}-sweep"
     recipes = [_cached(load_recipe(source, {**read.overrides, **values})) for values in read.combinations()]
     if whole.teacher is not None and whole.teacher.kind == "live":

@@ -1,0 +1,94 @@
+"""``objectives`` and ``stages`` of a recipe: what the student learns from, and in which order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from hf_distill.errors import HfDistillError
+from hf_distill.recipe.writing import RolloutConfig
+from hf_distill.strict import refuse_unless
+
+LENGTHS = ("max_steps", "num_train_epochs")
+"""Keys of ``training`` that say how long it lasts; the first decides where both are there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """One term of the loss."""
+
+    kind: str
+    """As in ``OBJECTIVES``, or ``package.module:Class``."""
+    weight: float | dict[str, Any] = 1.0
+    """Its factor in the loss; or ``{from: 1.0, to: 0.1, shape: cosine}`` over all steps of the training."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the objective."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """A part of the training, with an optimiser of its own, that goes on with the student that the one before left."""
+
+    name: str
+    """Of the stage, and of its folder."""
+    objectives: tuple[ObjectiveConfig, ...]
+    """The terms of its loss."""
+    rollout: RolloutConfig | None = None
+    """Whether the student learns from what it writes itself in this stage, and how it writes."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """What differs from the recipe's ``training``; of ``max_steps`` and ``num_train_epochs`` one replaces both."""
+
+    @property
+    def replaced(self) -> set[str]:
+        """The keys of the recipe's ``training`` that do nothing in this stage."""
+        own = set(self.training)
+        return own | set(LENGTHS) if own & set(LENGTHS) else own
+
+    def merged(self, training: Mapping[str, Any]) -> dict[str, Any]:
+        """The stage's whole ``training``."""
+        return {**{key: value for key, value in training.items() if key not in self.replaced}, **self.training}
+
+
+def check_stages(stages: Sequence[StageConfig], training: Mapping[str, Any]) -> None:
+    """Refuse stages that are none, and what does nothing beside them.
+
+    Raises:
+        RecipeError: With the way out.
+    """
+    where = "recipe.stages"
+    refuse_unless(len(stages) > 1, f"{where}: expected at least two; a single one is the recipe itself, without stages")
+    names = [stage.name for stage in stages]
+    for name in names:
+        refuse_unless(
+            re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) is not None,
+            f"{where}: expected names of letters, digits, '.', '_' and '-', got {name!r}; they name folders",
+        )
+    # A file system may not tell large letters from small.
+    refuse_unless(
+        len({name.lower() for name in names}) == len(names),
+        f"{where}: each needs a name of its own, got {', '.join(names)}; they name folders",
+    )
+    for key in training:
+        refuse_unless(
+            not replaced_by_all(key, stages),
+            f"recipe.training.{key}: does nothing, for every stage has its own; remove it",
+        )
+
+
+def replaced_by_all(key: str, stages: Sequence[StageConfig]) -> bool:
+    """Whether a key of the recipe's ``training`` does nothing."""
+    return len(stages) > 0 and all(key in stage.replaced for stage in stages)
+
+
+@contextmanager
+def in_stage(name: str) -> Iterator[None]:
+    """Errors that name the stage; as they are where the name is empty, for a recipe without stages."""
+    try:
+        yield
+    except HfDistillError as error:
+        if not name:
+            raise
+        raise type(error)(f"stage {name}: {error}") from error
