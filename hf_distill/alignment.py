@@ -114,7 +114,7 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase) -> TokenBytes:
             f"cross_tokenizer: {name} is a tokenizer in Python, which does not tell how it cuts; take a model with a "
             "fast tokenizer (tokenizer.json)"
         )
-    state = json.loads(tokenizer.backend_tokenizer.to_str())  # type: ignore[attr-defined]
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
     alphabet = _alphabet() if "ByteLevel" in set(_kinds([state["pre_tokenizer"], state["decoder"]])) else None
     added = tokenizer.added_tokens_decoder
     vocabulary = tokenizer.get_vocab()
@@ -138,7 +138,10 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase) -> TokenBytes:
 
 
 def meetings(
-    first: Sequence[Place], second: Sequence[Place], regions: Iterable[Region], ends: tuple[Iterable[int], Iterable[int]]
+    first: Sequence[Place],
+    second: Sequence[Place],
+    regions: Iterable[Region],
+    ends: tuple[Iterable[int], Iterable[int]],
 ) -> list[tuple[int, int]]:
     """The pairs of tokens, one of each reading, that begin at the same byte of a region: where both models meet.
 
@@ -153,13 +156,16 @@ def meetings(
     """
     found: list[tuple[int, int]] = []
     own, other = _starts(first), _starts(second)
-    closing = [{places[i].start: i for i in marks if i < len(places)} for places, marks in zip((first, second), ends, strict=True)]
+    closing = _ending(first, ends[0]), _ending(second, ends[1])
     for region in regions:
         for at in range(region.length):
             i, j = own.get(region.first + at), other.get(region.second + at)
             if i is not None and j is not None and first[i].whole == second[j].whole:
                 found.append((i, j))
-        i, j = (marks.get(start + region.length) for marks, start in zip(closing, (region.first, region.second), strict=True))
+        i, j = (
+            marks.get(start + region.length)
+            for marks, start in zip(closing, (region.first, region.second), strict=True)
+        )
         if region.ends and i is not None and j is not None:
             found.append((i, j))
     return found
@@ -167,6 +173,10 @@ def meetings(
 
 def _starts(places: Sequence[Place]) -> dict[int, int]:
     return {place.start: i for i, place in enumerate(places) if place.end > place.start}
+
+
+def _ending(places: Sequence[Place], marks: Iterable[int]) -> dict[int, int]:
+    return {places[i].start: i for i in marks if i < len(places)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,8 +231,8 @@ def shared_classes(
         of_bytes[text], count = count, count + fewest
     if not of_bytes:
         raise ModelError(
-            f"cross_tokenizer: the tokenizers of {first.name or 'the student'} and {second.name or 'the teacher'} share "
-            "no token, so their distributions cannot be compared; take a student that writes the same script"
+            f"cross_tokenizer: the tokenizers of {first.name or 'the student'} and {second.name or 'the teacher'} "
+            "share no token, so their distributions cannot be compared; take a student that writes the same script"
         )
     for pair in _special_pairs(first, second):
         for own, number in zip(classes, pair, strict=True):
@@ -244,14 +254,10 @@ def shared_classes(
         count += 1
     maps = [[own.get(i, -1) for i in range(len(side.pieces))] for side, own in zip(sides, classes, strict=True)]
     flags = [[i in both for i in range(len(side.pieces))] for side, both in zip(sides, exact, strict=True)]
-    return SharedClasses(
-        first=maps[0], second=maps[1], count=count, first_exact=flags[0], second_exact=flags[1]
-    )
+    return SharedClasses(first=maps[0], second=maps[1], count=count, first_exact=flags[0], second_exact=flags[1])
 
 
-def beginnings(
-    owner: TokenBytes, other: TokenBytes, tokenizer: PreTrainedTokenizerBase
-) -> dict[bytes, bytes]:
+def beginnings(owner: TokenBytes, other: TokenBytes, tokenizer: PreTrainedTokenizerBase) -> dict[bytes, bytes]:
     """With which token the other tokenizer begins the bytes of each token that only the owner has.
 
     Read behind a line break, with which no token merges. Of bytes that are no text (a part of a character) or that it

@@ -12,9 +12,10 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from hf_distill.errors import LabelError, ObjectiveError
 from hf_distill.models import load_model, load_tokenizer
 from hf_distill.objectives import Objective, make_objective
+from hf_distill.students.tokenizers import fitted
 from hf_distill.tasks import Task, make_task
 from hf_distill.teachers import ModelTeacher, Teacher, best_dtype, same_tokenizer
-from hf_distill.views import Batch
+from hf_distill.views import OF_THE_DATA, Batch
 
 
 def with_row_ids(collate: Callable[..., Batch]) -> Callable[..., Batch]:
@@ -71,9 +72,10 @@ def as_teacher(
     if isinstance(teacher, str):
         teacher_tokenizer = teacher_tokenizer or load_tokenizer(teacher)
         teacher = load_model(task.auto_model, teacher, dtype=best_dtype(args.device))
-    if same_tokenizer(tokenizer, teacher_tokenizer):
-        teacher_tokenizer = None
-    return ModelTeacher(teacher, teacher_tokenizer, task.align(teacher.config))
+    order = task.align(teacher.config)
+    if tokenizer is None or teacher_tokenizer is None:
+        return ModelTeacher(teacher, None, order)
+    return beside(ModelTeacher(teacher, teacher_tokenizer, order), tokenizer, task)
 
 
 def check_objectives(objectives: Mapping[str, Objective], task: Task, args: TrainingArguments) -> None:
@@ -84,6 +86,11 @@ def check_objectives(objectives: Mapping[str, Objective], task: Task, args: Trai
     """
     for name, objective in objectives.items():
         objective.check(task.distribution)
+        if objective.cross_tokenizer and not task.crosses_tokenizers:
+            raise ObjectiveError(
+                f"objective {name}: cross_tokenizer is for causal-lm, whose texts can be compared byte by byte, and "
+                f"does nothing for {task.name}; remove it"
+            )
         if task.has_vocabulary and not objective.vocabularies:
             raise ObjectiveError(
                 f"objective {name} is for tasks of a few classes, but {task.name} has a vocabulary, whose logits are "
@@ -116,12 +123,23 @@ def check_tokens(objectives: Mapping[str, Objective], task: Task) -> None:
 
     Raises:
         ObjectiveError: With the way out.
+        RecipeError: Where the task's settings leave no common bytes.
     """
+    asked = {name: objective for name, objective in objectives.items() if objective.needs - OF_THE_DATA}
+    if task.crosses_tokenizers and asked and all(objective.cross_tokenizer for objective in asked.values()):
+        task.check_crossing()
+        return
     if task.has_vocabulary:
+        crossing = (
+            ", set cross_tokenizer: true for logits (and for nothing else that asks the teacher), which compares them "
+            "where both have read the same bytes"
+            if task.crosses_tokenizers
+            else ""
+        )
         raise ObjectiveError(
             "what is compared are probabilities of tokens, but teacher and student have different tokens; take a "
-            "student with the teacher's tokenizer (of its family, its layers, or student.config), or let it learn from "
-            "labels and text that the teacher wrote"
+            f"student with the teacher's tokenizer (of its family, its layers, or student.config){crossing}, or let it "
+            "learn from labels and text that the teacher wrote"
         )
     if task.by_token:
         raise ObjectiveError(
@@ -134,6 +152,35 @@ def check_tokens(objectives: Mapping[str, Objective], task: Task) -> None:
                 f"objective {name} compares token by token, but teacher and student cut a text into different tokens; "
                 "use logits, or a student with the teacher's tokenizer"
             )
+
+
+def beside(teacher: ModelTeacher, tokenizer: PreTrainedTokenizerBase, task: Task) -> ModelTeacher:
+    """The teacher of a student with this tokenizer: it reads the student's tokens, or its own where these differ."""
+    if teacher.tokenizer is None or same_tokenizer(tokenizer, teacher.tokenizer):
+        return ModelTeacher(teacher.model, None, teacher.label_order)
+    if not task.crosses_tokenizers:
+        return teacher
+    return ModelTeacher(teacher.model, fitted(teacher.tokenizer, teacher.model), teacher.label_order)
+
+
+def connect_tokenizers(
+    objectives: Mapping[str, Objective],
+    task: Task,
+    student: PreTrainedTokenizerBase | None,
+    teacher: PreTrainedTokenizerBase,
+) -> list[str]:
+    """Fit objectives to a teacher with other tokens than the student's; gives lines that tell what they share.
+
+    Raises:
+        ObjectiveError: For objectives that compare token by token.
+        ModelError: For tokenizers that cannot be compared.
+        RecipeError: Where the task's settings leave no common bytes.
+    """
+    check_tokens(objectives, task)
+    crossing = [objective for objective in objectives.values() if objective.cross_tokenizer]
+    if student is None:
+        raise ObjectiveError("logits: cross_tokenizer needs the student's tokenizer; pass it as processing_class")
+    return [line for objective in crossing for line in objective.connect_tokenizers(student, teacher)]
 
 
 def chosen_objectives(objectives: Sequence[Objective | str] | None, teacher: Teacher | None) -> list[Objective]:

@@ -22,7 +22,7 @@ from hf_distill.evaluation.tokens import AGAINST_TEACHER
 from hf_distill.labelling import check_label
 from hf_distill.models import load_config, load_tokenizer
 from hf_distill.objectives import Objective, make_objective
-from hf_distill.pairing import check_objectives, check_tokens
+from hf_distill.pairing import check_objectives, connect_tokenizers
 from hf_distill.recipe import CacheConfig, Recipe, StudentConfig
 from hf_distill.recipe_file import check_training, load_recipe
 from hf_distill.rollout import Rollout
@@ -279,7 +279,8 @@ def _on_meta(task: Task, config: PretrainedConfig) -> PreTrainedModel:
 def _tell_objectives(recipe: Recipe, task: Task, teacher: Plan | None, student: Plan, report: Report) -> None:
     objectives = make_objectives(recipe)
     if teacher is not None and not same_tokenizer(student.tokenizer, teacher.tokenizer):
-        check_tokens(objectives, task)
+        for line in connect_tokenizers(objectives, task, student.tokenizer, teacher.tokenizer):
+            report(f"objective {line}")
     for name, objective in objectives.items():
         lines = objective.connect(student.model.config, teacher.model.config if teacher else None)
         moving = {option: f"{option} {schedule}" for option, schedule in objective.schedules.items()}

@@ -30,11 +30,12 @@ from hf_distill.errors import RecipeError
 from hf_distill.evaluation.metrics import Predictions, compute_metrics
 from hf_distill.folders import RunFolder, remove, write_json
 from hf_distill.objectives import Objective
+from hf_distill.pairing import beside
 from hf_distill.recipe import CacheConfig, Recipe
 from hf_distill.rollout import Rollout
 from hf_distill.students import Student, learning, merge_adapters
 from hf_distill.tasks import Task
-from hf_distill.teachers import ModelTeacher, Teacher, same_tokenizer
+from hf_distill.teachers import ModelTeacher, Teacher
 from hf_distill.trainer import DistillationTrainer
 
 Report = Callable[[str], None]
@@ -185,8 +186,8 @@ def pair(
     Returns:
         The teacher, the training rows and the validation rows.
     """
-    if teacher is not None and same_tokenizer(student.tokenizer, teacher.tokenizer):
-        teacher = ModelTeacher(teacher.model, None, teacher.label_order)
+    if teacher is not None:
+        teacher = beside(teacher, student.tokenizer, task)
     if any("pairs" in objective.needs for objective in objectives.values()):
         task = task.with_pairs()
     train = _training_rows(task, data, student, teacher, recipe.seed)
