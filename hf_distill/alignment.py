@@ -162,10 +162,7 @@ def meetings(
             i, j = own.get(region.first + at), other.get(region.second + at)
             if i is not None and j is not None and first[i].whole == second[j].whole:
                 found.append((i, j))
-        i, j = (
-            marks.get(start + region.length)
-            for marks, start in zip(closing, (region.first, region.second), strict=True)
-        )
+        i, j = closing[0].get(region.first + region.length), closing[1].get(region.second + region.length)
         if region.ends and i is not None and j is not None:
             found.append((i, j))
     return found

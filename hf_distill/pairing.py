@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from datasets import Dataset, IterableDataset
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
-from hf_distill.errors import LabelError, ObjectiveError
+from hf_distill.errors import LabelError, ObjectiveError, RecipeError
 from hf_distill.models import load_model, load_tokenizer
 from hf_distill.objectives import Objective, make_objective
 from hf_distill.students.tokenizers import fitted
@@ -181,6 +181,33 @@ def connect_tokenizers(
     if student is None:
         raise ObjectiveError("logits: cross_tokenizer needs the student's tokenizer; pass it as processing_class")
     return [line for objective in crossing for line in objective.connect_tokenizers(student, teacher)]
+
+
+def tell_meetings(
+    task: Task,
+    sample: Dataset | None,
+    evaluated: Dataset,
+    student: PreTrainedTokenizerBase,
+    teacher: PreTrainedTokenizerBase,
+) -> Iterator[str]:
+    """Tell how often a student and a teacher with other tokens have read the same, in a sample of the training rows.
+
+    Raises:
+        RecipeError: Where the two would be scored on different texts.
+    """
+    if not task.crosses_tokenizers:
+        return
+    own, other = (set(task.encode(evaluated, tokenizer)["source"]) for tokenizer in (student, teacher))
+    if own != other:
+        raise RecipeError(
+            f"task.max_length: {len(own ^ other):,} of {len(evaluated):,} evaluated rows fit in the tokens of one "
+            "model only, so that the two would be scored on different texts; raise it, or set task.too_long to truncate"
+        )
+    if sample is not None:
+        encoded = task.encode(sample, student, teacher)
+        masks = task.masks(task.collator(student, teacher)(list(encoded)))
+        share = float(masks["positions"].sum() / masks["labels"].sum().clamp(min=1))
+        yield f"cross_tokenizer: {share:.1%} of the student's tokens begin where one of the teacher's does: compared"
 
 
 def chosen_objectives(objectives: Sequence[Objective | str] | None, teacher: Teacher | None) -> list[Objective]:

@@ -28,6 +28,7 @@ from hf_distill.caching import Demand, Source, cached, weights_mark
 from hf_distill.data import Data
 from hf_distill.errors import RecipeError
 from hf_distill.evaluation.metrics import Predictions, compute_metrics
+from hf_distill.evaluation.tokens import BITS_PER_BYTE, METRICS
 from hf_distill.folders import RunFolder, remove, write_json
 from hf_distill.objectives import Objective
 from hf_distill.pairing import beside
@@ -63,6 +64,7 @@ def with_defaults(recipe: Recipe) -> Recipe:
     Raises:
         RecipeError: For streamed data without ``training.max_steps``: a stream has no length to count epochs by.
     """
+    recipe = _with_metric(recipe)
     training = {**DEFAULTS, **recipe.training}
     if recipe.data.streaming:
         training = {**DEFAULTS, "eval_strategy": "steps", "save_strategy": "steps", **recipe.training}
@@ -77,6 +79,23 @@ def with_defaults(recipe: Recipe) -> Recipe:
     if teacher is not None and isinstance(teacher.recipe, Recipe):
         teacher = dataclasses.replace(teacher, recipe=with_defaults(teacher.recipe))
     return dataclasses.replace(recipe, training=training, teacher=teacher)
+
+
+def _with_metric(recipe: Recipe) -> Recipe:
+    """Models with different tokens are compared by bits a byte: a loss a token depends on how long tokens are.
+
+    Raises:
+        RecipeError: Where the recipe asks for another metric of tokens.
+    """
+    if not any(objective.options.get("cross_tokenizer") is True for objective in recipe.objectives):
+        return recipe
+    metric = recipe.evaluate.metric or BITS_PER_BYTE
+    if metric in METRICS:
+        raise RecipeError(
+            f"recipe.evaluate.metric: {metric} is a figure of each model's own tokens and says nothing across "
+            f"tokenizers; remove it, or set it to {BITS_PER_BYTE}"
+        )
+    return dataclasses.replace(recipe, evaluate=dataclasses.replace(recipe.evaluate, metric=metric))
 
 
 def training_arguments(recipe: Recipe, output_dir: str, **more: Any) -> TrainingArguments:

@@ -118,9 +118,8 @@ class Work:
         models = [model for model in (self.student, self.teacher) if isinstance(model, Model)]
         row = self.student.columns * self.wide.itemsize
         on_cpu = self.masks.device.type == "cpu"
-        scratch = 4 * row + 8 * self.wide.itemsize * max(
-            (t.crossing.count for t in self.terms if t.crossing), default=0
-        )
+        classes = max((term.crossing.count for term in self.terms if term.crossing is not None), default=0)
+        scratch = 4 * row + 8 * classes * self.wide.itemsize
         each = sum(model.columns * model.dtype.itemsize for model in models) + (0 if on_cpu else scratch)
         chunks = math.ceil(count / max(1, memory // each))
         positions = math.ceil(count / max(1, chunks))
