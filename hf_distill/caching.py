@@ -148,6 +148,11 @@ def check_cache(objectives: Mapping[str, Objective], config: CacheConfig, has_vo
         TeacherError: With the way out.
     """
     for name, objective in objectives.items():
+        if objective.cross_tokenizer:
+            raise TeacherError(
+                f"objective {name}: cross_tokenizer needs a live teacher: what a cache keeps is found by the student's "
+                "tokens, which the teacher does not have; set teacher.kind to live"
+            )
         beyond = objective.needs - OF_THE_DATA - {"logits", "hidden_states"}
         if beyond:
             raise TeacherError(

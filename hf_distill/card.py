@@ -209,7 +209,9 @@ def _quality(results: Mapping[str, Any]) -> Iterator[str]:
         alike = comparison["agreement"]
         regression = results["problem_type"] in ("regression", "similarity")
         agree = (
-            f"correlate at {alike:.4f}"
+            "have different tokens, of which bits_per_byte alone compares; the other metrics are of each model's own"
+            if alike is None
+            else f"correlate at {alike:.4f}"
             if regression
             else f"agree on {alike:.1%} of the {TASKS[results['task']].counted}"
         )

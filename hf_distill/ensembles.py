@@ -44,6 +44,11 @@ def check_several(recipe: Recipe, task: Task, objectives: Mapping[str, Objective
                 "together how likely each answer is, and nothing of what lies within one of them; use logits, or name "
                 "one teacher"
             )
+        if objective.cross_tokenizer:
+            raise TeacherError(
+                f"objective {name}: cross_tokenizer compares a student with one teacher, and several mix what they say "
+                "token by token; remove it and take a student with their tokenizer, or name one teacher"
+            )
     if scorers:
         raise RecipeError(
             f"recipe.evaluate.scorers: several teachers score texts together, and write none that {', '.join(scorers)} "

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from datasets import Dataset, IterableDataset
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
-from hf_distill.errors import LabelError, ObjectiveError
+from hf_distill.errors import LabelError, ObjectiveError, RecipeError
 from hf_distill.models import load_model, load_tokenizer
 from hf_distill.objectives import Objective, make_objective
+from hf_distill.students.tokenizers import fitted
 from hf_distill.tasks import Task, make_task
-from hf_distill.teachers import Ensemble, Teacher, best_dtype, same_tokenizer, teacher_of
-from hf_distill.views import TAUGHT_BY, Batch
+from hf_distill.teachers import Ensemble, ModelTeacher, Teacher, best_dtype, same_tokenizer, teacher_of
+from hf_distill.views import OF_THE_DATA, TAUGHT_BY, Batch
 
 
 def with_row_ids(collate: Callable[..., Batch]) -> Callable[..., Batch]:
@@ -72,11 +73,12 @@ def as_teacher(
     if isinstance(teacher, str):
         teacher_tokenizer = teacher_tokenizer or load_tokenizer(teacher)
         teacher = load_model(task.auto_model, teacher, dtype=best_dtype(args.device))
-    if same_tokenizer(tokenizer, teacher_tokenizer):
-        teacher_tokenizer = None
     if isinstance(teacher, Ensemble):
         teacher.follow(task)
-    return teacher_of(teacher, teacher_tokenizer, task.align(teacher.config))
+    order = task.align(teacher.config)
+    if tokenizer is None or teacher_tokenizer is None:
+        return teacher_of(teacher, None, order)
+    return beside(teacher_of(teacher, teacher_tokenizer, order), tokenizer, task)
 
 
 def check_objectives(objectives: Mapping[str, Objective], task: Task, args: TrainingArguments) -> None:
@@ -87,6 +89,11 @@ def check_objectives(objectives: Mapping[str, Objective], task: Task, args: Trai
     """
     for name, objective in objectives.items():
         objective.check(task.distribution)
+        if objective.cross_tokenizer and not task.crosses_tokenizers:
+            raise ObjectiveError(
+                f"objective {name}: cross_tokenizer is for causal-lm, whose texts can be compared byte by byte, and "
+                f"does nothing for {task.name}; remove it"
+            )
         if task.has_vocabulary and not objective.vocabularies:
             raise ObjectiveError(
                 f"objective {name} is for tasks of a few classes, but {task.name} has a vocabulary, whose logits are "
@@ -119,12 +126,23 @@ def check_tokens(objectives: Mapping[str, Objective], task: Task) -> None:
 
     Raises:
         ObjectiveError: With the way out.
+        RecipeError: Where the task's settings leave no common bytes.
     """
+    asked = {name: objective for name, objective in objectives.items() if objective.needs - OF_THE_DATA}
+    if task.crosses_tokenizers and asked and all(objective.cross_tokenizer for objective in asked.values()):
+        task.check_crossing()
+        return
     if task.has_vocabulary:
+        crossing = (
+            ", set cross_tokenizer: true for logits (and for nothing else that asks the teacher), which compares them "
+            "where both have read the same bytes"
+            if task.crosses_tokenizers
+            else ""
+        )
         raise ObjectiveError(
             "what is compared are probabilities of tokens, but teacher and student have different tokens; take a "
-            "student with the teacher's tokenizer (of its family, its layers, or student.config), or let it learn from "
-            "labels and text that the teacher wrote"
+            f"student with the teacher's tokenizer (of its family, its layers, or student.config){crossing}, or let it "
+            "learn from labels and text that the teacher wrote"
         )
     if task.by_token:
         raise ObjectiveError(
@@ -137,6 +155,62 @@ def check_tokens(objectives: Mapping[str, Objective], task: Task) -> None:
                 f"objective {name} compares token by token, but teacher and student cut a text into different tokens; "
                 "use logits, or a student with the teacher's tokenizer"
             )
+
+
+def beside(teacher: ModelTeacher, tokenizer: PreTrainedTokenizerBase, task: Task) -> ModelTeacher:
+    """The teacher of a student with this tokenizer: it reads the student's tokens, or its own where these differ."""
+    if teacher.tokenizer is None or same_tokenizer(tokenizer, teacher.tokenizer):
+        return teacher_of(teacher.model, None, teacher.label_order)
+    if not task.crosses_tokenizers:
+        return teacher
+    return teacher_of(teacher.model, fitted(teacher.tokenizer, teacher.model), teacher.label_order)
+
+
+def connect_tokenizers(
+    objectives: Mapping[str, Objective],
+    task: Task,
+    student: PreTrainedTokenizerBase | None,
+    teacher: PreTrainedTokenizerBase,
+) -> list[str]:
+    """Fit objectives to a teacher with other tokens than the student's; gives lines that tell what they share.
+
+    Raises:
+        ObjectiveError: For objectives that compare token by token.
+        ModelError: For tokenizers that cannot be compared.
+        RecipeError: Where the task's settings leave no common bytes.
+    """
+    check_tokens(objectives, task)
+    crossing = [objective for objective in objectives.values() if objective.cross_tokenizer]
+    if student is None:
+        raise ObjectiveError("logits: cross_tokenizer needs the student's tokenizer; pass it as processing_class")
+    return [line for objective in crossing for line in objective.connect_tokenizers(student, teacher)]
+
+
+def tell_meetings(
+    task: Task,
+    sample: Dataset | None,
+    evaluated: Dataset,
+    student: PreTrainedTokenizerBase,
+    teacher: PreTrainedTokenizerBase,
+) -> Iterator[str]:
+    """Tell how often a student and a teacher with other tokens have read the same, in a sample of the training rows.
+
+    Raises:
+        RecipeError: Where the two would be scored on different texts.
+    """
+    if not task.crosses_tokenizers:
+        return
+    own, other = (set(task.encode(evaluated, tokenizer)["source"]) for tokenizer in (student, teacher))
+    if own != other:
+        raise RecipeError(
+            f"task.max_length: {len(own ^ other):,} of {len(evaluated):,} evaluated rows fit in the tokens of one "
+            "model only, so that the two would be scored on different texts; raise it, or set task.too_long to truncate"
+        )
+    if sample is not None:
+        encoded = task.encode(sample, student, teacher)
+        masks = task.masks(task.collator(student, teacher)(list(encoded)))
+        share = float(masks["positions"].sum() / masks["labels"].sum().clamp(min=1))
+        yield f"cross_tokenizer: {share:.1%} of the student's tokens begin where one of the teacher's does: compared"
 
 
 def chosen_objectives(objectives: Sequence[Objective | str] | None, teacher: Teacher | None) -> list[Objective]:

@@ -24,12 +24,13 @@ from hf_distill.evaluation.tokens import AGAINST_TEACHER
 from hf_distill.labelling import check_label
 from hf_distill.models import load_config, load_tokenizer
 from hf_distill.objectives import Objective, make_objective
-from hf_distill.pairing import check_objectives, check_tokens
+from hf_distill.pairing import check_objectives, connect_tokenizers, tell_meetings
 from hf_distill.recipe import CacheConfig, MemberConfig, Recipe, StudentConfig, TeacherConfig
 from hf_distill.recipe.stages import in_stage
 from hf_distill.recipe_file import check_training, load_recipe
 from hf_distill.rollout import Rollout
 from hf_distill.students import Order, Student, build_student, learning, limit_learning, parts_of, quantized
+from hf_distill.students.tokenizers import fitted
 from hf_distill.tasks import Task, make_task
 from hf_distill.teachers import chosen_dtype, same_tokenizer
 from hf_distill.training import Report, training_arguments, with_defaults
@@ -148,7 +149,7 @@ def told_in(stage: str, report: Report) -> Report:
 
 
 def _tell_stage(recipe: Recipe, task: Task, data: Data, teacher: Plan | None, student: Plan, report: Report) -> None:
-    _tell_objectives(recipe, task, teacher, student, report)
+    _tell_objectives(recipe, task, data, teacher, student, report)
     if recipe.rollout is not None and recipe.rollout.share and teacher is not None:
         rollout, objectives = Rollout(recipe.rollout), make_objectives(recipe)
         report(rollout.fit(task, student.tokenizer, student.model, teacher.model.config, objectives))
@@ -322,10 +323,16 @@ def _on_meta(task: Task, config: PretrainedConfig) -> PreTrainedModel:
     return model
 
 
-def _tell_objectives(recipe: Recipe, task: Task, teacher: Plan | None, student: Plan, report: Report) -> None:
+def _tell_objectives(
+    recipe: Recipe, task: Task, data: Data, teacher: Plan | None, student: Plan, report: Report
+) -> None:
     objectives = make_objectives(recipe)
     if teacher is not None and not same_tokenizer(student.tokenizer, teacher.tokenizer):
-        check_tokens(objectives, task)
+        for line in connect_tokenizers(objectives, task, student.tokenizer, teacher.tokenizer):
+            report(f"objective {line}")
+        rows = (_sample(data), evaluated_rows(recipe, data))
+        for line in tell_meetings(task, *rows, student.tokenizer, fitted(teacher.tokenizer, teacher.model)):
+            report(line)
     for name, objective in objectives.items():
         lines = objective.connect(student.model.config, teacher.model.config if teacher else None)
         moving = {option: f"{option} {schedule}" for option, schedule in objective.schedules.items()}
@@ -341,8 +348,9 @@ def _tell_costs(recipe: Recipe, task: Task, data: Data, teacher: Plan | None, st
     args = training_arguments(recipe, "unused")
     batch = args.per_device_train_batch_size
     tokens = task.max_length
-    if isinstance(data.train, Dataset):
-        encoded = task.encode(data.train.select(range(min(SAMPLE, len(data.train)))), student.tokenizer)
+    sample = _sample(data)
+    if sample is not None:
+        encoded = task.encode(sample, student.tokenizer)
         lengths = sorted(encoded["length"])
         tokens = lengths[-1]
         report(
@@ -364,6 +372,11 @@ def _tell_costs(recipe: Recipe, task: Task, data: Data, teacher: Plan | None, st
         f"memory: about {(weights + activations) / 2**30:.1f} GiB to train "
         f"(an estimate; longest rows of {tokens} tokens)"
     )
+
+
+def _sample(data: Data) -> Dataset | None:
+    """The first training rows; None of a stream."""
+    return data.train.select(range(min(SAMPLE, len(data.train)))) if isinstance(data.train, Dataset) else None
 
 
 def _described(plan: Plan) -> str:

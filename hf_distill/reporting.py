@@ -78,6 +78,9 @@ def _analysis(
     if task.has_vocabulary:
         tokenizer = load_tokenizer(str(student))
         encoded = task.encode(rows, tokenizer)
+        if "source" in encoded.column_names:
+            known = set(encoded["source"])
+            return token_analysis(predictions, [text for i, text in enumerate(task.texts(rows)) if i in known])
         texts = tokenizer.batch_decode(list(encoded["input_ids"]), skip_special_tokens=task.generates)
         return token_analysis(predictions, texts)
     if isinstance(task, QuestionAnswering):

@@ -39,8 +39,8 @@ from hf_distill.pairing import (
     as_teacher,
     bound_task,
     check_objectives,
-    check_tokens,
     chosen_objectives,
+    connect_tokenizers,
     looked_at,
     named_objectives,
     states_looked_at,
@@ -126,6 +126,7 @@ class DistillationTrainer(Trainer):
         if "pairs" in self.needs:
             self.task = self.task.with_pairs()
         self._check_objectives(args)
+        self.connection_notes = self._connect_tokenizers(processing_class)
         live = self.teacher.model if self.teacher is not None else None
         for each in (student, *(members_of(live) if live is not None else ())):
             self.task.check_model(each)
@@ -187,15 +188,18 @@ class DistillationTrainer(Trainer):
                     f"objective {name} needs {' and '.join(sorted(missing))} of a teacher, but {whose}; name a teacher "
                     "that can, or remove the objective"
                 )
-        if self.teacher is not None and self.teacher.tokenizer is not None:
-            check_tokens(self.objectives, self.task)
+
+    def _connect_tokenizers(self, tokenizer: PreTrainedTokenizerBase | None) -> list[str]:
+        if self.teacher is None or self.teacher.tokenizer is None:
+            return []
+        return connect_tokenizers(self.objectives, self.task, tokenizer, self.teacher.tokenizer)
 
     def _connect(self, student: PreTrainedModel, seed: int) -> nn.ModuleDict:
         """Fit the objectives to the pair, and gather the weights that they bring, drawn from the seed alone."""
         teacher = self.teacher.config if self.teacher is not None else None
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.connection_notes = [
+            self.connection_notes += [
                 line for o in self.objectives.values() for line in o.connect(student.config, teacher)
             ]
         live = self.teacher.model if self.teacher is not None else None
@@ -389,6 +393,8 @@ class DistillationTrainer(Trainer):
         if "loss" in logs:
             means, padding = self._train_sums.result(self._reduce)
             logs |= {**means, "padding": padding}
+            for objective in self.objectives.values():
+                logs |= objective.logs(self._reduce)
             self._train_sums = TrainingSums()
             if self._rollout is not None:
                 logs |= self._rollout.logs(self._reduce)

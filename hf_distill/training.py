@@ -28,14 +28,16 @@ from hf_distill.caching import Demand, Source, cached, weights_mark
 from hf_distill.data import Data
 from hf_distill.errors import RecipeError
 from hf_distill.evaluation.metrics import Predictions, compute_metrics
+from hf_distill.evaluation.tokens import BITS_PER_BYTE, METRICS
 from hf_distill.folders import RunFolder, remove, write_json
 from hf_distill.objectives import Objective
+from hf_distill.pairing import beside
 from hf_distill.recipe import CacheConfig, MemberConfig, Recipe, TeacherConfig
 from hf_distill.recipe.stages import replaced_by_all
 from hf_distill.rollout import Rollout
 from hf_distill.students import Student, learning, merge_adapters
 from hf_distill.tasks import Task
-from hf_distill.teachers import ModelTeacher, Teacher, same_tokenizer, teacher_of
+from hf_distill.teachers import ModelTeacher, Teacher
 from hf_distill.trainer import DistillationTrainer
 
 Report = Callable[[str], None]
@@ -65,6 +67,7 @@ def with_defaults(recipe: Recipe) -> Recipe:
     Raises:
         RecipeError: For streamed data without ``training.max_steps``: a stream has no length to count epochs by.
     """
+    recipe = _with_metric(recipe)
     training = {**DEFAULTS, **recipe.training}
     if recipe.data.streaming:
         training = {**DEFAULTS, "eval_strategy": "steps", "save_strategy": "steps", **recipe.training}
@@ -88,6 +91,24 @@ def _made_with_defaults(teacher: Made) -> Made:
     """A teacher with the defaults of its own recipe, where it has one, filled in."""
     made = teacher.recipe
     return dataclasses.replace(teacher, recipe=with_defaults(made)) if isinstance(made, Recipe) else teacher
+
+
+def _with_metric(recipe: Recipe) -> Recipe:
+    """Models with different tokens are compared by bits a byte: a loss a token depends on how long tokens are.
+
+    Raises:
+        RecipeError: Where the recipe asks for another metric of tokens.
+    """
+    objectives = [objective for stage in recipe.by_stage().values() for objective in stage.objectives]
+    if not any(objective.options.get("cross_tokenizer") is True for objective in objectives):
+        return recipe
+    metric = recipe.evaluate.metric or BITS_PER_BYTE
+    if metric in METRICS:
+        raise RecipeError(
+            f"recipe.evaluate.metric: {metric} is a figure of each model's own tokens and says nothing across "
+            f"tokenizers; remove it, or set it to {BITS_PER_BYTE}"
+        )
+    return dataclasses.replace(recipe, evaluate=dataclasses.replace(recipe.evaluate, metric=metric))
 
 
 def training_arguments(recipe: Recipe, output_dir: str, **more: Any) -> TrainingArguments:
@@ -198,8 +219,8 @@ def pair(
     Returns:
         The teacher, the training rows and the validation rows.
     """
-    if teacher is not None and same_tokenizer(student.tokenizer, teacher.tokenizer):
-        teacher = teacher_of(teacher.model, None, teacher.label_order)
+    if teacher is not None:
+        teacher = beside(teacher, student.tokenizer, task)
     if any("pairs" in objective.needs for objective in objectives.values()):
         task = task.with_pairs()
     train = _training_rows(task, data, student, teacher, recipe.seed)

@@ -16,7 +16,7 @@ ROOMS = [
     ["errors", "names", "views", "mixtures", "sampling", "sums", "checkpoints", "docstrings", "strict"],
     ["vectors"],
     ["heads", "attention"],
-    ["probes"],
+    ["probes", "alignment"],
     ["recipe", "models"],
     ["recipe_file", "sources"],
     ["data"],

@@ -202,16 +202,17 @@ def test_compiled_or_checkpointed_the_losses_are_the_same(option, tmp_path):
 
 
 def test_blocks_are_full_and_the_first_token_of_each_piece_is_nobodys_target():
-    blocks = pack([([1, 2, 3], [1, 2, 3]), ([4, 5, 6, 7], [4, 5, 6, 7])], 5)
+    blocks = pack([([1, 2, 3], [1, 2, 3], [3, 1, 1]), ([4, 5, 6, 7], [4, 5, 6, 7], [2, 2, 2, 2])], 5)
     assert blocks["input_ids"] == [[1, 2, 3, 4, 5], [6, 7]]
     assert blocks["position_ids"] == [[0, 1, 2, 0, 1], [0, 1]]
     assert blocks["labels"] == [[IGNORED, 2, 3, IGNORED, 5], [IGNORED, 7]]
     assert blocks["length"] == [5, 2]
+    assert blocks["bytes"] == [4, 2]
 
 
 def test_of_a_prompt_and_its_completion_only_the_completion_and_the_end_token_count():
     made = tiny.chat_tokenizer()
-    ids, labels = read_completion(made, "the card ", "is good")
+    ids, labels, _ = read_completion(made, "the card ", "is good")
     counted = [token for token in labels if token != IGNORED]
     assert made.convert_ids_to_tokens(counted) == ["is", "good", "[SEP]"]
     assert made.decode(ids, skip_special_tokens=True) == "the card is good"
@@ -226,7 +227,7 @@ def test_of_a_chat_only_the_assistants_turns_count(template):
         {"role": "user", "content": "the bank"},
         {"role": "assistant", "content": "is slow"},
     ]
-    ids, labels = read_chat(made, chat)
+    ids, labels, _ = read_chat(made, chat)
     counted = made.convert_ids_to_tokens([token for token in labels if token != IGNORED])
     marks = [] if template == MARKED else ["assistant"]
     assert counted == [*marks, "is", "good", "[SEP]", *marks, "is", "slow", "[SEP]"]
@@ -234,11 +235,11 @@ def test_of_a_chat_only_the_assistants_turns_count(template):
 
 
 def test_a_prompt_that_leaves_no_room_is_dropped_or_cut_from_its_start():
-    example = (list(range(10)), [IGNORED] * 8 + [8, 9])
+    example = (list(range(10)), [IGNORED] * 8 + [8, 9], [1] * 10)
     assert list(fit(example, 8, False, "drop")) == []
-    assert list(fit(example, 8, False, "truncate")) == [([2, 3, 4, 5, 6, 7, 8, 9], [IGNORED] * 6 + [8, 9])]
-    long_completion = (list(range(10)), [IGNORED] * 2 + list(range(2, 10)))
-    assert list(fit(long_completion, 4, False, "drop")) == [([0, 1, 2, 3], [IGNORED, IGNORED, 2, 3])]
+    assert list(fit(example, 8, False, "truncate")) == [slice(2, 10)]
+    long_completion = (list(range(10)), [IGNORED] * 2 + list(range(2, 10)), [1] * 10)
+    assert list(fit(long_completion, 4, False, "drop")) == [slice(0, 4)]
 
 
 @pytest.mark.parametrize(

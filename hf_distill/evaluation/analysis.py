@@ -25,7 +25,7 @@ from hf_distill.evaluation.summary import (
     token_summary,
     written_summary,
 )
-from hf_distill.evaluation.tokens import TokenScores
+from hf_distill.evaluation.tokens import BITS_PER_BYTE, TokenScores
 
 TEXT_LENGTH = 200
 PAIRS = 10
@@ -96,7 +96,8 @@ def token_analysis(predictions: Mapping[str, Scored], texts: Sequence[str], exam
     """
     scores = {name: each for name, each in predictions.items() if isinstance(each, TokenScores)}
     metrics = {name: each.metrics() for name, each in scores.items()}
-    by_row = {name: each.loss / np.maximum(each.tokens, 1) for name, each in scores.items()}
+    alike = "kl_to_teacher" in metrics["student"]
+    by_row = {name: each.loss_by_row(by_byte=not alike) for name, each in scores.items()}
     rise = by_row["student"] - by_row["teacher"]
     worst = np.argsort(-rise, kind="stable")[:examples]
     written = {name: each.written for name, each in scores.items() if each.written is not None}
@@ -108,7 +109,7 @@ def token_analysis(predictions: Mapping[str, Scored], texts: Sequence[str], exam
             *token_summary(metrics, scores["student"].mean_confidence, rise),
             *repeated,
         ],
-        "measure": {"rows": "loss"},
+        "measure": {"rows": "loss" if alike else BITS_PER_BYTE},
         "calibration": {name: round(each["calibration_error"], 4) for name, each in metrics.items()},
         "rows": [
             {"text": short(texts[row]), **{name: round(float(losses[row]), 4) for name, losses in by_row.items()}}

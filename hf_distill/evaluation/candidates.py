@@ -31,7 +31,7 @@ from hf_distill.heads import accepted_inputs
 from hf_distill.pairing import with_row_ids
 from hf_distill.recipe import EvaluateConfig
 from hf_distill.tasks import Embeddings, QuestionAnswering, Task, TokenClassification
-from hf_distill.teachers import best_dtype
+from hf_distill.teachers import best_dtype, same_tokenizer
 
 TIMED_ROWS = 64
 """Rows of the evaluated split that latency and throughput are measured on."""
@@ -100,9 +100,10 @@ def predict(
     encoded = task.encode(rows, candidate.tokenizer)
     assert isinstance(encoded, Dataset)
     if task.has_vocabulary:
-        other = teacher.model if teacher is not None else None
-        few = max(1, batch_size // 8)
-        scores = score_tokens(candidate.model, task, candidate.tokenizer, encoded, other, few)
+        alike = teacher is not None and same_tokenizer(candidate.tokenizer, teacher.tokenizer)
+        other = teacher.model if teacher is not None and alike else None
+        few, sizes = max(1, batch_size // 8), [len(text.encode()) for text in task.texts(rows)]
+        scores = score_tokens(candidate.model, task, candidate.tokenizer, encoded, other, few, sizes)
         names = scorer_names(task, config.scorers if config is not None else ())
         if not names:
             return scores

@@ -132,6 +132,7 @@ COMPUTED: dict[str, dict[str, tuple[str, dict[str, str]]]] = {
     "similarity": {"spearman": ("spearman", {}), "pearson": ("pearson", {})},
     "retrieval": {name: (name, {}) for name in ("ndcg@10", "ndcg@1", "recall@1", "recall@10", "mrr@10")},
     **{name: {metric: (metric, {}) for metric in tokens.METRICS} for name in TOKEN_TASKS},
+    "causal-lm": {metric: (metric, {}) for metric in (*tokens.METRICS, tokens.BITS_PER_BYTE)},
     "token-classification": {name: (name, {}) for name in ("f1", "precision", "recall", "accuracy")},
     "question-answering": {name: (name, {}) for name in ("f1", "exact_match")},
 }
@@ -155,7 +156,17 @@ PRIMARY: Mapping[str, str] = {
 }
 """The metric by which models are compared when the recipe names none."""
 
-LOWER_IS_BETTER = frozenset({"mse", "loss", "perplexity", "calibration_error", "kl_to_teacher", "fpr95_out_of_scope"})
+LOWER_IS_BETTER = frozenset(
+    {
+        "mse",
+        "loss",
+        "perplexity",
+        tokens.BITS_PER_BYTE,
+        "calibration_error",
+        "kl_to_teacher",
+        "fpr95_out_of_scope",
+    }
+)
 
 
 def load_metric(name: str, **options: Any) -> evaluate.EvaluationModule:
@@ -274,10 +285,11 @@ def expected_calibration_error(predictions: Scored, bins: int = 15) -> float:
     return calibration_error(*confidences(predictions), bins)
 
 
-def agreement(first: Scored, second: Scored) -> float:
+def agreement(first: Scored, second: Scored) -> float | None:
     """Share of rows on which two models decide the same (multi-label: the same set); Pearson's r for regression.
 
-    Within rows, the share of words or tokens on which the first model decides as the second, its teacher.
+    Within rows, the share of words or tokens on which the first model decides as the second, its teacher; None where
+    these are others.
     """
     if isinstance(first, RowScores) or isinstance(second, RowScores):
         assert isinstance(first, RowScores)

@@ -49,8 +49,8 @@ class RowScores(ABC):
         """
 
     @abstractmethod
-    def agreement(self, teacher: Any) -> float:
-        """The share of decisions that are the teacher's, whose scores on the same rows are given."""
+    def agreement(self, teacher: Any) -> float | None:
+        """The share of decisions that are the teacher's, whose scores on the same rows are given; None: undefined."""
 
     def metrics(self) -> dict[str, float]:
         """Every metric on all rows."""

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from hf_distill.evaluation.tokens import BITS_PER_BYTE
+
 Buckets = list[tuple[dict[str, int], np.ndarray]]
 """Rows by length: the span ``{"from", "to"}`` in tokens, and the numbers of its rows."""
 
@@ -122,11 +124,14 @@ def token_summary(metrics: Mapping[str, Mapping[str, float]], confidence: float,
     Args:
         metrics: By model, see ``TokenScores.metrics``.
         confidence: The student's mean confidence.
-        rise: ``[N]``, by how much the student's loss is above the teacher's on each row, in nats a token.
+        rise: ``[N]``, by how much the student's loss is above the teacher's on each row, in nats a token; in bits a
+            byte where their tokens are different ones.
     """
     student, teacher, control = metrics["student"], metrics["teacher"], metrics.get("control")
-    without = f", the control {control['loss']:.3f}" if control else ""
     worst = float(np.quantile(rise, 0.9))
+    if "kl_to_teacher" not in student:
+        return _across_tokenizers(student, teacher, control, confidence, worst)
+    without = f", the control {control['loss']:.3f}" if control else ""
     return [
         f"The student's loss is {student['loss']:.3f} nats a token (perplexity {student['perplexity']:.2f}), the "
         f"teacher's {teacher['loss']:.3f}{without}.",
@@ -134,6 +139,25 @@ def token_summary(metrics: Mapping[str, Mapping[str, float]], confidence: float,
         f"On {student['agreement']:.1%} of the tokens both find the same one likeliest; the divergence from the "
         f"teacher is {student['kl_to_teacher']:.3f} nats a token.",
         f"On the worst tenth of the rows the loss is at least {worst:.3f} nats a token above the teacher's: look at "
+        "these first, and add text of their kind.",
+        _calibration(student["calibration_error"], confidence, student["accuracy"]),
+    ]
+
+
+def _across_tokenizers(
+    student: Mapping[str, float],
+    teacher: Mapping[str, float],
+    control: Mapping[str, float] | None,
+    confidence: float,
+    worst: float,
+) -> list[str]:
+    without = f", the control {control[BITS_PER_BYTE]:.3f}" if control else ""
+    return [
+        f"The student needs {student[BITS_PER_BYTE]:.3f} bits for a byte of text, the teacher "
+        f"{teacher[BITS_PER_BYTE]:.3f}{without}. Their tokens are different ones, so that losses a token, agreement "
+        "and a divergence of the two do not compare.",
+        *_against_control(-student[BITS_PER_BYTE], -control[BITS_PER_BYTE] if control else None),
+        f"On the worst tenth of the rows it needs at least {worst:.3f} bits a byte more than the teacher: look at "
         "these first, and add text of their kind.",
         _calibration(student["calibration_error"], confidence, student["accuracy"]),
     ]

@@ -120,7 +120,7 @@ class TagScores(RowScores):
         accuracy = ratio(weights @ self.right, weights @ self.count)
         return {**_shares(*(weights @ self._table).T), "accuracy": accuracy}
 
-    def agreement(self, teacher: TagScores) -> float:
+    def agreement(self, teacher: TagScores) -> float | None:
         """See :meth:`RowScores.agreement`: over words."""
         return agreement(self.words, teacher.words)
 

@@ -5,6 +5,7 @@ Every figure is a ratio of sums over rows, so that rows can be resampled without
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +31,11 @@ CHUNK = 256
 """Positions whose logits are held at a time."""
 
 METRICS = ("loss", "perplexity", "accuracy", "calibration_error", "kl_to_teacher", "agreement")
-"""What :meth:`TokenScores.metrics` gives."""
+"""What :meth:`TokenScores.metrics` gives, and :data:`BITS_PER_BYTE` where rows tell their bytes."""
+
+BITS_PER_BYTE = "bits_per_byte"
+"""Of causal language models: the negative log-likelihood of a text in bits, over its bytes. It alone compares models
+that cut a text into different tokens."""
 
 AGAINST_TEACHER = METRICS[-2:]
 """Those that there are only where there is a teacher, whose own are 0 and 1."""
@@ -46,8 +51,11 @@ class TokenScores(RowScores):
         loss: ``[N]``, negative log-likelihood, in nats.
         correct: ``[N]``, tokens that the model finds likeliest.
         confidence: ``[N, BINS]``, sum of probability minus correctness over the tokens in each bin of confidence.
-        kl: ``[N]``, KL(teacher || model) in nats; None where there is no teacher.
-        agreed: ``[N]``, tokens on which the model's likeliest is the teacher's; None where there is no teacher.
+        kl: ``[N]``, KL(teacher || model) in nats; None where there is no teacher, or one with other tokens.
+        agreed: ``[N]``, tokens on which the model's likeliest is the teacher's; None where ``kl`` is.
+        bytes: ``[N]``, UTF-8 bytes of the text that those tokens stand for; None where rows do not tell them.
+        sizes: ``[N]``, bytes of each row's whole text, whatever the tokens are; None where rows are no texts of their
+            own.
         written: What the model wrote on the same rows; None where it was not asked to.
     """
 
@@ -58,6 +66,8 @@ class TokenScores(RowScores):
     confidence: np.ndarray
     kl: np.ndarray | None = None
     agreed: np.ndarray | None = None
+    bytes: np.ndarray | None = None
+    sizes: np.ndarray | None = None
     written: Written | None = None
 
     def __post_init__(self) -> None:
@@ -73,8 +83,8 @@ class TokenScores(RowScores):
 
     @property
     def rows(self) -> np.ndarray:
-        """See :class:`RowScores`."""
-        return self.tokens
+        """See :class:`RowScores`: models with other tokens must have read the same texts."""
+        return self.tokens if self.sizes is None else self.sizes
 
     @property
     def calibration_error(self) -> float:
@@ -91,6 +101,14 @@ class TokenScores(RowScores):
         """The probability of the likeliest token, on average."""
         return float((self.confidence.sum() + self.correct.sum()) / self.tokens.sum())
 
+    def loss_by_row(self, *, by_byte: bool) -> np.ndarray:
+        """``[N]``, the loss of each row: in nats a token, or in bits a byte."""
+        if not by_byte:
+            return self.loss / np.maximum(self.tokens, 1)
+        assert self.bytes is not None
+        bits: np.ndarray = self.loss / np.log(2) / np.maximum(self.bytes, 1)
+        return bits
+
     def score(self, counts: np.ndarray) -> dict[str, np.ndarray]:
         """See :meth:`RowScores.score`."""
         weights = counts.astype(np.float64)
@@ -102,13 +120,18 @@ class TokenScores(RowScores):
             "accuracy": weights @ self.correct / tokens,
             "calibration_error": np.abs(weights @ self.confidence).sum(1) / tokens,
         }
+        if self.bytes is not None:
+            scores[BITS_PER_BYTE] = weights @ self.loss / np.log(2) / (weights @ self.bytes)
         if self.kl is not None and self.agreed is not None:
             scores |= {"kl_to_teacher": weights @ self.kl / tokens, "agreement": weights @ self.agreed / tokens}
         return scores | (self.written.score(counts) if self.written is not None else {})
 
-    def agreement(self, teacher: Any) -> float:
-        """See :meth:`RowScores.agreement`: with the teacher that they were scored beside."""
-        return self.metrics()["agreement"]
+    def agreement(self, teacher: Any) -> float | None:
+        """See :meth:`RowScores.agreement`: with the teacher that they were scored beside; None where it is another's.
+
+        Of models with different tokens no decision is about the same thing.
+        """
+        return self.metrics().get("agreement")
 
 
 def score_tokens(
@@ -118,6 +141,7 @@ def score_tokens(
     rows: Dataset,
     teacher: PreTrainedModel | None = None,
     batch_size: int = 8,
+    sizes: Sequence[int] | None = None,
 ) -> TokenScores:
     """A model's figures on encoded rows, in their order; logits are held for a few positions at a time.
 
@@ -128,6 +152,7 @@ def score_tokens(
         rows: Encoded, with labels.
         teacher: What it is compared with, token by token; may be the model itself.
         batch_size: Rows of a forward pass.
+        sizes: Bytes of each text of the split; used where encoded rows tell of which text each is: they are added up.
     """
     if teacher is not None:
         place(teacher, PartialState().device)
@@ -139,6 +164,12 @@ def score_tokens(
         return found
 
     table = np.array(by_row(model, task, tokenizer, rows, batch_size, read), dtype=np.float64)
+    scored = np.array(rows["bytes"], dtype=np.float64) if "bytes" in rows.column_names else None
+    of_texts: np.ndarray | None = None
+    if sizes is not None and "source" in rows.column_names:
+        texts, number = np.unique(rows["source"], return_inverse=True)
+        table, of_texts = _by_text(table, number), np.asarray(sizes)[texts]
+        scored = _by_text(scored, number) if scored is not None else None
     return TokenScores(
         vocabulary=min(output_head(each).vocabulary for each in members_of(model)),
         tokens=table[:, 0],
@@ -147,7 +178,16 @@ def score_tokens(
         confidence=table[:, 5:],
         kl=table[:, 3] if teacher is not None else None,
         agreed=table[:, 4] if teacher is not None else None,
+        bytes=scored,
+        sizes=of_texts,
     )
+
+
+def _by_text(rows: np.ndarray, text: np.ndarray) -> np.ndarray:
+    """``[texts, ...]``: sums over the rows of each text, by its number."""
+    sums = np.zeros((text.max() + 1, *rows.shape[1:]))
+    np.add.at(sums, text, rows)
+    return sums
 
 
 def _view(model: PreTrainedModel, task: Task, batch: dict[str, Any]) -> View:

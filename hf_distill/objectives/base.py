@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar
 
 from torch import Tensor, nn
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.errors import ObjectiveError
 from hf_distill.objectives.fused import FusedTerm
@@ -27,6 +28,7 @@ class Objective(ABC):
         unit: What the term is averaged over, see :data:`hf_distill.views.Unit`.
         needs: What it asks of data and teacher; a teacher that does not provide it is refused before training.
         distributions: The kinds of output that it is defined for.
+        cross_tokenizer: Whether it compares a teacher whose tokens are others, see :meth:`connect_tokenizers`.
         compares_tokens: True where student and teacher are compared token by token, so that both must read the same
             tokens.
         vocabularies: Whether it is defined for logits over a vocabulary, too.
@@ -39,6 +41,7 @@ class Objective(ABC):
     needs: ClassVar[frozenset[Need]]
     distributions: ClassVar[frozenset[Distribution]] = frozenset({"categorical", "bernoulli", "real", "vector"})
     compares_tokens: ClassVar[bool] = False
+    cross_tokenizer: bool = False
     vocabularies: ClassVar[bool] = True
     paper: ClassVar[str]
 
@@ -92,6 +95,21 @@ class Objective(ABC):
             Lines that tell what was chosen, for the log.
         """
         return []
+
+    def connect_tokenizers(self, student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> list[str]:
+        """Fit an objective with ``cross_tokenizer`` to two tokenizers that are different ones.
+
+        Returns:
+            Lines that tell what they share, for the log.
+
+        Raises:
+            ModelError: Where their tokens cannot be compared.
+        """
+        return []
+
+    def logs(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        """What is logged of it beside its term, since the last call, with what adds a tensor up over all processes."""
+        return {}
 
     def check_models(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:  # noqa: B027  # Most take any.
         """Refuse models that cannot show what the objective looks at; called after :meth:`connect`.

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hf_distill.mixtures import MixedHead, log_mixture
+from hf_distill.objectives.crossing import Crossing
 from hf_distill.objectives.divergences import DIVERGENCES
 from hf_distill.objectives.gradients import GRADIENTS, cross_entropy, sparse_forward_kl, sparse_forward_kl_value
 from hf_distill.views import Head, SparseLogits
@@ -28,12 +29,14 @@ class FusedTerm:
         factor: What the sum is multiplied by in the loss.
         mask: ``[N]`` booleans, the positions that are summed over.
         options: The divergence's own: temperature, beta, alpha.
+        crossing: The classes that are compared, where the two vocabularies are different ones.
     """
 
     divergence: str | None
     factor: float | Tensor
     mask: Tensor
     options: Mapping[str, float]
+    crossing: Crossing | None = None
 
 
 def kept(tensor: Tensor, rows: Tensor) -> Tensor:
@@ -161,7 +164,9 @@ class Work:
         models = [model for model in (self.student, self.teacher) if isinstance(model, (Model, Mixture))]
         row = self.student.columns * self.wide.itemsize
         on_cpu = self.masks.device.type == "cpu"
-        each = sum(model.row_bytes for model in models) + (0 if on_cpu else 4 * row)
+        classes = max((term.crossing.count for term in self.terms if term.crossing is not None), default=0)
+        scratch = 4 * row + 8 * classes * self.wide.itemsize
+        each = sum(model.row_bytes for model in models) + (0 if on_cpu else scratch)
         chunks = math.ceil(count / max(1, memory // each))
         positions = math.ceil(count / max(1, chunks))
         return positions, max(1, BLOCK_BYTES // row) if on_cpu else max(1, positions)
@@ -210,8 +215,7 @@ class Work:
                 value, gradient = sparse_forward_kl(own[:, : teacher.vocabulary], teacher)
             else:
                 assert teacher is not None
-                own, other = own[:, : teacher.shape[1]], teacher if last else teacher.clone()
-                value, gradient = GRADIENTS[term.divergence](own, other, **term.options)
+                value, gradient = self._compare(term, own, teacher if last else teacher.clone())
             self.values[k, rows] = value
             if len(self.terms) == 1:
                 return gradient
@@ -223,6 +227,13 @@ class Work:
         assert total is not None
         return total
 
+    @staticmethod
+    def _compare(term: FusedTerm, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        assert term.divergence is not None
+        if term.crossing is not None:
+            return term.crossing.gradient(term.divergence, student, teacher, term.options)
+        return GRADIENTS[term.divergence](student[:, : teacher.shape[1]], teacher, **term.options)
+
     def _evaluate(self, student: Tensor, teacher: Tensor | SparseLogits | None, rows: slice) -> None:
         for k, term in enumerate(self.terms):
             if term.divergence is None:
@@ -230,6 +241,9 @@ class Work:
                 value = functional.cross_entropy(student, self.labels[rows], reduction="none")
             elif isinstance(teacher, SparseLogits):
                 value = sparse_forward_kl_value(student[:, : teacher.vocabulary], teacher)
+            elif term.crossing is not None:
+                assert teacher is not None
+                value = term.crossing.value(term.divergence, student, teacher, term.options)
             else:
                 assert teacher is not None
                 value = DIVERGENCES[term.divergence](student[:, : teacher.shape[1]], teacher, **term.options)

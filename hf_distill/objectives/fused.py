@@ -56,7 +56,7 @@ def fused_loss(
         teacher_targets: What a cache keeps of the teacher, ``[N]`` positions, in place of the two above; it serves
             forward_kl at the cache's own temperature. Positions where it keeps nothing are left out.
         shared: How many leading tokens the two vocabularies share. Divergences compare what softmax makes of these
-            alone; the cross-entropy knows all of the student's.
+            alone; the cross-entropy knows all of the student's. Terms with a ``crossing`` need none.
         memory: Bytes that the logits of one chunk may take.
 
     Returns:
@@ -67,7 +67,8 @@ def fused_loss(
         ObjectiveError: Where the vocabularies differ in size and ``shared`` does not say by what.
         TeacherError: Where the targets of a cache cannot serve a term.
     """
-    shared = _shared(head, teacher_head, teacher_targets, shared)
+    crosses = any(term.crossing is not None for term in terms)
+    shared = len(head.weight) if crosses else _shared(head, teacher_head, teacher_targets, shared)
     if teacher_targets is not None:
         teacher_targets, terms = _of_cache(teacher_targets, terms, shared)
     rows = torch.stack([term.mask for term in terms]).any(0).nonzero().squeeze(-1)
@@ -86,10 +87,11 @@ def fused_loss(
         # What stands where only the labels count may be anything, and 0 * nan would not be 0.
         nowhere = ~torch.stack(compared).any(0)
         states = kept(teacher_hidden.detach(), rows).masked_fill(nowhere[:, None], 0.0)
+        columns = teacher_head.vocabulary if crosses else shared
         if isinstance(teacher_head, MixedHead):
-            teacher = Mixture(states, teacher_head, dtype, shared)
+            teacher = Mixture(states, teacher_head, dtype, columns)
         else:
-            teacher = Model(states, teacher_head, dtype, shared)
+            teacher = Model(states, teacher_head, dtype, columns)
     if labelled:
         assert labels is not None
         labels = kept(labels, rows).masked_fill(~torch.stack(labelled).any(0), 0)

@@ -29,7 +29,7 @@ def _scale_(tensor: Tensor, factor: float) -> Tensor:
     return tensor if factor == 1.0 else tensor.mul_(factor)
 
 
-def _softmax_(logits: Tensor, temperature: float) -> Tensor:
+def softmax_(logits: Tensor, temperature: float) -> Tensor:
     """Logits to probabilities, in place."""
     torch.softmax(_scale_(logits, 1.0 / temperature), -1, out=logits)
     # Over 50,000 classes softmax's own float32 sum is wrong by 1e-6, and every value after it; sum() adds in pairs.
@@ -39,13 +39,13 @@ def _softmax_(logits: Tensor, temperature: float) -> Tensor:
 def _log_softmax_(logits: Tensor, temperature: float) -> Tensor:
     """Logits to probabilities, in place; returns what scaled logits are more than their logarithms, ``[n]``."""
     highest = logits.amax(-1) / temperature
-    return highest - _softmax_(logits, temperature).amax(-1).log_()
+    return highest - softmax_(logits, temperature).amax(-1).log_()
 
 
 def _probabilities(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """Both softmaxes, in place, with no 0 in them."""
-    _softmax_(student, temperature).clamp_(min=SMALLEST)
-    return student, _softmax_(teacher, temperature).clamp_(min=SMALLEST)
+    softmax_(student, temperature).clamp_(min=SMALLEST)
+    return student, softmax_(teacher, temperature).clamp_(min=SMALLEST)
 
 
 def _through_softmax(slope: Tensor, probabilities: Tensor, scratch: Tensor, factor: float) -> tuple[Tensor, Tensor]:

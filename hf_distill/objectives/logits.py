@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
+from hf_distill.alignment import beginnings, shared_classes, token_bytes
 from hf_distill.errors import ObjectiveError, TeacherError
 from hf_distill.objectives.base import Objective
+from hf_distill.objectives.crossing import Crossing
 from hf_distill.objectives.divergences import DIVERGENCES
 from hf_distill.objectives.fused import FusedTerm, check_sparse
 from hf_distill.objectives.gradients import GRADIENTS, sparse_forward_kl_value
@@ -30,6 +35,9 @@ class Logits(Objective):
         beta: Only for jsd: the teacher's share of the mixture, strictly between 0 and 1; 0.5 unless given.
         alpha: Only for skewed_kl (the teacher's share of the mixture) and skewed_reverse_kl (the student's share),
             strictly between 0 and 1; 0.1 unless given.
+        cross_tokenizer: Whether the teacher may have other tokens: both are then compared where each has read the same
+            bytes, over the tokens that they share, see :mod:`hf_distill.objectives.crossing`. Not for mse, which
+            compares single logits. Where both have the same tokens it changes nothing.
         weight: See :class:`Objective`.
 
     Raises:
@@ -48,11 +56,19 @@ class Logits(Objective):
         temperature: Scheduled | None = None,
         beta: float | None = None,
         alpha: float | None = None,
+        cross_tokenizer: bool = False,
         weight: Scheduled = 1.0,
     ) -> None:
         super().__init__(weight=weight)
+        if not isinstance(cross_tokenizer, bool):
+            raise ObjectiveError(f"logits: cross_tokenizer must be true or false, got {cross_tokenizer!r}")
         if divergence not in DIVERGENCES:
             raise ObjectiveError(f"logits: divergence must be one of {', '.join(DIVERGENCES)}, got {divergence!r}")
+        if cross_tokenizer and divergence == "mse":
+            raise ObjectiveError(
+                "logits: mse compares single logits, and tokens of two vocabularies have none in common; with "
+                "cross_tokenizer use a divergence of probabilities, as forward_kl"
+            )
         known = inspect.signature(DIVERGENCES[divergence]).parameters
         given: dict[str, Any] = {"temperature": temperature, "beta": beta, "alpha": alpha}
         for name, value in given.items():
@@ -64,7 +80,8 @@ class Logits(Objective):
             share = given[name]
             if share is not None and not 0 < share < 1:
                 raise ObjectiveError(f"logits: {name} must lie strictly between 0 and 1, got {share!r}")
-        self.divergence = divergence
+        self.divergence, self.cross_tokenizer = divergence, cross_tokenizer
+        self.crossing: Crossing | None = None
         chosen = {**DEFAULTS, **{name: value for name, value in given.items() if value is not None}}
         self.options: dict[str, Any] = {name: value for name, value in chosen.items() if name in known}
 
@@ -84,6 +101,22 @@ class Logits(Objective):
                 "use divergence: mse"
             )
 
+    def connect_tokenizers(self, student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> list[str]:
+        """See :meth:`Objective.connect_tokenizers`."""
+        if not self.cross_tokenizer:
+            return []
+        own, other = token_bytes(student), token_bytes(teacher)
+        classes = shared_classes(own, other, (beginnings(own, other, teacher), beginnings(other, own, student)))
+        self.crossing = Crossing(classes)
+        return [
+            f"logits: cross_tokenizer: {sum(classes.first_exact):,} of the student's {len(student):,} tokens are "
+            f"shared with the teacher's {len(teacher):,}; all others count as the shared token that begins them"
+        ]
+
+    def logs(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        """See :meth:`Objective.logs`."""
+        return self.crossing.logs(reduce) if self.crossing is not None else {}
+
     def total(self, view: View, targets: Targets) -> Tensor:
         """See :meth:`Objective.total`."""
         assert targets.logits is not None
@@ -92,6 +125,8 @@ class Logits(Objective):
         mask = view.masks["positions"]
         divergence = DIVERGENCES[self.divergence]
         student, teacher = logits_at(mask, view.logits), logits_at(mask, targets.logits)
+        if self.crossing is not None:
+            return self.crossing.value(self.divergence, student, teacher, self.options).sum()
         # Vocabularies that differ only by padding rows are compared over the tokens that both have.
         shared = min(student.shape[-1], teacher.shape[-1])
         value: Tensor = divergence(
@@ -115,4 +150,9 @@ class Logits(Objective):
         """See :meth:`Objective.fused_term`."""
         if self.divergence not in GRADIENTS:
             return None
-        return FusedTerm(divergence=self.divergence, factor=factor, mask=view.masks["positions"], options=self.options)
+        mask = view.masks["positions"]
+        if self.crossing is not None and torch.is_grad_enabled():
+            self.crossing.saw(mask, view.masks["labels"])
+        return FusedTerm(
+            divergence=self.divergence, factor=factor, mask=mask, options=self.options, crossing=self.crossing
+        )

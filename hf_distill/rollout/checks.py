@@ -27,6 +27,12 @@ def check_judged(config: RolloutConfig, objectives: Mapping[str, Objective]) -> 
             "logits, or remove rollout"
         )
     for name, objective in objectives.items():
+        if objective.cross_tokenizer:
+            raise ObjectiveError(
+                f"objective {name}: cross_tokenizer compares texts of the data, and a teacher with other tokens does "
+                "not read what a student has just written; remove rollout, or take a teacher with the student's "
+                "tokenizer"
+            )
         if config.share == 1.0 and objective.needs & OF_THE_DATA:
             raise ObjectiveError(
                 f"objective {name} does nothing with rollout.share 1.0: what a student writes has no labels; remove "

@@ -53,6 +53,8 @@ class Task(ABC):
         generates: Whether models are judged by what they write, too.
         scorers: What judges it unless the recipe says otherwise, see ``SCORERS``.
         by_token: Whether a row has a position for each token, so that student and teacher must cut it alike.
+        crosses_tokenizers: Whether a teacher may have other tokens all the same, for objectives that know how to
+            compare them.
         same_classes: Whether all positions choose among the same classes, as a cache of a teacher needs it.
         counted: What one decision is about, in words: rows, or something within them.
         max_length: Tokens of one row at most; longer ones are cut.
@@ -70,6 +72,7 @@ class Task(ABC):
     generates: ClassVar[bool] = False
     scorers: ClassVar[tuple[str, ...]] = ()
     by_token: ClassVar[bool] = False
+    crosses_tokenizers: ClassVar[bool] = False
     same_classes: ClassVar[bool] = True
     counted: ClassVar[str] = "rows"
     max_length: int
@@ -214,6 +217,19 @@ class Task(ABC):
     @abstractmethod
     def view(self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch) -> View:
         """A model's logits (or what they are made of), its hidden states and the batch, as positions to compare."""
+
+    def teacher_logits(
+        self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch
+    ) -> Tensor | LogitSource:
+        """A teacher's logits, or what they are made of, at the positions of the student's :meth:`view`."""
+        return self.view(logits, hidden_states, batch).logits
+
+    def check_crossing(self) -> None:  # noqa: B027  # Where rows are read one by one, there is nothing to refuse.
+        """Refuse settings under which a teacher with other tokens cannot read the same bytes as the student.
+
+        Raises:
+            RecipeError: With the way out.
+        """
 
     @property
     def longest_text(self) -> int:

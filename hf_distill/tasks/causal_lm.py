@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from hf_distill.errors import DataError, RecipeError
 from hf_distill.probes import check_head, check_packing
-from hf_distill.tasks.base import Prompts, Task
+from hf_distill.tasks.base import TEACHER_PREFIX, Prompts, Task
+from hf_distill.tasks.crossing import NOWHERE, Reading, TeacherReader
 from hf_distill.tasks.routed import carried, check_apart
 from hf_distill.tasks.sequences import (
     IGNORED,
@@ -25,9 +26,13 @@ from hf_distill.tasks.sequences import (
     read_chat,
     read_completion,
     read_text,
+    render_chat,
 )
 from hf_distill.tasks.writing import WRITTEN, AfterPrompts, check_prompt_tokens
 from hf_distill.views import Batch, LogitSource, Masks, View
+
+PLACES = TEACHER_PREFIX + "places"
+"""The column of where, among the teacher's tokens, each of the student's is met."""
 
 PACKED_TOGETHER = 10_000
 """Texts whose tokens are laid end to end; the last block of each such group may be short."""
@@ -61,6 +66,7 @@ class CausalLanguageModeling(Task):
     text_columns = ("text", "prompt", "completion")
     has_vocabulary = True
     by_token = True
+    crosses_tokenizers = True
     counted = "tokens"
 
     def __init__(
@@ -87,6 +93,11 @@ class CausalLanguageModeling(Task):
         self.form: str | None = None
 
     @property
+    def extra_columns(self) -> tuple[str, ...]:
+        """See :attr:`Task.extra_columns`."""
+        return (*super().extra_columns, PLACES)
+
+    @property
     def settings(self) -> dict[str, Any]:
         """See :class:`Task`."""
         names = ("max_length", "packing", "too_long", "separator")
@@ -109,39 +120,54 @@ class CausalLanguageModeling(Task):
         tokenizer: PreTrainedTokenizerBase,
         teacher_tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> Dataset | IterableDataset:
-        """See :meth:`Task.encode`. Adds ``length``, ``labels``, ``position_ids`` where rows are packed, else ``cut``.
+        """See :meth:`Task.encode`. Adds ``length``, ``labels``, ``bytes`` and ``position_ids`` where rows are packed.
+
+        ``bytes`` are those that the tokens stand for that count. Where rows are not packed there are ``cut`` and
+        ``source``, the row that each is of. For a teacher with another tokenizer there are its tokens of the same bytes
+        and, for each of the student's, where among them the one stands that begins with it: ``teacher_places``.
 
         Raises:
             DataError: For a tokenizer without an end token or chat template, for rows that cannot be read, and where
                 none is left because every prompt is too long.
+            ModelError: For two tokenizers that cannot be compared.
+            RecipeError: Where texts are packed and the teacher has another tokenizer.
         """
         columns = _columns(rows)
         form = self._read_form(columns)
         limit = min(self.max_length, tokenizer.model_max_length)
         packed = form == "text" and self.packing
         check_apart(columns, packed)
+        if teacher_tokenizer is not None:
+            self.check_crossing()
+        reader = TeacherReader(tokenizer, teacher_tokenizer) if teacher_tokenizer is not None else None
 
-        def encode_batch(batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
-            given = zip(*(batch[name] for name in _FORMS[form]), strict=True)
-            examples = [self._read(tokenizer, form, list(values)) for values in given]
+        def encode_batch(batch: Mapping[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
+            given = [list(values) for values in zip(*(batch[name] for name in _FORMS[form]), strict=True)]
+            examples = [self._read(tokenizer, form, values) for values in given]
             if packed:
                 return pack(examples, limit)
-            pieces = [list(fit(example, limit, form == "text", self.too_long)) for example in examples]
-            fitted = [
-                (*piece, form != "text" and len(example[0]) > limit)
-                for example, own in zip(examples, pieces, strict=True)
-                for piece in own
-            ]
-            return {
-                "input_ids": [ids for ids, _, _ in fitted],
-                "labels": [labels for _, labels, _ in fitted],
-                "length": [len(ids) for ids, _, _ in fitted],
-                "cut": [cut for _, _, cut in fitted],
-                **carried(batch, [len(own) for own in pieces]),
-            }
+            made: dict[str, list[Any]] = {name: [] for name in (*_COLUMNS, *(_READ_BESIDE if reader else ()))}
+            pieces = []
+            for number, values, example in zip(numbers, given, examples, strict=True):
+                fitted = list(fit(example, limit, form == "text", self.too_long))
+                for row in fitted:
+                    ids, labels, sizes = (part[row] for part in example)
+                    labels = [IGNORED, *labels[1:]] if form == "text" else labels
+                    counted = sum(size for size, label in zip(sizes, labels, strict=True) if label != IGNORED)
+                    cut = form != "text" and len(example[0]) > limit
+                    beside = self._read_beside(reader, tokenizer, form, values, example[0], row) if reader else ()
+                    found = (ids, labels, len(ids), cut, counted, number, *beside)
+                    for column, value in zip(made.values(), found, strict=True):
+                        column.append(value)
+                pieces.append(len(fitted))
+            return {**made, **carried(batch, pieces)}
 
         encoded: Dataset | IterableDataset = rows.map(
-            encode_batch, batched=True, batch_size=PACKED_TOGETHER if packed else 1000, remove_columns=columns
+            encode_batch,
+            batched=True,
+            with_indices=True,
+            batch_size=PACKED_TOGETHER if packed else 1000,
+            remove_columns=columns,
         )
         if isinstance(encoded, Dataset) and not len(encoded):
             raise DataError(
@@ -169,7 +195,7 @@ class CausalLanguageModeling(Task):
             example = self._read(tokenizer, form, [row[name] for name in _FORMS[form]])
             if not list(fit(example, limit, False, self.too_long)):
                 continue
-            input_ids.append(example[0][: last_turn(example)][-limit:])
+            input_ids.append(example[0][: last_turn(example[1])][-limit:])
             turns = [turn for turn in row.get("messages") or () if turn["role"] == "assistant"]
             references.append(turns[-1]["content"] if turns else row["completion"])
             row_ids.append(number)
@@ -209,6 +235,31 @@ class CausalLanguageModeling(Task):
         options = {"separator": self.separator} if form == "completion" else {}
         return _READERS[form](tokenizer, *values, **options)
 
+    def _read_beside(
+        self,
+        reader: TeacherReader,
+        tokenizer: PreTrainedTokenizerBase,
+        form: str,
+        values: list[Any],
+        ids: list[int],
+        row: slice,
+    ) -> Reading:
+        if form == "messages":
+            return reader.of_chat(render_chat(tokenizer, *values), render_chat(reader.tokenizer, *values), ids, row)
+        return reader.of_text(self.separator.join(values), ids, row)
+
+    def check_crossing(self) -> None:
+        """See :meth:`Task.check_crossing`.
+
+        Raises:
+            RecipeError: For texts that are packed.
+        """
+        if self.packing and self.form in (None, "text"):
+            raise RecipeError(
+                "task.packing: a teacher with another tokenizer cuts texts that are laid end to end into other blocks "
+                "than the student's; set it to false"
+            )
+
     def _read_form(self, columns: list[str]) -> str:
         """What the rows are made of; refused where an option does nothing for them."""
         self.form = form = _form(columns)
@@ -226,12 +277,19 @@ class CausalLanguageModeling(Task):
 
         def collate(rows: list[Mapping[str, Any]]) -> Batch:
             masked = [{**row, "attention_mask": [1] * len(row["input_ids"])} for row in rows]
-            fillers = {"input_ids": pad, "attention_mask": 0, "labels": IGNORED, "position_ids": 0}
-            return {
+            fillers = {"input_ids": pad, "attention_mask": 0, "labels": IGNORED, "position_ids": 0, PLACES: NOWHERE}
+            batch = {
                 name: torch.tensor(padded([row[name] for row in masked], filler, left))
                 for name, filler in fillers.items()
                 if name in masked[0]
             }
+            if PLACES not in batch:
+                return batch
+            # On the right, whatever its tokenizer says: the places count from the left.
+            own = [row[TEACHER_PREFIX + "input_ids"] for row in rows]
+            real = padded([[1] * len(ids) for ids in own], 0, left=False)
+            read = {"input_ids": torch.tensor(padded(own, 0, left=False)), "attention_mask": torch.tensor(real)}
+            return {**batch, **{TEACHER_PREFIX + name: value for name, value in read.items()}}
 
         return collate
 
@@ -255,6 +313,8 @@ class CausalLanguageModeling(Task):
         predicts[:, -1] = False
         positions = predicts[:, :-1].flatten()
         labels = positions if WRITTEN not in batch else torch.zeros_like(positions)
+        if PLACES in batch:
+            positions = positions & (batch[PLACES][:, 1:] != NOWHERE).flatten()
         return {"labels": labels, "positions": positions, "tokens": predicts}
 
     def view(self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch) -> View:
@@ -273,6 +333,18 @@ class CausalLanguageModeling(Task):
             hidden_states=hidden_states,
         )
 
+    def teacher_logits(
+        self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch
+    ) -> Tensor | LogitSource:
+        """See :meth:`Task.teacher_logits`. Of a teacher with other tokens: where it tells what the student does."""
+        if PLACES not in batch:
+            return super().teacher_logits(logits, hidden_states, batch)
+        assert isinstance(logits, LogitSource)
+        before = (batch[PLACES][:, 1:] - 1).clamp(min=0)
+        width = logits.hidden.shape[-1]
+        hidden = logits.hidden.gather(1, before[..., None].expand(-1, -1, width))
+        return LogitSource(hidden=hidden.flatten(0, 1), head=logits.head)
+
     def texts(self, rows: Dataset | IterableDataset) -> Iterator[str]:
         """See :meth:`Task.texts`."""
         for row in rows:
@@ -281,6 +353,12 @@ class CausalLanguageModeling(Task):
             else:
                 yield row["text"] if row.get("text") is not None else row["prompt"] + row["completion"]
 
+
+_COLUMNS = ("input_ids", "labels", "length", "cut", "bytes", "source")
+"""Of encoded rows that are not packed."""
+
+_READ_BESIDE = (TEACHER_PREFIX + "input_ids", PLACES)
+"""Beside them, where the teacher has another tokenizer."""
 
 _FORMS = {"messages": ("messages",), "completion": ("prompt", "completion"), "text": ("text",)}
 """The columns of each form of rows; the first that is there wins."""

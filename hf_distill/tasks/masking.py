@@ -9,7 +9,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from hf_distill.errors import DataError
-from hf_distill.tasks.sequences import IGNORED, Example
+from hf_distill.tasks.sequences import IGNORED
 
 SHOWN_MASK, SHOWN_OTHER = 0.8, 0.1
 """Of the tokens to be told: the share in whose place the mask stands, and that in whose place any token does. The rest
@@ -41,7 +41,7 @@ class Masking:
         self.tokens = len(tokenizer)
         self.probability = probability
 
-    def __call__(self, ids: Sequence[int], draw: Sequence[int] = ()) -> Example:
+    def __call__(self, ids: Sequence[int], draw: Sequence[int] = ()) -> tuple[list[int], list[int]]:
         """What is shown of a row, and its labels.
 
         Args:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any
 
 from torch import Tensor
@@ -16,8 +18,9 @@ from hf_distill.views import Batch, LogitSource, Masks, View
 IGNORED = -100
 """The label of a token or row that does not count, as Transformers' losses know it."""
 
-Example = tuple[list[int], list[int]]
-"""Token ids, and labels of the same length: the id where the token counts, else :data:`IGNORED`. Not shifted."""
+Example = tuple[list[int], list[int], list[int]]
+"""Token ids; labels: the id where the token counts, else :data:`IGNORED`; and the bytes of the text that each stands
+for. All of the same length, and not shifted."""
 
 _render: Any = render_jinja_template  # Its annotation says str; it returns texts and places.
 
@@ -36,8 +39,29 @@ def read_completion(tokenizer: PreTrainedTokenizerBase, prompt: str, completion:
     return _ended(tokenizer, _tokens(tokenizer, prompt + completion, spans, special=True))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Chat:
+    """A chat in a tokenizer's template.
+
+    Attributes:
+        text: As the template writes it.
+        spans: The characters of the assistant's turns that count, the mark that ends each among them.
+        contents: What the assistant says in each, without the template's marks; all of it where a template changes it.
+    """
+
+    text: str
+    spans: list[tuple[int, int]]
+    contents: list[tuple[int, int]]
+
+
 def read_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]]) -> Example:
-    """A chat in the tokenizer's template; only the assistant's turns count.
+    """A chat in the tokenizer's template; only the assistant's turns count, see :func:`render_chat`."""
+    chat = render_chat(tokenizer, messages)
+    return _tokens(tokenizer, chat.text, chat.spans, special=False, scored=chat.contents)
+
+
+def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]]) -> Chat:
+    """A chat in the tokenizer's template, and where the assistant speaks in it.
 
     A template that marks them (``{% generation %}``) is asked; of any other the turns are found by rendering the chat
     up to each of them.
@@ -60,9 +84,17 @@ def read_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str
         # the last marked character is a blank that belongs to no token.
         words: dict[str, Any] = tokenizer.special_tokens_map
         rendered, marks = _render([turns], chat_template=template, return_assistant_tokens_mask=True, **words)
-        return _tokens(tokenizer, rendered[0], marks[0], special=False)
-    text = _rendered(tokenizer, turns)
-    return _tokens(tokenizer, text, list(_assistant_spans(tokenizer, turns, text)), special=False)
+        text, spans = rendered[0], [tuple(mark) for mark in marks[0]]
+    else:
+        text = _rendered(tokenizer, turns)
+        spans = list(_assistant_spans(tokenizer, turns, text))
+    said = [turn["content"].strip() for turn in turns if turn["role"] == "assistant"]
+    if len(said) != len(spans):  # The template marks what it likes.
+        return Chat(text=text, spans=spans, contents=spans)
+    places = [text.find(content, *span) for content, span in zip(said, spans, strict=True)]
+    found = zip(places, said, spans, strict=True)
+    contents = [(place, place + len(content)) if place >= 0 else span for place, content, span in found]
+    return Chat(text=text, spans=spans, contents=contents)
 
 
 def answered(messages: Sequence[Mapping[str, Any]], text: str) -> list[dict[str, Any]]:
@@ -83,27 +115,30 @@ def pack(examples: Sequence[Example], length: int) -> dict[str, list[Any]]:
         length: Tokens of a block; the last may be shorter.
 
     Returns:
-        ``input_ids``, ``labels``, ``position_ids`` and ``length`` of each block.
+        ``input_ids``, ``labels``, ``position_ids``, ``length`` and ``bytes`` of each block.
     """
     blocks: dict[str, list[Any]] = {"input_ids": [], "labels": [], "position_ids": []}
+    scored: list[int] = []
     room = 0
-    for ids, labels in examples:
+    for ids, labels, sizes in examples:
         start = 0
         while start < len(ids):
             if room == 0:
                 for columns in blocks.values():
                     columns.append([])
+                scored.append(0)
                 room = length
             piece = slice(start, start + room)
             taken = len(ids[piece])
             blocks["input_ids"][-1] += ids[piece]
             blocks["labels"][-1] += [IGNORED, *labels[piece][1:]]
             blocks["position_ids"][-1] += range(taken)
+            scored[-1] += sum(sizes[start + 1 : start + room])
             start, room = start + taken, room - taken
-    return {**blocks, "length": [len(block) for block in blocks["input_ids"]]}
+    return {**blocks, "length": [len(block) for block in blocks["input_ids"]], "bytes": scored}
 
 
-def fit(example: Example, length: int, is_text: bool, too_long: str) -> Iterator[Example]:
+def fit(example: Example, length: int, is_text: bool, too_long: str) -> Iterator[slice]:
     """An example in rows of at most so many tokens: a text in several pieces; else one row, or none.
 
     Args:
@@ -111,25 +146,27 @@ def fit(example: Example, length: int, is_text: bool, too_long: str) -> Iterator
         length: Tokens of a row.
         is_text: Whether every token counts.
         too_long: ``drop`` or ``truncate``, for a prompt that leaves no room.
+
+    Returns:
+        Which tokens each row holds.
     """
-    ids, labels = example
+    ids, labels, _ = example
     if is_text:
         for start in range(0, len(ids), length):
-            yield ids[start : start + length], [IGNORED, *labels[start + 1 : start + length]]
+            yield slice(start, min(start + length, len(ids)))
         return
+    start = 0
     first = next((i for i, label in enumerate(labels) if label != IGNORED), len(ids))
     if first >= length:
         if too_long == "drop":
             return
         # Half of the room at most goes to what is left of the prompt.
-        kept = max(length // 2, length - (len(ids) - first))
-        ids, labels = ids[first - kept :], labels[first - kept :]
-    yield ids[:length], labels[:length]
+        start = first - max(length // 2, length - (len(ids) - first))
+    yield slice(start, min(start + length, len(ids)))
 
 
-def last_turn(example: Example) -> int:
+def last_turn(labels: Sequence[int]) -> int:
     """Where the last run of tokens that count begins; the length where none counts."""
-    labels = example[1]
     end = next((i for i in range(len(labels), 0, -1) if labels[i - 1] != IGNORED), 0)
     return next((i for i in range(end, 0, -1) if labels[i - 1] == IGNORED), 0) if end else len(labels)
 
@@ -199,9 +236,18 @@ def view_of_tokens(
 
 
 def _tokens(
-    tokenizer: PreTrainedTokenizerBase, text: str, spans: Sequence[tuple[int, int]], *, special: bool
+    tokenizer: PreTrainedTokenizerBase,
+    text: str,
+    spans: Sequence[tuple[int, int]],
+    *,
+    special: bool,
+    scored: Sequence[tuple[int, int]] | None = None,
 ) -> Example:
-    """Tokens of a text; those that hold a character of a span count."""
+    """Tokens of a text; those that hold a character of a span count.
+
+    Each stands for the bytes from the end of the one before it, blanks that no token holds included, as far as these
+    are of ``scored``: by default of the spans.
+    """
     # Not verbose: a text longer than the model reads is cut later.
     encoded = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True, verbose=False)
     ids: list[int] = encoded["input_ids"]
@@ -209,20 +255,25 @@ def _tokens(
         token if any(start < last and end > first and end > start for first, last in spans) else IGNORED
         for token, (start, end) in zip(ids, encoded["offset_mapping"], strict=True)
     ]
-    return ids, labels
+    ends = [0, *accumulate((end for _, end in encoded["offset_mapping"]), max)]
+    sizes = [
+        sum(len(text[max(start, a) : min(end, b)].encode(errors="surrogatepass")) for a, b in scored or spans)
+        for start, end in pairwise(ends)
+    ]
+    return ids, labels, sizes
 
 
 def _ended(tokenizer: PreTrainedTokenizerBase, example: Example) -> Example:
     """With the end token, which counts: a student that never sees it never stops."""
-    ids, labels = example
+    ids, labels, sizes = example
     end = tokenizer.eos_token_id
     if end is None:
         raise DataError(
             "the tokenizer has no end token, so a student would never learn to stop; set its eos_token and save it"
         )
     if ids and ids[-1] == end:
-        return ids, [*labels[:-1], end]
-    return [*ids, end], [*labels, end]
+        return ids, [*labels[:-1], end], sizes
+    return [*ids, end], [*labels, end], [*sizes, 0]
 
 
 def _assistant_spans(

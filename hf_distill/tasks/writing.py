@@ -90,7 +90,7 @@ class AfterPrompts(Writing):
         """See :meth:`Writing.taken`. A text's last token, which ends it, never belongs to the prompt."""
         if self.prompt_tokens is not None:
             return min(self.prompt_tokens, len(ids) - 1)
-        return last_turn((list(ids), list(labels)))
+        return last_turn(labels)
 
     def asked(self, batches: Sequence[Batch], pad: int) -> Asked:
         """See :meth:`Writing.asked`. Padded on the left: what is written stands right behind the prompt."""

@@ -104,7 +104,7 @@ class ModelTeacher:
         with torch.inference_mode(), shown, caught_projections(self.model, layers) as projections:
             outputs, logits = run_model(self.model, self.model, inputs, task.has_vocabulary, hidden, attention)
             found = _needed(compared_states(outputs), states) if hidden else None
-            logits = task.view(logits, found, batch).logits
+            logits = task.teacher_logits(logits, found, batch)
         if isinstance(logits, Tensor) and self.label_order is not None:
             logits = logits[:, self.label_order]
         if isinstance(logits, Tensor):
