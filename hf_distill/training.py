@@ -35,7 +35,7 @@ from hf_distill.pairing import beside
 from hf_distill.recipe import CacheConfig, Recipe
 from hf_distill.rollout import Rollout
 from hf_distill.students import Student, learning, merge_adapters
-from hf_distill.tasks import Task
+from hf_distill.tasks import TASKS, Task
 from hf_distill.teachers import ModelTeacher, Teacher
 from hf_distill.trainer import DistillationTrainer
 
@@ -87,7 +87,8 @@ def _with_metric(recipe: Recipe) -> Recipe:
     Raises:
         RecipeError: Where the recipe asks for another metric of tokens.
     """
-    if not any(objective.options.get("cross_tokenizer") is True for objective in recipe.objectives):
+    crosses = recipe.task.name in TASKS and TASKS[recipe.task.name].crosses_tokenizers
+    if not crosses or not any(objective.options.get("cross_tokenizer") is True for objective in recipe.objectives):
         return recipe
     metric = recipe.evaluate.metric or BITS_PER_BYTE
     if metric in METRICS:
