@@ -74,6 +74,11 @@ class TokenBytes:
 
         The list is shorter than the ids where a tokenizer changed the text: nothing is known of what comes behind.
         """
+        # Whether a first space is the text's own cannot be told from it alone, but from what follows.
+        ids = list(ids)
+        return max((self._places(ids, text, skips) for skips in (False, True)), key=len)
+
+    def _places(self, ids: Iterable[int], text: bytes, skips: bool) -> list[Place]:
         found: list[Place] = []
         at, fresh = 0, True  # Whether a space may have been put before the next token.
         for token in ids:
@@ -87,12 +92,10 @@ class TokenBytes:
                 found.append(Place(start=at, end=at + width))
                 at, fresh = at + width, True
                 continue
-            if text.startswith(piece, at):
-                width = len(piece)
-            elif fresh and piece[:1] == b" " and text.startswith(piece[1:], at):
-                width = len(piece) - 1
-            else:
+            put = fresh and piece[:1] == b" " and text.startswith(piece[1:], at)
+            if not put and not text.startswith(piece, at):
                 break
+            width = len(piece) - (put and (skips or not text.startswith(piece, at)))
             found.append(Place(start=at, end=at + width, whole=width == len(piece)))
             at, fresh = at + width, False
         return found

@@ -36,7 +36,7 @@ from hf_distill.recipe import CacheConfig, MemberConfig, Recipe, TeacherConfig
 from hf_distill.recipe.stages import replaced_by_all
 from hf_distill.rollout import Rollout
 from hf_distill.students import Student, learning, merge_adapters
-from hf_distill.tasks import Task
+from hf_distill.tasks import TASKS, Task
 from hf_distill.teachers import ModelTeacher, Teacher
 from hf_distill.trainer import DistillationTrainer
 
@@ -99,8 +99,9 @@ def _with_metric(recipe: Recipe) -> Recipe:
     Raises:
         RecipeError: Where the recipe asks for another metric of tokens.
     """
+    crosses = recipe.task.name in TASKS and TASKS[recipe.task.name].crosses_tokenizers
     objectives = [objective for stage in recipe.by_stage().values() for objective in stage.objectives]
-    if not any(objective.options.get("cross_tokenizer") is True for objective in objectives):
+    if not crosses or not any(objective.options.get("cross_tokenizer") is True for objective in objectives):
         return recipe
     metric = recipe.evaluate.metric or BITS_PER_BYTE
     if metric in METRICS:

@@ -7,10 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
-from transformers import AutoModelForCausalLM, BertForPreTraining, BertModel, GPT2Config, MPNetConfig, MPNetModel
+from transformers import (
+    AutoModelForCausalLM,
+    BertForPreTraining,
+    BertModel,
+    GPT2Config,
+    GPTNeoConfig,
+    MPNetConfig,
+    MPNetModel,
+)
 
 from hf_distill.vectors import VectorHead, attach_head, save_head
 from tests import tiny
+from tests.byte_tokenizers import byte_level
 
 
 def named(names: list[str], count: int, seed: int, **columns: str) -> Dataset:
@@ -153,8 +162,24 @@ def fill_language_models(hub, folder: Path) -> None:
         made.save_pretrained(path)
         hub.add(name, path)
 
+    # Their tokens differ, and cover all bytes.
+    neo = {"hidden_size": 32, "num_layers": 2, "attention_types": [[["global"], 2]], "num_heads": 4, "window_size": 16}
+    for name, model, own in (
+        ("HuggingFaceTB/SmolLM2-360M", _decoder_of(byte_level(), 32), byte_level()),
+        ("meta-llama/Llama-3.1-8B", _decoder_of(byte_level(420), 4), byte_level(420)),
+        (
+            "roneneldan/TinyStories-33M",
+            AutoModelForCausalLM.from_config(
+                GPTNeoConfig(vocab_size=len(byte_level(420)), max_position_embeddings=256, eos_token_id=2, **neo)
+            ),
+            byte_level(420),
+        ),
+    ):
+        path = folder / name.replace("/", "-")
+        model.save_pretrained(path)
+        own.save_pretrained(path)
+        hub.add(name, path)
     for name, layers, padding in (
-        ("HuggingFaceTB/SmolLM2-360M", 32, 0),
         ("HuggingFaceTB/SmolLM2-1.7B-Instruct", 4, 0),
         ("HuggingFaceTB/SmolLM2-360M-Instruct", 2, 0),
         ("Qwen/Qwen2.5-7B-Instruct", 4, 8),
@@ -171,6 +196,8 @@ def fill_language_models(hub, folder: Path) -> None:
     stories = _splits(lambda text: {"text": text}, "train", "validation")
     articles = _splits(lambda text: {"id": "1", "title": text.split()[0], "text": text}, "train")
     hub.add("wikimedia/wikipedia", configured(articles, folder / "wikipedia", "20231101.en"), kind="dataset")
+    pages = _splits(lambda text: {"text": text, "url": "x"}, "train")
+    hub.add("HuggingFaceFW/fineweb-edu", configured(pages, folder / "fineweb", "sample-10BT"), kind="dataset")
     hub.add("roneneldan/TinyStories", parquet(stories, folder / "stories"), kind="dataset")
     hub.add(
         "HuggingFaceH4/ultrachat_200k",
@@ -183,6 +210,10 @@ def fill_language_models(hub, folder: Path) -> None:
     hub.add(
         "databricks/databricks-dolly-15k", parquet(_splits(_instruction, "train"), folder / "dolly"), kind="dataset"
     )
+
+
+def _decoder_of(made: Any, layers: int) -> Any:
+    return tiny.decoder(layers, vocab_size=len(made), eos_token_id=made.eos_token_id)
 
 
 def fill_encoder_decoders(hub, folder: Path) -> None:
