@@ -147,11 +147,15 @@ def test_every_recipe_runs_two_steps_on_tiny_models(path, shell, run_recipe):
         more += ["objectives.0.relation_heads=4", *(f"student.config.{name}={size}" for name, size in narrow.items())]
     if recipe.rollout is not None:
         more += ["rollout.max_new_tokens=6"]
+    for i, stage in enumerate(recipe.stages):
+        more += [f"stages.{i}.training.max_steps=2"]
+        more += [f"stages.{i}.rollout.max_new_tokens=6"] if stage.rollout is not None else []
     if recipe.label is not None:
         more += ["label.generation={num_beams: 2, max_new_tokens: 4}", "label.filters={}", "data.train_limit=24"]
     if recipe.evaluate.generation:
         more += ["evaluate.generation={num_beams: 2, max_new_tokens: 4}"]
-    models, told = run_recipe(str(path.relative_to(ROOT)), *SMALL, *more)
+    small = SMALL[1:] if recipe.stages else SMALL  # Each stage has a length of its own.
+    models, told = run_recipe(str(path.relative_to(ROOT)), *small, *more)
     assert models == ["control", "student", "teacher"], models
     order = "another order; aligned by name" if path.stem.startswith("mnli-") else "the same order"
     assert recipe.teacher.recipe or any(order in line for line in told)
