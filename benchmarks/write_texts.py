@@ -3,6 +3,8 @@
 Texts that do not end within the bound are left out, for they would teach a student to stop anywhere.
 
     python benchmarks/write_texts.py --model FOLDER --count 10000 --tokens 400 --out texts.jsonl
+
+With ``--prompt-words 8`` a row is a prompt, the first words of a text, and a completion, all others.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=400, help="of each text at most")
     parser.add_argument("--batch-size", type=int, default=250)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--prompt-words", type=int, help="that are the prompt of a row; without, a row is a text")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(options.model)
@@ -42,7 +45,15 @@ def main() -> None:
             ended = written[:, 1:].eq(end).any(1).tolist()
             for text, whole in zip(tokenizer.batch_decode(written, skip_special_tokens=True), ended, strict=True):
                 if whole:
-                    file.write(json.dumps({"text": text.strip()}) + "\n")
+                    file.write(json.dumps(row_of(text.strip(), options.prompt_words)) + "\n")
+
+
+def row_of(text: str, prompt_words: int | None) -> dict[str, str]:
+    """A row with the whole text, or with its first words and all others."""
+    if prompt_words is None:
+        return {"text": text}
+    words = text.split(" ")
+    return {"prompt": " ".join(words[:prompt_words]), "completion": " " + " ".join(words[prompt_words:])}
 
 
 if __name__ == "__main__":

@@ -185,6 +185,7 @@ def fill_language_models(hub, folder: Path) -> None:
         ("Qwen/Qwen2.5-7B-Instruct", 4, 8),
         ("Qwen/Qwen2.5-0.5B-Instruct", 2, 0),
         ("Qwen/Qwen2.5-1.5B", 4, 8),
+        ("Qwen/Qwen2.5-1.5B-Instruct", 28, 0),
         ("Qwen/Qwen2.5-0.5B", 2, 0),
         ("meta-llama/Llama-3.1-8B-Instruct", 4, 0),
         ("meta-llama/Llama-3.2-1B-Instruct", 2, 0),

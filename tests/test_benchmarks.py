@@ -18,14 +18,17 @@ import cache
 import common
 import defaults
 import encoders
+import free_generation
 import fused_loss
 import gradient_angles
 import label
 import language
 import lm_step
 import on_policy
+import write_texts
 from losses import Cell, ours, plain, products
 
+from hf_distill import run
 from hf_distill.recipe import CacheConfig
 from hf_distill.recipe_file import dump_recipe, load_recipe
 from hf_distill.tasks import CausalLanguageModeling
@@ -206,3 +209,44 @@ def test_results_of_another_machine_are_not_mixed_in(results, monkeypatch):
         fused_loss.run(grid(positions=[16]))
     fused_loss.run(grid(positions=[16], again=True))
     assert {row["positions"] for row in json.loads(path.read_text())["rows"]} == {16}
+
+
+def test_what_students_write_is_judged_by_their_teacher_and_what_they_learned_from_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_distill.flow.check_above_chance", lambda *_: None)
+    teacher, data, out = tmp_path / "teacher", tmp_path / "rows.jsonl", tmp_path / "out.json"
+    tiny.decoder(2, seed=2, initializer_range=0.5).save_pretrained(teacher)
+    tiny.chat_tokenizer().save_pretrained(teacher)
+    rows = [write_texts.row_of(f"{text} good good good", 2) for text in tiny.rows(24)["text"]]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    reverse = [{"kind": "logits", "divergence": "reverse_kl"}]
+    recipe = {
+        "version": 1,
+        "name": "staged",
+        "task": {"name": "causal-lm", "max_length": 6},
+        "data": {"files": {name: str(data) for name in ("train", "validation", "test")}},
+        "teacher": {"model": str(teacher)},
+        "student": {"layers": 1},
+        "stages": [
+            {"name": "off", "objectives": [{"kind": "logits"}]},
+            {"name": "on", "objectives": reverse, "rollout": {"share": 1.0, "max_new_tokens": 4}},
+        ],
+        "training": {"max_steps": 2, "per_device_train_batch_size": 8, "use_cpu": True, "logging_steps": 1},
+        "evaluate": {"resamples": 100},
+    }
+    folder = run(recipe, runs=tmp_path / "runs", report=lambda line: None).folder
+    words = ["--runs", str(folder), "--prompts", str(data), "--tokens", "4", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["free_generation.py", *words])
+    free_generation.main()
+    mark, student, control = json.loads(out.read_text())
+    assert [row["model"] for row in (mark, student, control)] == ["teacher", "student", "control"]
+    assert student["learned_from"] == [
+        {"steps": 2, "divergence": "forward_kl", "share": 0.0},
+        {"steps": 2, "divergence": "reverse_kl", "share": 1.0},
+    ]
+    assert [each["divergence"] for each in control["learned_from"]] == [None, None]
+    # A row is cut at six tokens, three of which are [CLS] and its prompt.
+    assert control["tokens"] == 4 * 8 * 3
+    likely = [row["written"]["teacher_log_likelihood"] for row in (mark, student, control)]
+    assert all(each["low"] < each["value"] < each["high"] < 0 for each in likely)
+    assert likely[0]["value"] > max(each["value"] for each in likely[1:])
+    assert all(0 < row["written"]["tokens"] <= 4 and row["written"]["texts"] == 24 for row in (mark, student, control))

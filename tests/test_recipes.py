@@ -147,11 +147,15 @@ def test_every_recipe_runs_two_steps_on_tiny_models(path, shell, run_recipe):
         more += ["objectives.0.relation_heads=4", *(f"student.config.{name}={size}" for name, size in narrow.items())]
     if recipe.rollout is not None:
         more += ["rollout.max_new_tokens=6"]
+    for i, stage in enumerate(recipe.stages):
+        more += [f"stages.{i}.training.max_steps=2"]
+        more += [f"stages.{i}.rollout.max_new_tokens=6"] if stage.rollout is not None else []
     if recipe.label is not None:
         more += ["label.generation={num_beams: 2, max_new_tokens: 4}", "label.filters={}", "data.train_limit=24"]
     if recipe.evaluate.generation:
         more += ["evaluate.generation={num_beams: 2, max_new_tokens: 4}"]
-    models, told = run_recipe(str(path.relative_to(ROOT)), *SMALL, *more)
+    small = SMALL[1:] if recipe.stages else SMALL  # Each stage has a length of its own.
+    models, told = run_recipe(str(path.relative_to(ROOT)), *small, *more)
     assert models == ["control", "student", "teacher"], models
     order = "another order; aligned by name" if path.stem.startswith("mnli-") else "the same order"
     assert recipe.teacher.recipe or any(order in line for line in told)
@@ -160,8 +164,9 @@ def test_every_recipe_runs_two_steps_on_tiny_models(path, shell, run_recipe):
     assert start is None or f"base_model: {start}" in card
 
 
-LESS = {r"^2$": "0.1", r"^8$": "2", r"=1,2,4,8$": "=1,2", r"=0.5,1,2$": "=1", r"=100000$": "=32"}
-"""What is less work of a command: fewer processes, a speed that tiny students reach, a smaller grid, fewer rows."""
+LESS = {r"^2$": "0.1", r"^8$": "2", r"=1,2,4,8$": "=1,2", r"=0.5,1,2$": "=1", r"=100000$": "=32", r"=512$": "=8"}
+"""What is less work of a command: fewer processes, a speed that tiny students reach, a smaller grid, fewer rows, less to
+write."""
 
 
 @pytest.mark.slow
@@ -331,7 +336,10 @@ def test_every_card_that_is_shown_has_its_figures():
         assert all((card.parent / figure).is_file() for figure in figures)
 
 
-def test_the_recipe_of_readme_loads(tmp_path):
-    (recipe,) = blocks("yaml")
+def test_the_recipes_of_readme_load(tmp_path):
+    recipe, stages = blocks("yaml")
     (tmp_path / "recipe.yaml").write_text(recipe)
     assert load_recipe(tmp_path / "recipe.yaml").student.layers == 6
+    whole = re.sub(r"^(student|objectives):(.*\n)(  .*\n)*", "", recipe, flags=re.M)
+    (tmp_path / "recipe.yaml").write_text(whole.replace("num_train_epochs: 4, ", "") + stages)
+    assert list(load_recipe(tmp_path / "recipe.yaml").by_stage()) == ["off-policy", "on-policy"]
