@@ -68,6 +68,8 @@ def fill(hub, folder: Path) -> None:
     nli = tiny.bert(4, 32, labels=("CONTRADICTION", "NEUTRAL", "ENTAILMENT"))
     hub.add("FacebookAI/roberta-large-mnli", folder_of(nli, folder / "mnli"))
     hub.add("MoritzLaurer/DeBERTa-v3-base-mnli", folder / "mnli")
+    other = tiny.bert(2, 32, labels=("contradiction", "entailment", "neutral"))
+    hub.add("cross-encoder/nli-roberta-base", folder_of(other, folder / "nli"))
     modern = folder_of(tiny.bert(2, 32, vocab_size=len(tiny.PIECES)), folder / "modern")
     tiny.wordpiece().save_pretrained(modern)
     hub.add("answerdotai/ModernBERT-base", modern)

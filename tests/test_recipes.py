@@ -33,10 +33,18 @@ SMALL = [
     "data.test_limit=12",
 ]
 FEW = ["data.validation_size=24", "data.test_size=48"]
-TEACHER = [
-    "teacher.recipe.training={num_train_epochs: 3, learning_rate: 1.0e-3, per_device_train_batch_size: 32, "
+TRAINING = (
+    "recipe.training={num_train_epochs: 3, learning_rate: 1.0e-3, per_device_train_batch_size: 32, "
     "warmup_steps: 0.1, use_cpu: true, eval_strategy: 'no', save_strategy: 'no'}"
-]
+)
+TEACHER = [f"teacher.{TRAINING}"]
+
+
+def made_by_recipes(recipe) -> list[str]:
+    """Where a recipe's teachers have recipes of their own."""
+    members = enumerate(recipe.teacher.ensemble or ())
+    several = [f"teacher.ensemble.{number}." for number, member in members if member.recipe]
+    return several + (["teacher."] if recipe.teacher.recipe else [])
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +138,7 @@ def test_every_recipe_says_how_it_is_run_what_it_needs_and_whether_it_was_measur
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_runs_two_steps_on_tiny_models(path, shell, run_recipe):
     recipe = load_recipe(path)
-    more = [f"name={path.stem}-small", *(TEACHER if recipe.teacher.recipe else [])]
+    more = [f"name={path.stem}-small", *(f"{place}{TRAINING}" for place in made_by_recipes(recipe))]
     if recipe.task.name == "translation" and recipe.teacher.recipe:
         narrow = dict.fromkeys(("d_model", "encoder_ffn_dim", "decoder_ffn_dim"), 32)
         more += [f"teacher.recipe.student.config.{name}={size}" for name, size in narrow.items()]
@@ -158,7 +166,7 @@ def test_every_recipe_runs_two_steps_on_tiny_models(path, shell, run_recipe):
     models, told = run_recipe(str(path.relative_to(ROOT)), *small, *more)
     assert models == ["control", "student", "teacher"], models
     order = "another order; aligned by name" if path.stem.startswith("mnli-") else "the same order"
-    assert recipe.teacher.recipe or any(order in line for line in told)
+    assert made_by_recipes(recipe) or any(order in line for line in told)
     start = load_recipe(path).student.pretrained
     card = (Path(shell.hub.folder) / "runs" / f"{path.stem}-small" / "student" / "README.md").read_text()
     assert start is None or f"base_model: {start}" in card

@@ -61,6 +61,9 @@ class Ensemble(PreTrainedModel):
                 f"the weights {weights}; remove a model that is to count for nothing"
             )
         super().__init__(copy.deepcopy(models[0].config))
+        rooms: list[Any] = [getattr(each.config.get_text_config(), "max_position_embeddings", None) for each in models]
+        if None not in rooms:  # What is longer than one of them reads cannot be asked of all.
+            self.config.get_text_config().max_position_embeddings = min(rooms)
         self.members = nn.ModuleList(models)
         self.weights = [weight / sum(weights) for weight in weights]
         self.names = list(names) if names is not None else [str(model.config._name_or_path) for model in models]
