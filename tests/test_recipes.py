@@ -173,8 +173,7 @@ def test_every_recipe_runs_two_steps_on_tiny_models(path, shell, run_recipe):
 
 
 LESS = {r"^2$": "0.1", r"^8$": "2", r"=1,2,4,8$": "=1,2", r"=0.5,1,2$": "=1", r"=100000$": "=32", r"=512$": "=8"}
-"""What is less work of a command: fewer processes, a speed that tiny students reach, a smaller grid, fewer rows, less to
-write."""
+"""What is less work of a command: fewer processes, a speed that tiny students reach, a smaller grid, fewer rows."""
 
 
 @pytest.mark.slow
