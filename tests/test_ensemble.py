@@ -22,6 +22,7 @@ from hf_distill.teachers import teacher_of
 from hf_distill.views import TAUGHT_BY, Head, LogitSource
 from tests import tiny
 from tests.one_step import assert_same, terms
+from tests.test_fused import LargestTensor
 from tests.test_trainer import TOKENIZER, trainer
 
 LOGITS = frozenset({"logits"})
@@ -197,6 +198,25 @@ def test_the_fused_loss_of_a_mixture_is_the_plain_one_in_value_and_gradient(dive
             loss = 0.3 * DIVERGENCES[divergence](*pair, **options).sum()
         found.append((loss.detach(), dict(zip("hw", torch.autograd.grad(loss, (hidden, weight)), strict=True))))
     assert_same(*found, tolerance=1e-9)
+
+
+def test_a_mixture_over_a_vocabulary_is_never_held_whole():
+    count, size = 64, 500
+    heads = tuple(Head(weight=drawn(size, 4, seed=n).float()) for n in (1, 2))
+    states = torch.cat([drawn(count, 8).float(), torch.zeros(count, 2)], 1)
+    weight = drawn(size, 4, seed=3).float().requires_grad_()
+    term = FusedTerm(divergence="forward_kl", factor=1.0, mask=torch.ones(count, dtype=torch.bool), options={})
+    with LargestTensor() as seen:
+        loss, _ = fused_loss(
+            drawn(count, 4, seed=4).float(),
+            Head(weight=weight),
+            [term],
+            teacher_hidden=states,
+            teacher_head=MixedHead(heads=heads, weights=(0.5, 0.5)),
+            memory=8 * 6 * 4 * size,
+        )
+        loss.backward()
+    assert seen.elements <= 8 * size
 
 
 def test_what_stands_where_nothing_is_compared_changes_nothing():

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 
 import pytest
-from datasets import Dataset, DatasetDict
+from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from huggingface_hub import ModelCard
+from transformers import BertForTokenClassification
 
 from hf_distill import cache, check, load_recipe, plan, run, sweep
 from hf_distill.card_metadata import card_metadata, licenses_of
 from hf_distill.errors import DataError, RecipeError, TeacherError
 from hf_distill.recipe_file import dump_recipe
 from tests import tiny
+from tests.stand_ins import tagged
 
 PAIR = [{"model": "org/first"}, {"model": "org/second"}]
+TAGS = ["O", "B-thing", "B-judgement"]
 LOGITS = [{"kind": "labels"}, {"kind": "logits", "temperature": 2.0}]
 
 
@@ -283,3 +286,54 @@ def test_what_the_hub_reads_names_every_member_that_it_has(finished):
     assert {"teacher:org/a", "teacher:org/b"} <= set(metadata["tags"])
     assert licenses_of(results["models"]) == ["apache-2.0", "mit"]
     assert ModelCard.load(finished / "student" / "README.md").data.tags
+
+
+def tags() -> DatasetDict:
+    splits = tagged("train", "validation", "test")
+    return DatasetDict({name: rows.select(range(48)) for name, rows in splits.items()})
+
+
+def several_labels() -> DatasetDict:
+    """Rows of several classes each: what they speak of, and how."""
+    splits = tiny.splits(96, 32)
+    features = Features({"text": Value("string"), "label": List(ClassLabel(names=["bad", "card", "good"]))})
+    return DatasetDict(
+        {
+            name: Dataset.from_dict(
+                {
+                    "text": rows["text"],
+                    "label": [
+                        [2 * value] + [1] * ("card" in text.split())
+                        for text, value in zip(rows["text"], rows["label"], strict=True)
+                    ],
+                },
+                features=features,
+            )
+            for name, rows in splits.items()
+        }
+    )
+
+
+@pytest.mark.parametrize("kind", ["live", "cached"])
+@pytest.mark.parametrize(
+    ("task", "data", "labels"),
+    [
+        ("token-classification", {"path": "tests.test_ensemble_recipe:tags"}, TAGS),
+        ("text-classification", {"path": "tests.test_ensemble_recipe:several_labels"}, ["bad", "card", "good"]),
+    ],
+    ids=["words", "several labels"],
+)
+def test_words_and_rows_of_several_labels_are_taught_together(task, data, labels, kind, tmp_path, no_chance):
+    members = []
+    for seed, order in enumerate((labels, labels[::-1])):
+        words = task == "token-classification"
+        more = {"kind": BertForTokenClassification} if words else {"problem_type": "multi_label_classification"}
+        tiny.bert(2, 32, labels=tuple(order), seed=seed, **more).save_pretrained(tmp_path / str(seed))
+        tiny.tokenizer().save_pretrained(tmp_path / str(seed))
+        members.append({"model": str(tmp_path / str(seed))})
+    columns = {"columns": {"labels": "ner_tags"}} if task == "token-classification" else {}
+    given = recipe(members, {"kind": kind}, task={"name": task, "max_length": 32}, data={**data, **columns})
+    given["training"] = {**given["training"], "max_steps": 3, "save_strategy": "no", "eval_strategy": "no"}
+    given["evaluate"] = {"resamples": 100, "control": False}
+    result = run(given, runs=tmp_path / "runs", report=silent)
+    assert result.results["comparison"]["agreement"] > 0
