@@ -216,7 +216,8 @@ def fill_language_models(hub, folder: Path) -> None:
 
 
 def _decoder_of(made: Any, layers: int) -> Any:
-    return tiny.decoder(layers, vocab_size=len(made), eos_token_id=made.eos_token_id)
+    ids = {"vocab_size": len(made), "eos_token_id": made.eos_token_id}
+    return tiny.decoder(layers, max_position_embeddings=1024, **ids)
 
 
 def fill_encoder_decoders(hub, folder: Path) -> None:

@@ -8,8 +8,9 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from hf_distill.alignment import Region, TokenBytes, beginnings, meetings, shared_classes, token_bytes
+from hf_distill.alignment import Region, TokenBytes, meetings, token_bytes
 from hf_distill.errors import ModelError
+from hf_distill.shared_tokens import beginnings, shared_classes
 from tests import tiny
 from tests.byte_tokenizers import KINDS, byte_level, sentencepiece, texts
 

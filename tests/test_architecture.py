@@ -17,6 +17,7 @@ ROOMS = [
     ["vectors"],
     ["heads", "attention"],
     ["probes", "alignment"],
+    ["shared_tokens"],
     ["recipe", "models"],
     ["recipe_file", "sources"],
     ["data"],

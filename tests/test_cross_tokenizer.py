@@ -11,7 +11,7 @@ from datasets import Dataset, DatasetDict
 from transformers import TrainingArguments
 
 from hf_distill import DistillationTrainer, Hidden, Labels, Logits, run
-from hf_distill.alignment import beginnings, shared_classes, token_bytes
+from hf_distill.alignment import token_bytes
 from hf_distill.errors import ModelError, ObjectiveError, RecipeError, TeacherError
 from hf_distill.evaluation.tokens import score_tokens
 from hf_distill.objectives import chunks
@@ -19,6 +19,7 @@ from hf_distill.objectives.crossing import Crossing
 from hf_distill.objectives.divergences import DIVERGENCES
 from hf_distill.objectives.fused import FusedTerm, fused_loss
 from hf_distill.preflight import check
+from hf_distill.shared_tokens import beginnings, shared_classes
 from hf_distill.tasks import CausalLanguageModeling
 from hf_distill.tasks.crossing import NOWHERE
 from hf_distill.tasks.sequences import IGNORED, render_chat

@@ -73,6 +73,17 @@ def test_two_processes_train_and_evaluate_a_student_that_writes_as_one(one_and_t
     assert_equal_weights(weights, other_weights)
 
 
+def test_two_processes_meet_a_teacher_with_other_tokens_as_often_as_one(one_and_two):
+    *_, folder = one_and_two
+    (one, weights), (two, other_weights) = (
+        trained(folder / name / "cross-tokenizer", count) for name, count in (("one", 1), ("two", 2))
+    )
+    assert one["losses"] == pytest.approx(two["losses"], abs=1e-6)
+    assert one["compared"] == pytest.approx(two["compared"])
+    assert one["eval_loss"] == pytest.approx(two["eval_loss"], abs=1e-6)
+    assert_equal_weights(weights, other_weights)
+
+
 def test_two_processes_toss_one_coin_and_divide_by_what_both_wrote(one_and_two):
     *_, folder = one_and_two
     (one, weights), (two, other_weights) = (trained(folder / n / "rollout", i) for n, i in (("one", 1), ("two", 2)))

@@ -17,7 +17,9 @@ from transformers import BertModel, TrainingArguments
 from hf_distill import Attention, DistillationTrainer, Hidden, Labels, Logits, Relation, Rollout, RolloutConfig
 from hf_distill.objectives import Objective, Similarity
 from hf_distill.tasks import CausalLanguageModeling, Embeddings, Translation
+from hf_distill.teachers import ModelTeacher
 from tests import tiny
+from tests.byte_tokenizers import byte_level, sentencepiece
 from tests.known_writer import Known
 
 
@@ -42,6 +44,14 @@ def pair(task: str) -> dict[str, Any]:
             "train_dataset": train,
             "eval_dataset": evaluation,
             "processing_class": tiny.chat_tokenizer(),
+        }
+    if task == "cross-tokenizer":
+        student, teacher = byte_level(), sentencepiece()
+        return {
+            **pair("causal-lm"),
+            "model": tiny.decoder(1, seed=1, vocab_size=len(student)),
+            "teacher": ModelTeacher(tiny.decoder(2, 48, seed=2, vocab_size=len(teacher)), teacher),
+            "processing_class": student,
         }
     if task == "rollout":
         return {
@@ -87,6 +97,8 @@ def objectives(task: str) -> list[Objective]:
     """All that a task's outputs allow and that do not compare the rows of a batch with each other."""
     if task == "embeddings":
         return [Similarity(), Similarity(loss="margin_mse"), Hidden()]
+    if task == "cross-tokenizer":
+        return [Labels(), Logits(cross_tokenizer=True)]
     return [Labels(), Logits(), Hidden(), Relation(), Attention()]
 
 
@@ -118,7 +130,8 @@ def main(folder: Path, batch: int, resume: bool, task: str, steps: int) -> None:
             "world_size": trainer.args.world_size,
             "losses": [entry["loss"] for entry in entries],
             "written": [entry.get("rollout_length") for entry in entries],
-            "terms": [entry["loss_hidden"] for entry in entries],
+            "terms": [entry.get("loss_hidden") for entry in entries],
+            "compared": [entry.get("compared_positions") for entry in entries],
             "eval_loss": evaluation["eval_loss"],
         }
         (folder / "facts.json").write_text(json.dumps(facts))
@@ -139,6 +152,6 @@ if __name__ == "__main__":
     assert os.environ["OMP_NUM_THREADS"] == "1"
     place, size, again = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:] == ["resume"]
     main(place, size, again, "text-classification", 12)
-    for name in () if again else ("causal-lm", "translation", "embeddings", "rollout"):
+    for name in () if again else ("causal-lm", "translation", "embeddings", "rollout", "cross-tokenizer"):
         main(place / name, size, again, name, 4)
     leave()

@@ -2,7 +2,7 @@
 
 Where both models have read the same bytes (:func:`hf_distill.alignment.meetings`) they are about to tell the same
 thing, each in its own tokens. Its tokens are sorted into classes that mean the same for both
-(:func:`hf_distill.alignment.shared_classes`), and any divergence of ``DIVERGENCES`` is taken between
+(:func:`hf_distill.shared_tokens.shared_classes`), and any divergence of ``DIVERGENCES`` is taken between
 
     P(c) = sum of softmax(student / T)_v over the tokens v of class c, and Q(c) of the teacher's likewise,
 
@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hf_distill.alignment import SharedClasses
 from hf_distill.objectives.divergences import DIVERGENCES
 from hf_distill.objectives.gradients import GRADIENTS, SMALLEST, softmax_
+from hf_distill.shared_tokens import SharedClasses
 
 
 class Crossing:

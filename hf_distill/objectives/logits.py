@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from hf_distill.alignment import beginnings, shared_classes, token_bytes
+from hf_distill.alignment import token_bytes
 from hf_distill.errors import ObjectiveError, TeacherError
 from hf_distill.objectives.base import Objective
 from hf_distill.objectives.crossing import Crossing
@@ -18,6 +18,7 @@ from hf_distill.objectives.divergences import DIVERGENCES
 from hf_distill.objectives.fused import FusedTerm, check_sparse
 from hf_distill.objectives.gradients import GRADIENTS, sparse_forward_kl_value
 from hf_distill.objectives.schedules import Scheduled
+from hf_distill.shared_tokens import beginnings, shared_classes
 from hf_distill.views import Distribution, SparseLogits, Targets, View, logits_at
 
 DEFAULTS = {"temperature": 2.0, "beta": 0.5, "alpha": 0.1}
