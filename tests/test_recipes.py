@@ -173,7 +173,7 @@ def test_every_recipe_runs_two_steps_on_tiny_models(path, shell, run_recipe):
 
 
 LESS = {r"^2$": "0.1", r"^8$": "2", r"=1,2,4,8$": "=1,2", r"=0.5,1,2$": "=1", r"=100000$": "=32", r"=512$": "=8"}
-"""What is less work of a command: fewer processes, a speed that tiny students reach, a smaller grid, fewer rows."""
+"""What is less work: fewer processes, a speed that tiny students reach, a smaller grid, fewer rows, less to write."""
 
 
 @pytest.mark.slow
@@ -332,6 +332,51 @@ def test_readme_shows_depth_beside_width():
     readme = (ROOT / "README.md").read_text()
     assert all(shape_row(run) in readme for run in runs)
     assert all(run["command"].startswith("hf-distill run recipes/") for run in runs)
+
+
+DIVERGENCES = {"forward_kl": "forward KL", "reverse_kl": "reverse KL", "jsd": "JSD"}
+SHARES = {0.0: "off-policy", 0.5: "half on-policy", 1.0: "on-policy"}
+
+
+def on_policy_row(run: dict) -> str:
+    """The row that README shows of a way to learn from texts of one's own."""
+    parts = [
+        f"{SHARES[each['share']]}, {DIVERGENCES[each['divergence']]}" if each["divergence"] else "labels alone"
+        for each in run["learned_from"]
+    ]
+    if run["model"] == "control":
+        parts = ["labels alone, in two stages" if len(parts) == 2 else "labels alone"]
+    written = run["written"]
+    likely = written["teacher_log_likelihood"]
+    cells = [
+        "; then ".join(parts) or "(the teacher)",
+        f"{run['tokens']:,}" if "tokens" in run else "",
+        *(f"{run[metric]['value']:.4f}" for metric in ("loss", "kl_to_teacher", "agreement")),
+        f"{likely['value']:.3f} ({likely['low']:.3f} to {likely['high']:.3f})",
+        f"{written['repetition']:.3f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def on_policy_runs() -> list[dict]:
+    return json.loads((ROOT / "model_cards" / "stories-on-policy" / "on_policy.json").read_text())
+
+
+def test_readme_shows_every_way_to_learn_from_texts_of_ones_own():
+    readme, runs = (ROOT / "README.md").read_text(), on_policy_runs()
+    assert [row for row in map(on_policy_row, runs) if row not in readme] == []
+    assert len({*map(on_policy_row, runs)}) == len(runs) == 8
+    assert all(run["command"].startswith("hf-distill run recipes/") for run in runs)
+
+
+def test_what_readme_says_won_on_the_stories_did():
+    students = [run for run in on_policy_runs() if run["model"] == "student"]
+    by_loss = min(students, key=lambda run: run["loss"]["value"])
+    by_likelihood = max(students, key=lambda run: run["written"]["teacher_log_likelihood"]["value"])
+    assert by_loss["run"] == "stories-off-policy"
+    assert by_likelihood["run"] == "stories-on-policy"
+    tokens = [run["tokens"] for run in students]
+    assert max(tokens) < 1.01 * min(tokens)
 
 
 def test_every_card_that_is_shown_has_its_figures():
