@@ -40,6 +40,7 @@ def test_the_keys_stand_in_the_order_of_the_flow():
         "student",
         "rollout",
         "objectives",
+        "stages",
         "training",
         "evaluate",
         "hub",
