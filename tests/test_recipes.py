@@ -372,6 +372,8 @@ def test_readme_shows_every_way_to_learn_from_texts_of_ones_own():
 def test_what_readme_says_won_on_the_stories_did():
     students = [run for run in on_policy_runs() if run["model"] == "student"]
     by_loss = min(students, key=lambda run: run["loss"]["value"])
+    assert by_loss is min(students, key=lambda run: run["kl_to_teacher"]["value"])
+    assert by_loss is max(students, key=lambda run: run["agreement"]["value"])
     by_likelihood = max(students, key=lambda run: run["written"]["teacher_log_likelihood"]["value"])
     assert by_loss["run"] == "stories-off-policy"
     assert by_likelihood["run"] == "stories-on-policy"
