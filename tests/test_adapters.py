@@ -282,7 +282,7 @@ def train(name: str, made: dict[str, Any], folder: Path, teacher: PreTrainedMode
         ),
         objectives={"labels": Labels(), **({"logits": Logits(), "hidden": Hidden()} if teacher else {})},
         teacher=ModelTeacher(teacher) if teacher else None,
-        teacher_folder=None,
+        teacher_folders=(),
         folder=RunFolder(folder),
         report=silent,
     )
