@@ -100,10 +100,15 @@ def _opening(results: Mapping[str, Any]) -> Iterator[str]:
     teacher_score = models["teacher"]["metrics"][metric]["value"]
     retention = comparison["retention"]
     kept = f"its {metric} is" if retention is None else f"it keeps {shown_share(retention)} of its {metric},"
+    served = comparison["size_ratio"] is None
+    smaller = (
+        "served, so that its size and speed are not known:"
+        if served
+        else f"with {comparison['size_ratio']:.1%} of its parameters and at {comparison['speedup']:.1f} times its speed"
+    )
     yield (
-        f"{_article(results['task'])} {results['task']} student of **{portable(models['teacher']['model'])}**: with "
-        f"{comparison['size_ratio']:.1%} of its parameters and at {comparison['speedup']:.1f} times its speed {kept} "
-        f"{score:.4f} where the teacher has {teacher_score:.4f}."
+        f"{_article(results['task'])} {results['task']} student of **{portable(models['teacher']['model'])}**"
+        f"{', ' if served else ': '}{smaller} {kept} {score:.4f} where the teacher has {teacher_score:.4f}."
     )
     if comparison["student_minus_control"]:
         yield verdict(comparison)
@@ -209,11 +214,13 @@ def _quality(results: Mapping[str, Any]) -> Iterator[str]:
         alike = comparison["agreement"]
         regression = results["problem_type"] in ("regression", "similarity")
         agree = (
-            f"correlate at {alike:.4f}"
+            "What divides their whole distributions is not known: the server told the likeliest tokens alone"
+            if alike is None
+            else f"They correlate at {alike:.4f}"
             if regression
-            else f"agree on {alike:.1%} of the {TASKS[results['task']].counted}"
+            else f"They agree on {alike:.1%} of the {TASKS[results['task']].counted}"
         )
-        yield f"Student minus teacher: {shown}. They {agree}."
+        yield f"Student minus teacher: {shown}. {agree}."
     if outside := data.get("out_of_scope"):
         yield (
             f"Beside them, {outside['rows']:,} rows labelled {_escaped(outside['label'])} are of no class. How well "
@@ -225,9 +232,13 @@ def _quality(results: Mapping[str, Any]) -> Iterator[str]:
     if floor := results.get("floor"):
         yield f"What words alone give: {floor['name']}, accuracy {floor['accuracy']:.4f}."
     others = [name for name in models["student"]["metrics"] if name != metric]
-    values = [[name, *(f"{model['metrics'][name]['value']:.4f}" for model in models.values())] for name in others]
+    values = [[name, *(_value(model["metrics"].get(name)) for model in models.values())] for name in others]
     if others:
         yield f"<details><summary>Other metrics</summary>\n\n{_table(['', *models], values)}\n\n</details>"
+
+
+def _value(score: Mapping[str, float] | None) -> str:
+    return "" if score is None else f"{score['value']:.4f}"
 
 
 def _harmed(results: Mapping[str, Any], start: float) -> str:
@@ -260,6 +271,7 @@ def _speed(results: Mapping[str, Any]) -> Iterator[str]:
                 f"{model['samples_per_second']:.0f}",
             ]
             for name, model in results["models"].items()
+            if "parameters" in model
         ],
     )
     on_cpu = f"{machine['cpu']}, threads: {speed['threads']}"
@@ -308,6 +320,8 @@ def _weaknesses(analysis: Mapping[str, Any]) -> Iterator[str]:
 def _making(results: Mapping[str, Any]) -> Iterator[str]:
     models, data = results["models"], results["data"]
     yield "## How it was made"
+    if models.get("teacher", {}).get("served"):
+        yield f"Teacher: {portable(models['teacher']['origin'])}."
     yield f"Student: {portable(models['student']['origin'])}. Seed {results['seed']}. It learned from:"
     yield "\n".join(
         f"* {each['kind']}, weight {readable_option(each['weight'], 'g')}"
@@ -352,7 +366,7 @@ def _limits(results: Mapping[str, Any]) -> Iterator[str]:
     )
     if len(licenses) > 1:
         yield f"It was made from models under {' and '.join(licenses)}: see what both ask before you share it."
-    elif teacher and teacher["hub_id"] and not teacher["license"]:
+    elif teacher and (teacher["hub_id"] or teacher.get("served")) and not teacher["license"]:
         yield "No licence of the teacher is known: look for it, and the data's, before you share the student."
 
 

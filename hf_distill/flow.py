@@ -19,6 +19,8 @@ from hf_distill.evaluation.candidates import Candidate, check_above_chance, pred
 from hf_distill.evaluation.generation import set_generation
 from hf_distill.evaluation.metrics import Scored, compute_metrics, primary_metric
 from hf_distill.evaluation.results import evaluated_rows, make_results
+from hf_distill.evaluation.served import Served
+from hf_distill.evaluation.served_check import check_server, served_teacher
 from hf_distill.folders import RunFolder, recipe_hash, training_part
 from hf_distill.hub import push_folder
 from hf_distill.labelling import TeacherTexts, label_rows
@@ -30,7 +32,7 @@ from hf_distill.recipe_file import load_recipe
 from hf_distill.reporting import measure_floor, write_report
 from hf_distill.students import Student, build_student
 from hf_distill.tasks import Task
-from hf_distill.teachers import CachedTeacher, ModelTeacher, chosen_dtype
+from hf_distill.teachers import CachedTeacher, ModelTeacher, ServerTeacher, chosen_dtype
 from hf_distill.training import Report, pair, train_model, with_defaults
 
 
@@ -184,7 +186,7 @@ def label(
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     recipe = with_defaults(dataclasses.replace(recipe, label=recipe.label or LabelConfig()))
     task, data = prepare(recipe, report)
-    teacher = load_teacher(recipe, task, data, Path(runs), report)
+    teacher = load_teacher(recipe, task, data, Path(runs), report, writes_only=True)
     labels = label_rows(recipe, task, data, teacher, Path(runs) / "labels", command, report)
     report(f"labels: train on them with data.path={labels.datasets}")
     return labels.folder
@@ -233,10 +235,10 @@ def _all_stages(
 ) -> dict[str, Any]:
     rows, split = evaluated_rows(recipe, data), recipe.evaluate.split
     metric = primary_metric(task, recipe.evaluate)
-    candidates: dict[str, Candidate] = {}
+    candidates: dict[str, Candidate | Served] = {}
     predictions: dict[str, Scored] = {}
 
-    def score(name: str, candidate: Candidate) -> None:
+    def score(name: str, candidate: Candidate | Served) -> None:
         candidates[name] = candidate
         predictions[name] = predict(
             candidate, task, rows, candidates.get("teacher"), recipe.evaluate, outside=data.outside.get(split)
@@ -278,7 +280,7 @@ def _all_stages(
 
 
 def _score_start(
-    recipe: Recipe, task: Task, data: Data, teacher: Candidate | None, report: Report
+    recipe: Recipe, task: Task, data: Data, teacher: Candidate | Served | None, report: Report
 ) -> dict[str, float] | None:
     """Every metric of the student before it is trained, where the recipe asks."""
     if not recipe.evaluate.start:
@@ -293,10 +295,19 @@ def _score_start(
     return metrics
 
 
-def load_teacher(recipe: Recipe, task: Task, data: Data, runs: Path, report: Report) -> Candidate:
-    """The teacher of a recipe, made before where its own recipe makes it."""
+def load_teacher(
+    recipe: Recipe, task: Task, data: Data, runs: Path, report: Report, *, writes_only: bool = False
+) -> Candidate | Served:
+    """The teacher of a recipe, made before where its own recipe makes it; a served one once its server is seen to fit.
+
+    ``writes_only`` tells that it is asked for texts, and not what it says of the data's tokens.
+    """
     config = recipe.teacher
     assert config is not None
+    if config.server is not None:
+        served = served_teacher(config.server)
+        check_server(served, task, report, writes_only=writes_only)
+        return served
     source, shown, hub_id = config.model, config.model, config.model
     if isinstance(config.recipe, Recipe):
         unnamed = dataclasses.replace(training_part(config.recipe), name="teacher")
@@ -348,14 +359,16 @@ def _train_all(
     task: Task,
     data: Data,
     labels: TeacherTexts | None,
-    teacher: Candidate | None,
+    teacher: Candidate | Served | None,
     folder: RunFolder,
     report: Report,
 ) -> dict[str, dict[str, Any]]:
     """Train the student, on what the teacher wrote if it did, and its control where there is a teacher to judge."""
     lessons, known = (labels.in_place_of(data), labels.beside(data)) if labels else (data, data)
 
-    def train(name: str, given: Data, objectives: Mapping[str, Objective], live: ModelTeacher | None) -> dict[str, Any]:
+    def train(
+        name: str, given: Data, objectives: Mapping[str, Objective], live: ModelTeacher | ServerTeacher | None
+    ) -> dict[str, Any]:
         return train_model(
             name,
             recipe=recipe,
@@ -381,7 +394,7 @@ def without_teacher(task: Task) -> dict[str, Objective]:
     return {"contrastive": Contrastive()} if task.distribution == "vector" else {"labels": Labels()}
 
 
-def build(recipe: Recipe, task: Task, data: Data, teacher: Candidate | None) -> Student:
+def build(recipe: Recipe, task: Task, data: Data, teacher: Candidate | Served | None) -> Student:
     """A new student, as the recipe asks for it."""
     student = build_student(
         recipe.student,
@@ -402,8 +415,10 @@ def build(recipe: Recipe, task: Task, data: Data, teacher: Candidate | None) -> 
     return student
 
 
-def live_teacher(teacher: Candidate) -> ModelTeacher:
+def live_teacher(teacher: Candidate | Served) -> ModelTeacher | ServerTeacher:
     """What gives the teacher's targets of a batch."""
+    if isinstance(teacher, Served):
+        return teacher.teacher
     return ModelTeacher(teacher.model, teacher.tokenizer, teacher.label_order)
 
 

@@ -34,7 +34,7 @@ from hf_distill.recipe import CacheConfig, Recipe
 from hf_distill.rollout import Rollout
 from hf_distill.students import Student, learning, merge_adapters
 from hf_distill.tasks import Task
-from hf_distill.teachers import ModelTeacher, Teacher, same_tokenizer
+from hf_distill.teachers import ModelTeacher, ServerTeacher, Teacher, same_tokenizer
 from hf_distill.trainer import DistillationTrainer
 
 Report = Callable[[str], None]
@@ -100,7 +100,7 @@ def train_model(
     data: Data,
     build: Callable[[], Student],
     objectives: Mapping[str, Objective],
-    teacher: ModelTeacher | None,
+    teacher: ModelTeacher | ServerTeacher | None,
     teacher_folder: Path | None,
     folder: RunFolder,
     report: Report,
@@ -172,7 +172,7 @@ def pair(
     data: Data,
     student: Student,
     objectives: Mapping[str, Objective],
-    teacher: ModelTeacher | None,
+    teacher: ModelTeacher | ServerTeacher | None,
     teacher_folder: Path | None,
     folder: RunFolder,
     report: Report,
@@ -185,7 +185,7 @@ def pair(
     Returns:
         The teacher, the training rows and the validation rows.
     """
-    if teacher is not None and same_tokenizer(student.tokenizer, teacher.tokenizer):
+    if isinstance(teacher, ModelTeacher) and same_tokenizer(student.tokenizer, teacher.tokenizer):
         teacher = ModelTeacher(teacher.model, None, teacher.label_order)
     if any("pairs" in objective.needs for objective in objectives.values()):
         task = task.with_pairs()
@@ -193,13 +193,12 @@ def pair(
     validation = task.encode(data.validation, student.tokenizer, teacher.tokenizer if teacher else None)
     if teacher is None or recipe.teacher is None or recipe.teacher.kind == "live":
         return teacher, train, validation
-    assert teacher_folder is not None
     assert isinstance(train, Dataset)
     assert isinstance(validation, Dataset)
     teacher.to(PartialState().device)
     source = Source(
         teacher=teacher,
-        weights=weights_mark(teacher_folder),
+        weights=f"served as {teacher.name}" if teacher_folder is None else weights_mark(teacher_folder),
         task=task,
         tokenizer=student.tokenizer,
         student=student.model.config,
@@ -208,6 +207,8 @@ def pair(
     )
     config = recipe.teacher.cache or CacheConfig()
     batch_size = training_arguments(recipe, "unused").per_device_eval_batch_size
+    if isinstance(teacher, ServerTeacher):
+        batch_size = 2 * teacher.client.config.concurrency  # Where one batch ends, few requests are under way.
     reader, train, validation = cached(
         source, train, validation, objectives, config, folder.caches, batch_size, report, others
     )
@@ -216,7 +217,7 @@ def pair(
 
 
 def _training_rows(
-    task: Task, data: Data, student: Student, teacher: ModelTeacher | None, seed: int
+    task: Task, data: Data, student: Student, teacher: ModelTeacher | ServerTeacher | None, seed: int
 ) -> Dataset | IterableDataset:
     if isinstance(data.train, IterableDataset):
         return data.train.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)

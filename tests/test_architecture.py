@@ -18,7 +18,7 @@ ROOMS = [
     ["heads", "attention"],
     ["probes"],
     ["recipe", "models"],
-    ["recipe_file", "sources"],
+    ["recipe_file", "sources", "serving"],
     ["data"],
     ["tasks", "teachers", "students", "objectives"],
     ["pairing"],

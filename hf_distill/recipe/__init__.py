@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hf_distill.recipe.data import UNLABELLED, DataConfig, TestDataConfig
+from hf_distill.recipe.server import ServerConfig, check_served_generation
 from hf_distill.recipe.student import LoraConfig, StudentConfig, VocabularyConfig, WidthConfig
 from hf_distill.recipe.writing import LabelConfig, LabelFilters, RolloutConfig
 from hf_distill.strict import refuse_unless
@@ -24,6 +25,7 @@ __all__ = [
     "ObjectiveConfig",
     "Recipe",
     "RolloutConfig",
+    "ServerConfig",
     "StudentConfig",
     "TaskConfig",
     "TeacherConfig",
@@ -91,11 +93,14 @@ class TeacherConfig:
     """How to spread it over devices, as ``from_pretrained`` takes it."""
     recipe: Any = None
     """How to make it: another recipe's path, or a mapping that inherits version, seed, task and data."""
+    server: ServerConfig | None = None
+    """The endpoint behind which it runs."""
 
     def __post_init__(self) -> None:
-        refuse_unless(
-            (self.model is None) != (self.recipe is None), "recipe.teacher: expected exactly one of model and recipe"
-        )
+        named = [name for name in ("model", "recipe", "server") if getattr(self, name) is not None]
+        refuse_unless(len(named) == 1, "recipe.teacher: expected exactly one of model, recipe and server")
+        if self.server is not None:
+            self._check_server()
         for name in ("revision", "labels"):
             refuse_unless(
                 self.model is not None or getattr(self, name) is None,
@@ -109,6 +114,25 @@ class TeacherConfig:
             self.kind == "cached" or self.cache is None,
             "recipe.teacher.cache: does nothing for a live teacher; set kind: cached, or remove it",
         )
+
+    def _check_server(self) -> None:
+        for name, default in (("revision", None), ("dtype", "auto"), ("labels", None), ("device_map", None)):
+            refuse_unless(
+                getattr(self, name) == default,
+                f"recipe.teacher.{name}: does nothing for a served teacher, which the server loads; remove it",
+            )
+        cache = self.cache or CacheConfig()
+        refuse_unless(
+            cache.scheme in ("auto", "top_k"),
+            f"recipe.teacher.cache.scheme: a server gives the likeliest tokens, of which {cache.scheme} cannot be "
+            "made; set it to top_k, or remove it",
+        )
+        for name, value in (("draws", cache.draws), ("k", cache.k)):
+            refuse_unless(
+                value is None,
+                f"recipe.teacher.cache.{name}: does nothing for a served teacher; teacher.server.top_k tells how many "
+                "tokens are kept: remove it",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,6 +249,15 @@ class Recipe:
         )
         if self.label is not None:
             self._check_label()
+        if self.teacher is not None and self.teacher.server is not None:
+            check_served_generation(self.evaluate.generation, 1, "recipe.evaluate.generation")
+            if self.label is not None:
+                check_served_generation(self.label.generation, self.label.hypotheses, "recipe.label.generation")
+                refuse_unless(
+                    self.label.batch_size == LabelConfig.batch_size,
+                    "recipe.label.batch_size: does nothing for a served teacher; teacher.server.concurrency tells how "
+                    "many rows it writes for at once: remove it",
+                )
 
     def _check_label(self) -> None:
         refuse_unless(self.teacher is not None, "recipe.label: nobody is there to write; name a teacher, or remove it")
@@ -244,6 +277,8 @@ class Recipe:
         for name in ("label", "rollout"):
             if plain[name] is None:  # A recipe without it keeps the hash that it had before there was this key.
                 del plain[name]
+        if self.teacher is not None and self.teacher.server is None:
+            del plain["teacher"]["server"]
         plain["task"] = {"name": self.task.name, **self.task.options}
         plain["objectives"] = [{"kind": o.kind, "weight": o.weight, **o.options} for o in self.objectives]
         if self.teacher is not None and isinstance(self.teacher.recipe, Recipe):

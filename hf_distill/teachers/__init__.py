@@ -2,14 +2,16 @@
 
 from hf_distill.teachers.cached import CachedTeacher
 from hf_distill.teachers.model import ENCODED, ModelTeacher, best_dtype, chosen_dtype, place, same_tokenizer
+from hf_distill.teachers.server import ServerTeacher
 
-Teacher = ModelTeacher | CachedTeacher
+Teacher = ModelTeacher | CachedTeacher | ServerTeacher
 """Whatever gives targets for a batch."""
 
 __all__ = [
     "ENCODED",
     "CachedTeacher",
     "ModelTeacher",
+    "ServerTeacher",
     "Teacher",
     "best_dtype",
     "chosen_dtype",
