@@ -5,10 +5,10 @@
         ... ServerConfig(url=server.url, model=server.name) ...
         server.requests                            # (path, body) of all that came, in order
 
-Prompts come as tokens or text; ``prompt_logprobs`` holds for each token of a prompt but the first the k likeliest and the
-token itself; the key is looked at; a model that is not served is 404. Faults: a status, ``DROP`` (the connection breaks
-off), ``GARBAGE`` (an answer that is no JSON), ``CUT`` (log-probabilities of half of the prompt, a text that stopped for
-no reason), or a function of the body that gives a status and content.
+Prompts come as tokens or text; ``prompt_logprobs`` holds for each token of a prompt but the first the k likeliest and
+the token itself; the key is looked at; a model that is not served is 404. Faults: a status, ``DROP`` (the connection
+breaks off), ``GARBAGE`` (an answer that is no JSON), ``CUT`` (log-probabilities of half of the prompt, a text that
+stopped for no reason), or a function of the body that gives a status and content.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Server:
         self.model, self.tokenizer, self.key, self.name = model.eval(), tokenizer, key, name
         self.options = {
             "max_logprobs": 10**6,
-            "max_model_len": 64,
+            "max_model_len": 65,
             "prompt_logprobs": True,
             "logprobs": True,
             **options,
@@ -106,7 +106,7 @@ class Server:
             logs = self.model(input_ids=torch.tensor([ids])).logits[0].float().log_softmax(-1)
         found: list[dict | None] = [None]
         for row, token in zip(logs[:-1], ids[1:], strict=True):
-            values, best = row.topk(min(k, len(row)))
+            best = row.topk(min(k, len(row))).indices
             ranks = {each: rank + 1 for rank, each in enumerate(best.tolist())}
             ranks.setdefault(token, int((row > row[token]).sum()) + 1)
             found.append(

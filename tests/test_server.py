@@ -204,7 +204,7 @@ def test_a_served_teacher_writes_what_the_same_model_writes_here(recipe, folder,
         settings = recipe(rows, label={"generation": {"num_beams": 1, "max_new_tokens": 6}}, name=rows)
         local = {**settings, "teacher": {"model": str(folder), "dtype": "float32"}}
         ours, theirs = (written(label(each, runs=tmp_path / rows, report=silent)) for each in (settings, local))
-        assert len(ours) in (8, 24)
+        assert len(ours) > 5  # Empty texts are dropped.
         column = "messages" if rows == "chats" else "completion"
         assert [row[column] for row in ours] == [row[column] for row in theirs]
         for name in ("mean_log_probability", "row_id"):
@@ -271,6 +271,11 @@ def test_waits_double_and_are_drawn_and_retry_after_is_kept_to(server, monkeypat
         prompt_likelihoods(Client(config(server), wait=waits.append), IDS, 1)
 
 
+def telling(entry: dict):
+    """An answer that says this of each token."""
+    return lambda body: (200, {"choices": [{"prompt_logprobs": [None, *[entry] * 5]}]})
+
+
 @pytest.mark.parametrize(
     ("faults", "told"),
     [
@@ -290,7 +295,7 @@ def test_waits_double_and_are_drawn_and_retry_after_is_kept_to(server, monkeypat
         ([lambda body: (200, {"choices": [{"prompt_logprobs": [None, *[{"a": 1}] * 5]}]})] * 9, "cannot be read"),
         (
             [lambda body: (200, {"choices": [{"prompt_logprobs": [None, *[{"9": {"logprob": 1.0}}] * 5]}]})] * 9,
-            "above 0|another token",
+            "above 0",
         ),
     ],
 )
@@ -553,7 +558,9 @@ def test_a_server_that_dies_and_comes_back_loses_no_row_and_doubles_none(recipe,
     server.requests.clear()
     found = written(label(settings, runs=tmp_path / "broken", report=silent))
     assert found == expected
-    assert [row["row_id"] for row in found] == list(range(24))
+    told = json.loads(next(tmp_path.glob("broken/labels/*/provenance.json")).read_text())
+    assert told["rows"]["written"] == 24
+    assert len({row["row_id"] for row in found}) == len(found) > 12
     assert sum(path == "/v1/completions" for path, _ in server.requests) == 10  # Of 24 rows 14 were written before.
 
 
@@ -603,11 +610,12 @@ def test_sampling_settings_have_the_servers_names(server):
 def test_of_several_texts_the_likeliest_is_taken_where_the_server_tells_and_refused_where_not(recipe, server, tmp_path):
     drawn = {"generation": {"do_sample": True, "max_new_tokens": 6}, "hypotheses": 3}
     folder = label(recipe(label=drawn), runs=tmp_path, report=silent)
-    found = written(folder)
+    found = {row["row_id"]: row["completion"] for row in written(folder)}
+    assert len(found) > 12  # Empty texts are dropped.
     for line in next(folder.parent.glob("written-*")).glob("shard-*.jsonl"):
         for entry in map(json.loads, line.read_text().splitlines()):
             best = max(entry["hypotheses"], key=lambda each: each["mean_log_probability"])
-            assert found[entry["row_id"]]["completion"] == best["text"]
+            assert found.get(entry["row_id"], "") == best["text"]
     server.options["logprobs"] = False
     with pytest.raises(WritingError, match="no log-probabilities of what it writes"):
         label(recipe(label=drawn, seed=5), runs=tmp_path, report=silent)
