@@ -22,7 +22,7 @@ from hf_distill.objectives import Objective
 from hf_distill.pairing import with_row_ids
 from hf_distill.recipe import CacheConfig
 from hf_distill.tasks import Task
-from hf_distill.teachers import CachedTeacher, EnsembleTeacher, ModelTeacher
+from hf_distill.teachers import CachedTeacher, EnsembleTeacher, ModelTeacher, ServerTeacher
 from hf_distill.teachers.cache import Collate, Plan, Reader, fill, kept_rows
 from hf_distill.teachers.schemes import SCHEMES, Arrays, NaiveTopK, Sampled, Scheme, TopK
 from hf_distill.views import OF_THE_DATA, Need
@@ -43,7 +43,8 @@ class Source:
 
     Attributes:
         teacher: Live.
-        weights: What tells its weights from others: a commit of the Hub, or the checksum of files.
+        weights: What tells its weights from others: a commit of the Hub, or the checksum of files; of a served teacher
+            its name.
         task: Bound to the data.
         tokenizer: The student's, which pads the rows.
         student: The student's config: layer maps depend on it.
@@ -51,7 +52,7 @@ class Source:
         seed: Of the draws.
     """
 
-    teacher: ModelTeacher
+    teacher: ModelTeacher | ServerTeacher
     weights: str
     task: Task
     tokenizer: PreTrainedTokenizerBase
@@ -132,7 +133,7 @@ def cached(
         _verify(plan, rows, collate, source, needs, config.verify)
         report(f"cache: {config.verify} rows compared with the live teacher: the same")
     teacher = CachedTeacher(
-        plan, source.teacher.config, source.teacher.name, source.teacher.model.dtype, source.teacher.tokenizer
+        plan, source.teacher.config, source.teacher.name, source.teacher.dtype, source.teacher.tokenizer
     )
     numbered = rows.add_column("row_id", list(range(len(rows))))
     return teacher, numbered.select(range(len(train))), numbered.select(range(len(train), len(rows)))
@@ -175,6 +176,28 @@ def check_cache(objectives: Mapping[str, Objective], config: CacheConfig, has_vo
     return _temperature(objectives)
 
 
+def check_served(objectives: Mapping[str, Objective]) -> None:
+    """Refuse what no served teacher can give, before anything is loaded.
+
+    Raises:
+        TeacherError: With the way out.
+    """
+    for name, objective in objectives.items():
+        beyond = objective.needs - OF_THE_DATA - {"logits"}
+        if beyond:
+            raise TeacherError(
+                f"objective {name} needs the teacher's {' and '.join(sorted(beyond))}, which no server gives; use "
+                "logits, or a teacher that is loaded here (teacher.model)"
+            )
+    temperature = _temperature(objectives, _SERVED)
+    if temperature not in (None, 1.0):
+        raise TeacherError(
+            f"the objectives compare at temperature {temperature:g}, but a server tells the likeliest tokens at 1, and "
+            "some probabilities of a distribution cannot be taken to another temperature; set temperature: 1.0, or use "
+            "a teacher that is loaded here (teacher.model)"
+        )
+
+
 def weights_mark(folder: Path) -> str:
     """What tells the weights in a folder from others: the Hub's commit, or the checksum of the files.
 
@@ -204,7 +227,7 @@ def _plan(source: Source, rows: int, demands: Sequence[Demand], config: CacheCon
         "format": FORMAT,
         "teacher": Path(teacher.name).name,
         "weights": source.weights,
-        "dtype": str(teacher.model.dtype).removeprefix("torch."),
+        "dtype": str(teacher.dtype).removeprefix("torch."),
         "labels": teacher.label_order,
         "tokenizer": tokenizer_mark(tokenizers),
         "task": {"name": source.task.name, **source.task.settings},
@@ -250,6 +273,9 @@ def _scheme(source: Source, objectives: Mapping[str, Objective], config: CacheCo
                 f"{MOST_DENSE} classes: use sampled, or top_k"
             )
         return SCHEMES["dense"]()
+    if isinstance(source.teacher, ServerTeacher):
+        check_served(objectives)
+        return TopK(1.0, vocabulary, source.teacher.k)
     check_cache(objectives, config, source.task.has_vocabulary)
     temperature = _temperature(objectives)
     assert temperature is not None
@@ -259,8 +285,16 @@ def _scheme(source: Source, objectives: Mapping[str, Objective], config: CacheCo
     return kind(temperature, vocabulary, **({} if config.k is None else {"k": config.k}))
 
 
-def _temperature(objectives: Mapping[str, Objective]) -> float | None:
-    """The one at which all objectives compare, if any does; refused where a sparse cache cannot serve one of them."""
+_CACHED = ("a cache keeps", "is made", "a live teacher (teacher.kind: live)")
+_SERVED = ("a server gives", "is asked", "a teacher that is loaded here (teacher.model)")
+
+
+def _temperature(objectives: Mapping[str, Objective], words: tuple[str, str, str] = _CACHED) -> float | None:
+    """The one at which all objectives compare, if any does; refused where some probabilities cannot serve one of them.
+
+    ``words`` tell who has only some of them, what it does, and what has all.
+    """
+    whose, does, instead = words
     asked = {}
     for name, objective in objectives.items():
         if "logits" not in objective.needs:
@@ -270,22 +304,26 @@ def _temperature(objectives: Mapping[str, Objective]) -> float | None:
         if divergence != "forward_kl":
             raise TeacherError(
                 f"objective {name} ({divergence or type(objective).__name__}) needs the probability of every token, "
-                "and a cache keeps some of them: use divergence: forward_kl, or a live teacher (teacher.kind: live)"
+                f"and {whose} some of them: use divergence: forward_kl, or {instead}"
             )
         if "temperature" in objective.schedules:
             raise TeacherError(
                 f"objective {name}: temperature goes from {objective.schedules['temperature']}, but some probabilities "
-                "of a distribution, kept at one temperature, cannot be taken to another; use one temperature, or a "
-                "live teacher (teacher.kind: live)"
+                "of a distribution, known at one temperature, cannot be taken to another; use one temperature, or "
+                f"{instead}"
             )
         asked[name] = float(options["temperature"])
     if len(set(asked.values())) > 1:
         told = ", ".join(f"{name} {temperature:g}" for name, temperature in asked.items())
-        raise TeacherError(f"a cache is made at one temperature, but the objectives ask for several ({told}); use one")
+        raise TeacherError(
+            f"{whose.rsplit(' ', 1)[0]} {does} at one temperature, but the objectives ask for several ({told}); use one"
+        )
     return next(iter(asked.values()), None)
 
 
 def _layers(source: Source, demands: Sequence[Demand]) -> tuple[int, ...]:
+    if source.teacher.config is None:
+        return ()
     total = compared_layers(source.teacher.config)
     found: set[int] = set()
     for demand in demands:

@@ -100,10 +100,15 @@ def _opening(results: Mapping[str, Any]) -> Iterator[str]:
     teacher_score = models["teacher"]["metrics"][metric]["value"]
     retention = comparison["retention"]
     kept = f"its {metric} is" if retention is None else f"it keeps {shown_share(retention)} of its {metric},"
+    served = comparison["size_ratio"] is None
+    smaller = (
+        "served, so that its size and speed are not known:"
+        if served
+        else f"with {comparison['size_ratio']:.1%} of its parameters and at {comparison['speedup']:.1f} times its speed"
+    )
     yield (
-        f"{_article(results['task'])} {results['task']} student of **{portable(models['teacher']['model'])}**: with "
-        f"{comparison['size_ratio']:.1%} of its parameters and at {comparison['speedup']:.1f} times its speed {kept} "
-        f"{score:.4f} where the teacher has {teacher_score:.4f}."
+        f"{_article(results['task'])} {results['task']} student of **{portable(models['teacher']['model'])}**"
+        f"{', ' if served else ': '}{smaller} {kept} {score:.4f} where the teacher has {teacher_score:.4f}."
     )
     if comparison["student_minus_control"]:
         yield verdict(comparison)
@@ -209,13 +214,13 @@ def _quality(results: Mapping[str, Any]) -> Iterator[str]:
         alike = comparison["agreement"]
         regression = results["problem_type"] in ("regression", "similarity")
         agree = (
-            "have different tokens, of which bits_per_byte alone compares; the other metrics are of each model's own"
+            _not_compared(models)
             if alike is None
-            else f"correlate at {alike:.4f}"
+            else f"They correlate at {alike:.4f}"
             if regression
-            else f"agree on {alike:.1%} of the {TASKS[results['task']].counted}"
+            else f"They agree on {alike:.1%} of the {TASKS[results['task']].counted}"
         )
-        yield f"Student minus teacher: {shown}. They {agree}."
+        yield f"Student minus teacher: {shown}. {agree}."
     if outside := data.get("out_of_scope"):
         yield (
             f"Beside them, {outside['rows']:,} rows labelled {_escaped(outside['label'])} are of no class. How well "
@@ -227,9 +232,13 @@ def _quality(results: Mapping[str, Any]) -> Iterator[str]:
     if floor := results.get("floor"):
         yield f"What words alone give: {floor['name']}, accuracy {floor['accuracy']:.4f}."
     others = [name for name in models["student"]["metrics"] if name != metric]
-    values = [[name, *(f"{model['metrics'][name]['value']:.4f}" for model in models.values())] for name in others]
+    values = [[name, *(_value(model["metrics"].get(name)) for model in models.values())] for name in others]
     if others:
         yield f"<details><summary>Other metrics</summary>\n\n{_table(['', *models], values)}\n\n</details>"
+
+
+def _value(score: Mapping[str, float] | None) -> str:
+    return "" if score is None else f"{score['value']:.4f}"
 
 
 def _harmed(results: Mapping[str, Any], start: float) -> str:
@@ -262,6 +271,7 @@ def _speed(results: Mapping[str, Any]) -> Iterator[str]:
                 f"{model['samples_per_second']:.0f}",
             ]
             for name, model in results["models"].items()
+            if "parameters" in model
         ],
     )
     on_cpu = f"{machine['cpu']}, threads: {speed['threads']}"
@@ -270,6 +280,15 @@ def _speed(results: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"{speed['dtype']} on {speed['device']} ({where}). rows/s: in batches of {speed['batch_size']}{written}. "
         f"Medians of {speed['rounds']} rounds, the models in turn."
+    )
+
+
+def _not_compared(models: Mapping[str, Any]) -> str:
+    """Why nothing is told of how often student and teacher agree."""
+    if models["teacher"].get("served"):
+        return "What divides their whole distributions is not known: the server told the likeliest tokens alone"
+    return (
+        "They have different tokens, of which bits_per_byte alone compares; the other metrics are of each model's own"
     )
 
 
@@ -310,6 +329,8 @@ def _weaknesses(analysis: Mapping[str, Any]) -> Iterator[str]:
 def _making(results: Mapping[str, Any]) -> Iterator[str]:
     models, data = results["models"], results["data"]
     yield "## How it was made"
+    if models.get("teacher", {}).get("served"):
+        yield f"Teacher: {portable(models['teacher']['origin'])}."
     yield f"Student: {portable(models['student']['origin'])}. Seed {results['seed']}. It learned from:"
     yield "\n".join(
         f"* {f'{stage}: ' if stage else ''}{each['kind']}, weight {readable_option(each['weight'], 'g')}"
@@ -388,6 +409,11 @@ def _trained(name: str, facts: Mapping[str, Any]) -> str:
     return f"{name.capitalize()}: {facts['steps']:,} steps{seconds}{part}."
 
 
+def _is_foreign(teacher: Mapping[str, Any]) -> bool:
+    """Whether somebody else's model taught: one of the Hub, or behind a server."""
+    return bool(teacher["hub_id"] or teacher.get("served"))
+
+
 def _limits(results: Mapping[str, Any]) -> Iterator[str]:
     teacher, licenses = results["models"].get("teacher"), licenses_of(results["models"])
     shared = ", and shares the errors and biases of its teacher" if teacher else ""
@@ -399,7 +425,7 @@ def _limits(results: Mapping[str, Any]) -> Iterator[str]:
     )
     if len(licenses) > 1:
         yield f"It was made from models under {' and '.join(licenses)}: see what both ask before you share it."
-    elif teacher and any(each["hub_id"] and not each["license"] for each in members_of(teacher)):
+    elif teacher and any(_is_foreign(each) and not each["license"] for each in members_of(teacher)):
         yield "No licence of the teacher is known: look for it, and the data's, before you share the student."
 
 

@@ -6,6 +6,7 @@
     ├── LabelError              labels that data, teacher and student do not share
     ├── ModelError              a model or tokenizer that cannot be loaded
     ├── TeacherError            a teacher that cannot teach (at chance, or lacks what an objective needs)
+    ├── ServerError             a teacher behind an endpoint that cannot be asked, or whose answers cannot be used
     ├── CacheError              a teacher cache that is broken, unfinished, or was made of something else
     ├── WritingError            texts that a teacher wrote and that no student can learn from
     ├── StudentError            a student that cannot be built
@@ -44,6 +45,10 @@ class ModelError(HfDistillError):
 
 class TeacherError(HfDistillError):
     """A teacher that cannot give what an objective needs, or that knows nothing."""
+
+
+class ServerError(HfDistillError):
+    """A teacher behind an endpoint that cannot be asked, or whose answers cannot be used."""
 
 
 class CacheError(HfDistillError):

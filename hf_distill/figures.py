@@ -77,10 +77,12 @@ def quality_against_speed(results: Mapping[str, Any], path: Path) -> None:
         path: The PNG to write.
     """
     metric = results["comparison"]["primary_metric"]
-    largest = max(model["parameters"] for model in results["models"].values())
+    # Of a served teacher neither is known.
+    models = {name: model for name, model in results["models"].items() if "parameters" in model}
+    largest = max(model["parameters"] for model in models.values())
     figure = Figure(figsize=(WIDTH, 1.2 * HEIGHT), dpi=DOTS, layout="constrained")
     axes = figure.add_subplot()
-    for name, model in results["models"].items():
+    for name, model in models.items():
         score, speed = model["metrics"][metric], model["samples_per_second"]
         reach = [[score["value"] - score["low"]], [score["high"] - score["value"]]]
         axes.errorbar(speed, score["value"], yerr=reach, color=COLOURS[name], capsize=6, linewidth=2, zorder=2)

@@ -20,6 +20,7 @@ from hf_distill.evaluation.candidates import Candidate, check_above_chance, pred
 from hf_distill.evaluation.generation import set_generation
 from hf_distill.evaluation.metrics import Scored, compute_metrics, primary_metric
 from hf_distill.evaluation.results import evaluated_rows, make_results
+from hf_distill.evaluation.served import Served
 from hf_distill.folders import RunFolder, recipe_hash
 from hf_distill.heads import members_of
 from hf_distill.hub import push_folder
@@ -33,7 +34,7 @@ from hf_distill.reporting import measure_floor, write_report
 from hf_distill.stages import Stage, continued, joined, stages_of
 from hf_distill.students import Student, build_student
 from hf_distill.tasks import Task
-from hf_distill.teachers import CachedTeacher, ModelTeacher, teacher_of
+from hf_distill.teachers import CachedTeacher, ModelTeacher, ServerTeacher, teacher_of
 from hf_distill.training import Report, pair, train_model, with_defaults
 
 
@@ -188,7 +189,7 @@ def label(
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     recipe = with_defaults(dataclasses.replace(recipe, label=recipe.label or LabelConfig()))
     task, data = prepare(recipe, report)
-    teacher = load_teacher(recipe, task, data, Path(runs), report)
+    teacher = load_teacher(recipe, task, data, Path(runs), report, writes_only=True)
     labels = label_rows(recipe, task, data, teacher, Path(runs) / "labels", command, report)
     report(f"labels: train on them with data.path={labels.datasets}")
     return labels.folder
@@ -237,10 +238,10 @@ def _whole_flow(
 ) -> dict[str, Any]:
     rows, split = evaluated_rows(recipe, data), recipe.evaluate.split
     metric = primary_metric(task, recipe.evaluate)
-    candidates: dict[str, Candidate] = {}
+    candidates: dict[str, Candidate | Served] = {}
     predictions: dict[str, Scored] = {}
 
-    def score(name: str, candidate: Candidate) -> float:
+    def score(name: str, candidate: Candidate | Served) -> float:
         candidates[name] = candidate
         predictions[name] = predict(
             candidate, task, rows, candidates.get("teacher"), recipe.evaluate, outside=data.outside.get(split)
@@ -290,7 +291,7 @@ def _whole_flow(
 
 
 def _score_start(
-    recipe: Recipe, task: Task, data: Data, teacher: Candidate | None, report: Report
+    recipe: Recipe, task: Task, data: Data, teacher: Candidate | Served | None, report: Report
 ) -> dict[str, float] | None:
     """Every metric of the student before it is trained, where the recipe asks."""
     if not recipe.evaluate.start:
@@ -305,19 +306,24 @@ def _score_start(
 
 
 def _metrics(
-    recipe: Recipe, task: Task, data: Data, candidate: Candidate, teacher: Candidate | None
+    recipe: Recipe, task: Task, data: Data, candidate: Candidate, teacher: Candidate | Served | None
 ) -> dict[str, float]:
     rows, outside = evaluated_rows(recipe, data), data.outside.get(recipe.evaluate.split)
     return compute_metrics(predict(candidate, task, rows, teacher, recipe.evaluate, outside=outside))
 
 
-def load_teacher(recipe: Recipe, task: Task, data: Data, runs: Path, report: Report) -> Candidate:
-    """The teacher of a recipe, or its several teachers, made before where their own recipes make them."""
+def load_teacher(
+    recipe: Recipe, task: Task, data: Data, runs: Path, report: Report, *, writes_only: bool = False
+) -> Candidate | Served:
+    """The teacher of a recipe, or its several teachers, made before where their own recipes make them.
+
+    ``writes_only`` tells that it is asked for texts, and not what it says of the data's tokens.
+    """
 
     def make(own: Recipe, folder: Path, given: Data, told: Report) -> Path:
         return _run(own, folder, "hf_distill.run(recipe)", told, data=given).student
 
-    return loading.load_teacher(recipe, task, data, runs, report, make)
+    return loading.load_teacher(recipe, task, data, runs, report, make, writes_only=writes_only)
 
 
 def _train_all(
@@ -325,7 +331,7 @@ def _train_all(
     task: Task,
     data: Data,
     labels: TeacherTexts | None,
-    teacher: Candidate | None,
+    teacher: Candidate | Served | None,
     folder: RunFolder,
     report: Report,
 ) -> dict[str, dict[str, Any]]:
@@ -364,9 +370,9 @@ def without_teacher(task: Task) -> dict[str, Objective]:
     return {"contrastive": Contrastive()} if task.distribution == "vector" else {"labels": Labels()}
 
 
-def build(recipe: Recipe, task: Task, data: Data, teacher: Candidate | None) -> Student:
+def build(recipe: Recipe, task: Task, data: Data, teacher: Candidate | Served | None) -> Student:
     """A new student, as the recipe asks for it; what it takes of several teachers, it takes of the first."""
-    taken_of = members_of(teacher.model)[0] if teacher else None
+    taken_of = members_of(teacher.model)[0] if teacher and teacher.model is not None else None
     student = build_student(
         recipe.student,
         auto_model=task.auto_model,
@@ -386,8 +392,10 @@ def build(recipe: Recipe, task: Task, data: Data, teacher: Candidate | None) -> 
     return student
 
 
-def live_teacher(teacher: Candidate) -> ModelTeacher:
+def live_teacher(teacher: Candidate | Served) -> ModelTeacher | ServerTeacher:
     """What gives the teacher's targets of a batch."""
+    if isinstance(teacher, Served):
+        return teacher.teacher
     return teacher_of(teacher.model, teacher.tokenizer, teacher.label_order)
 
 

@@ -13,6 +13,8 @@ from hf_distill.data import Data, load_data
 from hf_distill.ensembles import check_one_tokenizer
 from hf_distill.evaluation.candidates import Candidate
 from hf_distill.evaluation.generation import set_generation
+from hf_distill.evaluation.served import Served
+from hf_distill.evaluation.served_check import check_server, served_teacher
 from hf_distill.folders import recipe_hash, training_part
 from hf_distill.models import license_of, load_config, load_model, load_tokenizer, model_folder
 from hf_distill.recipe import MemberConfig, Recipe, TeacherConfig
@@ -24,8 +26,10 @@ Make = Callable[[Recipe, Path, Data, Report], Path]
 """Runs the recipe of a teacher on data that were read, below a folder; gives the folder of what it trained."""
 
 
-def load_teacher(recipe: Recipe, task: Task, data: Data, runs: Path, report: Report, make: Make) -> Candidate:
-    """The teacher of a recipe; several are one candidate that answers as one.
+def load_teacher(
+    recipe: Recipe, task: Task, data: Data, runs: Path, report: Report, make: Make, *, writes_only: bool = False
+) -> Candidate | Served:
+    """The teacher of a recipe; several are one candidate that answers as one; a served one has been seen to fit.
 
     Args:
         recipe: With a teacher.
@@ -34,12 +38,17 @@ def load_teacher(recipe: Recipe, task: Task, data: Data, runs: Path, report: Rep
         runs: Where teachers that have a recipe are made, and found again.
         report: Gets lines that tell what happens.
         make: Runs the recipe of a teacher.
+        writes_only: Whether it is asked for texts, and not what it says of the data's tokens.
 
     Raises:
         HfDistillError: Where one cannot be made or loaded, or several do not go together.
     """
     config = recipe.teacher
     assert config is not None
+    if config.server is not None:
+        served = served_teacher(config.server)
+        check_server(served, task, report, writes_only=writes_only)
+        return served
     if config.ensemble is None:
         return _loaded(config, recipe, task, data, runs, report, make)
     members = tuple(_loaded(each, recipe, task, data, runs, report, make) for each in config.ensemble)

@@ -36,14 +36,23 @@ def results_table(results: Mapping[str, Any]) -> Table:
             name,
             f"{score['value']:.4f}",
             f"{score['low']:.4f} to {score['high']:.4f}",
-            f"{model['parameters']:,}",
-            f"{model['disk_bytes'] / 1e6:.1f}",
-            f"{model['latency_ms']:.2f}",
-            f"{model['samples_per_second']:.0f}",
+            *_sizes(model),
         )
     if "floor" in results:
         table.add_row("bag of words", f"{results['floor']['accuracy']:.4f}", "", "", "", "", "")
     return table
+
+
+def _sizes(model: Mapping[str, Any]) -> list[str]:
+    """The cells on size and speed; of a served teacher nobody knows."""
+    if "parameters" not in model:
+        return ["served", "", "", ""]
+    return [
+        f"{model['parameters']:,}",
+        f"{model['disk_bytes'] / 1e6:.1f}",
+        f"{model['latency_ms']:.2f}",
+        f"{model['samples_per_second']:.0f}",
+    ]
 
 
 def sweep_table(results: Mapping[str, Any]) -> Table:
@@ -109,9 +118,14 @@ def plan_table(results: Mapping[str, Any]) -> Table:
 def _caption(comparison: Mapping[str, Any] | None) -> str | None:
     if comparison is None:
         return None
-    lines = [
-        f"student: {comparison['size_ratio']:.2f} of the teacher's parameters, "
+    smaller = (
+        "student"
+        if comparison["size_ratio"] is None
+        else f"student: {comparison['size_ratio']:.2f} of the teacher's parameters, "
         f"{comparison['speedup']:.1f} times its speed"
+    )
+    lines = [
+        smaller
         + (
             f", {100 * comparison['retention']:.1f}% of its {comparison['primary_metric']}"
             if comparison["retention"]

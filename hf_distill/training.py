@@ -37,7 +37,7 @@ from hf_distill.recipe.stages import replaced_by_all
 from hf_distill.rollout import Rollout
 from hf_distill.students import Student, learning, merge_adapters
 from hf_distill.tasks import TASKS, Task
-from hf_distill.teachers import ModelTeacher, Teacher
+from hf_distill.teachers import ModelTeacher, ServerTeacher, Teacher
 from hf_distill.trainer import DistillationTrainer
 
 Report = Callable[[str], None]
@@ -134,7 +134,7 @@ def train_model(
     data: Data,
     build: Callable[[], Student],
     objectives: Mapping[str, Objective],
-    teacher: ModelTeacher | None,
+    teacher: ModelTeacher | ServerTeacher | None,
     teacher_folders: Sequence[Path],
     folder: RunFolder,
     report: Report,
@@ -206,7 +206,7 @@ def pair(
     data: Data,
     student: Student,
     objectives: Mapping[str, Objective],
-    teacher: ModelTeacher | None,
+    teacher: ModelTeacher | ServerTeacher | None,
     teacher_folders: Sequence[Path],
     folder: RunFolder,
     report: Report,
@@ -220,7 +220,7 @@ def pair(
     Returns:
         The teacher, the training rows and the validation rows.
     """
-    if teacher is not None:
+    if isinstance(teacher, ModelTeacher):
         teacher = beside(teacher, student.tokenizer, task)
     if any("pairs" in objective.needs for objective in objectives.values()):
         task = task.with_pairs()
@@ -233,7 +233,7 @@ def pair(
     teacher.to(PartialState().device)
     source = Source(
         teacher=teacher,
-        weights="+".join(map(weights_mark, teacher_folders)),
+        weights="+".join(map(weights_mark, teacher_folders)) or f"served as {teacher.name}",
         task=task,
         tokenizer=student.tokenizer,
         student=student.model.config,
@@ -242,6 +242,8 @@ def pair(
     )
     config = recipe.teacher.cache or CacheConfig()
     batch_size = training_arguments(recipe, "unused").per_device_eval_batch_size
+    if isinstance(teacher, ServerTeacher):
+        batch_size = 2 * teacher.client.config.concurrency  # Where one batch ends, few requests are under way.
     reader, train, validation = cached(
         source, train, validation, objectives, config, folder.caches, batch_size, report, others
     )
@@ -250,7 +252,7 @@ def pair(
 
 
 def _training_rows(
-    task: Task, data: Data, student: Student, teacher: ModelTeacher | None, seed: int
+    task: Task, data: Data, student: Student, teacher: ModelTeacher | ServerTeacher | None, seed: int
 ) -> Dataset | IterableDataset:
     if isinstance(data.train, IterableDataset):
         return data.train.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)

@@ -122,6 +122,16 @@ class SparseLogits:
             entropy=self.entropy[rows],
         )
 
+    def to(self, device: torch.device) -> SparseLogits:
+        """On a device."""
+        return replace(
+            self,
+            ids=self.ids.to(device),
+            probabilities=self.probabilities.to(device),
+            rest=None if self.rest is None else self.rest.to(device),
+            entropy=self.entropy.to(device),
+        )
+
     def of_leading(self, shared: int, mask: Tensor) -> tuple[SparseLogits, Tensor]:
         """Of the first ``shared`` tokens alone, and the positions of the mask ``[N]`` at which these have any mass.
 

@@ -19,7 +19,7 @@ ROOMS = [
     ["probes", "alignment"],
     ["shared_tokens"],
     ["recipe", "models"],
-    ["recipe_file", "sources"],
+    ["recipe_file", "sources", "serving"],
     ["data"],
     ["tasks", "teachers", "students", "objectives"],
     ["pairing"],

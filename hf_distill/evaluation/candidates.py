@@ -23,6 +23,7 @@ from hf_distill.evaluation.answers import score_answers
 from hf_distill.evaluation.generation import scorer_names, write_and_score
 from hf_distill.evaluation.metrics import LOWER_IS_BETTER, Predictions, Scored
 from hf_distill.evaluation.row_scores import RowScores
+from hf_distill.evaluation.served import Served, score_served
 from hf_distill.evaluation.speed import Batch, Forward, disk_bytes, measure_speed, parameters
 from hf_distill.evaluation.tags import score_tags
 from hf_distill.evaluation.tokens import score_tokens
@@ -74,10 +75,10 @@ class Candidate:
 
 
 def predict(
-    candidate: Candidate,
+    candidate: Candidate | Served,
     task: Task,
     rows: Dataset,
-    teacher: Candidate | None = None,
+    teacher: Candidate | Served | None = None,
     config: EvaluateConfig | None = None,
     batch_size: int = 64,
     outside: Dataset | None = None,
@@ -93,6 +94,8 @@ def predict(
         batch_size: Rows of a forward pass; an eighth of them where a row is as long as the model reads.
         outside: Rows that are of none of the classes, where the task has such.
     """
+    if isinstance(candidate, Served):
+        return score_served(candidate, task, rows, config or EvaluateConfig())
     if isinstance(task, QuestionAnswering):
         return score_answers(candidate.model, task, candidate.tokenizer, rows, batch_size)
     if isinstance(task, Embeddings):

@@ -98,7 +98,7 @@ def compare(
 
     Args:
         predictions: Of ``teacher``, ``student`` and perhaps ``control``, on the same rows.
-        facts: By model: ``parameters`` and ``samples_per_second``.
+        facts: By model that is here: ``parameters`` and ``samples_per_second``.
         primary_metric: The metric that decides.
         resamples: Of the bootstrap.
         seed: Of the bootstrap.
@@ -108,7 +108,7 @@ def compare(
         ``gap_closed`` (the share of the way from control to teacher; None without a control or where the teacher is no
         better than it), the paired differences ``student_minus_control`` (or None) and ``student_minus_teacher`` with
         95% intervals, never turned round where lower is better, ``agreement`` with the teacher, and ``size_ratio`` and
-        ``speedup`` (student / teacher).
+        ``speedup`` (student / teacher); these three None where the teacher is served.
     """
     draws = {name: scores[primary_metric] for name, scores in bootstrap(predictions, resamples, seed).items()}
     values = {name: compute_metrics(each)[primary_metric] for name, each in predictions.items()}
@@ -125,9 +125,21 @@ def compare(
         "gap_closed": _gap_closed(values, lower_is_better),
         "student_minus_control": difference("control") if "control" in predictions else None,
         "student_minus_teacher": difference("teacher"),
+        **_against_local(predictions, facts),
+    }
+
+
+def _against_local(
+    predictions: Mapping[str, Scored], facts: Mapping[str, Mapping[str, Any]]
+) -> dict[str, float | None]:
+    """What is known of a teacher that is here; None of a served one, which was seen only by what it says."""
+    if "teacher" not in facts:
+        return {"agreement": None, "size_ratio": None, "speedup": None}
+    student, teacher = facts["student"], facts["teacher"]
+    return {
         "agreement": agreement(predictions["student"], predictions["teacher"]),
-        "size_ratio": facts["student"]["parameters"] / facts["teacher"]["parameters"],
-        "speedup": facts["student"]["samples_per_second"] / facts["teacher"]["samples_per_second"],
+        "size_ratio": student["parameters"] / teacher["parameters"],
+        "speedup": student["samples_per_second"] / teacher["samples_per_second"],
     }
 
 

@@ -150,6 +150,11 @@ def write_and_score(
     """
     prompts = task.prompts(rows, tokenizer)
     texts = generate(model, tokenizer, prompts, with_length(settings, task.longest_text), batch_size)
+    return judged(texts, prompts, names)
+
+
+def judged(texts: Sequence[str], prompts: Prompts, names: Sequence[str]) -> Written:
+    """Texts, one a prompt, judged by scorers of these names against what should have been written."""
     scorers = make_scorers(names)
     statistics = [scorer.statistics(texts, prompts.references) for scorer in scorers]
     return Written(texts=texts, references=prompts.references, scorers=scorers, statistics=statistics)

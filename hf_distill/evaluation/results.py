@@ -17,6 +17,7 @@ from hf_distill.data import Data
 from hf_distill.evaluation.candidates import Candidate, machine, sizes_and_speeds
 from hf_distill.evaluation.comparison import compare, model_metrics
 from hf_distill.evaluation.metrics import Scored, expected_calibration_error, primary_metric
+from hf_distill.evaluation.served import Served
 from hf_distill.objectives import make_objective
 from hf_distill.recipe import Recipe
 from hf_distill.tasks import Task
@@ -37,7 +38,7 @@ def make_results(
     recipe_sha256: str,
     task: Task,
     data: Data,
-    candidates: Mapping[str, Candidate],
+    candidates: Mapping[str, Candidate | Served],
     predictions: Mapping[str, Scored],
     training: Mapping[str, Mapping[str, Any]],
     floor: Mapping[str, Any] | None,
@@ -61,11 +62,13 @@ def make_results(
         labels: Where the texts are from that the student learned from, see ``provenance.json``; None: from the data.
     """
     rows = evaluated_rows(recipe, data)
-    facts, conditions = sizes_and_speeds(candidates, task, rows, recipe.evaluate.batch_size)
+    here = {name: each for name, each in candidates.items() if isinstance(each, Candidate)}
+    facts, conditions = sizes_and_speeds(here, task, rows, recipe.evaluate.batch_size)
     metrics = model_metrics(predictions, recipe.evaluate.resamples, recipe.seed)
     metric = primary_metric(task, recipe.evaluate)
     models = {
-        name: {**candidate.facts, **facts[name], "metrics": metrics[name]} for name, candidate in candidates.items()
+        name: {**candidate.facts, **facts.get(name, {}), "metrics": metrics[name]}
+        for name, candidate in candidates.items()
     }
     if task.distribution in ("categorical", "bernoulli"):
         for name, each in predictions.items():

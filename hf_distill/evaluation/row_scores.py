@@ -70,7 +70,7 @@ def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 1
 
 
 def by_row(
-    model: PreTrainedModel,
+    model: PreTrainedModel | None,
     task: Task,
     tokenizer: PreTrainedTokenizerBase,
     rows: Dataset,
@@ -80,22 +80,24 @@ def by_row(
     """What is read of each encoded row, in their order; several processes share them.
 
     Args:
-        model: The one that reads; it is moved to this process's device.
+        model: The one that reads; it is moved to this process's device. None where it is elsewhere.
         task: Whose rows these are.
         tokenizer: Pads them.
         rows: Encoded.
         batch_size: Rows of a batch, which are of about the same length.
         read: From a batch on that device to one value a row.
     """
-    place(model, PartialState().device)
-    model.eval()
+    device = torch.device("cpu")
+    if model is not None:
+        place(model, PartialState().device)
+        device = model.eval().device
     order = np.argsort(rows["length"], kind="stable")
     batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
     collate = with_row_ids(task.collator(tokenizer))
     found: list[tuple[int, Any]] = []
     with PartialState().split_between_processes(batches) as own, torch.inference_mode():
         for numbers in own:
-            batch = {name: value.to(model.device) for name, value in collate(list(rows.select(numbers))).items()}
+            batch = {name: value.to(device) for name, value in collate(list(rows.select(numbers))).items()}
             found += list(zip(numbers.tolist(), read(batch), strict=True))
     everything = gather_object(found) if PartialState().num_processes > 1 else found
     return [value for _, value in sorted(everything, key=lambda each: each[0])]

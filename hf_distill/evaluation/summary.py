@@ -136,8 +136,7 @@ def token_summary(metrics: Mapping[str, Mapping[str, float]], confidence: float,
         f"The student's loss is {student['loss']:.3f} nats a token (perplexity {student['perplexity']:.2f}), the "
         f"teacher's {teacher['loss']:.3f}{without}.",
         *_against_control(-student["loss"], -control["loss"] if control else None),
-        f"On {student['agreement']:.1%} of the tokens both find the same one likeliest; the divergence from the "
-        f"teacher is {student['kl_to_teacher']:.3f} nats a token.",
+        *_nearness(student),
         f"On the worst tenth of the rows the loss is at least {worst:.3f} nats a token above the teacher's: look at "
         "these first, and add text of their kind.",
         _calibration(student["calibration_error"], confidence, student["accuracy"]),
@@ -161,6 +160,15 @@ def _across_tokenizers(
         "these first, and add text of their kind.",
         _calibration(student["calibration_error"], confidence, student["accuracy"]),
     ]
+
+
+def _nearness(student: Mapping[str, float]) -> Iterator[str]:
+    """How near a student's distribution is to its teacher's; nothing where that is served and known in part."""
+    if "agreement" in student:
+        yield (
+            f"On {student['agreement']:.1%} of the tokens both find the same one likeliest; the divergence from the "
+            f"teacher is {student['kl_to_teacher']:.3f} nats a token."
+        )
 
 
 def written_summary(texts: Mapping[str, Sequence[str]], references: Sequence[str]) -> Iterator[str]:

@@ -60,7 +60,7 @@ def choose(
         if config.choose == "best":
             best = int(np.argmax(np.array(judged, dtype=float)))
         elif config.draws:
-            best = int(np.argmax([each.mean_log_probability for each in row.hypotheses]))
+            best = int(np.argmax(np.array([each.mean_log_probability for each in row.hypotheses], dtype=float)))
         chosen.append(
             Choice(
                 row_id=row.row_id, source_tokens=row.source_tokens, hypothesis=row.hypotheses[best], score=judged[best]
@@ -116,7 +116,9 @@ def _tests(filters: LabelFilters) -> dict[str, Callable[[Choice], bool]]:
         "length_ratio": lambda each: not low <= each.hypothesis.tokens / max(1, each.source_tokens) <= high,
         "repetition": lambda each: each.hypothesis.repetition > bound["repetition"],
         "compression_ratio": lambda each: compression_ratio(each.hypothesis.text) > bound["compression_ratio"],
-        "mean_log_probability": lambda each: each.hypothesis.mean_log_probability < bound["mean_log_probability"],
+        "mean_log_probability": lambda each: (
+            (each.hypothesis.mean_log_probability or 0.0) < bound["mean_log_probability"]
+        ),
         "reference_score": lambda each: each.score is None or each.score < bound["reference_score"],
     }
     return {name: test for name, test in tests.items() if getattr(filters, name) is not None}

@@ -21,11 +21,14 @@ from datasets import Dataset, Features, Value, concatenate_datasets
 from hf_distill.data import Data, fingerprint
 from hf_distill.errors import WritingError
 from hf_distill.evaluation.candidates import Candidate
+from hf_distill.evaluation.generation import with_length
+from hf_distill.evaluation.served import Served
 from hf_distill.folders import write_json, write_whole
 from hf_distill.labelling.checks import asked_rows, scorer_of
 from hf_distill.labelling.choosing import Choice, choose, keep
 from hf_distill.labelling.provenance import facts_of, identity_of, own_generation
-from hf_distill.labelling.shards import digest, read_all, write_all
+from hf_distill.labelling.served import ServedWriter
+from hf_distill.labelling.shards import SHARD_ROWS, digest, read_all, write_all
 from hf_distill.labelling.writing import Writer, writing_settings
 from hf_distill.recipe import LabelConfig, Recipe
 from hf_distill.sources import read_files
@@ -78,7 +81,7 @@ def label_rows(
     recipe: Recipe,
     task: Task,
     data: Data,
-    teacher: Candidate,
+    teacher: Candidate | Served,
     folder: Path,
     command: str,
     report: Callable[[str], None],
@@ -100,17 +103,19 @@ def label_rows(
     config = recipe.label or LabelConfig()
     rows = asked_rows(task, data)
     prompts = task.prompts(rows, teacher.tokenizer)
-    settings = writing_settings(config, task.longest_text, prompts.options)
-    writer = Writer(teacher.model, teacher.tokenizer, own_generation(teacher), settings)
+    writer = _writer(teacher, config, task, prompts)
     identity = identity_of(recipe, config, task, data, teacher, writer)
     made = folder / digest({**identity, "label": asdict(config)})
     is_made = (made / "provenance.json").is_file()
     PartialState().wait_for_everyone()
     if not is_made:
         written = folder / f"written-{digest(identity)}"
-        shown = f"drawn, {config.hypotheses} a row" if config.draws else f"{config.beams} beams"
+        searched = "the likeliest token each time" if isinstance(teacher, Served) else f"{config.beams} beams"
+        shown = f"drawn, {config.hypotheses} a row" if config.draws else searched
         report(f"labels: {teacher.facts['model']} writes for {len(prompts.row_ids):,} rows ({shown}), to {written}")
-        write_all(written, identity, lambda: _placed(writer), prompts, config.batch_size, recipe.seed, report)
+        # A server is given a whole shard: how many rows are under way, its client decides.
+        at_once = SHARD_ROWS if isinstance(teacher, Served) else config.batch_size
+        write_all(written, identity, lambda: _placed(writer), prompts, at_once, recipe.seed, report)
         _make(made, written, config, task, data, rows, prompts, facts_of(identity, config, data, teacher, command))
     labels = _read(made, data)
     for line in _told(labels):
@@ -123,7 +128,17 @@ def _with_train(data: Data, train: Dataset) -> Data:
     return replace(data, train=train, unlabelled=None, fingerprint=fingerprint(parts))
 
 
-def _placed(writer: Writer) -> Writer:
+def _writer(teacher: Candidate | Served, config: LabelConfig, task: Task, prompts: Prompts) -> Writer | ServedWriter:
+    if isinstance(teacher, Served):
+        settings = with_length({**prompts.options, **config.generation}, task.longest_text)
+        return ServedWriter(teacher.client, teacher.tokenizer, config, settings)
+    settings = writing_settings(config, task.longest_text, prompts.options)
+    return Writer(teacher.model, teacher.tokenizer, own_generation(teacher), settings)
+
+
+def _placed(writer: Writer | ServedWriter) -> Writer | ServedWriter:
+    if isinstance(writer, ServedWriter):
+        return writer
     place(writer.model, PartialState().device)
     writer.model.eval()
     return writer
@@ -161,7 +176,7 @@ def _make(
     }
     facts["dropped"] = dropped
     facts["not_ended"] = sum(not each.hypothesis.ended for each in kept)
-    facts["mean_log_probability"] = round(float(np.mean(likely)), 5)
+    facts["mean_log_probability"] = None if None in likely else round(float(np.mean(np.array(likely, float))), 5)
     if PartialState().is_main_process:
         train = _labelled(task, data, rows, kept, references)
         if config.keep_original:

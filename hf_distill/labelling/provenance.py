@@ -13,6 +13,8 @@ from hf_distill.caching import tokenizer_mark, weights_mark
 from hf_distill.data import Data
 from hf_distill.evaluation.candidates import Candidate
 from hf_distill.evaluation.results import JUDGES, versions
+from hf_distill.evaluation.served import Served
+from hf_distill.labelling.served import ServedWriter
 from hf_distill.labelling.writing import Writer
 from hf_distill.recipe import LabelConfig, Recipe
 from hf_distill.tasks import Task
@@ -30,14 +32,20 @@ def own_generation(teacher: Candidate) -> GenerationConfig:
 
 
 def identity_of(
-    recipe: Recipe, config: LabelConfig, task: Task, data: Data, teacher: Candidate, writer: Writer
+    recipe: Recipe,
+    config: LabelConfig,
+    task: Task,
+    data: Data,
+    teacher: Candidate | Served,
+    writer: Writer | ServedWriter,
 ) -> dict[str, Any]:
     """What the texts depend on."""
     return {
         "format": FORMAT,
         "teacher": teacher.facts["model"],
-        "weights": weights_mark(teacher.folder),
-        "dtype": str(teacher.model.dtype).removeprefix("torch."),
+        # Of a served teacher they are the server's concern.
+        "weights": weights_mark(teacher.folder) if isinstance(teacher, Candidate) else None,
+        "dtype": str(teacher.model.dtype).removeprefix("torch.") if isinstance(teacher, Candidate) else None,
         "tokenizer": tokenizer_mark([teacher.tokenizer]),
         "task": {"name": task.name, **task.settings},
         "data": data.fingerprint,
@@ -48,7 +56,7 @@ def identity_of(
 
 
 def facts_of(
-    identity: Mapping[str, Any], config: LabelConfig, data: Data, teacher: Candidate, command: str
+    identity: Mapping[str, Any], config: LabelConfig, data: Data, teacher: Candidate | Served, command: str
 ) -> dict[str, Any]:
     """What ``provenance.json`` tells beside counts."""
     return {

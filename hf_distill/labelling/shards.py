@@ -23,6 +23,7 @@ from accelerate import PartialState
 
 from hf_distill.errors import WritingError
 from hf_distill.folders import write_json
+from hf_distill.labelling.served import ServedWriter
 from hf_distill.labelling.writing import Hypothesis, Writer
 from hf_distill.tasks.base import Prompts
 
@@ -53,7 +54,7 @@ def digest(identity: Mapping[str, Any]) -> str:
 def write_all(
     folder: Path,
     identity: Mapping[str, Any],
-    writer: Callable[[], Writer],
+    writer: Callable[[], Writer | ServedWriter],
     prompts: Prompts,
     batch_size: int,
     seed: int,
@@ -112,12 +113,13 @@ def read_all(folder: Path) -> Iterator[Written]:
             ) from error
 
 
-def _lines(writer: Writer, prompts: Prompts, places: list[int], batch_size: int, seed: int) -> Iterator[str]:
+def _lines(
+    writer: Writer | ServedWriter, prompts: Prompts, places: list[int], batch_size: int, seed: int
+) -> Iterator[str]:
     for start in range(0, len(places), batch_size):
         batch = places[start : start + batch_size]
         ids = [prompts.row_ids[place] for place in batch]
-        # One stream of numbers a batch: it depends on nothing but the seed and the rows.
-        found = writer.write([prompts.input_ids[place] for place in batch], (seed << 32) + ids[0])
+        found = writer.write_at(prompts, batch, seed)
         for place, row_id, hypotheses in zip(batch, ids, found, strict=True):
             entry = {
                 "row_id": row_id,

@@ -15,6 +15,7 @@ from hf_distill.errors import WritingError
 from hf_distill.evaluation.generation import with_length, writer_inputs
 from hf_distill.labelling.likelihood import Likelihood
 from hf_distill.recipe import LabelConfig
+from hf_distill.tasks.base import Prompts
 
 RUN = 4
 """Tokens of a run that counts as repeated where it stood in a text before (seq-rep-4 of Welleck et al. 2020)."""
@@ -29,14 +30,14 @@ class Hypothesis:
     Attributes:
         text: Without special tokens.
         tokens: How many, without special ones.
-        mean_log_probability: Of its tokens, the end among them.
+        mean_log_probability: Of its tokens, the end among them; None where a server does not tell.
         repetition: The share of its runs of :data:`RUN` tokens that stood in it before.
         ended: Whether it came to its end within the bound.
     """
 
     text: str
     tokens: int
-    mean_log_probability: float
+    mean_log_probability: float | None
     repetition: float
     ended: bool
 
@@ -88,6 +89,10 @@ class Writer:
         """How it writes, all settings that are not Transformers' own defaults."""
         settings: dict[str, Any] = self._generation.to_diff_dict()
         return {name: value for name, value in sorted(settings.items()) if name not in _OF_THE_FILE}
+
+    def write_at(self, prompts: Prompts, places: Sequence[int], seed: int) -> list[list[Hypothesis]]:
+        """As :meth:`write`, after the prompts in these places, from numbers that depend on the first's row alone."""
+        return self.write([prompts.input_ids[place] for place in places], (seed << 32) + prompts.row_ids[places[0]])
 
     def write(self, prompts: list[list[int]], seed: int) -> list[list[Hypothesis]]:
         """What it writes after each prompt, the likeliest first where it searches.

@@ -27,7 +27,7 @@ from hf_distill.folders import write_json
 from hf_distill.planning.bounds import Bounds, read_count
 from hf_distill.planning.shapes import Column, Sketch, sketch_columns
 from hf_distill.planning.speed import Measured, Stopwatch
-from hf_distill.preflight import Plan, planned_teacher, read_data
+from hf_distill.preflight import Plan, planned_teacher, read_data, refuse_served
 from hf_distill.recipe import Recipe
 from hf_distill.recipe_file import load_recipe
 from hf_distill.strict import write_yaml
@@ -84,6 +84,7 @@ def plan(
     bounds = Bounds(speedup=speedup, max_latency_ms=max_latency_ms, max_parameters=most)
     command = _command(recipe, overrides, bounds)
     recipe = with_defaults(recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides))
+    refuse_served(recipe, "a plan measures students in turn with their teacher")
     folder = _claimed(Path(runs) / f"{recipe.name}-plan")
     if recipe.teacher is not None and recipe.teacher.ensemble is not None:
         raise RecipeError(

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from hf_distill.recipe.data import UNLABELLED, DataConfig, TestDataConfig
 from hf_distill.recipe.ensemble import MemberConfig, check_ensemble
+from hf_distill.recipe.server import ServerConfig, check_served_generation
 from hf_distill.recipe.stages import ObjectiveConfig, StageConfig, check_stages, in_stage
 from hf_distill.recipe.student import LoraConfig, StudentConfig, VocabularyConfig, WidthConfig
 from hf_distill.recipe.writing import LabelConfig, LabelFilters, RolloutConfig
@@ -27,6 +28,7 @@ __all__ = [
     "ObjectiveConfig",
     "Recipe",
     "RolloutConfig",
+    "ServerConfig",
     "StageConfig",
     "StudentConfig",
     "TaskConfig",
@@ -99,11 +101,13 @@ class TeacherConfig:
     """Several teachers in place of one: the student learns from the weighted mean of their probabilities."""
     route: str | None = None
     """A column of the data that names, in each row, the member of ``ensemble`` that alone teaches it."""
+    server: ServerConfig | None = None
+    """The endpoint behind which it runs."""
 
     def __post_init__(self) -> None:
         refuse_unless(
-            [self.model, self.recipe, self.ensemble].count(None) == 2,
-            "recipe.teacher: expected exactly one of model, recipe and ensemble",
+            [self.model, self.recipe, self.ensemble, self.server].count(None) == 3,
+            "recipe.teacher: expected exactly one of model, recipe, ensemble and server",
         )
         if self.ensemble is not None:
             self._check_ensemble(self.ensemble)
@@ -111,6 +115,8 @@ class TeacherConfig:
             self.route is None or self.ensemble is not None,
             "recipe.teacher.route: does nothing for a single teacher; remove it, or name several in ensemble",
         )
+        if self.server is not None:
+            self._check_server()
         for name in ("revision", "labels"):
             refuse_unless(
                 self.model is not None or getattr(self, name) is None,
@@ -132,6 +138,25 @@ class TeacherConfig:
                 f"recipe.teacher.{name}: does nothing beside ensemble; say it of each member",
             )
         check_ensemble(members, self.route)
+
+    def _check_server(self) -> None:
+        for name, default in (("revision", None), ("dtype", "auto"), ("labels", None), ("device_map", None)):
+            refuse_unless(
+                getattr(self, name) == default,
+                f"recipe.teacher.{name}: does nothing for a served teacher, which the server loads; remove it",
+            )
+        cache = self.cache or CacheConfig()
+        refuse_unless(
+            cache.scheme in ("auto", "top_k"),
+            f"recipe.teacher.cache.scheme: a server gives the likeliest tokens, of which {cache.scheme} cannot be "
+            "made; set it to top_k, or remove it",
+        )
+        for name, value in (("draws", cache.draws), ("k", cache.k)):
+            refuse_unless(
+                value is None,
+                f"recipe.teacher.cache.{name}: does nothing for a served teacher; teacher.server.top_k tells how many "
+                "tokens are kept: remove it",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,6 +267,18 @@ class Recipe:
             self._check_label()
         if self.stages:
             self._check_stages()
+        if self.teacher is not None and self.teacher.server is not None:
+            self._check_served()
+
+    def _check_served(self) -> None:
+        check_served_generation(self.evaluate.generation, 1, "recipe.evaluate.generation")
+        if self.label is not None:
+            check_served_generation(self.label.generation, self.label.hypotheses, "recipe.label.generation")
+            refuse_unless(
+                self.label.batch_size == LabelConfig.batch_size,
+                "recipe.label.batch_size: does nothing for a served teacher; teacher.server.concurrency tells how "
+                "many rows it writes for at once: remove it",
+            )
 
     def _check_route(self, route: str) -> None:
         refuse_unless(
@@ -307,7 +344,7 @@ class Recipe:
         for name in ("label", "rollout", "stages"):
             if not plain[name]:  # A recipe without it keeps the hash that it had before there was this key.
                 del plain[name]
-        for name in ("ensemble", "route"):
+        for name in ("ensemble", "route", "server"):
             if self.teacher is not None and plain["teacher"][name] is None:
                 del plain["teacher"][name]
         plain["task"] = {"name": self.task.name, **self.task.options}

@@ -29,7 +29,7 @@ from hf_distill.students import has_adapters
 from hf_distill.sums import Reduce, RolloutSums
 from hf_distill.tasks import Task
 from hf_distill.tasks.writing import Asked, Writing, joined
-from hf_distill.teachers import ModelTeacher, Teacher
+from hf_distill.teachers import CachedTeacher, Teacher
 from hf_distill.views import Batch
 
 SHORT = 0.25
@@ -88,7 +88,7 @@ class Rollout:
         Raises:
             HfDistillError: Where nothing can be learned of what is written, or nothing can be written.
         """
-        if not isinstance(teacher, ModelTeacher):
+        if teacher is None or isinstance(teacher, CachedTeacher):
             raise TeacherError(
                 "rollout: a cache holds what a teacher said of the data, nothing of what a student will write; give a "
                 "live teacher, or remove rollout"
@@ -114,7 +114,7 @@ class Rollout:
         task: Task,
         tokenizer: PreTrainedTokenizerBase | None,
         student: PreTrainedModel,
-        teacher: PretrainedConfig,
+        teacher: PretrainedConfig | None,
         objectives: Mapping[str, Objective],
     ) -> str:
         """The part of :meth:`prepare` that needs no weights and no rows; gives a line that tells what will be done."""

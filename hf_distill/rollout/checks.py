@@ -58,9 +58,10 @@ def ends_of(student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None)
     return tuple(map(int, ends))
 
 
-def shared_context(*configs: PretrainedConfig) -> int | None:
-    """How many positions all of these models know; None where none counts them."""
-    return min((room for room in map(_context, configs) if room is not None), default=None)
+def shared_context(*configs: PretrainedConfig | None) -> int | None:
+    """How many positions all of these models know; None where none counts them. A served one has no config here."""
+    rooms = (_context(config) for config in configs if config is not None)
+    return min((room for room in rooms if room is not None), default=None)
 
 
 def _context(config: PretrainedConfig) -> int | None:

@@ -27,10 +27,11 @@ from hf_distill.data import Data
 from hf_distill.errors import ModelError, RecipeError, TeacherError
 from hf_distill.evaluation.candidates import Candidate, predict
 from hf_distill.evaluation.metrics import compute_metrics, primary_metric
+from hf_distill.evaluation.served import Served
 from hf_distill.evaluation.tokens import AGAINST_TEACHER
 from hf_distill.flow import build, live_teacher, load_teacher, trained_candidate
 from hf_distill.folders import RunFolder, recipe_hash, remove, training_part, write_json
-from hf_distill.preflight import Plan, make_objectives, planned_teacher, prepare, prepare_alike
+from hf_distill.preflight import Plan, make_objectives, planned_teacher, prepare, prepare_alike, refuse_served
 from hf_distill.recipe import CacheConfig, Recipe
 from hf_distill.recipe_file import load_recipe
 from hf_distill.sweeping.grids import Grid, read_grid
@@ -89,6 +90,7 @@ def sweep(
         raise RecipeError(
             "recipe.stages: a sweep compares students of a single training; remove them, and sweep what one stage does"
         )
+    refuse_served(whole, "a sweep counts and scores what its teacher reads")
     folder = Path(runs) / f"{whole.name}-sweep"
     recipes = [_cached(load_recipe(source, {**read.overrides, **values})) for values in read.combinations()]
     if whole.teacher is not None and whole.teacher.kind == "live":
@@ -185,6 +187,7 @@ def _shared(
     """Let the teacher read all rows, once, for all students, and score it."""
     first = combinations[0].recipe
     teacher = load_teacher(first, task, data, runs, report) if first.teacher is not None else None
+    assert not isinstance(teacher, Served)
     live = live_teacher(teacher) if teacher else None
     set_seed(first.seed)
     student = build(first, task, data, teacher)

@@ -31,12 +31,19 @@ class Prompts:
         references: What should be written.
         row_ids: Which row each belongs to.
         options: Further arguments of ``generate`` that the rows ask for.
+        chats: Of rows that are chats: the turns that ``input_ids`` are made of, which a server is sent in their place;
+            else None.
     """
 
     input_ids: list[list[int]]
     references: list[str]
     row_ids: list[int]
     options: Mapping[str, Any] = field(default_factory=dict)
+    chats: list[list[dict[str, Any]]] | None = None
+
+    def sent(self, place: int) -> list[int] | list[dict[str, Any]]:
+        """What a server is sent of one of them: the turns of a chat, or tokens."""
+        return self.input_ids[place] if self.chats is None else self.chats[place]
 
 
 class Task(ABC):

@@ -190,7 +190,7 @@ class CausalLanguageModeling(Task):
             )
         limit = min(self.max_length, tokenizer.model_max_length)
         input_ids: list[list[int]] = []
-        references, row_ids = [], []
+        references, row_ids, chats = [], [], []
         for number, row in enumerate(rows):
             example = self._read(tokenizer, form, [row[name] for name in _FORMS[form]])
             if not list(fit(example, limit, False, self.too_long)):
@@ -199,7 +199,9 @@ class CausalLanguageModeling(Task):
             turns = [turn for turn in row.get("messages") or () if turn["role"] == "assistant"]
             references.append(turns[-1]["content"] if turns else row["completion"])
             row_ids.append(number)
-        return Prompts(input_ids=input_ids, references=references, row_ids=row_ids)
+            if turns:
+                chats.append(answered(row["messages"], "")[:-1])
+        return Prompts(input_ids=input_ids, references=references, row_ids=row_ids, chats=chats or None)
 
     def with_answers(self, rows: Dataset, texts: Sequence[str] | None) -> Dataset:
         """See :meth:`Task.with_answers`: other completions, or another last turn of the assistant.

@@ -3,8 +3,9 @@
 from hf_distill.teachers.cached import CachedTeacher
 from hf_distill.teachers.ensemble import Ensemble, EnsembleTeacher, check_mixes, teacher_of
 from hf_distill.teachers.model import ENCODED, ModelTeacher, best_dtype, chosen_dtype, place, same_tokenizer
+from hf_distill.teachers.server import ServerTeacher
 
-Teacher = ModelTeacher | CachedTeacher
+Teacher = ModelTeacher | CachedTeacher | ServerTeacher
 """Whatever gives targets for a batch."""
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Ensemble",
     "EnsembleTeacher",
     "ModelTeacher",
+    "ServerTeacher",
     "Teacher",
     "best_dtype",
     "check_mixes",

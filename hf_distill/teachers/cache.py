@@ -24,9 +24,9 @@ from datasets import Dataset
 from torch import Tensor
 
 from hf_distill.errors import CacheError
-from hf_distill.teachers.schemes import Arrays, Scheme
+from hf_distill.teachers.schemes import Arrays, Scheme, TopK
 from hf_distill.teachers.shards import Shard, is_written, write_shard
-from hf_distill.views import Batch, LogitSource, Masks, Targets
+from hf_distill.views import Batch, LogitSource, Masks, SparseLogits, Targets
 
 SHARD_ROWS = 1024
 """Rows of a shard: what is done again, at most, by each process when a run was broken off."""
@@ -176,7 +176,7 @@ def kept_rows(plan: Plan, ids: Sequence[int], targets: Targets, masks: Masks) ->
     """
     rows: list[dict[str, Arrays]] = [{} for _ in ids]
     if plan.scheme is not None:
-        assert isinstance(targets.logits, (Tensor, LogitSource))
+        assert targets.logits is not None
         for row, mask in zip(range(len(ids)), masks["positions"].view(len(ids), -1), strict=True):
             rows[row] |= _kept_positions(plan, ids[row], targets.logits, mask, row)
     if plan.layers:
@@ -189,9 +189,15 @@ def kept_rows(plan: Plan, ids: Sequence[int], targets: Targets, masks: Masks) ->
     return rows
 
 
-def _kept_positions(plan: Plan, row_id: int, logits: Tensor | LogitSource, mask: Tensor, row: int) -> dict[str, Arrays]:
+def _kept_positions(
+    plan: Plan, row_id: int, logits: Tensor | LogitSource | SparseLogits, mask: Tensor, row: int
+) -> dict[str, Arrays]:
     assert plan.scheme is not None
     chosen = mask.nonzero().squeeze(-1) + row * len(mask)
+    if isinstance(logits, SparseLogits):
+        assert isinstance(plan.scheme, TopK)
+        of_each, of_all = plan.scheme.keep_sparse(logits.at(chosen))
+        return {"positions": of_each, "entries": of_all}
     # One stream of numbers a row: it depends on nothing but the seed and the row's id.
     stream = np.random.Generator(np.random.Philox(key=[plan.seed, row_id]))
     parts = []

@@ -25,7 +25,7 @@ class CachedTeacher:
 
     Args:
         plan: Of a complete cache.
-        config: The teacher's config.
+        config: The teacher's config; None of a served one.
         name: The teacher's name.
         dtype: Of the hidden states that are kept.
         tokenizer: As in ``ModelTeacher``.
@@ -39,7 +39,7 @@ class CachedTeacher:
     def __init__(
         self,
         plan: Plan,
-        config: PretrainedConfig,
+        config: PretrainedConfig | None,
         name: str,
         dtype: torch.dtype,
         tokenizer: PreTrainedTokenizerBase | None = None,
@@ -76,7 +76,7 @@ class CachedTeacher:
         logits = self._logits(ids, rows, masks) if "logits" in needs else None
         states = self._states(ids, rows, masks) if "hidden_states" in needs else None
         return Targets(
-            logits=_moved(logits, device),
+            logits=None if logits is None else logits.to(device),
             hidden_states=None if states is None else tuple(state.to(device) for state in states),
         )
 
@@ -102,6 +102,7 @@ class CachedTeacher:
 
     def _states(self, ids: Sequence[int], rows: Sequence[Mapping[str, Arrays]], masks: Masks) -> list[Tensor]:
         """By index into the teacher's hidden states; empty where a layer was not kept, or is not asked for."""
+        assert self.config is not None
         mask = masks["tokens"]
         states = [torch.empty(0)] * (compared_layers(self.config) + 1)
         asked = [{"tokens": {str(i): row["tokens"][str(i)] for i in self.plan.layers}} for row in rows]
@@ -138,16 +139,3 @@ def _spread(values: Tensor, at: Tensor, count: int) -> Tensor:
     if len(at) == count:
         return values
     return values.new_zeros(count, *values.shape[1:]).index_copy_(0, at, values)
-
-
-def _moved(logits: Tensor | SparseLogits | None, device: torch.device) -> Tensor | SparseLogits | None:
-    if not isinstance(logits, SparseLogits):
-        return None if logits is None else logits.to(device)
-    return SparseLogits(
-        ids=logits.ids.to(device),
-        probabilities=logits.probabilities.to(device),
-        rest=None if logits.rest is None else logits.rest.to(device),
-        entropy=logits.entropy.to(device),
-        temperature=logits.temperature,
-        vocabulary=logits.vocabulary,
-    )

@@ -66,6 +66,11 @@ class ModelTeacher:
         return self.model.device
 
     @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in."""
+        return self.model.dtype
+
+    @property
     def outputs(self) -> int:
         """How many logits a position has."""
         if head_of(self.model) is not None:

@@ -168,6 +168,13 @@ class TopK(Scheme):
         """See :meth:`Scheme.keep`."""
         log_probabilities = torch.log_softmax(logits.float() / self.temperature, -1)
         values, ids = log_probabilities.topk(self.k, dim=-1)
+        return self._arrays(ids, values)
+
+    def keep_sparse(self, logits: SparseLogits) -> tuple[Arrays, Arrays]:
+        """As :meth:`keep`, of a teacher that gives these k tokens alone."""
+        return self._arrays(logits.ids, logits.probabilities.log())
+
+    def _arrays(self, ids: Tensor, values: Tensor) -> tuple[Arrays, Arrays]:
         return {}, {
             "tokens": _bytes_of(ids.cpu().numpy().ravel(), self.vocabulary - 1),
             "log_probabilities": values.cpu().numpy().ravel().astype(np.float16),
@@ -177,21 +184,10 @@ class TopK(Scheme):
         """See :meth:`Scheme.give`."""
         ids = torch.from_numpy(_numbers_of(entries["tokens"])).view(-1, self.k)
         kept = torch.from_numpy(entries["log_probabilities"].astype(np.float32)).view(-1, self.k).exp()
-        probabilities, rest = self._completed(kept)
-        outcomes = probabilities if rest is None else torch.cat([probabilities, rest[:, None]], 1)
-        return SparseLogits(
-            ids=ids,
-            probabilities=probabilities,
-            rest=rest,
-            entropy=-torch.special.xlogy(outcomes, outcomes).sum(1),
-            temperature=self.temperature,
-            vocabulary=self.vocabulary,
-        )
+        return self._completed(ids, kept)
 
-    def _completed(self, kept: Tensor) -> tuple[Tensor, Tensor | None]:
-        rest = (1.0 - kept.sum(1)).clamp(min=0.0)
-        # Half precision may have rounded the sum above 1.
-        return kept / (kept.sum(1) + rest)[:, None], rest / (kept.sum(1) + rest)
+    def _completed(self, ids: Tensor, kept: Tensor) -> SparseLogits:
+        return with_rest(ids, kept, self.temperature, self.vocabulary)
 
 
 class NaiveTopK(TopK):
@@ -203,8 +199,31 @@ class NaiveTopK(TopK):
         "than that of the whole distribution; use sampled, or top_k, which keeps the rest's mass"
     )
 
-    def _completed(self, kept: Tensor) -> tuple[Tensor, Tensor | None]:
-        return kept / kept.sum(1, keepdim=True), None
+    def _completed(self, ids: Tensor, kept: Tensor) -> SparseLogits:
+        return _of_outcomes(ids, kept / kept.sum(1, keepdim=True), None, self.temperature, self.vocabulary)
+
+
+def with_rest(ids: Tensor, probabilities: Tensor, temperature: float, vocabulary: int) -> SparseLogits:
+    """The k likeliest tokens ``[n, k]`` and their probabilities as targets, with what is left as one bucket."""
+    total = probabilities.sum(1)
+    rest = (1.0 - total).clamp(min=0.0)
+    # Rounding may have brought the sum above 1.
+    whole = total + rest
+    return _of_outcomes(ids, probabilities / whole[:, None], rest / whole, temperature, vocabulary)
+
+
+def _of_outcomes(
+    ids: Tensor, probabilities: Tensor, rest: Tensor | None, temperature: float, vocabulary: int
+) -> SparseLogits:
+    outcomes = probabilities if rest is None else torch.cat([probabilities, rest[:, None]], 1)
+    return SparseLogits(
+        ids=ids,
+        probabilities=probabilities,
+        rest=rest,
+        entropy=-torch.special.xlogy(outcomes, outcomes).sum(1),
+        temperature=temperature,
+        vocabulary=vocabulary,
+    )
 
 
 SCHEMES: dict[str, type[Scheme]] = {scheme.name: scheme for scheme in (Dense, Sampled, TopK, NaiveTopK)}
