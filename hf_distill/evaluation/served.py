@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_distill.evaluation.generation import Written, judged, scorer_names, with_length
 from hf_distill.evaluation.row_scores import by_row
-from hf_distill.evaluation.tokens import BINS, TokenScores
+from hf_distill.evaluation.tokens import BINS, TokenScores, tabled_scores
 from hf_distill.recipe import EvaluateConfig
 from hf_distill.serving import Client, prompt_likelihoods, write
 from hf_distill.serving.texts import sampling
@@ -68,23 +68,18 @@ def score_served(served: Served, task: Task, rows: Dataset, config: EvaluateConf
     table = np.array(
         by_row(None, task, served.tokenizer, encoded, wave, lambda batch: _row_sums(served.client, task, batch))
     )
-    scores = TokenScores(
-        vocabulary=served.teacher.outputs,
-        tokens=table[:, 0],
-        loss=table[:, 1],
-        correct=table[:, 2],
-        confidence=table[:, 3:],
-    )
+    sizes = [len(text.encode()) for text in task.texts(rows)]
+    scores = tabled_scores(table, encoded, served.teacher.outputs, sizes, compared=False)
     names = scorer_names(task, config.scorers)
     return replace(scores, written=_written(served, task, rows, names, config)) if names else scores
 
 
 def _row_sums(client: Client, task: Task, batch: dict[str, Any]) -> list[np.ndarray]:
-    """``[3 + BINS]`` of each row: tokens, loss, correct, and the bins of ``TokenScores``."""
+    """``[5 + BINS]`` of each row, as :func:`tabled_scores` takes them; what compares with a teacher is 0."""
     mask = task.masks(batch)["labels"]
     rows = len(batch["labels"])
     documents = list(documents_of(batch, mask))
-    counts, table = mask.tolist(), np.zeros((rows, 3 + BINS))
+    counts, table = mask.tolist(), np.zeros((rows, 5 + BINS))
     found = client.map(lambda each: prompt_likelihoods(client, each.ids, 1), documents)
     for document, positions in zip(documents, found, strict=True):
         for place, token, position in zip(document.places, document.ids[1:], positions, strict=True):
@@ -93,7 +88,7 @@ def _row_sums(client: Client, task: Task, batch: dict[str, Any]) -> list[np.ndar
             sure, correct = float(np.exp(position.log_probabilities[0])), float(position.ids[0] == token)
             row = table[place * rows // len(counts)]
             row[:3] += (1.0, -position.actual, correct)
-            row[3 + min(BINS - 1, max(0, int(np.ceil(sure * BINS)) - 1))] += sure - correct
+            row[5 + min(BINS - 1, max(0, int(np.ceil(sure * BINS)) - 1))] += sure - correct
     return list(table)
 
 

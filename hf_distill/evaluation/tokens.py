@@ -164,6 +164,22 @@ def score_tokens(
         return found
 
     table = np.array(by_row(model, task, tokenizer, rows, batch_size, read), dtype=np.float64)
+    vocabulary = min(output_head(each).vocabulary for each in members_of(model))
+    return tabled_scores(table, rows, vocabulary, sizes, compared=teacher is not None)
+
+
+def tabled_scores(
+    table: np.ndarray, rows: Dataset, vocabulary: int, sizes: Sequence[int] | None, *, compared: bool
+) -> TokenScores:
+    """The scores that sums over the tokens of each row make.
+
+    Args:
+        table: ``[N, 5 + BINS]``: tokens, loss, correct, KL, agreed, and the bins of confidence.
+        rows: Encoded; whose rows these are.
+        vocabulary: How many tokens the model chooses among.
+        sizes: See :func:`score_tokens`.
+        compared: Whether there is a teacher to whom KL and agreement refer.
+    """
     scored = np.array(rows["bytes"], dtype=np.float64) if "bytes" in rows.column_names else None
     of_texts: np.ndarray | None = None
     if sizes is not None and "source" in rows.column_names:
@@ -171,13 +187,13 @@ def score_tokens(
         table, of_texts = _by_text(table, number), np.asarray(sizes)[texts]
         scored = _by_text(scored, number) if scored is not None else None
     return TokenScores(
-        vocabulary=min(output_head(each).vocabulary for each in members_of(model)),
+        vocabulary=vocabulary,
         tokens=table[:, 0],
         loss=table[:, 1],
         correct=table[:, 2],
         confidence=table[:, 5:],
-        kl=table[:, 3] if teacher is not None else None,
-        agreed=table[:, 4] if teacher is not None else None,
+        kl=table[:, 3] if compared else None,
+        agreed=table[:, 4] if compared else None,
         bytes=scored,
         sizes=of_texts,
     )
