@@ -197,7 +197,7 @@ def test_a_served_teacher_is_scored_as_the_same_model_here(server, folder):
     sizes = [len(text.encode()) for text in task.texts(rows)]
     expected = score_tokens(tiny.decoder(2, seed=3), task, served.tokenizer, encoded, sizes=sizes).metrics()
     assert found.metrics() == pytest.approx(expected, abs=1e-5)
-    assert found.metrics().keys() == {"loss", "perplexity", "accuracy", "calibration_error"}
+    assert found.metrics().keys() == {"loss", "perplexity", "accuracy", "calibration_error", "bits_per_byte"}
 
 
 def test_a_served_teacher_writes_what_the_same_model_writes_here(recipe, folder, tmp_path):
@@ -412,7 +412,7 @@ def test_a_key_of_the_server_that_cannot_be_is_refused_and_no_secret_is_shown(ke
 @pytest.mark.parametrize(
     ("keys", "told"),
     [
-        ({"model": "a/b"}, "exactly one of model, recipe and server"),
+        ({"model": "a/b"}, "exactly one of model, recipe, ensemble and server"),
         ({"dtype": "float32"}, r"teacher\.dtype: does nothing for a served teacher"),
         ({"revision": "main"}, r"teacher\.revision: does nothing for a served teacher"),
         ({"kind": "cached", "cache": {"scheme": "sampled"}}, "of which sampled cannot be made"),
@@ -504,7 +504,7 @@ def test_a_run_learns_from_a_served_teacher_and_tells_what_is_not_known_of_it(
         teacher = result.results["models"]["teacher"]
         assert teacher["origin"] == "served as tiny-llama"
         assert teacher.keys().isdisjoint({"parameters", "disk_bytes", "latency_ms", "samples_per_second"})
-        assert teacher["metrics"].keys() == {"loss", "perplexity", "accuracy", "calibration_error"}
+        assert teacher["metrics"].keys() == {"loss", "perplexity", "accuracy", "calibration_error", "bits_per_byte"}
         assert result.metrics.keys() == teacher["metrics"].keys()
         comparison = result.comparison
         assert comparison["size_ratio"] is comparison["speedup"] is comparison["agreement"] is None
