@@ -306,7 +306,7 @@ def load_teacher(
     assert config is not None
     if config.server is not None:
         served = served_teacher(config.server)
-        check_server(served, task, report, writes_only=writes_only)
+        check_server(served, recipe, task, report, writes_only=writes_only)
         return served
     source, shown, hub_id = config.model, config.model, config.model
     if isinstance(config.recipe, Recipe):
