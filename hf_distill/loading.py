@@ -47,7 +47,7 @@ def load_teacher(
     assert config is not None
     if config.server is not None:
         served = served_teacher(config.server)
-        check_server(served, task, report, writes_only=writes_only)
+        check_server(served, recipe, task, report, writes_only=writes_only)
         return served
     if config.ensemble is None:
         return _loaded(config, recipe, task, data, runs, report, make)

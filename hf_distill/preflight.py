@@ -90,7 +90,7 @@ def check(
     loaded = with_defaults(load_recipe(recipe, overrides))
     task, _ = prepare(loaded, report)
     if loaded.teacher is not None and loaded.teacher.server is not None:
-        check_server(served_teacher(loaded.teacher.server), task, report)
+        check_server(served_teacher(loaded.teacher.server), loaded, task, report)
     report("everything that can be checked before training is in order")
 
 

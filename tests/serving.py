@@ -34,7 +34,7 @@ class Server:
         self.model, self.tokenizer, self.key, self.name = model.eval(), tokenizer, key, name
         self.options = {
             "max_logprobs": 10**6,
-            "max_model_len": 65,
+            "max_model_len": 80,
             "prompt_logprobs": True,
             "logprobs": True,
             **options,

@@ -191,6 +191,7 @@ def fill_language_models(hub, folder: Path) -> None:
         ("Qwen/Qwen2.5-0.5B", 2, 0),
         ("meta-llama/Llama-3.1-8B-Instruct", 4, 0),
         ("meta-llama/Llama-3.2-1B-Instruct", 2, 0),
+        ("meta-llama/Llama-3.3-70B-Instruct", 4, 0),
     ):
         add(name, tiny.decoder(layers, vocab_size=len(tiny.CHAT_WORDS) + padding))
     for name, layers in (("openai-community/gpt2-xl", 4), ("openai-community/gpt2", 2)):

@@ -16,8 +16,10 @@ import pytest
 
 from hf_distill.card import shown_share
 from hf_distill.recipe_file import load_recipe
+from tests import tiny
 from tests.benchmark_rows import angle_row, cache_row, cells_of, loss_row, shown_angles, step_row
 from tests.hub_server import hub_server
+from tests.serving import serving
 from tests.stand_ins import fill
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,7 +54,8 @@ def shell(tmp_path_factory):
     """Runs a command line where a person would: beside the recipes, with that Hub."""
     folder = tmp_path_factory.mktemp("person")
     os.symlink(ROOT / "recipes", folder / "recipes")
-    with hub_server() as hub:
+    words = tiny.chat_tokenizer(tiny.CHAT_TEMPLATE)
+    with hub_server() as hub, serving(tiny.decoder(4), words, name="meta-llama/Llama-3.3-70B-Instruct") as teacher:
         fill(hub, folder / "hub")
         environment = {
             **os.environ,
@@ -74,7 +77,7 @@ def shell(tmp_path_factory):
             return done.stdout
 
         hub.folder = folder
-        run.hub = hub
+        run.hub, run.teacher = hub, teacher
         run.worker = functools.partial(
             subprocess.Popen,
             [sys.executable, "-c", WORKER],
@@ -153,6 +156,8 @@ def test_every_recipe_runs_two_steps_on_tiny_models(path, shell, run_recipe):
     if path.stem.endswith("-relations"):
         narrow = {"hidden_size": 48, "intermediate_size": 96}
         more += ["objectives.0.relation_heads=4", *(f"student.config.{name}={size}" for name, size in narrow.items())]
+    if recipe.teacher.server is not None:
+        more += [f"teacher.server.url={shell.teacher.url}", "teacher.server.top_k=12"]
     if recipe.rollout is not None:
         more += ["rollout.max_new_tokens=6"]
     for i, stage in enumerate(recipe.stages):
@@ -166,7 +171,7 @@ def test_every_recipe_runs_two_steps_on_tiny_models(path, shell, run_recipe):
     models, told = run_recipe(str(path.relative_to(ROOT)), *small, *more)
     assert models == ["control", "student", "teacher"], models
     order = "another order; aligned by name" if path.stem.startswith("mnli-") else "the same order"
-    assert made_by_recipes(recipe) or any(order in line for line in told)
+    assert made_by_recipes(recipe) or recipe.teacher.server or any(order in line for line in told)
     start = load_recipe(path).student.pretrained
     card = (Path(shell.hub.folder) / "runs" / f"{path.stem}-small" / "student" / "README.md").read_text()
     assert start is None or f"base_model: {start}" in card
@@ -184,6 +189,7 @@ def test_every_command_of_readme_does_what_it_says(shell):
         words = shlex.split(command)
         for pattern, less in LESS.items():
             words = [re.sub(pattern, less, word) for word in words]
+        words = [word.replace("http://localhost:8000/v1", shell.teacher.url) for word in words]
         if "/masked-lm/" in command:
             words += FEW
         if "label" in words:

@@ -203,6 +203,7 @@ def test_a_served_teacher_is_scored_as_the_same_model_here(server, folder):
 def test_a_served_teacher_writes_what_the_same_model_writes_here(recipe, folder, tmp_path):
     for rows in ("completions", "chats"):
         settings = recipe(rows, label={"generation": {"num_beams": 1, "max_new_tokens": 6}}, name=rows)
+        settings["task"]["max_length"] = 64  # Of a chat that is longer, a teacher that is here sees the end alone.
         local = {**settings, "teacher": {"model": str(folder), "dtype": "float32"}}
         ours, theirs = (written(label(each, runs=tmp_path / rows, report=silent)) for each in (settings, local))
         assert len(ours) > 5  # Empty texts are dropped.
@@ -339,15 +340,15 @@ def test_a_wrong_key_is_never_tried_again_nor_shown(folder, monkeypatch):
             Client(config(server, key_variable="MINE"))
 
 
-def test_what_the_start_up_test_finds_is_told(server, folder):
+def test_what_the_start_up_test_finds_is_told(recipe, server, folder):
     task, lines = CausalLanguageModeling(max_length=32), []
-    check_server(served_teacher(config(server, tokenizer=str(folder))), task, lines.append)
+    check_server(served_teacher(config(server, tokenizer=str(folder))), load_recipe(recipe()), task, lines.append)
     assert lines[0] == f"server: tiny-llama is there, and gives the {SIZE} likeliest tokens of each position"
     assert "into the same" in lines[1]
     assert "differ from those of the model that is here by 0.0" in lines[2]
     for options, told in (({"tokenize": False}, "the same"), ({"tokenize": True}, "the same")):
         server.options |= options
-        check_server(served_teacher(config(server, tokenizer=str(folder))), task, lines.append)
+        check_server(served_teacher(config(server, tokenizer=str(folder))), load_recipe(recipe()), task, lines.append)
         assert told in lines[-2]
 
 
@@ -356,29 +357,28 @@ def test_what_the_start_up_test_finds_is_told(server, folder):
     [
         ({"model": "llama-70b"}, {}, r"serves no model 'llama-70b'; it serves tiny-llama"),
         ({"top_k": 5}, {"max_logprobs": 4}, r"start it with --max-logprobs of at least teacher\.server\.top_k"),
-        ({}, {"max_model_len": 16}, r"reads 16 tokens of tiny-llama.*lower task\.max_length"),
+        ({}, {"max_model_len": 16}, r"room for 16 tokens of tiny-llama.*lower task\.max_length"),
         ({}, {"prompt_logprobs": False}, r"no log-probabilities of prompts"),
     ],
 )
-def test_what_the_start_up_test_finds_amiss_is_refused(keys, options, told, server, folder):
+def test_what_the_start_up_test_finds_amiss_is_refused(keys, options, told, recipe, server, folder):
     server.options |= options
+    teacher, task = served_teacher(config(server, tokenizer=str(folder), **keys)), CausalLanguageModeling(max_length=32)
     with pytest.raises(ServerError, match=told):
-        check_server(
-            served_teacher(config(server, tokenizer=str(folder), **keys)), CausalLanguageModeling(max_length=32), silent
-        )
+        check_server(teacher, load_recipe(recipe()), task, silent)
 
 
-def test_another_tokenizer_or_another_model_behind_the_name_is_refused(server, folder, tmp_path):
+def test_another_tokenizer_or_another_model_behind_the_name_is_refused(recipe, server, folder):
     task = CausalLanguageModeling(max_length=32)
     server.tokenizer = tiny.tokenizer([*tiny.WORDS[:5], *reversed(tiny.CHAT_WORDS[5:])])
     for tokenize in (True, False):
         server.options["tokenize"] = tokenize
         with pytest.raises(ServerError, match="cuts a probe into other tokens"):
-            check_server(served_teacher(config(server, tokenizer=str(folder))), task, silent)
+            check_server(served_teacher(config(server, tokenizer=str(folder))), load_recipe(recipe()), task, silent)
     server.tokenizer = tiny.chat_tokenizer()
     server.model = tiny.decoder(2, seed=4)
     with pytest.raises(ServerError, match="it serves another model"):
-        check_server(served_teacher(config(server, tokenizer=str(folder))), task, silent)
+        check_server(served_teacher(config(server, tokenizer=str(folder))), load_recipe(recipe()), task, silent)
 
 
 # --- the recipe -----------------------------------------------------------------------------------------------------
@@ -630,7 +630,6 @@ def test_texts_that_were_cut_are_counted_and_an_answer_that_stopped_for_no_reaso
     recipe, server, tmp_path
 ):
     lines: list[str] = []
-    server.options["max_model_len"] = 64
     server.faults = [0, CUT]  # The first is asked for the models.
     folder = label(recipe(label={"generation": {"max_new_tokens": 2}}), runs=tmp_path, report=lines.append)
     assert json.loads((folder / "provenance.json").read_text())["not_ended"] > 12

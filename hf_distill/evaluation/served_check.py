@@ -13,9 +13,10 @@ from huggingface_hub import try_to_load_from_cache
 from transformers import PreTrainedTokenizerBase
 
 from hf_distill.errors import ServerError
+from hf_distill.evaluation.generation import scorer_names
 from hf_distill.evaluation.served import Served
 from hf_distill.models import load_model, load_tokenizer
-from hf_distill.recipe import ServerConfig
+from hf_distill.recipe import Recipe, ServerConfig
 from hf_distill.serving import Client, Position, prompt_likelihoods
 from hf_distill.serving.client import NotServed, Unusable
 from hf_distill.tasks import Task
@@ -55,11 +56,14 @@ def served_teacher(config: ServerConfig, client: Client | None = None) -> Served
     return Served(teacher=teacher, tokenizer=tokenizer, facts=facts)
 
 
-def check_server(served: Served, task: Task, report: Callable[[str], None], *, writes_only: bool = False) -> None:
+def check_server(
+    served: Served, recipe: Recipe, task: Task, report: Callable[[str], None], *, writes_only: bool = False
+) -> None:
     """See that a server gives what a run will ask it for.
 
     Args:
         served: The teacher.
+        recipe: Tells how much it is to write.
         task: Tells how long texts are.
         report: Gets lines that tell what was found.
         writes_only: Whether it is asked for texts alone, and its tokens are nobody's concern.
@@ -69,11 +73,12 @@ def check_server(served: Served, task: Task, report: Callable[[str], None], *, w
     """
     client, name = served.client, served.client.config.model
     room = client.check_model()
-    longest = min(task.max_length, served.tokenizer.model_max_length)
-    if room is not None and longest + 1 > room:
+    longest, new = min(task.max_length, served.tokenizer.model_max_length), _new_tokens(recipe, task)
+    if room is not None and longest + new > room:
         raise ServerError(
-            f"the server reads {room} tokens of {name}, and a text of task.max_length ({longest}) and one more are "
-            "sent; lower task.max_length, or start it with a longer context"
+            f"the server has room for {room} tokens of {name}, but a text may have {longest} (task.max_length) and "
+            f"{new} are asked for behind it; lower task.max_length or generation.max_new_tokens, or start the server "
+            "with a longer context"
         )
     if writes_only:
         report(f"server: {name} is there")
@@ -83,6 +88,14 @@ def check_server(served: Served, task: Task, report: Callable[[str], None], *, w
     report(f"server: {name} is there, and gives the {served.teacher.k} likeliest tokens of each position")
     report(f"server: {_same_tokens(client, served.tokenizer, ids)}")
     report(f"server: {_same_numbers(client.config, task, ids, positions)}")
+
+
+def _new_tokens(recipe: Recipe, task: Task) -> int:
+    """How many tokens are asked for at most: 1 where only what is there is judged."""
+    asked = [recipe.label.generation] if recipe.label is not None else []
+    if scorer_names(task, recipe.evaluate.scorers):
+        asked.append(recipe.evaluate.generation)
+    return max([1, *(int(each.get("max_new_tokens", task.longest_text)) for each in asked)])
 
 
 def _same_tokens(client: Client, tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
