@@ -78,8 +78,8 @@ def no_chance(monkeypatch):
 @pytest.mark.parametrize(
     ("teacher", "told"),
     [
-        ({"model": "a", "ensemble": PAIR}, "exactly one of model, recipe and ensemble"),
-        ({}, "exactly one of model, recipe and ensemble"),
+        ({"model": "a", "ensemble": PAIR}, "exactly one of model, recipe, ensemble and server"),
+        ({}, "exactly one of model, recipe, ensemble and server"),
         ({"model": "a", "weight": 2.0}, "weight: no such key"),
         ({"model": "a", "route": "language"}, "route: does nothing for a single teacher"),
         ({"ensemble": []}, "at least one teacher"),
