@@ -29,7 +29,7 @@ ROOMS = [
     ["card", "figures"],
     ["hub", "folders"],
     ["caching"],
-    ["training", "labelling"],
+    ["training", "labelling", "served"],
     ["preflight"],
     ["reporting"],
     ["flow"],
