@@ -13,7 +13,7 @@ from accelerate import PartialState
 from datasets import Dataset
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_distill.caching import check_cache, check_served
+from hf_distill.caching import check_cache
 from hf_distill.data import Data, load_data
 from hf_distill.ensembles import asked_columns, check_one_tokenizer, check_several, with_teachers
 from hf_distill.errors import RecipeError
@@ -25,14 +25,15 @@ from hf_distill.evaluation.tokens import AGAINST_TEACHER
 from hf_distill.labelling import check_label
 from hf_distill.models import load_config, load_tokenizer
 from hf_distill.objectives import Objective, make_objective
-from hf_distill.pairing import check_objectives, check_tokens, connect_tokenizers, tell_meetings
-from hf_distill.recipe import CacheConfig, MemberConfig, Recipe, ServerConfig, StudentConfig, TeacherConfig
+from hf_distill.pairing import check_objectives, connect_tokenizers, tell_meetings
+from hf_distill.recipe import CacheConfig, MemberConfig, Recipe, StudentConfig, TeacherConfig
 from hf_distill.recipe.stages import in_stage
 from hf_distill.recipe_file import check_training, load_recipe
 from hf_distill.rollout import Rollout
+from hf_distill.served import check_served_recipe, check_served_tokens
 from hf_distill.students import Order, Student, build_student, learning, limit_learning, parts_of, quantized
 from hf_distill.students.tokenizers import fitted
-from hf_distill.tasks import CausalLanguageModeling, Task, make_task
+from hf_distill.tasks import Task, make_task
 from hf_distill.teachers import chosen_dtype, same_tokenizer
 from hf_distill.training import Report, training_arguments, with_defaults
 from hf_distill.views import OF_THE_DATA
@@ -134,7 +135,7 @@ def _plan_student(recipe: Recipe, task: Task, data: Data, teacher: Plan | None, 
     student = planned_student(recipe, task, data, teacher)
     if recipe.teacher is not None and recipe.teacher.server is not None:
         for stage in recipe.by_stage().values():
-            _check_served_tokens(recipe.teacher.server, student, make_objectives(stage), task)
+            check_served_tokens(recipe.teacher.server, student.tokenizer, make_objectives(stage), task)
     share = f", {student.parameters / teacher.parameters:.2f} of the teacher's" if teacher else ""
     report(f"student: {_described(student)}{share}")
     if recipe.student.lora is not None or recipe.student.freeze is not None:
@@ -211,7 +212,7 @@ def _check_objectives(recipe: Recipe, task: Task) -> None:
             )
     check_several(recipe, task, objectives, scorer_names(task, recipe.evaluate.scorers))
     if recipe.teacher is not None and recipe.teacher.server is not None:
-        _check_served(recipe, task, objectives)
+        check_served_recipe(recipe, task, objectives)
     elif recipe.teacher is not None and recipe.teacher.kind == "cached":
         if not task.same_classes:
             raise RecipeError(
@@ -219,54 +220,6 @@ def _check_objectives(recipe: Recipe, task: Task) -> None:
                 "own; set it to live"
             )
         check_cache(objectives, recipe.teacher.cache or CacheConfig(), task.has_vocabulary)
-
-
-def _check_served(recipe: Recipe, task: Task, objectives: Mapping[str, Objective]) -> None:
-    """Refuse what a served teacher cannot be asked for."""
-    assert recipe.teacher is not None
-    assert recipe.teacher.server is not None
-    if not isinstance(task, CausalLanguageModeling):
-        raise RecipeError(
-            f"recipe.teacher.server: a server tells what comes next in a text, which is asked for causal-lm alone, got "
-            f"{task.name}; use a teacher that is loaded here (teacher.model), or let a served one write, with rows of "
-            "prompt or messages (task: causal-lm, hf-distill label), and train on its texts"
-        )
-    check_served(objectives)
-    metric = primary_metric(task, recipe.evaluate)
-    if metric in AGAINST_TEACHER:
-        raise RecipeError(
-            f"recipe.evaluate.metric: {metric} compares with all that a teacher says, and a server tells the likeliest "
-            "tokens alone; set it to loss, or remove it"
-        )
-    if any("logits" in objective.needs for objective in objectives.values()):
-        return
-    if recipe.teacher.kind == "cached":
-        raise RecipeError(
-            "recipe.teacher.kind: no objective asks the teacher, so there is nothing to cache; add logits, or set it "
-            "to live"
-        )
-    if recipe.teacher.server.top_k is not None:
-        raise RecipeError(
-            "recipe.teacher.server.top_k: no objective asks for the teacher's probabilities, so it does nothing; add "
-            "logits, or remove it"
-        )
-
-
-def _check_served_tokens(config: ServerConfig, student: Plan, objectives: Mapping[str, Objective], task: Task) -> None:
-    """Refuse to compare tokens with a served teacher that has others."""
-    asks = any("logits" in objective.needs for objective in objectives.values())
-    if asks and not same_tokenizer(student.tokenizer, load_tokenizer(config.tokenizer_source)):
-        check_tokens(objectives, task)
-
-
-def refuse_served(recipe: Recipe, why: str) -> None:
-    """Refuse a served teacher where one must be here.
-
-    Raises:
-        RecipeError: With why.
-    """
-    if recipe.teacher is not None and recipe.teacher.server is not None:
-        raise RecipeError(f"recipe.teacher.server: {why}; use a teacher that is loaded here (teacher.model)")
 
 
 def _check_outside(recipe: Recipe, task: Task, data: Data) -> None:

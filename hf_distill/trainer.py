@@ -69,8 +69,8 @@ class DistillationTrainer(Trainer):
 
     Args:
         model: The student, with the task's head.
-        teacher: A model, a Hub id or folder, a :class:`ModelTeacher` or :class:`CachedTeacher`, or None
-            where no objective asks for one.
+        teacher: A model, a Hub id or folder, a :class:`ModelTeacher`, :class:`CachedTeacher` or
+            :class:`ServerTeacher`, or None where no objective asks for one.
         task: A task or its name. A task that was not bound to data takes its labels from the student's config.
         objectives: Objectives, or their names. Without any: ``labels``, and ``logits`` where there is a teacher.
         args: As for Trainer.

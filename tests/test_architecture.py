@@ -30,7 +30,7 @@ ROOMS = [
     ["card", "figures"],
     ["hub", "folders"],
     ["caching"],
-    ["training", "labelling", "ensembles"],
+    ["training", "labelling", "ensembles", "served"],
     ["preflight", "stages"],
     ["reporting", "loading"],
     ["flow"],

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -356,7 +361,7 @@ def test_what_the_start_up_test_finds_is_told(recipe, server, folder):
     ("keys", "options", "told"),
     [
         ({"model": "llama-70b"}, {}, r"serves no model 'llama-70b'; it serves tiny-llama"),
-        ({"top_k": 5}, {"max_logprobs": 4}, r"start it with --max-logprobs of at least teacher\.server\.top_k"),
+        ({"top_k": 5}, {"max_logprobs": 4}, r"start vLLM with --max-logprobs of at least teacher\.server\.top_k"),
         ({}, {"max_model_len": 16}, r"room for 16 tokens of tiny-llama.*lower task\.max_length"),
         ({}, {"prompt_logprobs": False}, r"no log-probabilities of prompts"),
     ],
@@ -457,7 +462,7 @@ def test_what_cannot_be_done_with_a_served_teacher_is_refused_by_name(recipe, fo
     server = {**recipe()["teacher"]["server"], "top_k": 5}
     for settings, error, told in (
         (words, RecipeError, "asked for causal-lm alone, got text-classification"),
-        (recipe(student={"layers": 1}), HfDistillError, "teacher"),
+        (recipe(student={"layers": 1}), RecipeError, "those of a served teacher are not here"),
         (recipe(student={"pretrained": str(other)}), HfDistillError, "end token|different tokens"),
         (recipe(evaluate={"metric": "kl_to_teacher"}), RecipeError, "the likeliest tokens alone"),
         (recipe(objectives=labels, teacher={"server": server}), RecipeError, r"server\.top_k: no objective asks"),
@@ -651,3 +656,54 @@ def test_a_run_trains_on_what_a_served_teacher_wrote_and_judges_what_models_writ
     result = run(settings, runs=tmp_path, report=silent)
     assert result.results["labels"]["rows"]["kept"] == 8
     assert "rougeL" in result.results["models"]["teacher"]["metrics"]
+
+
+# --- another server than ours ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def transformers_serve(folder, tmp_path):
+    """``transformers serve`` of the same model, found in a cache of the Hub; gives its address."""
+    for package in ("fastapi", "uvicorn", "openai"):
+        pytest.importorskip(package, reason="transformers serve needs the extra transformers[serving]")
+    repo = tmp_path / "hub" / "models--tests--tiny-llama"
+    shutil.copytree(folder, repo / "snapshots" / COMMIT)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(COMMIT)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    start = "import sys; from transformers.cli.transformers import main; sys.argv[0] = 'transformers'; main()"
+    options = ["--host", "127.0.0.1", "--port", port, "--device", "cpu", "--dtype", "float32"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", start, "serve", "tests/tiny-llama", *options],
+        env={**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        process.kill()
+        process.wait()
+
+
+COMMIT = "0" * 40
+
+
+@pytest.mark.slow
+def test_transformers_serve_writes_after_chats_and_says_that_it_gives_no_log_probabilities(
+    transformers_serve, recipe, folder, tmp_path
+):
+    keys = {"url": transformers_serve, "model": "tests/tiny-llama", "tokenizer": str(folder)}
+    starting = Client(ServerConfig(**keys, retries=300), wait=lambda _: threading.Event().wait(0.2))
+    assert starting.check_model() is None
+    settings = recipe("chats", label={"generation": {"max_new_tokens": 6}}, teacher={"server": keys})
+    settings["task"]["max_length"] = 64
+    local = {**settings, "teacher": {"model": str(folder), "dtype": "float32"}}
+    local["label"] = {"generation": {"num_beams": 1, "max_new_tokens": 6}}
+    ours, theirs = (written(label(each, runs=tmp_path, report=silent)) for each in (settings, local))
+    assert [row["messages"] for row in ours] == [row["messages"] for row in theirs]
+    assert {row["mean_log_probability"] for row in ours} == {None}
+    with pytest.raises(ServerError, match=r"422 \(Unexpected.*gives no log-probabilities of prompts.*hf-distill label"):
+        check(settings, report=silent)

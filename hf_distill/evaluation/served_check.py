@@ -18,7 +18,7 @@ from hf_distill.evaluation.served import Served
 from hf_distill.models import load_model, load_tokenizer
 from hf_distill.recipe import Recipe, ServerConfig
 from hf_distill.serving import Client, Position, prompt_likelihoods
-from hf_distill.serving.client import NotServed, Unusable
+from hf_distill.serving.faults import NotServed, Unusable
 from hf_distill.tasks import Task
 from hf_distill.teachers import ServerTeacher, best_dtype
 

@@ -27,9 +27,10 @@ from hf_distill.folders import write_json
 from hf_distill.planning.bounds import Bounds, read_count
 from hf_distill.planning.shapes import Column, Sketch, sketch_columns
 from hf_distill.planning.speed import Measured, Stopwatch
-from hf_distill.preflight import Plan, planned_teacher, read_data, refuse_served
+from hf_distill.preflight import Plan, planned_teacher, read_data
 from hf_distill.recipe import Recipe
 from hf_distill.recipe_file import load_recipe
+from hf_distill.served import refuse_served
 from hf_distill.strict import write_yaml
 from hf_distill.training import Report, with_defaults
 

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 import httpx2
@@ -22,6 +21,7 @@ import httpx2
 from hf_distill.errors import ServerError
 from hf_distill.names import shortened
 from hf_distill.recipe.server import ServerConfig
+from hf_distill.serving.faults import NotServed, Passing, Unusable, check_status
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
 """Seconds before the second try, and before any later one."""
@@ -29,26 +29,8 @@ FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
 LONGEST_ASKED = 600.0
 """Seconds that a server may ask to wait; above that a person is told instead."""
 
-PASSING = frozenset({408, 409, 425, 429})
-"""Statuses below 500 after which a request is sent again."""
-
-SHOWN = 200
-"""Characters of a server's own words that are shown."""
-
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-class Unusable(Exception):
-    """An answer that cannot be used, and may be usable the next time; what is wrong with it."""
-
-
-class _Passing(Exception):
-    """A request that failed for a reason that may pass; with the seconds that the server asks to wait, if it does."""
-
-    def __init__(self, reason: str, wait: float | None = None) -> None:
-        super().__init__(reason)
-        self.wait = wait
 
 
 class Client:
@@ -120,7 +102,7 @@ class Client:
             self._pace()
             try:
                 return self._once(method, path, body, read)
-            except _Passing as error:
+            except Passing as error:
                 last = error
             if attempt < self.config.retries:
                 self._wait(self._pause(attempt, last.wait))
@@ -141,64 +123,26 @@ class Client:
         try:
             response = self._http.request(method, self._address(path), json=body)
         except httpx2.TimeoutException:
-            raise _Passing(
+            raise Passing(
                 f"no answer within {self.config.timeout:g} s; raise teacher.server.timeout, or lower concurrency or "
                 "task.max_length"
             ) from None
         except httpx2.RequestError as error:
-            raise _Passing(
+            raise Passing(
                 f"the server cannot be reached, or broke off ({type(error).__name__}); see that it runs and that "
                 "teacher.server.url is its address"
             ) from None
-        self._check_status(response)
+        check_status(response, self._where, self.config.key_variable, self._key)
         try:
             content = response.json()
         except ValueError:
-            raise _Passing(
+            raise Passing(
                 "the answer is not JSON; see that teacher.server.url is that of an API, which mostly ends with /v1"
             ) from None
         try:
             return read(content)
         except Unusable as error:
-            raise _Passing(str(error)) from None
-
-    def _check_status(self, response: httpx2.Response) -> None:
-        status = response.status_code
-        if status < 300:
-            return
-        if status in (401, 403):
-            sent = "was refused" if self._key else "was not sent, for the variable is not set"
-            raise ServerError(
-                f"{self._where} answers {status}: the key in {self.config.key_variable} {sent}; set it to a key of "
-                "this server"
-            )
-        if status < 400:
-            raise ServerError(f"{self._where} answers {status}, a redirect; set teacher.server.url to where it leads")
-        said = self._said(response)
-        if status == 429:
-            raise _Passing(
-                f"the server still answers 429, too many requests{said}; lower teacher.server.concurrency, or set "
-                "requests_per_minute",
-                _retry_after(response),
-            )
-        if status in PASSING or status >= 500:
-            raise _Passing(f"the server answers {status}{said}", _retry_after(response))
-        if status == 404:
-            raise NotServed(f"{self._where} answers 404{said}; see that teacher.server.url and model are right")
-        raise ServerError(f"{self._where} refuses the request with {status}{said}{_advice(said)}")
-
-    def _said(self, response: httpx2.Response) -> str:
-        """A server's own words about a fault, shortened and without the key."""
-        try:
-            content = response.json()
-        except ValueError:
-            return ""
-        for name in ("error", "message", "detail"):
-            content = content.get(name, content) if isinstance(content, dict) else content
-        if not isinstance(content, str):
-            return ""
-        text = content.replace(self._key, "[key]") if self._key else content
-        return f" ({text if len(text) <= SHOWN else text[:SHOWN] + '...'})"
+            raise Passing(str(error)) from None
 
     def models(self) -> dict[str, int | None] | None:
         """What is served, by name, with how many tokens each reads where the server tells; None where it tells nothing.
@@ -243,10 +187,6 @@ class Client:
         return f"{base.removesuffix('/v1')}{path[1:]}" if path.startswith("//") else f"{base}{path}"
 
 
-class NotServed(ServerError):
-    """There is nothing under this address, or no model of this name."""
-
-
 class _Pace:
     """Lets one request begin after the other, at most so many a minute."""
 
@@ -265,24 +205,3 @@ class _Pace:
             self.next = mine + self.gap
         if mine > now:
             self.wait(mine - now)
-
-
-def _retry_after(response: httpx2.Response) -> float | None:
-    """Seconds: the header holds these, or a date (RFC 9110, 10.2.3)."""
-    value = response.headers.get("Retry-After", "")
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return None
-
-
-def _advice(said: str) -> str:
-    if "logprobs" in said:
-        return "; of vLLM, start it with --max-logprobs of at least teacher.server.top_k, or lower top_k"
-    if "context length" in said or "max_model_len" in said or "maximum model length" in said:
-        return "; lower task.max_length, or start the server with a longer context"
-    return ""

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from hf_distill.errors import ServerError
-from hf_distill.serving.client import Client, Unusable
+from hf_distill.serving.client import Client
+from hf_distill.serving.faults import WITHOUT_LIKELIHOODS, Unusable
 
 
 class Position(NamedTuple):
@@ -56,11 +57,7 @@ def _positions(answer: Any, ids: Sequence[int], k: int) -> list[Position]:
     except (TypeError, KeyError, IndexError, AttributeError):
         raise Unusable("its answer has no choices") from None
     if found is None:
-        raise ServerError(
-            "the server gives no log-probabilities of prompts (prompt_logprobs, which vLLM has beside OpenAI's API), "
-            "so objectives cannot compare with it and it cannot be scored; serve the model with vLLM, or let it write "
-            "with hf-distill label and train on its texts"
-        )
+        raise ServerError(f"the server {WITHOUT_LIKELIHOODS}")
     if not isinstance(found, list) or len(found) != len(ids):
         count = len(found) if isinstance(found, list) else 0
         raise Unusable(f"its answer is cut off: log-probabilities of {count} of {len(ids)} tokens")

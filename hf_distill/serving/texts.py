@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hf_distill.recipe.server import GENERATION
-from hf_distill.serving.client import Client, Unusable
+from hf_distill.serving.client import Client
+from hf_distill.serving.faults import Unusable
 
 Prompt = Sequence[int] | Sequence[dict[str, Any]]
 """Tokens, or the turns of a chat."""

@@ -31,9 +31,10 @@ from hf_distill.evaluation.served import Served
 from hf_distill.evaluation.tokens import AGAINST_TEACHER
 from hf_distill.flow import build, live_teacher, load_teacher, trained_candidate
 from hf_distill.folders import RunFolder, recipe_hash, remove, training_part, write_json
-from hf_distill.preflight import Plan, make_objectives, planned_teacher, prepare, prepare_alike, refuse_served
+from hf_distill.preflight import Plan, make_objectives, planned_teacher, prepare, prepare_alike
 from hf_distill.recipe import CacheConfig, Recipe
 from hf_distill.recipe_file import load_recipe
+from hf_distill.served import refuse_served
 from hf_distill.sweeping.grids import Grid, read_grid
 from hf_distill.sweeping.state import Combination, Sweep, SweepState, command_of, told
 from hf_distill.sweeping.teacher import Counted, score_teacher
