@@ -151,6 +151,7 @@ def ours(setting: Setting) -> Train:
 def padding(setting: Setting) -> float:
     """The mean share of padding that a training run logs."""
     trainer = ours_trainer(setting)
+    trainer.args.logging_steps = 1
     trainer.train()
     return float(np.mean([entry["padding"] for entry in trainer.state.log_history if "padding" in entry]))
 
@@ -186,7 +187,9 @@ def textbrewer(setting: Setting, batches: Any, autocast: bool) -> Train:
     steps = len(batches) * setting.epochs
 
     def train() -> PreTrainedModel:
-        with distiller, torch.autocast(setting.device, torch.bfloat16) if autocast else nullcontext():
+        # All steps are within one autocast, which would keep the weights of the first as it cast them.
+        cast = torch.autocast(setting.device, torch.bfloat16, cache_enabled=False) if autocast else nullcontext()
+        with distiller, cast:
             distiller.train(
                 optimizer,
                 batches,

@@ -57,12 +57,6 @@ def _loss_cell(row: dict | None) -> str:
     return f"{row['seconds']:.2f}{memory}"
 
 
-def encoder_row(row: dict) -> str:
-    """Of ``encoders.json``."""
-    quality = f"{row['accuracy']:.4f} accuracy" if "accuracy" in row else f"{row['spearman']:.4f} spearman"
-    return f"| {row['name']} | {row['rows_a_second']:,.0f} | {row['peak_megabytes']:,.0f} MB | {quality} |"
-
-
 def default_row(rows: Rows, objectives: str) -> str:
     """Of ``defaults.json``: how good the student of each recipe is with a set of objectives."""
     recipes = dict.fromkeys(row["recipe"] for row in rows)

@@ -17,7 +17,7 @@ import pytest
 from hf_distill.card import shown_share
 from hf_distill.recipe_file import load_recipe
 from tests import tiny
-from tests.benchmark_rows import angle_row, cache_row, cells_of, loss_row, shown_angles, step_row
+from tests.benchmark_rows import angle_row, cache_row, cells_of, default_row, loss_row, shown_angles, step_row
 from tests.hub_server import hub_server
 from tests.serving import serving
 from tests.stand_ins import fill
@@ -283,15 +283,16 @@ def test_what_readme_shows_of_a_measured_student_is_in_its_results(path):
 
 def benchmark_rows() -> list[str]:
     """Every row of README's tables of benchmarks."""
-    steps, cache, angles, losses = (
+    steps, cache, angles, losses, defaults = (
         json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())["rows"]
-        for name in ("lm_step", "cache", "gradient_angles", "fused_loss")
+        for name in ("lm_step", "cache", "gradient_angles", "fused_loss", "defaults")
     )
     return [
         *map(step_row, steps),
         *filter(None, map(cache_row, cache)),
         *(angle_row(angles, scheme, kept) for scheme, kept in shown_angles(angles)),
         *(loss_row(losses, cell) for cell in cells_of(losses)),
+        *(default_row(defaults, name) for name in dict.fromkeys(row["objectives"] for row in defaults)),
     ]
 
 
