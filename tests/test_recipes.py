@@ -301,6 +301,14 @@ def test_readme_shows_what_was_measured_beside_other_tools():
     assert [row for row in benchmark_rows() if row not in readme] == []
 
 
+def test_readme_shows_a_plan_beside_the_student_that_was_trained_by_it():
+    plan = json.loads((ROOT / "model_cards" / "banking77-minilm-3l" / "plan.json").read_text())
+    predicted, measured = plan["predicted"], plan["measured"]
+    for name, shown in (("latency_ms", ".2f"), ("samples_per_second", ".0f"), ("speedup", ".2f")):
+        assert abs(predicted[name] / measured[name] - 1) < 0.15
+        assert f"{predicted[name]:{shown}} and {measured[name]:{shown}}" in (ROOT / "README.md").read_text()
+
+
 def ablation_row(run: dict) -> str:
     """The row that README shows of a run of an ablation."""
     terms = " + ".join(
