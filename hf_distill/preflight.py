@@ -30,7 +30,7 @@ from hf_distill.recipe import CacheConfig, MemberConfig, Recipe, StudentConfig, 
 from hf_distill.recipe.stages import in_stage
 from hf_distill.recipe_file import check_training, load_recipe
 from hf_distill.rollout import Rollout
-from hf_distill.served import check_served_recipe, check_served_tokens
+from hf_distill.served import check_asked, check_served_recipe, check_served_tokens
 from hf_distill.students import Order, Student, build_student, learning, limit_learning, parts_of, quantized
 from hf_distill.students.tokenizers import fitted
 from hf_distill.tasks import Task, make_task
@@ -193,6 +193,8 @@ def read_data(recipe: Recipe, report: Report, data: Data | None = None) -> tuple
     for name, stage in recipe.by_stage().items():
         with in_stage(name):
             _check_objectives(stage, task)
+    if recipe.teacher is not None and recipe.teacher.server is not None:
+        check_asked(recipe, [each for stage in recipe.by_stage().values() for each in make_objectives(stage).values()])
     for note in data.notes:
         report(note)
     return task, data

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from transformers import PreTrainedTokenizerBase
 
@@ -49,7 +49,21 @@ def check_served_recipe(recipe: Recipe, task: Task, objectives: Mapping[str, Obj
             f"recipe.evaluate.metric: {metric} compares with all that a teacher says, and a server tells the likeliest "
             "tokens alone; set it to loss, or remove it"
         )
-    if any("logits" in objective.needs for objective in objectives.values()):
+
+
+def check_asked(recipe: Recipe, objectives: Iterable[Objective]) -> None:
+    """Refuse what does nothing where no objective asks a served teacher.
+
+    Args:
+        recipe: With ``teacher.server``.
+        objectives: Of the student, in all stages.
+
+    Raises:
+        RecipeError: With the way out.
+    """
+    assert recipe.teacher is not None
+    assert recipe.teacher.server is not None
+    if any("logits" in objective.needs for objective in objectives):
         return
     if recipe.teacher.kind == "cached":
         raise RecipeError(

@@ -478,6 +478,20 @@ def test_what_cannot_be_done_with_a_served_teacher_is_refused_by_name(recipe, fo
             check(settings, report=silent)
 
 
+@pytest.mark.parametrize("kind", ["live", "cached"])
+def test_one_stage_that_asks_a_served_teacher_is_enough(kind, recipe, tmp_path):
+    settings = recipe()
+    logits = settings.pop("objectives")
+    settings["teacher"] = {**settings["teacher"], "kind": kind}
+    settings["training"].pop("max_steps", None)
+    settings["stages"] = [
+        {"name": "labels", "objectives": [{"kind": "labels"}], "training": {"max_steps": 1}},
+        {"name": "teacher", "objectives": logits, "training": {"max_steps": 1}},
+    ]
+    found = run(settings, runs=tmp_path, report=silent).results
+    assert list(found["stages"]) == ["labels", "teacher"]
+
+
 def test_sweeps_and_plans_need_a_teacher_that_is_here(recipe, tmp_path):
     import hf_distill
 
