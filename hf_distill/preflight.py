@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from datasets import Dataset
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel
 
 from hf_distill.caching import check_cache
+from hf_distill.costs import Plan, first_rows, tell_costs
 from hf_distill.data import Data, load_data
 from hf_distill.ensembles import asked_columns, check_one_tokenizer, check_several, with_teachers
 from hf_distill.errors import RecipeError
@@ -31,48 +30,12 @@ from hf_distill.recipe.stages import in_stage
 from hf_distill.recipe_file import check_training, load_recipe
 from hf_distill.rollout import Rollout
 from hf_distill.served import check_asked, check_served_recipe, check_served_tokens
-from hf_distill.students import Order, Student, build_student, learning, limit_learning, parts_of, quantized
+from hf_distill.students import Order, Student, build_student, limit_learning, parts_of, quantized
 from hf_distill.students.tokenizers import fitted
 from hf_distill.tasks import Task, make_task
-from hf_distill.teachers import chosen_dtype, same_tokenizer
+from hf_distill.teachers import same_tokenizer
 from hf_distill.training import Report, training_arguments, with_defaults
 from hf_distill.views import OF_THE_DATA
-
-SAMPLE = 200
-"""Rows that are tokenised to learn how long rows are."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """A model that is not there yet.
-
-    Attributes:
-        model: On the meta device: shapes without weights.
-        tokenizer: Its own.
-        others: Further teachers of the same student.
-        dtype: As a recipe names it; of a teacher.
-    """
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    others: tuple[Plan, ...] = ()
-    dtype: str = "float32"
-
-    @property
-    def parameters(self) -> int:
-        """How many it will have."""
-        return int(self.model.num_parameters()) + sum(other.parameters for other in self.others)
-
-    @property
-    def bytes(self) -> int:
-        """What its weights take where they only answer."""
-        itemsize = chosen_dtype(self.dtype, PartialState().device).itemsize
-        return int(self.model.num_parameters()) * itemsize + sum(other.bytes for other in self.others)
-
-    @property
-    def learning(self) -> int:
-        """How many of them will learn."""
-        return learning(self.model)
 
 
 def check(
@@ -162,7 +125,7 @@ def _tell_stage(recipe: Recipe, task: Task, data: Data, teacher: Plan | None, st
         rollout, objectives = Rollout(recipe.rollout), make_objectives(recipe)
         other = teacher.model.config if teacher is not None else None
         report(rollout.fit(task, student.tokenizer, student.model, other, objectives))
-    _tell_costs(recipe, task, data, teacher, student, report)
+    tell_costs(recipe, task, data, teacher, student, report)
 
 
 def make_objectives(recipe: Recipe) -> dict[str, Objective]:
@@ -346,7 +309,7 @@ def _tell_objectives(
     if teacher is not None and not same_tokenizer(student.tokenizer, teacher.tokenizer):
         for line in connect_tokenizers(objectives, task, student.tokenizer, teacher.tokenizer):
             report(f"objective {line}")
-        rows = (_sample(data), evaluated_rows(recipe, data))
+        rows = (first_rows(data), evaluated_rows(recipe, data))
         for line in tell_meetings(task, *rows, student.tokenizer, fitted(teacher.tokenizer, teacher.model)):
             report(line)
     for name, objective in objectives.items():
@@ -357,42 +320,6 @@ def _tell_objectives(
             report(f"objective {line}")
         if teacher is not None:
             objective.check_models(student.model, teacher.model)
-
-
-def _tell_costs(recipe: Recipe, task: Task, data: Data, teacher: Plan | None, student: Plan, report: Report) -> None:
-    """Estimates: steps from the rows; memory from weights, gradients, Adam's moments and a rough activation size."""
-    args = training_arguments(recipe, "unused")
-    batch = args.per_device_train_batch_size
-    tokens = task.max_length
-    sample = _sample(data)
-    if sample is not None:
-        encoded = task.encode(sample, student.tokenizer)
-        lengths = sorted(encoded["length"])
-        tokens = lengths[-1]
-        report(
-            f"tokens a row: median {lengths[len(lengths) // 2]}, longest {tokens} in {len(lengths)} rows "
-            f"(cut at {task.max_length})"
-        )
-    if isinstance(data.train, Dataset):
-        rows = len(data.train) + (len(data.unlabelled) if teacher and data.unlabelled is not None else 0)
-        window = batch * args.gradient_accumulation_steps * PartialState().num_processes
-        steps = args.max_steps if args.max_steps > 0 else int(args.num_train_epochs * -(-rows // window))
-        report(
-            f"steps: {steps:,} of {window} rows"
-            + (", and as many for the control" if teacher and recipe.evaluate.control else "")
-        )
-    weights = 4 * student.parameters + 12 * student.learning + (teacher.bytes if teacher else 0)
-    # About 34 half-precision values a token, layer and unit of width (Korthikanti et al. 2022, 4.1), in float32.
-    activations = 2 * 34 * batch * tokens * student.model.config.hidden_size * student.model.config.num_hidden_layers
-    report(
-        f"memory: about {(weights + activations) / 2**30:.1f} GiB to train "
-        f"(an estimate; longest rows of {tokens} tokens)"
-    )
-
-
-def _sample(data: Data) -> Dataset | None:
-    """The first training rows; None of a stream."""
-    return data.train.select(range(min(SAMPLE, len(data.train)))) if isinstance(data.train, Dataset) else None
 
 
 def _described(plan: Plan) -> str:

@@ -31,6 +31,7 @@ ROOMS = [
     ["hub", "folders"],
     ["caching"],
     ["training", "labelling", "ensembles", "served"],
+    ["costs"],
     ["preflight", "stages"],
     ["reporting", "loading"],
     ["flow"],

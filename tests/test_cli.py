@@ -132,6 +132,15 @@ def test_check_tells_sizes_maps_and_costs_without_writing(recipe, capsys, tmp_pa
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize("has", [True, False])
+def test_check_tells_where_bfloat16_is_slower_than_float32(recipe, capsys, monkeypatch, has):
+    monkeypatch.setattr("hf_distill.costs.multiplies_bfloat16", lambda: has)
+
+    assert call("check", recipe(), "training.bf16=true", "training.use_cpu=true") == 0
+
+    assert ("bf16: this CPU has no instructions" in capsys.readouterr().out) is not has
+
+
 def test_a_student_larger_than_its_teacher_is_allowed_and_told(recipe, capsys):
     path = recipe(student={"config": {"num_hidden_layers": 6}}, objectives=[{"kind": "logits"}])
     assert call("check", path) == 0

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hf_distill.costs import Plan
 from hf_distill.errors import OutputError, RecipeError, StudentError
 from hf_distill.evaluation.candidates import machine
 from hf_distill.evaluation.results import evaluated_rows, versions
@@ -27,7 +28,7 @@ from hf_distill.folders import write_json
 from hf_distill.planning.bounds import Bounds, read_count
 from hf_distill.planning.shapes import Column, Sketch, sketch_columns
 from hf_distill.planning.speed import Measured, Stopwatch
-from hf_distill.preflight import Plan, planned_teacher, read_data
+from hf_distill.preflight import planned_teacher, read_data
 from hf_distill.recipe import Recipe
 from hf_distill.recipe_file import load_recipe
 from hf_distill.served import refuse_served

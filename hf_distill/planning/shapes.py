@@ -9,9 +9,10 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
+from hf_distill.costs import Plan
 from hf_distill.data import Data
 from hf_distill.errors import StudentError
-from hf_distill.preflight import Plan, planned_student
+from hf_distill.preflight import planned_student
 from hf_distill.recipe import Recipe, StudentConfig, WidthConfig
 from hf_distill.students import Shape, chosen_cuts, family_of_shapes, shape_of
 from hf_distill.tasks import Task

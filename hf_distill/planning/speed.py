@@ -13,11 +13,11 @@ from accelerate import PartialState
 from datasets import Dataset
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 
+from hf_distill.costs import Plan
 from hf_distill.evaluation.candidates import ROUNDS, Candidate, timed_calls
 from hf_distill.evaluation.generation import set_generation
 from hf_distill.evaluation.speed import Timings, measure_calls
 from hf_distill.planning.shapes import Sketch
-from hf_distill.preflight import Plan
 from hf_distill.recipe import Recipe
 from hf_distill.tasks import Task
 from hf_distill.teachers import best_dtype, place

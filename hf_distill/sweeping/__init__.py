@@ -23,6 +23,7 @@ from accelerate import PartialState
 from transformers import set_seed
 
 from hf_distill.caching import Demand, check_cache, tokenizer_mark
+from hf_distill.costs import Plan
 from hf_distill.data import Data
 from hf_distill.errors import ModelError, RecipeError, TeacherError
 from hf_distill.evaluation.candidates import Candidate, predict
@@ -31,7 +32,7 @@ from hf_distill.evaluation.served import Served
 from hf_distill.evaluation.tokens import AGAINST_TEACHER
 from hf_distill.flow import build, live_teacher, load_teacher, trained_candidate
 from hf_distill.folders import RunFolder, recipe_hash, remove, training_part, write_json
-from hf_distill.preflight import Plan, make_objectives, planned_teacher, prepare, prepare_alike
+from hf_distill.preflight import make_objectives, planned_teacher, prepare, prepare_alike
 from hf_distill.recipe import CacheConfig, Recipe
 from hf_distill.recipe_file import load_recipe
 from hf_distill.served import refuse_served
