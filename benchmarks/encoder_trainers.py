@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from transformers import (
     AutoModel,
     AutoModelForSequenceClassification,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     PrinterCallback,
     Trainer,
     TrainingArguments,
@@ -28,12 +29,12 @@ from hf_distill import DistillationTrainer, Hidden, Logits
 from hf_distill.evaluation.metrics import compute_metrics
 from hf_distill.evaluation.vectors import score_vectors
 from hf_distill.models import load_model, load_tokenizer
-from hf_distill.objectives import Similarity
+from hf_distill.objectives import Objective, Similarity
 from hf_distill.recipe import CacheConfig
 from hf_distill.sampling import LengthGroupedSampler
 from hf_distill.students import chosen_cuts, cut
-from hf_distill.tasks import Embeddings, TextClassification
-from hf_distill.teachers import ModelTeacher
+from hf_distill.tasks import Embeddings, Task, TextClassification
+from hf_distill.teachers import CachedTeacher, ModelTeacher, best_dtype
 
 Train = Callable[[], PreTrainedModel]
 """What trains a student that is set up, and gives it."""
@@ -78,13 +79,18 @@ class Setting:
     batch: int = 32
     device: str = "cpu"
 
+    @property
+    def half(self) -> bool:
+        """Whether those that train in mixed precision do: where the device multiplies bfloat16 in hardware."""
+        return best_dtype(torch.device(self.device)) == torch.bfloat16
+
     def arguments(self, **more: Any) -> dict[str, Any]:
         return {
             "output_dir": self.folder,
             "num_train_epochs": self.epochs,
             "per_device_train_batch_size": self.batch,
             "learning_rate": 2e-4,
-            "bf16": True,
+            "bf16": self.half,
             "use_cpu": self.device == "cpu",
             "dataloader_pin_memory": self.device == "cuda",
             "logging_steps": 10,
@@ -122,24 +128,50 @@ def classified(setting: Setting, path: str, count: int) -> tuple[TextClassificat
     return task, rows.shuffle(seed=0).select(range(min(count, len(rows))))
 
 
-def ours_trainer(setting: Setting) -> DistillationTrainer:
+def classifier(setting: Setting, is_cached: bool) -> DistillationTrainer:
+    """Set up; where the teacher is cached, it has looked at all rows by then."""
     teacher = teacher_of(setting)
     task, rows = classified(setting, setting.rows, setting.count)
+    tokenizer = load_tokenizer(setting.classifier)
+    student = student_of(teacher)
+    objectives = [Logits(temperature=2.0), Hidden()]
+    asked: ModelTeacher | CachedTeacher = ModelTeacher(teacher.to(setting.device))
+    if is_cached:
+        asked, rows = cached(
+            setting, asked, task, tokenizer, rows, {"logits": objectives[0], "hidden": objectives[1]}, student
+        )
     trainer = DistillationTrainer(
-        model=student_of(teacher),
-        teacher=ModelTeacher(teacher),
+        model=student,
+        teacher=asked,
         task=task,
-        objectives=[Logits(temperature=2.0), Hidden()],
+        objectives=objectives,
         args=TrainingArguments(**setting.arguments(train_sampling_strategy="group_by_length")),
         train_dataset=rows,
-        processing_class=load_tokenizer(setting.classifier),
+        processing_class=tokenizer,
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
 
 
+def cached(
+    setting: Setting,
+    teacher: ModelTeacher,
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Dataset,
+    objectives: Mapping[str, Objective] | None,
+    student: PreTrainedModel,
+) -> tuple[CachedTeacher, Dataset]:
+    """The teacher looks once, and is read from then on."""
+    encoded = task.encode(rows, tokenizer)
+    assert isinstance(encoded, Dataset)
+    folder = Path(tempfile.mkdtemp(dir=setting.folder))
+    told = {"objectives": objectives, "student": student.config, "batch_size": 64}
+    return keep(teacher, task, tokenizer, encoded, CacheConfig(), folder, **told)
+
+
 def ours(setting: Setting) -> Train:
-    trainer = ours_trainer(setting)
+    trainer = classifier(setting, is_cached=False)
 
     def train() -> PreTrainedModel:
         trainer.train()
@@ -148,9 +180,20 @@ def ours(setting: Setting) -> Train:
     return train
 
 
+def ours_cached(setting: Setting) -> Train:
+    """What the cache takes to make is counted."""
+
+    def train() -> PreTrainedModel:
+        trainer = classifier(setting, is_cached=True)
+        trainer.train()
+        return trainer.model  # type: ignore[return-value]
+
+    return train
+
+
 def padding(setting: Setting) -> float:
     """The mean share of padding that a training run logs."""
-    trainer = ours_trainer(setting)
+    trainer = classifier(setting, is_cached=False)
     trainer.args.logging_steps = 1
     trainer.train()
     return float(np.mean([entry["padding"] for entry in trainer.state.log_history if "padding" in entry]))
@@ -228,7 +271,7 @@ def textbrewer_with_our_batches(setting: Setting) -> Train:
         return {name: batch[name] for name in ("input_ids", "attention_mask")}
 
     loader = DataLoader(encoded, setting.batch, sampler=sampler, collate_fn=inputs)
-    return textbrewer(setting, loader, autocast=True)
+    return textbrewer(setting, loader, autocast=setting.half)
 
 
 def accuracy(student: PreTrainedModel, setting: Setting) -> dict[str, float]:
@@ -265,21 +308,16 @@ def small_embedder(setting: Setting, task: Embeddings) -> tuple[PreTrainedModel,
 
 
 def ours_vectors(setting: Setting) -> Train:
-    """The teacher looks once, and is read from then on."""
     task = Embeddings(max_length=FIXED)
     student, teacher = small_embedder(setting, task)
     tokenizer = load_tokenizer(setting.embedder)
     given = sentences(setting)
 
     def train() -> PreTrainedModel:
-        encoded = task.encode(given, tokenizer)
-        folder = Path(tempfile.mkdtemp(dir=setting.folder))
-        cached, rows = keep(
-            ModelTeacher(teacher.to(setting.device)), task, tokenizer, encoded, CacheConfig(), folder, batch_size=64
-        )
+        asked, rows = cached(setting, ModelTeacher(teacher.to(setting.device)), task, tokenizer, given, None, student)
         trainer = DistillationTrainer(
             model=student,
-            teacher=cached,
+            teacher=asked,
             task=task,
             objectives=[Similarity(loss="mse")],
             args=TrainingArguments(**setting.arguments(train_sampling_strategy="group_by_length")),
@@ -339,7 +377,8 @@ def _parts(rows: list[Any], size: int) -> Iterator[list[Any]]:
 
 
 CLASSIFIERS: dict[str, Callable[[Setting], Train]] = {
-    "ours": ours,
+    "ours, live": ours,
+    "ours, cached": ours_cached,
     "textbrewer, as its examples run": textbrewer_as_it_comes,
     "textbrewer, batches as ours": textbrewer_with_our_batches,
 }

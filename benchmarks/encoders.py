@@ -4,12 +4,13 @@
         --embedder FOLDER --sentences ROWS.jsonl --pairs PAIRS.jsonl [--device cuda] [--rounds 3]
 
 The classifier's teacher is fine-tuned on the rows (columns ``text`` and ``category``); its student has every second
-layer, and learns from logits and three hidden states. TextBrewer trains it as its examples do (every row padded to 128
-tokens, float32), and with batches and precision as ours (rows of one length together, bfloat16 where ours has it). The
-embedder's student has half of its layers and learns the teacher's vectors by mean squared error; the teacher's part is
-counted, for both once. All take turns, on the same rows; each ratio is the median of the rounds' ratios, and peak
-memory is of one round in a process of its own. How good the students are is told beside: accuracy after some epochs,
-Spearman on scored pairs after one. The peers come with ``pip install -e '.[bench]'``.
+layer, and learns from logits and three hidden states for four epochs, as the recipe of banking77. Ours asks the teacher
+in every step, or caches what it says, which is counted. TextBrewer trains it as its examples do (every row padded to
+128 tokens, float32), and with batches and precision as ours (rows of one length together, bfloat16 where the device has
+it in hardware). The embedder's student has half of its layers and learns the teacher's vectors by mean squared error
+for two epochs, as the recipes of MiniLM; the teacher's part is counted, for both once. All take turns, on the same
+rows; each ratio is the median of the rounds' ratios, and peak memory is of one round in a process of its own. How good
+the students are is told beside: accuracy, Spearman on scored pairs. The peers come with ``pip install -e '.[bench]'``.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ from hf_distill import Hidden, Logits
 from hf_distill.objectives import Relation
 
 FASTER = {"textbrewer, as its examples run": 4.0, "textbrewer, batches as ours": 1.5}
-"""How many times the rows a second of each ours shall have; at least."""
+"""How many times the rows a second of each ours shall have, live and cached; at least."""
+
+EPOCHS = {"classifier": 4, "vectors": 2}
 
 VECTORS_FASTER = 2.0
 """The same of sentence-transformers."""
@@ -79,7 +82,7 @@ def rows_of(
     rows = [
         {
             "name": name,
-            "rows_a_second": round(setting.count / median(seconds[name]), 1),
+            "rows_a_second": round(setting.count * setting.epochs / median(seconds[name]), 1),
             "peak_megabytes": round(peaks[name], 1),
             **{key: round(value, 4) for key, value in quality(prepare(long)()).items()},
         }
@@ -120,13 +123,16 @@ def measure(
     setting: Setting, rounds: int, long: int, memory: Callable[[str, Setting], float] = round_in_a_process
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows and goals."""
-    longer = dataclasses.replace(setting, count=long, epochs=2)
-    classifiers, seconds = rows_of(CLASSIFIERS, setting, rounds, lambda m: accuracy(m, setting), longer, memory)
-    more = dataclasses.replace(setting, count=8 * setting.count)  # Sentences are read faster.
+    short = dataclasses.replace(setting, epochs=EPOCHS["classifier"])
+    longer = dataclasses.replace(short, count=long)
+    classifiers, seconds = rows_of(CLASSIFIERS, short, rounds, lambda m: accuracy(m, setting), longer, memory)
+    # Sentences are read faster.
+    more = dataclasses.replace(setting, count=8 * setting.count, epochs=EPOCHS["vectors"])
     vectors, spent = rows_of(EMBEDDERS, more, rounds, lambda m: spearman(m, setting), more, memory)
     goals = [
         *(
-            goal(f"ours: rows a second / {peer}'s, at least", faster(seconds, "ours", peer), bound, at_least=True)
+            goal(f"{ours}: rows a second / {peer}'s, at least", faster(seconds, ours, peer), bound, at_least=True)
+            for ours in ("ours, live", "ours, cached")
             for peer, bound in FASTER.items()
         ),
         goal(

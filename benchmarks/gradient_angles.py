@@ -126,7 +126,7 @@ def cached_gradients(pair: Pair, config: CacheConfig, seed: int) -> tuple[list[T
             pair.rows,
             config,
             Path(folder),
-            temperature=pair.temperature,
+            objectives={"logits": Logits(temperature=pair.temperature)},
             seed=seed,
         )
         found = gradients(pair, teacher, rows)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from datasets import Dataset, concatenate_datasets
 from tokenizers import Tokenizer, models
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from hf_distill.caching import Source, cached
 from hf_distill.objectives import Logits, Objective
@@ -77,23 +84,37 @@ def keep(
     config: CacheConfig,
     folder: Path,
     *,
-    temperature: float = 1.0,
+    objectives: Mapping[str, Objective] | None = None,
+    student: PretrainedConfig | None = None,
     seed: int = 0,
     batch_size: int = 8,
 ) -> tuple[CachedTeacher, Dataset]:
-    """What a cache keeps of a teacher, made anew in an empty folder; and the rows, two at least, with their ids."""
+    """What a cache keeps of a teacher, made anew in an empty folder; and the rows, two at least, with their ids.
+
+    Args:
+        teacher: Live.
+        task: Whose rows these are.
+        tokenizer: The student's.
+        rows: Encoded.
+        config: What is kept.
+        folder: For it.
+        objectives: That will ask it; ``logits`` at temperature 1 unless given.
+        student: The student's config; one like the teacher unless given.
+        seed: Of the draws.
+        batch_size: Rows of a forward pass.
+    """
     source = Source(
         teacher=teacher,
         weights="as they are now",
         task=task,
         tokenizer=tokenizer,
-        student=teacher.config,
+        student=student or teacher.config,
         data_fingerprint=rows._fingerprint,
         seed=seed,
     )
-    objectives: dict[str, Objective] = {"logits": Logits(temperature=temperature)}
     train, validation = rows.select(range(len(rows) - 1)), rows.select([len(rows) - 1])
-    made, *numbered = cached(source, train, validation, objectives, config, folder, batch_size, lambda line: None)
+    asking = objectives or {"logits": Logits(temperature=1.0)}
+    made, *numbered = cached(source, train, validation, asking, config, folder, batch_size, lambda line: None)
     return made, concatenate_datasets(numbered)
 
 
