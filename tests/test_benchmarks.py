@@ -25,6 +25,7 @@ import label
 import language
 import lm_step
 import on_policy
+import sequence_level
 import write_texts
 from losses import Cell, ours, plain, products
 
@@ -260,3 +261,47 @@ def test_what_students_write_is_judged_by_their_teacher_and_what_they_learned_fr
     assert all(each["low"] < each["value"] < each["high"] < 0 for each in likely)
     assert likely[0]["value"] > max(each["value"] for each in likely[1:])
     assert all(0 < row["written"]["tokens"] <= 4 and row["written"]["texts"] == 24 for row in (mark, student, control))
+
+
+def test_students_of_texts_and_of_data_are_compared_by_what_they_write(tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_distill.flow.check_above_chance", lambda *_: None)
+    teacher, data, out = tmp_path / "teacher", tmp_path / "rows.jsonl", tmp_path / "sequence.json"
+    tiny.encoder_decoder("t5", 2, 2, seed=2, vocab_size=len(tiny.CHAT_WORDS)).save_pretrained(teacher)
+    tiny.chat_tokenizer().save_pretrained(teacher)
+    texts = tiny.rows(24)["text"]
+    data.write_text("".join(json.dumps({"source": text, "target": text}) + "\n" for text in texts))
+    of_data = {
+        "version": 1,
+        "name": "plain",
+        "task": {"name": "translation", "max_length": 12, "max_target_length": 12},
+        "data": {"files": {name: str(data) for name in ("train", "validation", "test")}},
+        "teacher": {"model": str(teacher)},
+        "student": {"layers": {"decoder": [0]}},
+        "objectives": [{"kind": "logits"}],
+        "training": {"max_steps": 2, "per_device_train_batch_size": 4, "use_cpu": True},
+        "evaluate": {"resamples": 100, "control": False, "generation": {"max_new_tokens": 4}},
+    }
+    written = {"generation": {"num_beams": 2, "min_new_tokens": 2, "suppress_tokens": [0, 1, 2, 4]}}
+    of_texts = {
+        **of_data,
+        "name": "texts",
+        "label": {**written, "filters": {"length_ratio": [0.0, 50.0]}},
+        "evaluate": {**of_data["evaluate"], "control": True},
+    }
+    runs = [str(run(each, runs=tmp_path / "runs", report=lambda line: None).folder) for each in (of_texts, of_data)]
+    words = ["--runs", *runs, "--teacher", str(teacher), "--beams", "2", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["sequence_level.py", *words])
+
+    sequence_level.main()
+
+    mark, control, first, second = json.loads(out.read_text())
+    assert [row["model"] for row in (mark, control, first, second)] == ["teacher", "control", "student", "student"]
+    assert [row["texts"] for row in (control, first, second)] == ["data", "teacher", "data"]
+    assert [row["filters"] for row in (control, first, second)] == [{}, {"length_ratio": [0.0, 50.0]}, {}]
+    assert [row["rows"] for row in (control, first, second)] == [24, 24, 24]
+    assert control["objectives"] == ["labels"]
+    assert "minus_control" not in control["greedy"]
+    for how in ("greedy", "beams"):
+        score, difference = first[how]["chrf"], first[how]["minus_control"]["chrf"]
+        assert difference["value"] == pytest.approx(score["value"] - control[how]["chrf"]["value"])
+        assert difference["low"] <= difference["value"] <= difference["high"]
