@@ -10,14 +10,13 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from hf_distill.card_metadata import card_metadata, lessons_of, licenses_of, members_of, portable
+from hf_distill.card_usage import usage
+from hf_distill.markdown import escaped, table
 from hf_distill.objectives import readable_option
 from hf_distill.tasks import TASKS
 
 ROWS = 6
 """How many rows a table about weaknesses shows at most: a card is read on a phone."""
-
-NAMED = 8
-"""How many labels are named."""
 
 
 def write_card(
@@ -42,7 +41,7 @@ def model_card(
     parts = [
         f"# {results['name']}",
         *_opening(results),
-        _usage(results),
+        usage(results),
         *_quality(results),
         *_speed(results),
         *(f"![{Path(figure).stem.replace('_', ' ')}]({figure})" for figure in figures),
@@ -116,91 +115,12 @@ def _opening(results: Mapping[str, Any]) -> Iterator[str]:
         yield "No control was trained: what the teacher was worth is not known."
 
 
-def _usage(results: Mapping[str, Any]) -> str:
-    if results["models"]["student"].get("adapters"):
-        return _usage_of_adapters(results)
-    if TASKS[results["task"]].generates:
-        return _usage_of_writers(results)
-    if results["task"] == "question-answering":
-        return _usage_of_readers(results)
-    if results["task"] == "embeddings":
-        return _usage_of_vectors(results)
-    masked = results["pipeline_tag"] == "fill-mask"
-    text = 'f"your {model.tokenizer.mask_token} text"' if masked else '"your text"'
-    return (
-        "## Use\n\n```python\nfrom transformers import pipeline\n\n"
-        f'model = pipeline("{results["pipeline_tag"]}", "USER/{results["name"]}")\n'
-        f"model({text})\n```\n\nNothing but Transformers is needed.{_answers(results)}"
-    )
-
-
-def _usage_of_readers(results: Mapping[str, Any]) -> str:
-    """Transformers has no pipeline for them any more."""
-    return (
-        "## Use\n\n```python\nfrom transformers import AutoModelForQuestionAnswering, AutoTokenizer\n\n"
-        f'tokenizer = AutoTokenizer.from_pretrained("USER/{results["name"]}")\n'
-        f'model = AutoModelForQuestionAnswering.from_pretrained("USER/{results["name"]}")\n'
-        'read = tokenizer("your question", "your context", return_tensors="pt")\n'
-        "found = model(**read)\n"
-        "first, last = found.start_logits.argmax(), found.end_logits.argmax()\n"
-        'print(tokenizer.decode(read["input_ids"][0, first : last + 1]))\n```\n\n'
-        "Nothing but Transformers is needed. The scores below are of the likeliest part of the context, over windows "
-        "of long ones."
-    )
-
-
-def _usage_of_vectors(results: Mapping[str, Any]) -> str:
-    return (
-        "## Use\n\n```python\nfrom sentence_transformers import SentenceTransformer\n\n"
-        f'model = SentenceTransformer("USER/{results["name"]}")\n'
-        'vectors = model.encode(["your text", "another"])\n'
-        "print(model.similarity(vectors, vectors))\n```\n\n"
-        "Transformers loads the same folder with AutoModel, which gives the last hidden states; how they become a "
-        "vector is in 1_Pooling and the folders after it."
-    )
-
-
-def _usage_of_writers(results: Mapping[str, Any]) -> str:
-    """Transformers has no pipeline for them any more."""
-    loader = TASKS[results["task"]].auto_model.__name__
-    return (
-        f"## Use\n\n```python\nfrom transformers import AutoTokenizer, {loader}\n\n"
-        f'tokenizer = AutoTokenizer.from_pretrained("USER/{results["name"]}")\n'
-        f'model = {loader}.from_pretrained("USER/{results["name"]}")\n'
-        'written = model.generate(**tokenizer("your text", return_tensors="pt"))\n'
-        "print(tokenizer.decode(written[0], skip_special_tokens=True))\n```\n\n"
-        "Nothing but Transformers is needed; how it writes is in its generation_config.json."
-    )
-
-
-def _usage_of_adapters(results: Mapping[str, Any]) -> str:
-    """Labels are said, for Transformers takes the config of the model beside which the adapters learned."""
-    loader, labels = TASKS[results["task"]].auto_model.__name__, dict(enumerate(results["data"]["labels"]))
-    names = {name: i for i, name in labels.items()}
-    told = f", ignore_mismatched_sizes=True, id2label={labels!r}, label2id={names!r}" if labels else ""
-    return (
-        f"## Use\n\n```python\nfrom transformers import AutoTokenizer, {loader}\n\n"
-        f'model = {loader}.from_pretrained("USER/{results["name"]}"{told})\n'
-        f'tokenizer = AutoTokenizer.from_pretrained("USER/{results["name"]}")\n```\n\n'
-        "These are LoRA adapters: Transformers loads the model beside which they learned, and needs peft for it. "
-        f"What is told of disk space below is theirs alone.{_answers(results)}"
-    )
-
-
-def _answers(results: Mapping[str, Any]) -> str:
-    labels = results["data"]["labels"]
-    if results["problem_type"] == "regression" or not labels:
-        return ""
-    more = f" and {len(labels) - NAMED} more" if len(labels) > NAMED else ""
-    return f" It knows {len(labels)} labels: {', '.join(map(_escaped, labels[:NAMED]))}{more}."
-
-
 def _quality(results: Mapping[str, Any]) -> Iterator[str]:
     comparison, models, data = results.get("comparison"), results["models"], results["data"]
     metric = _primary_metric(results)
     yield "## How good it is"
     scores = {name: model["metrics"][metric] for name, model in models.items()}
-    yield _table(
+    yield table(
         ["", metric, "95% interval"],
         [[name, f"{s['value']:.4f}", f"{s['low']:.4f} to {s['high']:.4f}"] for name, s in scores.items()],
     )
@@ -223,7 +143,7 @@ def _quality(results: Mapping[str, Any]) -> Iterator[str]:
         yield f"Student minus teacher: {shown}. {agree}."
     if outside := data.get("out_of_scope"):
         yield (
-            f"Beside them, {outside['rows']:,} rows labelled {_escaped(outside['label'])} are of no class. How well "
+            f"Beside them, {outside['rows']:,} rows labelled {escaped(outside['label'])} are of no class. How well "
             "confidence (the largest probability) tells them from all others: auroc_out_of_scope, the chance that a "
             "row of a class is the surer one; fpr95_out_of_scope, the share of them that pass where 95% of others do."
         )
@@ -234,7 +154,7 @@ def _quality(results: Mapping[str, Any]) -> Iterator[str]:
     others = [name for name in models["student"]["metrics"] if name != metric]
     values = [[name, *(_value(model["metrics"].get(name)) for model in models.values())] for name in others]
     if others:
-        yield f"<details><summary>Other metrics</summary>\n\n{_table(['', *models], values)}\n\n</details>"
+        yield f"<details><summary>Other metrics</summary>\n\n{table(['', *models], values)}\n\n</details>"
 
 
 def _value(score: Mapping[str, float] | None) -> str:
@@ -260,7 +180,7 @@ def _harmed(results: Mapping[str, Any], start: float) -> str:
 def _speed(results: Mapping[str, Any]) -> Iterator[str]:
     speed, machine = results["speed"], results["machine"]
     yield "## Size and speed"
-    yield _table(
+    yield table(
         ["", "parameters", "disk", "one row", "rows/s"],
         [
             [
@@ -300,28 +220,28 @@ def _weaknesses(analysis: Mapping[str, Any]) -> Iterator[str]:
     lost = [each for each in analysis.get("classes", ()) if each["difference"] < 0][:ROWS]
     if lost:
         yield f"Classes that lose most against the teacher ({analysis['measure']['classes']}):"
-        yield _table(
+        yield table(
             ["class", "rows", "teacher", "student"],
             [[each["label"], each["support"], f"{each['teacher']:.2f}", f"{each['student']:.2f}"] for each in lost],
         )
     if confusions := analysis.get("confusions", ())[:ROWS]:
         yield "What it mixes up most, and how often the teacher does:"
-        yield _table(
+        yield table(
             ["is", "taken for", "times", "teacher"],
             [[each[key] for key in ("label", "predicted", "count", "teacher_count")] for each in confusions],
         )
     if rows := analysis.get("rows", ())[:4]:
         yield f"Rows that lose most against the teacher ({analysis['measure']['rows']}):"
         columns = ("text", "teacher", "student")
-        yield _table(columns, [[each[column] for column in columns] for each in rows])
+        yield table(columns, [[each[column] for column in columns] for each in rows])
     if written := analysis.get("written", ())[:4]:
         yield "What was written on these rows:"
         shown = ("text", "reference", "teacher", "student")
-        yield _table(shown, [[each[column] for column in shown] for each in written])
+        yield table(shown, [[each[column] for column in shown] for each in written])
     if examples := analysis.get("examples", ())[:4]:
         yield "Rows where it errs and the teacher does not, or less:"
         yield "\n".join(
-            f"* {_escaped(each['text'])} (is {_escaped(each['label'])}, taken for {_escaped(each['student'])})"
+            f"* {escaped(each['text'])} (is {escaped(each['label'])}, taken for {escaped(each['student'])})"
             for each in examples
         )
 
@@ -379,7 +299,7 @@ def _teachers(models: Mapping[str, Any]) -> Iterator[str]:
 def _teacher(facts: Mapping[str, Any]) -> str:
     weight = f", weight {facts['weight']:g}" if "weight" in facts else ""
     revision = f" at {facts['revision']}" if facts["revision"] else ""
-    return f"* {_escaped(facts['name'])}{weight}: {portable(facts['model'])}{revision}, {facts['origin']}"
+    return f"* {escaped(facts['name'])}{weight}: {portable(facts['model'])}{revision}, {facts['origin']}"
 
 
 def _stages(stages: Mapping[str, Any], training: Mapping[str, Mapping[str, Any]], metric: str) -> Iterator[str]:
@@ -389,7 +309,7 @@ def _stages(stages: Mapping[str, Any], training: Mapping[str, Mapping[str, Any]]
         "and a schedule of its own."
         + (" So did the control, on labels alone, for as many steps in each." if "control" in models else "")
     )
-    yield _table(
+    yield table(
         ["stage", "steps", *(f"{name}: {what}" for name in models for what in ("seconds", metric))],
         [
             [stage, f"{models['student'][stage]['steps']:,}"]
@@ -432,13 +352,3 @@ def _limits(results: Mapping[str, Any]) -> Iterator[str]:
 def _primary_metric(results: Mapping[str, Any]) -> str:
     metric: str = (results.get("comparison") or results)["primary_metric"]
     return metric
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    lines = [head, ["---"] * len(head), *([_escaped(cell) for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _escaped(text: Any) -> str:
-    """Text of others, in one line and without a meaning in Markdown."""
-    return re.sub(r"([\\`*\[\]<>|]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(str(text).split()))
