@@ -69,10 +69,10 @@ class Setting:
         device: ``cpu`` or ``cuda``.
     """
 
-    count: int = 64
+    count: int = 160
     batch: int = 16
     beams: int = 5
-    longest: int = 60
+    longest: int = 40
     vocabulary: int = 32_000
     layers: int = 6
     width: int = 512

@@ -11,11 +11,11 @@ import torch
 from datasets import Dataset, DatasetDict
 from sacrebleu.metrics import BLEU, CHRF
 from torch.nn import functional
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, TrainingArguments
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig, TrainingArguments
 
 from hf_distill import DistillationTrainer, Hidden, Labels, Logits, run
 from hf_distill.errors import HfDistillError, ModelError, RecipeError
-from hf_distill.evaluation.generation import check_generation, generate, write_and_score
+from hf_distill.evaluation.generation import beam_cache, check_generation, generate, write_and_score, writer_inputs
 from hf_distill.evaluation.scorers import make_scorers
 from hf_distill.evaluation.summary import written_summary
 from hf_distill.students import train_tokenizer
@@ -249,6 +249,32 @@ def test_what_an_encoder_and_decoder_write_stands_in_the_order_of_the_rows_whate
     assert together == alone
     one = model.generate(torch.tensor([prompts.input_ids[3]]), max_new_tokens=6, do_sample=False)
     assert together[3] == words.decode(one[0], skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_beams_that_do_not_carry_their_source_write_what_beams_write(kind):
+    model, words = tiny.encoder_decoder(kind), tiny.chat_tokenizer()
+    inputs = writer_inputs(model, words, bound(model).prompts(rows(7), words).input_ids)
+    settings = {"num_beams": 4, "num_return_sequences": 2, "max_new_tokens": 8}
+    told = {**settings, "return_dict_in_generate": True, "output_scores": True}
+    generation = copy.deepcopy(model.generation_config)
+    generation.update(**settings)
+
+    lighter = model.generate(**inputs, **told, **beam_cache(model, generation))
+
+    plain = model.generate(**inputs, **told)
+    assert torch.equal(lighter.sequences, plain.sequences)
+    torch.testing.assert_close(lighter.sequences_scores, plain.sequences_scores)
+    assert len({tuple(row) for row in plain.sequences.tolist()}) > 1
+
+
+@pytest.mark.parametrize("settings", [{"num_beams": 1}, {"use_cache": False}, {"cache_implementation": "static"}])
+def test_what_keeps_no_source_of_beams_is_left_to_generate(settings):
+    model = tiny.encoder_decoder()
+    generation = GenerationConfig(**{"num_beams": 4, **settings})
+    assert beam_cache(model, generation) == {}
+    assert beam_cache(tiny.decoder(1), GenerationConfig(num_beams=4)) == {}
+    assert list(beam_cache(model, GenerationConfig(num_beams=4))) == ["past_key_values"]
 
 
 def test_a_chat_is_continued_where_the_assistants_last_turn_begins():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,15 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from torch import Tensor
+from transformers import (
+    DynamicCache,
+    EncoderDecoderCache,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
 
 from hf_distill.errors import RecipeError
 from hf_distill.evaluation.scorers import Scorer, make_scorers
@@ -176,12 +185,38 @@ def writer_inputs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ro
     return {"input_ids": ids, "attention_mask": mask, "pad_token_id": pad}
 
 
+class _SourceCache(DynamicCache):
+    """What a decoder reads of its source: all beams of a row read the same, so nothing moves when they change."""
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        pass
+
+
+def beam_cache(model: PreTrainedModel, generation: GenerationConfig) -> dict[str, Any]:
+    """What ``generate`` is given so that beams do not carry their source around; nothing where that does not apply.
+
+    Args:
+        model: That writes.
+        generation: Its settings, all of them.
+    """
+    own = generation.use_cache is False or generation.cache_implementation not in (None, "dynamic")
+    writer: Any = model
+    if own or (generation.num_beams or 1) == 1 or not model.config.is_encoder_decoder:
+        return {}
+    if not writer._supports_default_dynamic_cache():
+        return {}
+    config = model.config.get_text_config(decoder=True)
+    return {"past_key_values": EncoderDecoderCache(DynamicCache(config=config), _SourceCache(config=config))}
+
+
 def _continued(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[list[int]], settings: Mapping[str, Any]
 ) -> list[str]:
     inputs = writer_inputs(model, tokenizer, rows)
     writer: Any = model
-    found = writer.generate(**inputs, **settings)
+    generation = copy.deepcopy(writer.generation_config)
+    generation.update(**settings)
+    found = writer.generate(**inputs, **settings, **beam_cache(model, generation))
     new = found if model.config.is_encoder_decoder else found[:, inputs["input_ids"].shape[1] :]
     texts: list[str] = tokenizer.batch_decode(new, skip_special_tokens=True)
     return texts

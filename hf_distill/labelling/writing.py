@@ -12,7 +12,7 @@ import torch
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.errors import WritingError
-from hf_distill.evaluation.generation import with_length, writer_inputs
+from hf_distill.evaluation.generation import beam_cache, with_length, writer_inputs
 from hf_distill.labelling.likelihood import Likelihood
 from hf_distill.recipe import LabelConfig
 from hf_distill.tasks.base import Prompts
@@ -106,7 +106,7 @@ class Writer:
         """
         torch.manual_seed(seed)
         seen = Likelihood(self.settings["num_beams"], self._ends)
-        inputs = writer_inputs(self.model, self.tokenizer, prompts)
+        inputs = writer_inputs(self.model, self.tokenizer, prompts) | beam_cache(self.model, self._generation)
         writer: Any = self.model
         with torch.inference_mode(), self._by_itself():
             found = writer.generate(
