@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset, IterableDataset
 
+from hf_distill.columns import LABELS, Columns
 from hf_distill.errors import DataError
 from hf_distill.names import nearest
 from hf_distill.sources import Splits, read_files, source_of, splits_of
@@ -17,12 +18,6 @@ from hf_distill.sources import Splits, read_files, source_of, splits_of
 if TYPE_CHECKING:
     from hf_distill.recipe import DataConfig, TestDataConfig
 
-
-LABELS = frozenset({"label", "labels", "answers", "target", "completion"})
-"""Columns without which a row can still be learned from, where there is a teacher to label it or write for it."""
-
-LISTS = frozenset({"candidates"})
-"""Columns that hold lists of texts: what is named for one of them stays apart where it is several columns."""
 
 STREAMED_ROWS = 1000
 """How many rows of a stream are looked at before training."""
@@ -84,7 +79,7 @@ def load_data(
     """
     splits = splits_of(config)
     names, notes = _split_names(config, splits)
-    columns = _Columns(config.columns, required, optional)
+    columns = Columns(config.columns, required, optional)
     train = columns.named(splits[names["train"]], names["train"])
     if config.test is not None:
         test = _from_elsewhere(config.test, required, optional)
@@ -136,81 +131,6 @@ def fingerprint(parts: Sequence[Dataset], more: str = "") -> str:
     return digest.hexdigest()
 
 
-class _Columns:
-    """The data's columns under the task's names."""
-
-    def __init__(
-        self,
-        mapping: Mapping[str, str | list[str]],
-        required: Sequence[str],
-        optional: Sequence[str],
-        where: str = "data.columns",
-    ) -> None:
-        known = (*required, *optional)
-        for name in mapping:
-            if name not in known:
-                raise DataError(f"{where}.{name}: the task has no such column; it has {', '.join(known)}")
-        self.where = where
-        self.joined = {name: names for name, names in mapping.items() if not isinstance(names, str)}
-        self.mapping = {name: each if isinstance(each, str) else _joined_name(each) for name, each in mapping.items()}
-        self.required, self.optional = required, optional
-
-    def named(self, rows: Any, split: str, labelled: bool = True) -> Any:
-        """The rows with only the task's columns; without a label column where rows need none."""
-        rows = _unnested(rows, [*self.mapping.values(), *(name for names in self.joined.values() for name in names)])
-        for name, names in self.joined.items():
-            rows = _with_joined(rows, names, split, apart=name in LISTS)
-        there = rows.column_names or list(next(iter(rows), {}))
-        chosen = {}
-        for name in (*self.required, *self.optional):
-            source = self.mapping.get(name, name)
-            if source in there:
-                chosen[name] = source
-            elif (name in self.required and (labelled or name not in LABELS)) or (name in self.mapping and labelled):
-                raise DataError(
-                    f"split {split!r} has no column {source!r}; it has {', '.join(there) or 'none'}"
-                    f"{nearest(source, there)}; name the right one in {self.where}: {{{name}: ...}}"
-                )
-        rows = rows.select_columns(list(dict.fromkeys(chosen.values())))
-        swap = {source: f"__{name}" for name, source in chosen.items() if source != name}
-        for source, temporary in swap.items():
-            rows = rows.rename_column(source, temporary)
-        for temporary in swap.values():
-            rows = rows.rename_column(temporary, temporary.removeprefix("__"))
-        return rows
-
-
-def _unnested(rows: Any, names: Iterable[str]) -> Any:
-    """The rows with columns of their own for what is named within one: ``translation.de``, as parallel data have it."""
-    there = rows.column_names or list(next(iter(rows), {}))
-    for name in names:
-        outer, dot, inner = name.partition(".")
-        if dot and name not in there and outer in there and inner in next(iter(rows))[outer]:
-            rows = rows.map(lambda row, name=name, outer=outer, inner=inner: {name: row[outer][inner]})
-    return rows
-
-
-def _joined_name(names: Sequence[str]) -> str:
-    return " + ".join(names)
-
-
-def _with_joined(rows: Any, names: Sequence[str], split: str, *, apart: bool) -> Any:
-    """The rows with a column of several texts, a list or with a blank line between; empty ones are left out."""
-    there = rows.column_names or list(next(iter(rows), {}))
-    for name in names:
-        if name not in there:
-            raise DataError(
-                f"split {split!r} has no column {name!r}; it has {', '.join(there) or 'none'}{nearest(name, there)}"
-            )
-    whole = _joined_name(names)
-
-    def join(row: Mapping[str, Any]) -> dict[str, Any]:
-        texts = [text for name in names if (text := (row[name] or "").strip())]
-        return {whole: texts if apart else "\n\n".join(texts)}
-
-    return rows.map(join)
-
-
 def _split_names(config: DataConfig, splits: Splits) -> tuple[dict[str, str], list[str]]:
     """Which split serves as what. What is not named is taken by its usual name, never the same split for two."""
     there, notes = list(splits), []
@@ -259,7 +179,7 @@ def _from_elsewhere(config: TestDataConfig, required: Sequence[str], optional: S
             f"data.test.split: there is no split {config.split!r}; there are {', '.join(splits)}"
             f"{nearest(config.split, splits)}"
         )
-    columns = _Columns(config.columns, required, optional, "data.test.columns")
+    columns = Columns(config.columns, required, optional, "data.test.columns")
     rows: Dataset = columns.named(_in_memory(splits[config.split]), config.split)
     return rows
 
@@ -292,7 +212,7 @@ def _in_memory(rows: Dataset | IterableDataset) -> Dataset:
     return Dataset.from_list(list(rows), features=rows.features) if isinstance(rows, IterableDataset) else rows
 
 
-def _unlabelled(config: DataConfig, splits: Splits, columns: _Columns) -> Dataset | None:
+def _unlabelled(config: DataConfig, splits: Splits, columns: Columns) -> Dataset | None:
     if config.unlabelled_files is not None:
         rows = read_files(config.unlabelled_files, "unlabelled")
     elif config.unlabelled_split is not None:

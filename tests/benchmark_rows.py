@@ -11,6 +11,32 @@ def step_row(row: dict) -> str:
     return f"| {row['name']} | {row['tokens_a_second']:,.0f} | {row['peak_megabytes']:,.0f} MB |"
 
 
+def written_row(row: dict) -> str:
+    """Of ``on_policy.json``."""
+    return f"| {row['name']} | {row['seconds_a_step']:.2f} | {row['peak_megabytes']:,.0f} MB |"
+
+
+def label_row(row: dict) -> str:
+    """Of ``label.json``."""
+    return f"| {row['name']} | {row['texts_a_second']:.2f} |"
+
+
+def sequence_row(row: dict) -> str:
+    """Of ``sequence.json``: what a model learned from, and how well it writes."""
+    if row["model"] == "teacher":
+        learned = ["(the teacher)", "", ""]
+    else:
+        filters = ", filtered" if row["filters"] else ""
+        learned = [f"{row['texts']}'s{filters}", " + ".join(row["objectives"]), f"{row['rows']:,}"]
+    cells = []
+    for how in ("greedy", "beams"):
+        scores = row[how]
+        cells.append(f"{scores['bleu']['value']:.2f}")
+        gain = scores.get("minus_control", {}).get("bleu")
+        cells.append(f"{gain['value']:+.2f} ({gain['low']:+.2f} to {gain['high']:+.2f})" if gain else "")
+    return f"| {' | '.join([*learned, *cells])} |"
+
+
 def cache_row(row: dict) -> str | None:
     """Of ``cache.json``; None for what is no cache."""
     if "scheme" not in row:

@@ -14,7 +14,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "hf_distill"
 ROOMS = [
     ["errors", "names", "views", "mixtures", "sampling", "sums", "checkpoints", "docstrings", "strict"],
-    ["vectors"],
+    ["vectors", "columns"],
     ["heads", "attention"],
     ["probes", "alignment"],
     ["shared_tokens"],
