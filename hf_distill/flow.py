@@ -236,46 +236,25 @@ def _whole_flow(
     command: str,
     report: Report,
 ) -> dict[str, Any]:
-    rows, split = evaluated_rows(recipe, data), recipe.evaluate.split
-    metric = primary_metric(task, recipe.evaluate)
-    candidates: dict[str, Candidate | Served] = {}
-    predictions: dict[str, Scored] = {}
-
-    def score(name: str, candidate: Candidate | Served) -> float:
-        candidates[name] = candidate
-        predictions[name] = predict(
-            candidate, task, rows, candidates.get("teacher"), recipe.evaluate, outside=data.outside.get(split)
-        )
-        value = compute_metrics(predictions[name])[metric]
-        report(f"{name}: {metric} {value:.4f} on {len(rows)} {split} rows")
-        return value
-
+    scores = _Scores(recipe, task, data, report)
     floor = measure_floor(recipe, task, data, report)
     if recipe.teacher is not None:
-        score("teacher", load_teacher(recipe, task, data, runs, report))
-        check_above_chance(predictions["teacher"], compute_metrics(predictions["teacher"])[metric], metric)
+        value = scores.add("teacher", load_teacher(recipe, task, data, runs, report))
+        check_above_chance(scores.predictions["teacher"], value, scores.metric)
     labels = None
     if recipe.label is not None:
-        labels = label_rows(recipe, task, data, candidates["teacher"], runs / "labels", command, report)
-    start = _score_start(recipe, task, labels.beside(data) if labels else data, candidates.get("teacher"), report)
-    training = _train_all(recipe, task, data, labels, candidates.get("teacher"), folder, report)
-    *earlier, last = stages_of(recipe, folder)
+        labels = label_rows(recipe, task, data, scores.candidates["teacher"], runs / "labels", command, report)
+    start = _score_start(recipe, task, labels.beside(data) if labels else data, scores.teacher, report)
+    training = _train_all(recipe, task, data, labels, scores.teacher, folder, report)
     for name, facts in training.items():
-        for stage in earlier:
-            candidate = trained_candidate(name, stage.folder, task, recipe.student, facts["origin"])
-            value = _metrics(recipe, task, data, candidate, candidates.get("teacher"))[metric]
-            facts["stages"][stage.name][metric] = value
-            report(f"{name} after {stage.name}: {metric} {value:.4f}")
-        value = score(name, trained_candidate(name, folder, task, recipe.student, facts["origin"]))
-        if earlier:
-            facts["stages"][last.name][metric] = value
+        scores.add_trained(name, facts, folder)
     results = make_results(
         recipe=recipe,
         recipe_sha256=sha256,
         task=task,
         data=data,
-        candidates=candidates,
-        predictions=predictions,
+        candidates=scores.candidates,
+        predictions=scores.predictions,
         training=training,
         floor=floor,
         start=start,
@@ -284,10 +263,54 @@ def _whole_flow(
     )
     if PartialState().is_main_process:
         write_report(
-            recipe, task, data, folder, results, predictions, {name: f["log_history"] for name, f in training.items()}
+            recipe,
+            task,
+            data,
+            folder,
+            results,
+            scores.predictions,
+            {name: facts["log_history"] for name, facts in training.items()},
         )
     PartialState().wait_for_everyone()
     return results
+
+
+class _Scores:
+    """Every model of a run, and what it says of the rows that all are scored on."""
+
+    def __init__(self, recipe: Recipe, task: Task, data: Data, report: Report) -> None:
+        self.recipe, self.task, self.data, self.report = recipe, task, data, report
+        self.metric = primary_metric(task, recipe.evaluate)
+        self.candidates: dict[str, Candidate | Served] = {}
+        self.predictions: dict[str, Scored] = {}
+
+    @property
+    def teacher(self) -> Candidate | Served | None:
+        return self.candidates.get("teacher")
+
+    def add(self, name: str, candidate: Candidate | Served) -> float:
+        """Score a model; gives the metric that decides."""
+        rows, split = evaluated_rows(self.recipe, self.data), self.recipe.evaluate.split
+        outside = self.data.outside.get(split)
+        self.candidates[name] = candidate
+        scored = predict(candidate, self.task, rows, self.teacher, self.recipe.evaluate, outside=outside)
+        self.predictions[name] = scored
+        value = compute_metrics(scored)[self.metric]
+        self.report(f"{name}: {self.metric} {value:.4f} on {len(rows)} {split} rows")
+        return value
+
+    def add_trained(self, name: str, facts: dict[str, Any], folder: RunFolder) -> None:
+        """Score what was trained, after each of its stages; the facts of each get the metric that decides."""
+        recipe, task, student = self.recipe, self.task, self.recipe.student
+        *earlier, last = stages_of(recipe, folder)
+        for stage in earlier:
+            candidate = trained_candidate(name, stage.folder, task, student, facts["origin"])
+            value = _metrics(recipe, task, self.data, candidate, self.teacher)[self.metric]
+            facts["stages"][stage.name][self.metric] = value
+            self.report(f"{name} after {stage.name}: {self.metric} {value:.4f}")
+        value = self.add(name, trained_candidate(name, folder, task, student, facts["origin"]))
+        if earlier:
+            facts["stages"][last.name][self.metric] = value
 
 
 def _score_start(
