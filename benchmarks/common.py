@@ -23,6 +23,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # Nothing here needs the Hub, or t
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 
+import numpy as np
 import torch
 
 RESULTS = Path(__file__).parent / "results"
@@ -121,6 +122,12 @@ def goal(name: str, value: float | None, bound: float, *, at_least: bool = False
         "bound": bound,
         "met": value >= bound if at_least else value <= bound,
     }
+
+
+def interval(value: float, draws: Any) -> dict[str, float]:
+    """A value with the 95% interval of what resampled rows give."""
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return {"value": float(value), "low": float(low), "high": float(high)}
 
 
 def results_path(name: str, device: str) -> Path:

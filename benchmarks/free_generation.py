@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from common import interval
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -90,9 +91,8 @@ def judged(
         found += list(zip(sums.tolist(), own.sum(1).tolist(), repeated, strict=True))
     sums, counts, repeated = np.array(found).T
     draws = np.random.default_rng(seed).integers(0, len(sums), (RESAMPLES, len(sums)))
-    low, high = np.percentile(sums[draws].sum(1) / counts[draws].sum(1), [2.5, 97.5])
     return {
-        "teacher_log_likelihood": {"value": sums.sum() / counts.sum(), "low": low, "high": high},
+        "teacher_log_likelihood": interval(sums.sum() / counts.sum(), sums[draws].sum(1) / counts[draws].sum(1)),
         "repetition": repeated.mean(),
         "tokens": counts.mean(),
         "texts": len(counts),

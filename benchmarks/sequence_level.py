@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import write_json
+from common import interval, write_json
 
 from hf_distill.evaluation.comparison import resample_counts
 from hf_distill.evaluation.generation import Written, write_and_score
@@ -80,11 +80,6 @@ def scores(written: Written, control: Written) -> dict[str, Any]:
         }
         found["minus_control"] = {name: interval(float(d[0]), each) for name, (d, each) in differences.items()}
     return found
-
-
-def interval(value: float, draws: np.ndarray) -> dict[str, float]:
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return {"value": value, "low": float(low), "high": float(high)}
 
 
 def learned_from(results: Mapping[str, Any], name: str) -> dict[str, Any]:

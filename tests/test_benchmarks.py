@@ -25,6 +25,7 @@ import label
 import language
 import lm_step
 import on_policy
+import paired
 import sequence_level
 import write_texts
 from losses import Cell, ours, plain, products
@@ -305,3 +306,26 @@ def test_students_of_texts_and_of_data_are_compared_by_what_they_write(tmp_path,
         score, difference = first[how]["chrf"], first[how]["minus_control"]["chrf"]
         assert difference["value"] == pytest.approx(score["value"] - control[how]["chrf"]["value"])
         assert difference["low"] <= difference["value"] <= difference["high"]
+
+
+def test_students_of_several_runs_are_compared_on_the_same_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_distill.flow.check_above_chance", lambda *_: None)
+    data, out = tmp_path / "rows.csv", tmp_path / "paired.json"
+    tiny.rows(48).to_csv(data)
+    recipe = {
+        **tiny.recipe(),
+        "data": {"files": {"train": str(data), "test": str(data)}, "validation_size": 8},
+        "evaluate": {"resamples": 100, "control": False},
+    }
+    named = [{**recipe, "name": name, "seed": seed} for name, seed in (("first", 1), ("second", 2))]
+    runs = [run(each, runs=tmp_path / "runs", report=lambda line: None) for each in named]
+    words = ["--runs", *(str(each.folder) for each in runs), "--metric", "accuracy", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["paired.py", *words])
+
+    paired.main()
+
+    first, second = json.loads(out.read_text())
+    assert [row["student"]["value"] for row in (first, second)] == [each.metrics["accuracy"] for each in runs]
+    assert first["first_minus_this"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    gap = first["student"]["value"] - second["student"]["value"]
+    assert second["first_minus_this"]["value"] == pytest.approx(gap)
