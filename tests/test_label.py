@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -196,7 +197,9 @@ def test_a_call_that_is_killed_again_and_again_ends_with_the_same_bytes(keys, re
     assert content(tmp_path / "broken") == content(tmp_path / "whole") != {}
 
 
-def test_other_filters_find_what_was_written_and_other_settings_write_anew(recipe, tmp_path, monkeypatch):
+def test_other_filters_and_names_find_what_was_written_and_other_settings_write_anew(
+    recipe, teachers, tmp_path, monkeypatch
+):
     first = label(recipe(), runs=tmp_path, report=silent)
     lines: list[str] = []
     monkeypatch.setattr(Writer, "write", None)
@@ -204,6 +207,9 @@ def test_other_filters_find_what_was_written_and_other_settings_write_anew(recip
     assert filtered != first
     assert any("what the teacher wrote is in" in line for line in lines)
     assert label(recipe(), runs=tmp_path, report=silent) == first
+    shutil.copytree(teachers / "t5", tmp_path / "renamed")
+    renamed = recipe() | {"teacher": {"model": str(tmp_path / "renamed"), "dtype": "float32"}}
+    assert label(renamed, runs=tmp_path, report=silent) == first
     with pytest.raises(TypeError):
         label(recipe(generation={**BEAMS, "length_penalty": 2.0}), runs=tmp_path, report=silent)
 

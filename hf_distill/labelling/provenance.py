@@ -42,8 +42,8 @@ def identity_of(
     """What the texts depend on."""
     return {
         "format": FORMAT,
-        "teacher": teacher.facts["model"],
-        # Of a served teacher they are the server's concern.
+        # The weights decide, whatever a teacher is called; those of a served one are the server's concern.
+        "teacher": None if isinstance(teacher, Candidate) else teacher.facts["model"],
         "weights": weights_mark(teacher.folder) if isinstance(teacher, Candidate) else None,
         "dtype": str(teacher.model.dtype).removeprefix("torch.") if isinstance(teacher, Candidate) else None,
         "tokenizer": tokenizer_mark([teacher.tokenizer]),
