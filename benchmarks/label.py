@@ -69,7 +69,7 @@ class Setting:
         device: ``cpu`` or ``cuda``.
     """
 
-    count: int = 160
+    count: int = 96
     batch: int = 16
     beams: int = 5
     longest: int = 40

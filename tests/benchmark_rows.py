@@ -37,6 +37,18 @@ def sequence_row(row: dict) -> str:
     return f"| {' | '.join([*learned, *cells])} |"
 
 
+def paired_row(row: dict) -> str:
+    """Of what ``paired.py`` writes: a run's student, and how far that of the first run is from it."""
+    score, gap = row["student"], row["first_minus_this"]
+    cells = [
+        row["run"],
+        f"{row['teacher']['value']:.4f}",
+        f"{score['value']:.4f} ({score['low']:.4f} to {score['high']:.4f})",
+        f"{gap['value']:+.4f} ({gap['low']:+.4f} to {gap['high']:+.4f})",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
 def cache_row(row: dict) -> str | None:
     """Of ``cache.json``; None for what is no cache."""
     if "scheme" not in row:

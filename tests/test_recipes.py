@@ -17,7 +17,19 @@ import pytest
 from hf_distill.card import shown_share
 from hf_distill.recipe_file import load_recipe
 from tests import tiny
-from tests.benchmark_rows import angle_row, cache_row, cells_of, default_row, loss_row, shown_angles, step_row
+from tests.benchmark_rows import (
+    angle_row,
+    cache_row,
+    cells_of,
+    default_row,
+    label_row,
+    loss_row,
+    paired_row,
+    sequence_row,
+    shown_angles,
+    step_row,
+    written_row,
+)
 from tests.hub_server import hub_server
 from tests.serving import serving
 from tests.stand_ins import fill
@@ -283,12 +295,14 @@ def test_what_readme_shows_of_a_measured_student_is_in_its_results(path):
 
 def benchmark_rows() -> list[str]:
     """Every row of README's tables of benchmarks."""
-    steps, cache, angles, losses, defaults = (
+    steps, written, labels, cache, angles, losses, defaults = (
         json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())["rows"]
-        for name in ("lm_step", "cache", "gradient_angles", "fused_loss", "defaults")
+        for name in ("lm_step", "on_policy", "label", "cache", "gradient_angles", "fused_loss", "defaults")
     )
     return [
         *map(step_row, steps),
+        *map(written_row, written),
+        *map(label_row, labels),
         *filter(None, map(cache_row, cache)),
         *(angle_row(angles, scheme, kept) for scheme, kept in shown_angles(angles)),
         *(loss_row(losses, cell) for cell in cells_of(losses)),
@@ -347,6 +361,31 @@ def test_readme_shows_depth_beside_width():
     readme = (ROOT / "README.md").read_text()
     assert all(shape_row(run) in readme for run in runs)
     assert all(run["command"].startswith("hf-distill run recipes/") for run in runs)
+
+
+@pytest.mark.parametrize(
+    ("card", "file", "row"),
+    [
+        ("multi30k-de-en-sequence", "sequence.json", sequence_row),
+        ("banking77-ensemble", "one_teacher.json", paired_row),
+    ],
+)
+def test_readme_shows_what_stands_beside_a_card(card, file, row):
+    runs, readme = json.loads((ROOT / "model_cards" / card / file).read_text()), (ROOT / "README.md").read_text()
+    assert [shown for shown in map(row, runs) if shown not in readme] == []
+    assert len({*map(row, runs)}) == len(runs) > 1
+    assert all(run["command"].startswith("hf-distill run recipes/") for run in runs)
+
+
+def test_what_readme_says_of_the_teachers_texts_is_so():
+    runs = json.loads((ROOT / "model_cards" / "multi30k-de-en-sequence" / "sequence.json").read_text())
+    students = [run for run in runs if run["model"] == "student"]
+    best = max(students, key=lambda run: run["greedy"]["bleu"]["value"])
+    assert (best["texts"], best["objectives"], best["filters"]) == ("teacher", ["labels"], {})
+    for run in students:
+        surely_better = all(run[how]["minus_control"]["bleu"]["low"] > 0 for how in ("greedy", "beams"))
+        assert surely_better == (run["texts"] == "teacher")
+    assert len({run["steps"] for run in runs if "steps" in run}) == 1
 
 
 DIVERGENCES = {"forward_kl": "forward KL", "reverse_kl": "reverse KL", "jsd": "JSD"}
