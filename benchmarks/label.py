@@ -38,7 +38,7 @@ from hf_distill.tasks.base import Prompts
 FASTER = {"generate, sorted": 1.0, "generate, as the data come": 1.5}
 """How many times the texts a second of each ours shall have; at least."""
 
-SURE = 50.0
+SURE = 1e4
 """A logit that leaves nothing to others."""
 
 
