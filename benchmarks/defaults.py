@@ -1,10 +1,10 @@
-"""Which objectives help: the same student of a recipe, trained with each set of them, scored on the validation rows.
+"""Which objectives, layers and starts help: a student trained in each way, scored on the validation rows.
 
     python benchmarks/defaults.py RECIPE [KEY=VALUE ...] [--runs runs] [--only NAME ...]
 
 One call measures one recipe, and adds its rows to those of other recipes in ``results/defaults.json``; what is there
 already is not run again. What ``hf-distill init`` writes rests on these rows. The teacher is made, or its answers are
-kept, once for all students.
+kept, once for all students of a recipe, which are alike but for that.
 """
 
 from __future__ import annotations
@@ -28,36 +28,49 @@ def logits(temperature: float = 2.0) -> dict[str, Any]:
     return {"kind": "logits", "temperature": temperature}
 
 
-SETS: dict[str, list[dict[str, Any]]] = {
-    "labels": [LABELS],
-    "labels + logits": [LABELS, logits()],
-    "labels + logits, T 1": [LABELS, logits(1.0)],
-    "labels + logits, T 4": [LABELS, logits(4.0)],
-    "logits": [logits()],
-    "labels + hidden": [LABELS, HIDDEN],
-    "labels + logits + hidden": [LABELS, logits(), HIDDEN],
-    "labels + logits + hidden x10": [LABELS, logits(), {**HIDDEN, "weight": 10.0}],
-    "labels + relation": [LABELS, RELATION],
-    "labels + logits + relation": [LABELS, logits(), RELATION],
-    "labels + logits + hidden x10 + relation": [LABELS, logits(), {**HIDDEN, "weight": 10.0}, RELATION],
+def ten(**options: Any) -> dict[str, Any]:
+    """Hidden states at the weight that templates give them."""
+    return {**HIDDEN, "weight": 10.0, **options}
+
+
+ALL = [LABELS, logits(), ten()]
+
+WAYS: dict[str, dict[str, Any]] = {
+    "labels": {"objectives": [LABELS]},
+    "logits": {"objectives": [logits()]},
+    "labels + logits": {"objectives": [LABELS, logits()]},
+    "labels + logits, T 1": {"objectives": [LABELS, logits(1.0)]},
+    "labels + logits, T 4": {"objectives": [LABELS, logits(4.0)]},
+    "labels + relation": {"objectives": [LABELS, RELATION]},
+    "labels + logits + relation": {"objectives": [LABELS, logits(), RELATION]},
+    "hidden x10": {"objectives": [ten()]},
+    "labels + hidden": {"objectives": [LABELS, HIDDEN]},
+    "labels + hidden x10": {"objectives": [LABELS, ten()]},
+    "labels + logits + hidden": {"objectives": [LABELS, logits(), HIDDEN]},
+    "labels + logits + hidden x10": {"objectives": ALL},
+    "labels + logits + hidden x100": {"objectives": [LABELS, logits(), ten(weight=100.0)]},
+    "labels + logits + hidden x10 + relation": {"objectives": [*ALL, RELATION]},
+    "labels + logits + hidden x10, last layer alone": {"objectives": [LABELS, logits(), ten(layers={-1: -1})]},
+    "labels + logits + hidden x10, pretrained layers 0, 1, 2": {"objectives": ALL, "student.layers": [0, 1, 2]},
+    "labels + logits + hidden x10, the teacher's layers": {"objectives": ALL, "student.pretrained": None},
 }
-"""What a student learns from, by the name that the table shows."""
+"""How a student is trained, as keys of its recipe, by the name that the table shows."""
 
 
-def measure(recipe: Recipe, objectives: list[dict[str, Any]], name: str, runs: str) -> dict[str, Any]:
+def measure(recipe: Recipe, name: str, runs: str) -> dict[str, Any]:
     """How good the student is on the validation rows, and its teacher."""
     slug = "".join(letter if letter.isalnum() else "-" for letter in name)
     changes = {
         "name": f"{recipe.name}-{slug}",
-        "objectives": objectives,
         "evaluate.split": "validation",
         "evaluate.control": False,
+        **WAYS[name],
     }
     results = run(load_recipe(recipe.to_dict(), changes), runs=runs).results
     metric = results["comparison"]["primary_metric"]
     return {
         "recipe": recipe.name,
-        "objectives": name,
+        "name": name,
         "metric": metric,
         "student": results["models"]["student"]["metrics"][metric],
         "teacher": results["models"]["teacher"]["metrics"][metric]["value"],
@@ -76,14 +89,14 @@ def main() -> None:
     parser.add_argument("recipe")
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--runs", default="runs")
-    parser.add_argument("--only", nargs="*", choices=SETS, default=list(SETS))
+    parser.add_argument("--only", nargs="*", choices=WAYS, default=list(WAYS))
     options = parser.parse_args()
     recipe = load_recipe(options.recipe, options.overrides)
     path = results_path("defaults", "cpu")
     for name in options.only:
-        if any((row["recipe"], row["objectives"]) == (recipe.name, name) for row in measured(path)["rows"]):
+        if any((row["recipe"], row["name"]) == (recipe.name, name) for row in measured(path)["rows"]):
             continue
-        row = measure(recipe, SETS[name], name, options.runs)
+        row = measure(recipe, name, options.runs)
         print(row)
         content = measured(path)  # Anew: a call for another recipe may have written meanwhile.
         content["rows"].append(row)

@@ -1,7 +1,7 @@
 """Encoders: a classifier beside TextBrewer, sentence vectors beside sentence-transformers, relations beside states.
 
     python benchmarks/encoders.py --classifier FOLDER --rows TRAIN.csv --test TEST.csv
-        --embedder FOLDER --sentences ROWS.jsonl --pairs PAIRS.jsonl [--device cuda] [--rounds 3]
+        --embedder FOLDER --sentences ROWS.jsonl --pairs PAIRS.jsonl [--device cuda] [--rounds 3] [--count 2500]
 
 The classifier's teacher is fine-tuned on the rows (columns ``text`` and ``category``); its student has every second
 layer, and learns from logits and three hidden states for four epochs, as the recipe of banking77. Ours asks the teacher
@@ -9,8 +9,9 @@ in every step, or caches what it says, which is counted. TextBrewer trains it as
 128 tokens, float32), and with batches and precision as ours (rows of one length together, bfloat16 where the device has
 it in hardware). The embedder's student has half of its layers and learns the teacher's vectors by mean squared error
 for two epochs, as the recipes of MiniLM; the teacher's part is counted, for both once. All take turns, on the same
-rows; each ratio is the median of the rounds' ratios, and peak memory is of one round in a process of its own. How good
-the students are is told beside: accuracy, Spearman on scored pairs. The peers come with ``pip install -e '.[bench]'``.
+rows; each ratio is the median of the rounds' ratios, and peak memory is of a short round in a process of its own. How
+good the students of the last round are is told beside: accuracy, Spearman on scored pairs. The peers come with
+``pip install -e '.[bench]'``.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,6 +30,7 @@ from typing import Any
 from common import goal, in_a_process, in_turn, peak_memory, write_results
 from encoder_trainers import CLASSIFIERS, EMBEDDERS, Setting, Train, accuracy, compared, padding, spearman
 from step_overhead import batches, model, stepper
+from transformers import PreTrainedModel
 
 from hf_distill import Hidden, Logits
 from hf_distill.objectives import Relation
@@ -44,17 +47,29 @@ RELATION = 1.15
 """How many times a step with hidden states one with relations may take."""
 
 PADDING = 0.05
-"""The share of padding in batches of rows of one length."""
+"""The share of padding in batches of rows of one length, of all rows."""
+
+MORE = 2
+"""Sentences for each row of a classifier: they are read faster."""
+
+SHORT = 256
+"""Rows of the round whose memory is told."""
 
 
-def timed(prepare: Callable[[Setting], Train], setting: Setting) -> Callable[[], float]:
-    def seconds() -> float:
-        train = prepare(setting)
+@dataclass
+class Timed:
+    """One trainer's rounds."""
+
+    prepare: Callable[[Setting], Train]
+    setting: Setting
+    student: PreTrainedModel | None = None
+    """Of the last round."""
+
+    def __call__(self) -> float:
+        train = self.prepare(self.setting)
         start = time.perf_counter()
-        train()
+        self.student = train()
         return time.perf_counter() - start
-
-    return seconds
 
 
 def round_in_a_process(name: str, setting: Setting) -> float:
@@ -71,23 +86,23 @@ def rows_of(
     trainers: dict[str, Callable[[Setting], Train]],
     setting: Setting,
     rounds: int,
-    quality: Callable[[Any], dict[str, float]],
-    long: Setting,
+    quality: Callable[[PreTrainedModel, Setting], dict[str, float]],
     memory: Callable[[str, Setting], float],
 ) -> tuple[list[dict[str, Any]], dict[str, list[float]]]:
     """What each trainer takes and reaches, and its seconds a round."""
-    there = {name: prepare for name, prepare in trainers.items() if name in compared()}
-    peaks = {name: memory(name, setting) for name in there}
-    seconds = in_turn({name: timed(prepare, setting) for name, prepare in there.items()}, rounds)
-    rows = [
-        {
+    there = {name: Timed(prepare, setting) for name, prepare in trainers.items() if name in compared()}
+    short = dataclasses.replace(setting, count=SHORT, epochs=1)
+    peaks = {name: memory(name, short) for name in there}
+    seconds = in_turn(there, rounds)
+    rows = []
+    for name, each in there.items():
+        assert each.student is not None
+        row = {
             "name": name,
             "rows_a_second": round(setting.count * setting.epochs / median(seconds[name]), 1),
             "peak_megabytes": round(peaks[name], 1),
-            **{key: round(value, 4) for key, value in quality(prepare(long)()).items()},
         }
-        for name, prepare in there.items()
-    ]
+        rows.append({**row, **{key: round(value, 4) for key, value in quality(each.student, setting).items()}})
     return rows, seconds
 
 
@@ -120,15 +135,14 @@ def relation_ratio(rounds: int, cpu: bool) -> float:
 
 
 def measure(
-    setting: Setting, rounds: int, long: int, memory: Callable[[str, Setting], float] = round_in_a_process
+    setting: Setting, rounds: int, memory: Callable[[str, Setting], float] = round_in_a_process
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows and goals."""
-    short = dataclasses.replace(setting, epochs=EPOCHS["classifier"])
-    longer = dataclasses.replace(short, count=long)
-    classifiers, seconds = rows_of(CLASSIFIERS, short, rounds, lambda m: accuracy(m, setting), longer, memory)
-    # Sentences are read faster.
-    more = dataclasses.replace(setting, count=8 * setting.count, epochs=EPOCHS["vectors"])
-    vectors, spent = rows_of(EMBEDDERS, more, rounds, lambda m: spearman(m, setting), more, memory)
+    classified = dataclasses.replace(setting, epochs=EPOCHS["classifier"])
+    embedded = dataclasses.replace(setting, count=MORE * setting.count, epochs=EPOCHS["vectors"])
+    classifiers, seconds = rows_of(CLASSIFIERS, classified, rounds, accuracy, memory)
+    on_cpu = setting.device == "cpu"
+    vectors, spent = rows_of(EMBEDDERS, embedded, rounds, spearman, memory)
     goals = [
         *(
             goal(f"{ours}: rows a second / {peer}'s, at least", faster(seconds, ours, peer), bound, at_least=True)
@@ -141,9 +155,7 @@ def measure(
             VECTORS_FASTER,
             at_least=True,
         ),
-        goal(
-            "a step with relations / with hidden states", relation_ratio(3 * rounds, setting.device == "cpu"), RELATION
-        ),
+        goal("a step with relations / with hidden states", relation_ratio(3 * max(rounds, 1), on_cpu), RELATION),
         goal("padding with rows of one length together", padding(setting), PADDING),
     ]
     return [*classifiers, *vectors], goals
@@ -154,9 +166,8 @@ def main() -> None:
     for name in ("classifier", "rows", "test", "embedder", "sentences", "pairs"):
         parser.add_argument(f"--{name}")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--count", type=int, default=512, help="rows of a round")
-    parser.add_argument("--long", type=int, default=2500, help="rows that the classifiers which are scored learn from")
+    parser.add_argument("--rounds", type=int, default=3, help="that are kept; one more comes first, unless it is 0")
+    parser.add_argument("--count", type=int, default=2500, help="rows that a classifier learns from")
     parser.add_argument("--round-of", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.round_of:
@@ -166,9 +177,14 @@ def main() -> None:
     files = {name: getattr(options, name) for name in ("classifier", "rows", "test", "embedder", "sentences", "pairs")}
     with tempfile.TemporaryDirectory() as folder:
         setting = Setting(folder=folder, count=options.count, device=options.device, **files)
-        rows, goals = measure(setting, options.rounds, options.long)
+        rows, goals = measure(setting, options.rounds)
     shown = {name: Path(str(path)).name for name, path in files.items()}
-    settings = {"rounds": options.rounds, "rows_of_a_round": options.count, "rows_scored": options.long, **shown}
+    settings = {
+        "rounds": max(options.rounds, 1),
+        "count": options.count,
+        "count_of_sentences": MORE * options.count,
+        **shown,
+    }
     write_results("encoders", rows, goals, options.device, {**settings, "batch": setting.batch})
 
 

@@ -21,6 +21,12 @@ def label_row(row: dict) -> str:
     return f"| {row['name']} | {row['texts_a_second']:.2f} |"
 
 
+def encoder_row(row: dict) -> str:
+    """Of ``encoders.json``."""
+    quality = f"accuracy {row['accuracy']:.4f}" if "accuracy" in row else f"spearman {row['spearman']:.4f}"
+    return f"| {row['name']} | {row['rows_a_second']:,.0f} | {row['peak_megabytes']:,.0f} MB | {quality} |"
+
+
 def sequence_row(row: dict) -> str:
     """Of ``sequence.json``: what a model learned from, and how well it writes."""
     if row["model"] == "teacher":
@@ -95,9 +101,9 @@ def _loss_cell(row: dict | None) -> str:
     return f"{row['seconds']:.2f}{memory}"
 
 
-def default_row(rows: Rows, objectives: str) -> str:
-    """Of ``defaults.json``: how good the student of each recipe is with a set of objectives."""
+def default_row(rows: Rows, name: str) -> str:
+    """Of ``defaults.json``: how good the student of each recipe is that is trained in one way."""
     recipes = dict.fromkeys(row["recipe"] for row in rows)
-    found = {row["recipe"]: row["student"]["value"] for row in rows if row["objectives"] == objectives}
+    found = {row["recipe"]: row["student"]["value"] for row in rows if row["name"] == name}
     cells = [f"{found[recipe]:.4f}" if recipe in found else "" for recipe in recipes]
-    return f"| {objectives} | {' | '.join(cells)} |"
+    return f"| {name} | {' | '.join(cells)} |"

@@ -22,6 +22,7 @@ from tests.benchmark_rows import (
     cache_row,
     cells_of,
     default_row,
+    encoder_row,
     label_row,
     loss_row,
     paired_row,
@@ -295,18 +296,19 @@ def test_what_readme_shows_of_a_measured_student_is_in_its_results(path):
 
 def benchmark_rows() -> list[str]:
     """Every row of README's tables of benchmarks."""
-    steps, written, labels, cache, angles, losses, defaults = (
+    steps, written, labels, encoders, cache, angles, losses, defaults = (
         json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())["rows"]
-        for name in ("lm_step", "on_policy", "label", "cache", "gradient_angles", "fused_loss", "defaults")
+        for name in ("lm_step", "on_policy", "label", "encoders", "cache", "gradient_angles", "fused_loss", "defaults")
     )
     return [
         *map(step_row, steps),
         *map(written_row, written),
         *map(label_row, labels),
+        *map(encoder_row, encoders),
         *filter(None, map(cache_row, cache)),
         *(angle_row(angles, scheme, kept) for scheme, kept in shown_angles(angles)),
         *(loss_row(losses, cell) for cell in cells_of(losses)),
-        *(default_row(defaults, name) for name in dict.fromkeys(row["objectives"] for row in defaults)),
+        *(default_row(defaults, name) for name in dict.fromkeys(row["name"] for row in defaults)),
     ]
 
 

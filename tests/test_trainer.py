@@ -10,9 +10,11 @@ import pytest
 import torch
 from datasets import Dataset
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from hf_distill import DistillationTrainer, Hidden, Labels, Logits, ModelTeacher
 from hf_distill.errors import LabelError, ObjectiveError, TeacherError
+from hf_distill.sampling import LengthGroupedSampler
 from hf_distill.tasks import TextClassification
 from tests import tiny
 
@@ -157,6 +159,19 @@ def test_length_grouping_keeps_padding_small_and_its_share_is_logged(tmp_path):
         return [entry["padding"] for entry in one.state.log_history if "padding" in entry][-1]
 
     assert padding("group_by_length") < 0.05 < padding("random")
+
+
+def test_rows_with_a_long_tail_are_padded_less_than_by_transformers_own_grouping():
+    lengths = torch.randn(10_000, generator=torch.Generator().manual_seed(0)).mul(0.5).exp().mul(12).int() + 1
+
+    def padding(order):
+        batches = lengths[torch.tensor(order)].split(32)
+        return 1 - lengths.sum().item() / sum(len(batch) * batch.max().item() for batch in batches)
+
+    ours = list(LengthGroupedSampler(lengths.tolist(), 32, seed=0))
+    theirs = get_length_grouped_indices(lengths.tolist(), 32, generator=torch.Generator().manual_seed(0))
+    assert sorted(ours) == list(range(10_000))
+    assert padding(ours) < 0.05 < padding(theirs)
 
 
 def test_the_evaluation_loss_weighs_every_row_alike_however_it_is_batched(tmp_path):
