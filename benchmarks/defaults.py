@@ -4,7 +4,7 @@
 
 One call measures one recipe, and adds its rows to those of other recipes in ``results/defaults.json``; what is there
 already is not run again. What ``hf-distill init`` writes rests on these rows. The teacher is made, or its answers are
-kept, once for all students of a recipe, which are alike but for that.
+kept, once for all students of a recipe.
 """
 
 from __future__ import annotations

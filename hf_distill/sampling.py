@@ -9,7 +9,7 @@ from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 _MOST_BATCHES = 100
-"""That are sorted together: twice as many as Transformers', for half the padding where a few rows are long."""
+"""That are sorted together: twice as many as Transformers', for less padding where a few rows are long."""
 
 
 class LengthGroupedSampler(Sampler[int]):
