@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import platform
 from dataclasses import dataclass
 
-import torch
 from accelerate import PartialState
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.data import Data
+from hf_distill.machine import multiplies_bfloat16
 from hf_distill.recipe import Recipe
 from hf_distill.students import learning
 from hf_distill.tasks import Task
@@ -88,13 +87,6 @@ def tell_costs(recipe: Recipe, task: Task, data: Data, teacher: Plan | None, stu
             "bf16: this CPU has no instructions that multiply bfloat16, so that float32 is several times as fast here; "
             "set training.bf16: false"
         )
-
-
-def multiplies_bfloat16() -> bool:
-    """Whether this machine's CPU has instructions for it; of other CPUs than Intel's and AMD's nothing is known."""
-    if platform.machine() not in ("x86_64", "AMD64"):
-        return True
-    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
 def first_rows(data: Data) -> Dataset | None:

@@ -13,7 +13,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "hf_distill"
 ROOMS = [
-    ["errors", "names", "views", "mixtures", "sampling", "sums", "checkpoints", "docstrings", "strict"],
+    ["errors", "names", "views", "mixtures", "sampling", "sums", "checkpoints", "docstrings", "strict", "machine"],
     ["vectors", "columns"],
     ["heads", "attention"],
     ["probes", "alignment"],

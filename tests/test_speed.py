@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from hf_distill.errors import ModelError
 from hf_distill.evaluation import speed
 from hf_distill.evaluation.speed import Batch, disk_bytes, measure_speed, parameters
+from hf_distill.machine import machine, multiplies_bfloat16
 
 
 def batch(rows: int, tokens: int = 4) -> Batch:
@@ -125,3 +126,20 @@ def test_an_old_teacher_with_bin_weights_only_is_counted_by_them(tmp_path: Path)
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="found none"):
         disk_bytes(tmp_path)
+
+
+@pytest.mark.parametrize(("supported", "told"), [((), []), (("avx512_bf16", "amx_tile"), ["avx512_bf16", "amx_tile"])])
+def test_a_machine_is_told_with_the_instructions_that_its_cpu_multiplies_by(monkeypatch, supported, told):
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    for name in ("avx2", "avx512", "avx512_bf16", "amx_tile"):
+        monkeypatch.setattr(f"torch.cpu._is_{name}_supported", lambda has=name in supported: has)
+
+    assert machine()["instructions"] == told
+    assert multiplies_bfloat16() is bool(told)
+
+
+def test_nothing_is_said_of_the_instructions_of_an_unknown_cpu(monkeypatch):
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+
+    assert machine()["instructions"] is None
+    assert multiplies_bfloat16()

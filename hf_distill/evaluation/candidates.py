@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
-import platform
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -253,12 +251,6 @@ def timed_calls(
     return (forwards, singles, batches), conditions
 
 
-def machine() -> dict[str, Any]:
-    """What this was run on."""
-    accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"cpu": _cpu_name(), "cores": os.cpu_count(), "accelerator": accelerator, "system": platform.system()}
-
-
 def _cast(model: nn.Module, dtype: torch.dtype) -> None:
     model.to(dtype=dtype)
 
@@ -290,13 +282,3 @@ def _batches(candidate: Candidate, task: Task, rows: Dataset, size: int) -> Sequ
         {name: value.to(candidate.model.device) for name, value in accepted_inputs(candidate.model, batch).items()}
         for batch in collated
     ]
-
-
-def _cpu_name() -> str:
-    path = Path("/proc/cpuinfo")
-    names = (
-        [line.split(":", 1)[1].strip() for line in path.read_text().splitlines() if line.startswith("model name")]
-        if path.is_file()
-        else []
-    )
-    return names[0] if names else platform.processor()

@@ -14,10 +14,11 @@ from datasets import Dataset
 
 import hf_distill
 from hf_distill.data import Data
-from hf_distill.evaluation.candidates import Candidate, machine, sizes_and_speeds
+from hf_distill.evaluation.candidates import Candidate, sizes_and_speeds
 from hf_distill.evaluation.comparison import compare, model_metrics
 from hf_distill.evaluation.metrics import Scored, expected_calibration_error, primary_metric
 from hf_distill.evaluation.served import Served
+from hf_distill.machine import machine
 from hf_distill.objectives import make_objective
 from hf_distill.recipe import Recipe
 from hf_distill.tasks import Task

@@ -21,10 +21,10 @@ from typing import Any
 
 from hf_distill.costs import Plan
 from hf_distill.errors import OutputError, RecipeError, StudentError
-from hf_distill.evaluation.candidates import machine
 from hf_distill.evaluation.results import evaluated_rows, versions
 from hf_distill.figures import plan_frontier
 from hf_distill.folders import write_json
+from hf_distill.machine import machine
 from hf_distill.planning.bounds import Bounds, read_count
 from hf_distill.planning.shapes import Column, Sketch, sketch_columns
 from hf_distill.planning.speed import Measured, Stopwatch
