@@ -37,6 +37,7 @@ ALL = [LABELS, logits(), ten()]
 
 WAYS: dict[str, dict[str, Any]] = {
     "labels": {"objectives": [LABELS]},
+    "labels, without dropout": {"objectives": [LABELS], "student.disable_dropout": True},
     "logits": {"objectives": [logits()]},
     "labels + logits": {"objectives": [LABELS, logits()]},
     "labels + logits, T 1": {"objectives": [LABELS, logits(1.0)]},
@@ -52,6 +53,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "labels + logits + hidden x10 + relation": {"objectives": [*ALL, RELATION]},
     "labels + logits + hidden x10, last layer alone": {"objectives": [LABELS, logits(), ten(layers={-1: -1})]},
     "labels + logits + hidden x10, pretrained layers 0, 1, 2": {"objectives": ALL, "student.layers": [0, 1, 2]},
+    "labels + logits + hidden x10, without dropout": {"objectives": ALL, "student.disable_dropout": True},
     "labels + logits + hidden x10, the teacher's layers": {"objectives": ALL, "student.pretrained": None},
 }
 """How a student is trained, as keys of its recipe, by the name that the table shows."""

@@ -1,11 +1,12 @@
 """What the loss over a vocabulary costs: ours, all logits at once, TRL's chunked divergence, Liger's fused linear JSD.
 
-    python benchmarks/fused_loss.py [--device cuda] [--again] [--rounds 5] [--seconds 120]
+    python benchmarks/fused_loss.py [--device cuda] [--again] [--rounds 5] [--seconds 120] [--no-times]
         [--divergence forward_kl] [--dtype float32] [--vocabulary 49152] [--positions 1024]
 
 The grid has a cell for each divergence, dtype, vocabulary and number of positions; the last four options choose some of
 them. Each cell is written to the results when it is done, and is not run again unless ``--again`` says so: a call that
-was broken off goes on with the same command. Results of another machine or of other versions are not mixed in.
+was broken off goes on with the same command. Results of another machine or of other versions are not mixed in. Memory
+and errors do not mind what else runs: ``--no-times`` takes them alone, and a call without it adds the times.
 
 Times are those of a forward and a backward, taken in turn in one process (A B C D, A B C D, ...), medians over the
 rounds, of which none is begun once ``--seconds`` have gone by; ``products`` is the four bare matrix products that no
@@ -101,7 +102,7 @@ def peak_in_a_process(name: str, cell: Cell, device: str) -> int | None:
     return found
 
 
-def goals_of(cell: Cell, rows: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+def goals_of(cell: Cell, rows: Rows) -> list[dict[str, Any]]:
     def compare(what: str, column: str, peer: str, bound: float) -> dict[str, Any]:
         own, other = (rows.get(name, {}).get(column) for name in ("ours", peer))
         value = own / other if own is not None and other is not None else None
@@ -114,34 +115,36 @@ def goals_of(cell: Cell, rows: dict[str, dict[str, Any]]) -> list[dict[str, Any]
     return found
 
 
-def measure(
-    cell: Cell,
-    compared: dict[str, Loss],
-    device: str,
-    rounds: int,
-    budget: float,
-) -> dict[str, dict[str, Any]]:
-    """The rows of a cell, by what is compared."""
+Rows = dict[str, dict[str, Any]]
+"""Those of a cell, by what is compared."""
+
+
+def measure(cell: Cell, compared: dict[str, Loss], device: str) -> Rows:
+    """Memory and errors of what is compared."""
     names = [name for name in compared if name != "products"]
-    peaks = {name: peak_in_a_process(name, cell, device) for name in names}
-    fits = {name: loss for name, loss in compared.items() if name not in names or peaks[name] is not None}
+    rows: Rows = {name: {"name": name, **cell._asdict()} for name in compared}
     wrong = errors({name: compared[name] for name in names}, cell, device)
-    seconds = times(fits, cell, device, rounds, budget)
-    rows: dict[str, dict[str, Any]] = {}
-    for name in compared:
-        row: dict[str, Any] = {"name": name, **cell._asdict()}
-        if name in fits:
-            row |= {"seconds": round(median(seconds[name]), 5), "rounds": len(seconds[name])}
-        if name in names:
-            size = peaks[name]
-            row["megabytes"] = None if size is None else round(size / 1e6, 1)
-            row |= {f"{what}_error": value for what, value in wrong[name].items()}
-        rows[name] = row
+    for name in names:
+        size = peak_in_a_process(name, cell, device)
+        rows[name]["megabytes"] = None if size is None else round(size / 1e6, 1)
+        rows[name] |= {f"{what}_error": value for what, value in wrong[name].items()}
     return rows
 
 
-Cells = dict[Cell, dict[str, dict[str, Any]]]
-"""The rows of each cell that was measured, by what is compared."""
+def add_times(rows: Rows, cell: Cell, compared: dict[str, Loss], device: str, rounds: int, budget: float) -> None:
+    """Times of what fits into memory."""
+    fits = {name: loss for name, loss in compared.items() if rows[name].get("megabytes", 0) is not None}
+    for name, seconds in times(fits, cell, device, rounds, budget).items():
+        rows[name] |= {"seconds": round(median(seconds), 5), "rounds": len(seconds)}
+
+
+def has_times(rows: Rows) -> bool:
+    """Whether a cell's times were taken, of those that fit."""
+    return "seconds" in rows["products"]
+
+
+Cells = dict[Cell, Rows]
+"""All that was measured."""
 
 
 def measured_before(device: str, *, again: bool) -> Cells:
@@ -185,6 +188,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="of a cell, at most")
     parser.add_argument("--seconds", type=float, default=120.0, help="after which no round of a cell is begun")
     parser.add_argument("--again", action="store_true", help="measure cells that are there already")
+    parser.add_argument("--no-times", action="store_true", help="memory and errors alone")
     parser.add_argument("--only-memory-of", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.only_memory_of:
@@ -209,9 +213,12 @@ def run(options: argparse.Namespace) -> None:
     }
     grid = itertools.product(options.divergence, options.dtype, options.vocabulary, options.positions)
     for cell in (Cell(*each) for each in grid):
-        if cell in cells and not options.again:
+        if options.again or cell not in cells:
+            cells[cell] = measure(cell, compared, options.device)
+        elif has_times(cells[cell]):
             continue
-        cells[cell] = measure(cell, compared, options.device, options.rounds, options.seconds)
+        if not options.no_times:
+            add_times(cells[cell], cell, compared, options.device, options.rounds, options.seconds)
         save(cells, options.device, settings)
         print_goals(goals_of(cell, cells[cell]))
     goals = save(cells, options.device, settings)

@@ -326,7 +326,8 @@ def _after(facts: Mapping[str, Any], metric: str) -> list[str]:
 def _trained(name: str, facts: Mapping[str, Any]) -> str:
     seconds = f" in {facts['seconds']:,.0f} s" if facts["seconds"] else ""
     part = f", {facts['trainable_parameters']:,} of its parameters learned" if facts.get("some_are_frozen") else ""
-    return f"{name.capitalize()}: {facts['steps']:,} steps{seconds}{part}."
+    undropped = ", without dropout" if facts.get("without_dropout") else ""
+    return f"{name.capitalize()}: {facts['steps']:,} steps{seconds}{undropped}{part}."
 
 
 def _is_foreign(teacher: Mapping[str, Any]) -> bool:

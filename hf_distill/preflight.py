@@ -91,6 +91,7 @@ def prepare_alike(recipe: Recipe, task: Task, data: Data, teacher: Plan | None, 
     check_training(recipe.training)
     training_arguments(recipe, "unused")
     _check_objectives(recipe, task)
+    _check_views(recipe, data)
     return _plan_student(recipe, task, data, teacher, report)
 
 
@@ -156,6 +157,7 @@ def read_data(recipe: Recipe, report: Report, data: Data | None = None) -> tuple
     for name, stage in recipe.by_stage().items():
         with in_stage(name):
             _check_objectives(stage, task)
+            _check_views(stage, data)
     if recipe.teacher is not None and recipe.teacher.server is not None:
         check_asked(recipe, [each for stage in recipe.by_stage().values() for each in make_objectives(stage).values()])
     for note in data.notes:
@@ -185,6 +187,18 @@ def _check_objectives(recipe: Recipe, task: Task) -> None:
                 "own; set it to live"
             )
         check_cache(objectives, recipe.teacher.cache or CacheConfig(), task.has_vocabulary)
+
+
+def _check_views(recipe: Recipe, data: Data) -> None:
+    """Refuse to tell apart two views of a text that nothing makes different."""
+    paired = "text_pair" in (data.train.column_names or ["text_pair"])
+    for name, objective in make_objectives(recipe).items():
+        if recipe.student.disable_dropout and "pairs" in objective.needs and not paired:
+            raise RecipeError(
+                f"recipe.student.disable_dropout: objective {name} reads a text that stands alone twice, and without "
+                "dropout both views are the same; set it to false, remove the objective, or name text pairs in "
+                "data.columns"
+            )
 
 
 def _check_outside(recipe: Recipe, task: Task, data: Data) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +27,7 @@ from transformers import (
 
 from hf_distill.caching import Demand, Source, cached, weights_mark
 from hf_distill.data import Data
+from hf_distill.dropout import without_dropout
 from hf_distill.errors import RecipeError
 from hf_distill.evaluation.metrics import Predictions, compute_metrics
 from hf_distill.evaluation.tokens import BITS_PER_BYTE, METRICS
@@ -182,7 +184,9 @@ def train_model(
     for line in trainer.connection_notes:
         report(f"{name}: {line}")
     resumed = any(folder.checkpoints(name).glob("checkpoint-*"))
-    output = trainer.train(resume_from_checkpoint=True)
+    undropped = _is_without_dropout(name, recipe, objectives, report)
+    with without_dropout(student.model) if undropped else nullcontext():
+        output = trainer.train(resume_from_checkpoint=True)
     if recipe.student.lora is not None and recipe.student.lora.merge:
         merge_adapters(student.model)
     history = trainer.state.log_history
@@ -191,6 +195,7 @@ def train_model(
         **({"kept": student.report} if student.report is not None else {}),
         "trainable_parameters": trained,
         "some_are_frozen": trained < total,
+        **({"without_dropout": True} if undropped else {}),
         "steps": trainer.state.global_step,
         "seconds": None if resumed else round(output.metrics["train_runtime"], 1),
         "padding": round(float(np.mean([entry["padding"] for entry in history if "padding" in entry] or [0.0])), 4),
@@ -198,6 +203,14 @@ def train_model(
     }
     _keep(trainer, folder, name, facts)
     return facts
+
+
+def _is_without_dropout(name: str, recipe: Recipe, objectives: Mapping[str, Objective], report: Report) -> bool:
+    """As the recipe says, unless a control has nothing else to learn from."""
+    views = name == "control" and any("pairs" in objective.needs for objective in objectives.values())
+    if recipe.student.disable_dropout and views:
+        report("control: keeps its dropout, which makes the two views of a text that it learns from")
+    return recipe.student.disable_dropout and not views
 
 
 def pair(

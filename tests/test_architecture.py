@@ -13,7 +13,8 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "hf_distill"
 ROOMS = [
-    ["errors", "names", "views", "mixtures", "sampling", "sums", "checkpoints", "docstrings", "strict", "machine"],
+    ["errors", "names", "views", "mixtures", "sampling", "sums", "checkpoints", "docstrings", "strict"],
+    ["machine", "dropout"],
     ["vectors", "columns"],
     ["heads", "attention"],
     ["probes", "alignment"],

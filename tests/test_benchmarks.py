@@ -190,7 +190,9 @@ def test_ways_to_train_a_student_are_compared_once_on_the_validation_rows(tmp_pa
 
 def grid(**changes) -> Namespace:
     chosen = {"divergence": ["jsd"], "dtype": ["float32"], "vocabulary": [VOCABULARY], "positions": [8]}
-    return Namespace(**{"device": "cpu", "rounds": 1, "seconds": 5.0, "again": False, **chosen, **changes})
+    return Namespace(
+        **{"device": "cpu", "rounds": 1, "seconds": 5.0, "again": False, "no_times": False, **chosen, **changes}
+    )
 
 
 def test_cells_that_are_there_are_not_run_again_unless_asked_for(results, monkeypatch):
@@ -210,6 +212,19 @@ def test_cells_that_are_there_are_not_run_again_unless_asked_for(results, monkey
     assert len(content["goals"]) == 2 * 9
     fused_loss.run(grid(again=True))
     assert len(measured) == 6
+
+
+def test_memory_is_measured_first_and_times_are_added(results, monkeypatch):
+    measured = []
+    monkeypatch.setattr(fused_loss, "peak_in_a_process", lambda name, *_: measured.append(name) or 1000)
+    fused_loss.run(grid(no_times=True))
+    read = lambda: json.loads((results / "fused_loss.json").read_text())  # noqa: E731
+    assert not any("seconds" in row for row in read()["rows"])
+    assert "not measured" in [each["value"] for each in read()["goals"]]
+    fused_loss.run(grid())
+    fused_loss.run(grid())
+    assert measured == ["ours", "plain"]
+    assert all(row["rounds"] == 1 for row in read()["rows"])
 
 
 def test_results_of_another_machine_are_not_mixed_in(results, monkeypatch):

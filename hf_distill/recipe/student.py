@@ -139,6 +139,9 @@ class StudentConfig:
     """Of a student that is pretrained or made of layers: adapters learn, its own weights do not."""
     freeze: list[Literal["embeddings", "encoder"]] | None = None
     """Parts that do not learn: its tables of embeddings, or the encoder of an encoder-decoder."""
+    disable_dropout: bool = False
+    """Whether nothing of it is dropped at random while it learns; its saved config has the rates as before. For the
+    control, too, unless it learns to tell two views of a text apart from others, which dropout makes."""
 
     def __post_init__(self) -> None:
         parts = self.parts
@@ -170,6 +173,10 @@ class StudentConfig:
 
     def _check_what_learns(self) -> None:
         where = "recipe.student"
+        refuse_unless(
+            not self.disable_dropout or self.lora is None or not self.lora.dropout,
+            f"{where}.disable_dropout: lora.dropout asks for the opposite; remove one of them",
+        )
         refuse_unless(
             self.freeze is None or 0 < len(self.freeze) == len(set(self.freeze)),
             f"{where}.freeze: expected parts of the student, each once, got {self.freeze}",
