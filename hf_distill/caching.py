@@ -116,7 +116,7 @@ def cached(
     device = source.teacher.device
 
     def targets(batch: Any) -> Any:
-        return source.teacher.targets(source.task, batch, needs, states=plan.layers)
+        return source.teacher.targets(source.task, batch, needs, states={"hidden_states": plan.layers})
 
     if plan.scheme is not None and plan.scheme.warning:
         report(f"warning: {plan.scheme.warning}")
@@ -158,7 +158,8 @@ def check_cache(objectives: Mapping[str, Objective], config: CacheConfig, has_vo
         if beyond:
             raise TeacherError(
                 f"objective {name} needs the teacher's {' and '.join(sorted(beyond))}, which a cache does not keep: "
-                "they would be larger than the model; use a live teacher (teacher.kind: live), or hidden"
+                "they would be larger than the model; use a live teacher (teacher.kind: live), or hidden, of the side "
+                "that writes"
             )
     if config.scheme == "dense" and has_vocabulary:
         raise TeacherError(
@@ -373,7 +374,7 @@ def _verify(plan: Plan, rows: Dataset, collate: Collate, source: Source, needs: 
         now = kept_rows(
             plan,
             [number],
-            source.teacher.targets(source.task, batch, needs, states=plan.layers),
+            source.teacher.targets(source.task, batch, needs, states={"hidden_states": plan.layers}),
             source.task.masks(batch),
         )[0]
         (kept,) = reader.rows([number])

@@ -18,7 +18,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from hf_distill.errors import ModelError
 from hf_distill.vectors import head_of
-from hf_distill.views import Head, LogitSource
+from hf_distill.views import Head, LogitSource, Need
 
 
 class Caught:
@@ -105,6 +105,19 @@ def compared_states(outputs: Any) -> tuple[Tensor, ...]:
     return outputs.hidden_states if states is None else states
 
 
+def encoder_states(outputs: Any) -> tuple[Tensor, ...]:
+    """``[B, S, H]`` each: the hidden states of an encoder beside a decoder."""
+    states: tuple[Tensor, ...] = outputs.encoder_hidden_states
+    return states
+
+
+STATES: dict[Need, Callable[[Any], tuple[Tensor, ...]]] = {
+    "hidden_states": compared_states,
+    "encoder_states": encoder_states,
+}
+"""Where a model's outputs have what objectives ask for layer by layer."""
+
+
 def compared_attentions(outputs: Any, model: PreTrainedModel) -> tuple[Tensor, ...]:
     """``[B, heads, T, T]`` each: the maps of the layers of :func:`compared_states`.
 
@@ -126,6 +139,11 @@ def compared_layers(config: PretrainedConfig) -> int:
     return int(getattr(stack, "num_decoder_layers", None) or stack.num_hidden_layers)
 
 
+def encoder_layers(config: PretrainedConfig) -> int | None:
+    """How many layers the stack of :func:`encoder_states` has; None where there is no encoder beside a decoder."""
+    return int(config.num_hidden_layers) if config.is_encoder_decoder else None
+
+
 def run_model(
     forward: Callable[..., Any],
     model: PreTrainedModel,
@@ -141,7 +159,7 @@ def run_model(
         model: The model itself.
         inputs: As its forward takes them.
         has_vocabulary: Whether the head is over a vocabulary.
-        hidden: Whether all hidden states are asked for.
+        hidden: Whether all hidden states are asked for, of both sides where there are two.
         attention: Whether all attention maps are asked for.
 
     Returns:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,12 +10,14 @@ from datasets import Dataset, IterableDataset
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from hf_distill.errors import LabelError, ObjectiveError, RecipeError
+from hf_distill.heads import STATES
 from hf_distill.models import load_model, load_tokenizer
 from hf_distill.objectives import Objective, make_objective
+from hf_distill.students import frozen_encoder
 from hf_distill.students.tokenizers import fitted
 from hf_distill.tasks import Task, make_task
 from hf_distill.teachers import Ensemble, ModelTeacher, Teacher, best_dtype, same_tokenizer, teacher_of
-from hf_distill.views import OF_THE_DATA, TAUGHT_BY, Batch
+from hf_distill.views import OF_THE_DATA, TAUGHT_BY, Batch, Need
 
 
 def with_row_ids(collate: Callable[..., Batch]) -> Callable[..., Batch]:
@@ -106,6 +108,20 @@ def check_objectives(objectives: Mapping[str, Objective], task: Task, args: Trai
             )
 
 
+def check_encoder_learns(objectives: Mapping[str, Objective], student: PreTrainedModel) -> None:
+    """Refuse what would teach an encoder that does not learn.
+
+    Raises:
+        ObjectiveError: With the way out.
+    """
+    for name, objective in objectives.items():
+        if "encoder_states" in objective.needs and frozen_encoder(student) is not None:
+            raise ObjectiveError(
+                f"objective {name}: side: encoder would teach nothing, since the student's encoder is frozen; remove "
+                "it, or student.freeze"
+            )
+
+
 def looked_at(objectives: Mapping[str, Objective]) -> tuple[frozenset[int], frozenset[int]]:
     """The layers, of the student and of the teacher, whose projections objectives look at."""
     maps = [objective.layer_map for objective in objectives.values() if "projections" in objective.needs]
@@ -113,12 +129,16 @@ def looked_at(objectives: Mapping[str, Objective]) -> tuple[frozenset[int], froz
 
 
 def states_looked_at(
-    objectives: Iterable[Objective], student: PretrainedConfig, teacher: PretrainedConfig
-) -> frozenset[int] | None:
-    """The teacher's hidden states that objectives look at, as indices into ``hidden_states``; None: all of them."""
-    chosen = [o.teacher_layers(student, teacher) for o in objectives if "hidden_states" in o.needs]
-    found = [layers for layers in chosen if layers is not None]
-    return frozenset().union(*found) if len(found) == len(chosen) else None
+    objectives: Collection[Objective], student: PretrainedConfig, teacher: PretrainedConfig
+) -> dict[Need, frozenset[int]]:
+    """Which of the teacher's hidden states objectives look at, by what they are called; what is not there: all."""
+    looked: dict[Need, frozenset[int]] = {}
+    for need in STATES:
+        chosen = [o.teacher_layers(student, teacher) for o in objectives if need in o.needs]
+        found = [layers for layers in chosen if layers is not None]
+        if len(found) == len(chosen):
+            looked[need] = frozenset().union(*found)
+    return looked
 
 
 def check_tokens(objectives: Mapping[str, Objective], task: Task) -> None:

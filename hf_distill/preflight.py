@@ -24,7 +24,7 @@ from hf_distill.evaluation.tokens import AGAINST_TEACHER
 from hf_distill.labelling import check_label
 from hf_distill.models import load_config, load_tokenizer
 from hf_distill.objectives import Objective, make_objective
-from hf_distill.pairing import check_objectives, connect_tokenizers, tell_meetings
+from hf_distill.pairing import check_encoder_learns, check_objectives, connect_tokenizers, tell_meetings
 from hf_distill.recipe import CacheConfig, MemberConfig, Recipe, StudentConfig, TeacherConfig
 from hf_distill.recipe.stages import in_stage
 from hf_distill.recipe_file import check_training, load_recipe
@@ -320,6 +320,7 @@ def _tell_objectives(
     recipe: Recipe, task: Task, data: Data, teacher: Plan | None, student: Plan, report: Report
 ) -> None:
     objectives = make_objectives(recipe)
+    check_encoder_learns(objectives, student.model)
     if teacher is not None and not same_tokenizer(student.tokenizer, teacher.tokenizer):
         for line in connect_tokenizers(objectives, task, student.tokenizer, teacher.tokenizer):
             report(f"objective {line}")

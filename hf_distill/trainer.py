@@ -31,13 +31,14 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 from hf_distill.attention import caught_projections, check_learning, show_attention
 from hf_distill.checkpoints import last_complete_checkpoint, load_extra_weights, save_extra_weights
 from hf_distill.errors import ObjectiveError, RecipeError, TeacherError
-from hf_distill.heads import accepted_inputs, compared_attentions, compared_states, members_of, output_logits, run_model
+from hf_distill.heads import STATES, accepted_inputs, compared_attentions, members_of, output_logits, run_model
 from hf_distill.models import save_adapted_config
 from hf_distill.objectives import Objective, weighted_loss
 from hf_distill.pairing import (
     Encoder,
     as_teacher,
     bound_task,
+    check_encoder_learns,
     check_objectives,
     chosen_objectives,
     connect_tokenizers,
@@ -131,6 +132,7 @@ class DistillationTrainer(Trainer):
         for each in (student, *(members_of(live) if live is not None else ())):
             self.task.check_model(each)
         self.extra_weights = self._connect(student, args.seed)
+        check_encoder_learns(self.objectives, student)
         self._share_encoder = self._find_encoder(student)
         self._use_cache = getattr(student.config, "use_cache", None)
         other = self.teacher.tokenizer if self.teacher is not None else None
@@ -207,7 +209,7 @@ class DistillationTrainer(Trainer):
             for objective in self.objectives.values():
                 objective.check_models(student, live)
         self._layers = looked_at(self.objectives)
-        self._states = states_looked_at(self.objectives.values(), student.config, teacher) if teacher else None
+        self._states = states_looked_at(self.objectives.values(), student.config, teacher) if teacher else {}
         modules = {name: o.module for name, o in self.objectives.items() if o.module is not None}
         return nn.ModuleDict(modules)
 
@@ -308,10 +310,12 @@ class DistillationTrainer(Trainer):
         self, forward: nn.Module, student: PreTrainedModel, batch: Batch, targets: Targets, counts: Counts
     ) -> tuple[Tensor, dict[str, Tensor], Any]:
         inputs = accepted_inputs(student, self.task.student_inputs(batch))
-        hidden, attention = "hidden_states" in self.needs, "attentions" in self.needs
+        hidden, attention = not self.needs.isdisjoint(STATES), "attentions" in self.needs
         with caught_projections(student, self._layers[0]) as projections:
             outputs, logits = run_model(forward, student, inputs, self.task.has_vocabulary, hidden, attention)
-        view = self.task.view(logits, compared_states(outputs) if hidden else None, batch)
+        states = {need: find(outputs) for need, find in STATES.items() if need in self.needs}
+        view = self.task.view(logits, states.get("hidden_states"), batch)
+        view = replace(view, encoder_states=states.get("encoder_states"))
         if projections:
             check_learning(vector for layer in projections.values() for vector in layer.values())
             view = replace(view, projections=projections)
@@ -333,9 +337,10 @@ class DistillationTrainer(Trainer):
         return super().get_batch_samples(epoch_iterator, num_batches, device)
 
     def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> Any:
-        """How many labels, positions and tokens the accumulation window holds, over all processes."""
+        """How many units of each kind the accumulation window holds, over all processes."""
         masks = [self.task.masks(batch) for batch in batch_samples]
-        local = [sum((mask[unit].sum() for mask in masks), torch.zeros((), dtype=torch.long)) for unit in UNITS]
+        none = torch.zeros((), dtype=torch.long)
+        local = [sum((mask[unit].sum() for mask in masks if unit in mask), none) for unit in UNITS]
         counts = torch.stack([count.to(device) for count in local])
         if self.accelerator.num_processes > 1:
             counts = self.accelerator.reduce(counts, "sum")

@@ -18,8 +18,9 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from hf_distill.mixtures import MixedHead
 
-Unit = Literal["labels", "positions", "tokens"]
-"""What an objective averages over: labelled positions, all compared positions, or real (unpadded) input tokens."""
+Unit = Literal["labels", "positions", "tokens", "sources"]
+"""What an objective averages over: labelled positions, all compared positions, real (unpadded) tokens of the compared
+stack, or those that an encoder reads beside it."""
 
 UNITS: tuple[Unit, ...] = get_args(Unit)
 
@@ -27,7 +28,7 @@ Distribution = Literal["categorical", "bernoulli", "real", "vector"]
 """What the logits of one position mean: one class of C, C independent yes/no classes, C real values, or a vector of
 a text."""
 
-Need = Literal["labels", "pairs", "logits", "hidden_states", "projections", "attentions"]
+Need = Literal["labels", "pairs", "logits", "hidden_states", "encoder_states", "projections", "attentions"]
 """What an objective asks for: labels, or pairs of texts that mean the same, of the data; all else of the teacher."""
 
 OF_THE_DATA: frozenset[Need] = frozenset({"labels", "pairs"})
@@ -43,7 +44,8 @@ Projections = dict[str, Tensor]
 """A layer's ``q``, ``k`` and ``v``, ``[B, T, width]`` each: what attention is made of, before rotary positions."""
 
 Masks = dict[Unit, Tensor]
-"""One boolean mask a unit. ``labels`` and ``positions``: ``[N]``; ``tokens``: ``[B, T]``."""
+"""One boolean mask a unit. ``labels`` and ``positions``: ``[N]``; ``tokens``: ``[B, T]``; ``sources``: ``[B, S]``, of
+encoder-decoders alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +178,7 @@ class View:
             which the others are compared with.
         hidden_states: ``[B, T, H]`` each; index 0 is the embedding output, index i the output of layer i. None unless
             an objective needs them.
+        encoder_states: ``[B, S, H]`` each, the same of an encoder beside a decoder, or None.
         projections: Of the layers that objectives look at, by layer; None unless one does.
         attentions: ``[B, heads, T, T]`` each, the probabilities of every layer; None unless an objective needs them.
     """
@@ -186,6 +189,7 @@ class View:
     masks: Masks
     texts_of_row: int = 1
     hidden_states: tuple[Tensor, ...] | None = None
+    encoder_states: tuple[Tensor, ...] | None = None
     projections: Mapping[int, Projections] | None = None
     attentions: tuple[Tensor, ...] | None = None
 
@@ -198,12 +202,14 @@ class Targets:
         logits: ``[N, C]``, positions and classes in the same order as the student's :class:`View`, C larger or smaller
             only by the padding rows of a vocabulary; or what they are made of; or what a cache keeps of them.
         hidden_states: ``[B, T, H_teacher]`` each, or None.
+        encoder_states: ``[B, S, H_teacher]`` each, or None.
         projections: As the student's, of the layers that it learns from, or None.
         attentions: As the student's, or None.
     """
 
     logits: Tensor | LogitSource | SparseLogits | None = None
     hidden_states: tuple[Tensor, ...] | None = None
+    encoder_states: tuple[Tensor, ...] | None = None
     projections: Mapping[int, Projections] | None = None
     attentions: tuple[Tensor, ...] | None = None
 

@@ -14,10 +14,12 @@ from torch.nn import functional
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig, TrainingArguments
 
 from hf_distill import DistillationTrainer, Hidden, Labels, Logits, run
-from hf_distill.errors import HfDistillError, ModelError, RecipeError
+from hf_distill.caching import check_cache
+from hf_distill.errors import HfDistillError, ModelError, ObjectiveError, RecipeError, TeacherError
 from hf_distill.evaluation.generation import beam_cache, check_generation, generate, write_and_score, writer_inputs
 from hf_distill.evaluation.scorers import make_scorers
 from hf_distill.evaluation.summary import written_summary
+from hf_distill.recipe import CacheConfig
 from hf_distill.students import train_tokenizer
 from hf_distill.tasks import CausalLanguageModeling, Summarization, Translation
 from hf_distill.tasks.sequences import IGNORED
@@ -87,7 +89,7 @@ def test_the_fused_divergence_is_that_of_all_logits(kind):
 def test_the_side_of_the_padding_and_what_stands_in_it_change_nothing():
     student, teacher = tiny.encoder_decoder("t5"), tiny.encoder_decoder("t5", 2, 4, seed=3)
     task = bound(student)
-    objectives = [Labels(), Logits(), Hidden()]
+    objectives = [Labels(), Logits(), Hidden(), Hidden(side="encoder")]
     right, left = batch_of(task), batch_of(task, "left")
     assert (left["attention_mask"][:, -1] == 1).all()
     garbage = copy.deepcopy(right)
@@ -114,6 +116,50 @@ def test_hidden_states_are_the_decoders_and_are_mapped_by_its_depth():
     assert loss == pytest.approx((ours - theirs)[counted].square().mean().item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["marian", "t5"])
+def test_an_encoder_learns_the_teachers_states_of_the_source_by_its_own_depth(kind):
+    student, teacher = tiny.encoder_decoder(kind, 2, 1), tiny.encoder_decoder(kind, 4, 3, seed=3)
+    objective = Hidden(side="encoder")
+    task = bound(student)
+    batch = batch_of(task)
+    loss, gradients = terms(task, batch, student, teacher, [objective])
+    assert objective.layer_map == {0: 1, 1: 3}
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    ours, theirs = (model(**inputs, output_hidden_states=True).encoder_hidden_states for model in (student, teacher))
+    real = batch["attention_mask"].bool()
+    expected = [(ours[i + 1] - theirs[j + 1])[real].square().mean() for i, j in objective.layer_map.items()]
+    assert loss == pytest.approx(torch.stack(expected).mean().item(), rel=1e-5)
+    moved = {name for name, gradient in gradients.items() if gradient.abs().sum() > 0}
+    for layer in range(2):
+        assert any(f"encoder.{'block' if kind == 't5' else 'layers'}.{layer}." in name for name in moved)
+    assert not any("decoder." in name for name in moved)
+
+
+def test_both_sides_learn_at_once_through_projections_where_widths_differ():
+    student = tiny.encoder_decoder("marian", 2, 1)
+    teacher = tiny.encoder_decoder("marian", 4, 3, seed=3, d_model=48)
+    sides = [Hidden(), Hidden(side="encoder", layers={0: 0, 1: -1})]
+    task = bound(student)
+    _, gradients = terms(task, batch_of(task), student, teacher, sides)
+    assert [each.layer_map for each in sides] == [{0: 2}, {0: 0, 1: 3}]
+    assert all(parameter.grad.abs().sum() > 0 for each in sides for parameter in each.module.parameters())
+    assert {name.split(".")[1] for name in gradients} >= {"encoder", "decoder"}
+
+
+def test_states_of_an_encoder_are_asked_only_where_one_learns():
+    student, teacher = tiny.encoder_decoder("marian"), tiny.encoder_decoder("marian", seed=3)
+    for parameter in student.get_encoder().parameters():
+        parameter.requires_grad_(False)
+    with pytest.raises(ObjectiveError, match="the student's encoder is frozen"):
+        terms(bound(student), {}, student, teacher, [Hidden(side="encoder")])
+    with pytest.raises(ObjectiveError, match="bert has one stack of layers"):
+        Hidden(side="encoder").connect(tiny.bert().config, tiny.bert().config)
+    with pytest.raises(ObjectiveError, match="side must be decoder or encoder"):
+        Hidden(side="left")
+    with pytest.raises(TeacherError, match="encoder_states, which a cache does not keep"):
+        check_cache({"hidden": Hidden(side="encoder")}, CacheConfig(), True)
+
+
 def parameters_after_a_step(split: tuple[int, int], tmp_path) -> dict[str, torch.Tensor]:
     size, accumulation = split
     student = tiny.encoder_decoder("marian", 2, 1)
@@ -121,7 +167,7 @@ def parameters_after_a_step(split: tuple[int, int], tmp_path) -> dict[str, torch
         model=student,
         teacher=ModelTeacher(tiny.encoder_decoder("marian", 2, 3, seed=3)),
         task=bound(student),
-        objectives=[Labels(), Logits(), Hidden()],
+        objectives=[Labels(), Logits(), Hidden(), Hidden(side="encoder")],
         args=TrainingArguments(
             str(tmp_path / f"{size}"),
             per_device_train_batch_size=size,

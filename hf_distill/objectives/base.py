@@ -37,8 +37,8 @@ class Objective(ABC):
         layer_map: Which student layer learns from which teacher layer, known after :meth:`connect`; empty for most.
     """
 
-    unit: ClassVar[Unit]
-    needs: ClassVar[frozenset[Need]]
+    unit: Unit
+    needs: frozenset[Need]
     distributions: ClassVar[frozenset[Distribution]] = frozenset({"categorical", "bernoulli", "real", "vector"})
     compares_tokens: ClassVar[bool] = False
     cross_tokenizer: bool = False
@@ -123,7 +123,7 @@ class Objective(ABC):
         """
 
     def teacher_layers(self, student: PretrainedConfig, teacher: PretrainedConfig) -> tuple[int, ...] | None:
-        """Which of the teacher's hidden states it looks at, as indices into ``hidden_states``; None: all of them."""
+        """Which of the teacher's hidden states it looks at, as indices into those that it needs; None: all of them."""
         return None
 
     def check(self, distribution: Distribution) -> None:

@@ -11,7 +11,7 @@ from hf_distill.errors import ObjectiveError
 from hf_distill.objectives.base import Objective
 from hf_distill.objectives.layer_maps import Layers, check_layers, chosen_layers, readable
 from hf_distill.objectives.schedules import Scheduled
-from hf_distill.views import Targets, View
+from hf_distill.views import Need, Targets, Unit, View
 
 
 class Hidden(Objective):
@@ -24,30 +24,39 @@ class Hidden(Objective):
     Args:
         loss: ``mse`` (mean over the width) or ``cosine`` (1 - cosine similarity).
         layers: ``auto`` (see :func:`spaced_layer_map`), or a mapping of student layer to teacher layer.
+        side: Of an encoder-decoder: ``decoder``, token by token of the target, or ``encoder``, of the source. Models of
+            one stack have no other than that.
         weight: See :class:`Objective`.
 
     Raises:
-        ObjectiveError: For an unknown loss, a map that is not one of integers, or a layer out of range.
+        ObjectiveError: For an unknown loss or side, a map that is not one of integers, a layer out of range, or an
+            encoder that is not there.
     """
 
-    unit = "tokens"
-    needs = frozenset({"hidden_states"})
     compares_tokens = True
     paper = "Sun et al. 2019, Patient Knowledge Distillation for BERT Model Compression, arXiv:1908.09355"
 
-    def __init__(self, *, loss: str = "mse", layers: Layers = "auto", weight: Scheduled = 1.0) -> None:
+    def __init__(
+        self, *, loss: str = "mse", layers: Layers = "auto", side: str = "decoder", weight: Scheduled = 1.0
+    ) -> None:
         super().__init__(weight=weight)
         if loss not in ("mse", "cosine"):
             raise ObjectiveError(f"hidden: loss must be mse or cosine, got {loss!r}")
+        if side not in ("decoder", "encoder"):
+            raise ObjectiveError(f"hidden: side must be decoder or encoder, got {side!r}")
         check_layers("hidden", layers)
         self.loss = loss
         self.layers = layers
+        self.of_encoder = side == "encoder"
+        self.unit: Unit = "sources" if self.of_encoder else "tokens"
+        self.needs: frozenset[Need] = frozenset({"encoder_states" if self.of_encoder else "hidden_states"})
 
     def connect(self, student: PretrainedConfig, teacher: PretrainedConfig | None) -> list[str]:
         """Settle the layer map and, where the widths differ, make the projections."""
         assert teacher is not None
-        self.layer_map = chosen_layers("hidden", self.layers, student, teacher)
-        lines = [f"hidden: student layer <- teacher layer: {readable(self.layer_map)}"]
+        self.layer_map = self._chosen(student, teacher)
+        whose = "encoder layer" if self.of_encoder else "layer"
+        lines = [f"hidden: student {whose} <- teacher {whose}: {readable(self.layer_map)}"]
         if student.hidden_size != teacher.hidden_size:
             self.module = nn.ModuleDict(
                 {str(i): nn.Linear(student.hidden_size, teacher.hidden_size) for i in self.layer_map}
@@ -57,20 +66,22 @@ class Hidden(Objective):
 
     def teacher_layers(self, student: PretrainedConfig, teacher: PretrainedConfig) -> tuple[int, ...]:
         """See :meth:`Objective.teacher_layers`: the output of layer j is hidden state j + 1."""
-        return tuple(j + 1 for j in chosen_layers("hidden", self.layers, student, teacher).values())
+        return tuple(j + 1 for j in self._chosen(student, teacher).values())
 
     def total(self, view: View, targets: Targets) -> Tensor:
         """See :meth:`Objective.total`."""
-        assert view.hidden_states is not None
-        assert targets.hidden_states is not None
-        mask = view.masks["tokens"]
+        own, other = (each.encoder_states if self.of_encoder else each.hidden_states for each in (view, targets))
+        assert own is not None
+        assert other is not None
+        mask = view.masks[self.unit]
         values = [
-            self._distance(
-                self._project(i, view.hidden_states[i + 1][mask]), targets.hidden_states[j + 1][mask].float()
-            )
+            self._distance(self._project(i, own[i + 1][mask]), other[j + 1][mask].float())
             for i, j in self.layer_map.items()
         ]
         return torch.stack(values).mean()
+
+    def _chosen(self, student: PretrainedConfig, teacher: PretrainedConfig) -> dict[int, int]:
+        return chosen_layers("hidden", self.layers, student, teacher, of_encoder=self.of_encoder)
 
     def _project(self, layer: int, states: Tensor) -> Tensor:
         if self.module is None:

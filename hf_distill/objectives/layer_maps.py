@@ -8,7 +8,7 @@ from typing import Literal
 from transformers import PretrainedConfig
 
 from hf_distill.errors import ObjectiveError
-from hf_distill.heads import compared_layers
+from hf_distill.heads import compared_layers, encoder_layers
 
 Layers = Literal["auto"] | Mapping[int, int]
 """What the option ``layers`` may be: evenly spaced, or student layer -> teacher layer, negative from the end."""
@@ -39,13 +39,22 @@ def check_layers(name: str, layers: Layers) -> None:
         )
 
 
-def chosen_layers(name: str, layers: Layers, student: PretrainedConfig, teacher: PretrainedConfig) -> dict[int, int]:
+def chosen_layers(
+    name: str, layers: Layers, student: PretrainedConfig, teacher: PretrainedConfig, *, of_encoder: bool = False
+) -> dict[int, int]:
     """The layers of a pair of models that the option ``layers`` of objective ``name`` means, counted from 0.
 
+    Args:
+        name: For messages.
+        layers: The option.
+        student: The student's config.
+        teacher: The teacher's.
+        of_encoder: Whether they are those of an encoder beside a decoder.
+
     Raises:
-        ObjectiveError: For a layer out of range, or a student layer that is named twice.
+        ObjectiveError: For a layer out of range, a student layer that is named twice, or an encoder that is not there.
     """
-    own, other = compared_layers(student), compared_layers(teacher)
+    own, other = (_depth(name, config, of_encoder) for config in (student, teacher))
     if not isinstance(layers, Mapping):
         return spaced_layer_map(own, other)
     chosen = {_within(name, i, own, "student"): _within(name, j, other, "teacher") for i, j in layers.items()}
@@ -61,6 +70,16 @@ def chosen_layers(name: str, layers: Layers, student: PretrainedConfig, teacher:
 def readable(layer_map: Mapping[int, int]) -> str:
     """``0 <- 1, 1 <- 3``."""
     return ", ".join(f"{i} <- {j}" for i, j in layer_map.items())
+
+
+def _depth(name: str, config: PretrainedConfig, of_encoder: bool) -> int:
+    depth = encoder_layers(config) if of_encoder else compared_layers(config)
+    if depth is None:
+        raise ObjectiveError(
+            f"{name}: side: encoder is for models with an encoder and a decoder, and {config.model_type} has one stack "
+            "of layers; remove it"
+        )
+    return depth
 
 
 def _within(name: str, layer: int, total: int, whose: str) -> int:

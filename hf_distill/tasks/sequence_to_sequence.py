@@ -189,7 +189,8 @@ class SequenceToSequence(Task):
         counted = given & batch["attention_mask"].bool().any(1, keepdim=True)
         positions = counted.flatten()
         labels = positions if WRITTEN not in batch else torch.zeros_like(positions)
-        return {"labels": labels, "positions": positions, "tokens": counted}
+        sources = batch["attention_mask"].bool()
+        return {"labels": labels, "positions": positions, "tokens": counted, "sources": sources}
 
     def view(self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch) -> View:
         """See :meth:`Task.view`: the decoder's position t gives token t of the target; nothing is shifted here."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.modeling_outputs import BaseModelOutput
 
 from hf_distill.attention import caught_projections, eager_attention
-from hf_distill.heads import accepted_inputs, compared_attentions, compared_states, run_model
+from hf_distill.heads import STATES, accepted_inputs, compared_attentions, run_model
 from hf_distill.vectors import head_of, vector_size
 from hf_distill.views import Batch, LogitSource, Need, Targets
 
@@ -38,7 +38,7 @@ class ModelTeacher:
         provides: What it can give.
     """
 
-    provides: frozenset[Need] = frozenset({"logits", "hidden_states", "projections", "attentions"})
+    provides: frozenset[Need] = frozenset({"logits", *STATES, "projections", "attentions"})
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class ModelTeacher:
         batch: Batch,
         needs: frozenset[Need],
         layers: Collection[int] = (),
-        states: Collection[int] | None = None,
+        states: Mapping[Need, Collection[int]] | None = None,
     ) -> Targets:
         """What the objectives need of a batch, detached.
 
@@ -97,10 +97,10 @@ class ModelTeacher:
             batch: As the student gets it, on the student's device.
             needs: What to give; the rest is None.
             layers: Whose projections are needed.
-            states: Which hidden states are needed, as indices into ``hidden_states``: all others are let go, and
-                empty in what is given. None: all.
+            states: Which hidden states are needed, as indices, by what they are called: all others are let go, and
+                empty in what is given. What is not there: all.
         """
-        hidden, attention = "hidden_states" in needs, "attentions" in needs
+        hidden, attention = not needs.isdisjoint(STATES), "attentions" in needs
         self.model.eval()
         inputs = accepted_inputs(self.model, task.teacher_inputs(batch))
         if ENCODED in inputs:
@@ -108,8 +108,10 @@ class ModelTeacher:
         shown = eager_attention(self.model) if attention else nullcontext()
         with torch.inference_mode(), shown, caught_projections(self.model, layers) as projections:
             outputs, logits = run_model(self.model, self.model, inputs, task.has_vocabulary, hidden, attention)
-            found = _needed(compared_states(outputs), states) if hidden else None
-            logits = task.teacher_logits(logits, found, batch)
+            found = {
+                need: _needed(find(outputs), (states or {}).get(need)) for need, find in STATES.items() if need in needs
+            }
+            logits = task.teacher_logits(logits, found.get("hidden_states"), batch)
         if isinstance(logits, Tensor) and self.label_order is not None:
             logits = logits[:, self.label_order]
         if isinstance(logits, Tensor):
@@ -117,7 +119,7 @@ class ModelTeacher:
         maps = compared_attentions(outputs, self.model) if attention else None
         return Targets(
             logits=_usable_logits(logits),
-            hidden_states=None if found is None else tuple(map(_usable, found)),
+            **{need: tuple(map(_usable, each)) for need, each in found.items()},
             projections={layer: {name: _usable(x) for name, x in parts.items()} for layer, parts in projections.items()}
             or None,
             attentions=None if maps is None else tuple(map(_usable, maps)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -68,7 +68,11 @@ class ServerTeacher:
         """There is nothing to place."""
 
     def targets(
-        self, task: Task, batch: Batch, needs: frozenset[Need], states: Collection[int] | None = None
+        self,
+        task: Task,
+        batch: Batch,
+        needs: frozenset[Need],
+        states: Mapping[Need, Collection[int]] | None = None,
     ) -> Targets:
         """What the objectives need of a batch, on its device.
 
