@@ -40,7 +40,20 @@ KINDS = {
     "llama": {**SIZES, "num_key_value_heads": 2},
     "qwen3": {**SIZES, "num_key_value_heads": 2, "head_dim": 8},
     "vit": {**SIZES, "image_size": 8, "patch_size": 4},
+    "wav2vec2": {**SIZES, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4},
+    "whisper": {
+        "d_model": WIDTH,
+        "encoder_layers": 1,
+        "decoder_layers": LAYERS,
+        "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4,
+        "num_mel_bins": 8,
+        "max_source_positions": 8,
+        **{f"{name}_token_id": 0 for name in ("pad", "bos", "eos", "decoder_start")},
+    },
 }
+"""What is shown of the inside of a model is the same for text, images and speech."""
+TEXTS = [kind for kind in KINDS if kind not in ("vit", "wav2vec2", "whisper")]
 
 
 def model(kind: str, **options):
@@ -51,6 +64,10 @@ def model(kind: str, **options):
 def inputs(kind: str) -> dict[str, torch.Tensor]:
     if kind == "vit":
         return {"pixel_values": torch.randn(2, 3, 8, 8)}
+    if kind == "wav2vec2":
+        return {"input_values": torch.randn(2, 2000)}
+    if kind == "whisper":
+        return {"input_features": torch.randn(2, 8, 16), "decoder_input_ids": torch.arange(10).view(2, 5)}
     mask = torch.ones(2, LENGTH, dtype=torch.long)
     mask[1, 4:] = 0
     return {"input_ids": torch.arange(5, 5 + 2 * LENGTH).view(2, LENGTH), "attention_mask": mask}
@@ -97,7 +114,7 @@ def test_projections_are_what_the_layers_make_of_the_tokens(kind):
         assert torch.allclose(caught[0][name], vectors, atol=1e-6), name
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "vit"])
+@pytest.mark.parametrize("kind", TEXTS)
 def test_maps_are_shown_whole_while_a_model_learns(kind):
     one = model(kind).train()
     show_attention(one)
