@@ -104,6 +104,8 @@ def _plan_student(recipe: Recipe, task: Task, data: Data, teacher: Plan | None, 
     report(f"student: {_described(student)}{share}")
     if recipe.student.lora is not None or recipe.student.freeze is not None:
         report(f"student: {student.learning:,} parameters learn, all others stay as they are")
+    if recipe.student.disable_dropout:
+        report("student: learns without dropout")
     if teacher is not None and student.parameters > teacher.parameters:
         report("student: larger than its teacher; allowed, but slower")
     if not task.is_bound:

@@ -128,6 +128,13 @@ def test_a_student_is_not_asked_to_tell_two_equal_views_apart(teacher):
         check(vectors_recipe(teacher, student=student), report=lambda line: None)
 
 
+def test_check_tells_that_a_student_learns_without_dropout():
+    told: list[str] = []
+    made = tiny.recipe()
+    check({**made, "student": {**made["student"], "disable_dropout": True}}, report=told.append)
+    assert "student: learns without dropout" in told
+
+
 def test_dropout_of_adapters_is_not_asked_for_and_disabled_at_once():
     with pytest.raises(RecipeError, match=r"lora\.dropout asks for the opposite"):
         StudentConfig(pretrained="x", lora=LoraConfig(dropout=0.1), disable_dropout=True)
