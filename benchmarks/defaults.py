@@ -34,10 +34,10 @@ def ten(**options: Any) -> dict[str, Any]:
 
 
 ALL = [LABELS, logits(), ten()]
+UNDROPPED = {"student.disable_dropout": True}
 
 WAYS: dict[str, dict[str, Any]] = {
     "labels": {"objectives": [LABELS]},
-    "labels, without dropout": {"objectives": [LABELS], "student.disable_dropout": True},
     "logits": {"objectives": [logits()]},
     "labels + logits": {"objectives": [LABELS, logits()]},
     "labels + logits, T 1": {"objectives": [LABELS, logits(1.0)]},
@@ -53,7 +53,10 @@ WAYS: dict[str, dict[str, Any]] = {
     "labels + logits + hidden x10 + relation": {"objectives": [*ALL, RELATION]},
     "labels + logits + hidden x10, last layer alone": {"objectives": [LABELS, logits(), ten(layers={-1: -1})]},
     "labels + logits + hidden x10, pretrained layers 0, 1, 2": {"objectives": ALL, "student.layers": [0, 1, 2]},
-    "labels + logits + hidden x10, without dropout": {"objectives": ALL, "student.disable_dropout": True},
+    "labels, without dropout": {"objectives": [LABELS], **UNDROPPED},
+    "labels + logits, without dropout": {"objectives": [LABELS, logits()], **UNDROPPED},
+    "labels + relation, without dropout": {"objectives": [LABELS, RELATION], **UNDROPPED},
+    "labels + logits + hidden x10, without dropout": {"objectives": ALL, **UNDROPPED},
     "labels + logits + hidden x10, the teacher's layers": {"objectives": ALL, "student.pretrained": None},
 }
 """How a student is trained, as keys of its recipe, by the name that the table shows."""

@@ -97,8 +97,10 @@ def loss_row(rows: Rows, cell: Cell) -> str:
 def _loss_cell(row: dict | None) -> str:
     if row is None:
         return "not measured"
-    memory = f", {row['megabytes']:,.0f}" if "megabytes" in row else ""
-    return f"{row['seconds']:.2f}{memory}"
+    memory = row.get("megabytes", 0)
+    if memory is None:
+        return "does not fit"
+    return f"{row['seconds']:.2f}" + (f", {memory:,.0f}" if memory else "")
 
 
 def default_row(rows: Rows, name: str) -> str:
