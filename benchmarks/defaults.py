@@ -4,7 +4,8 @@
 
 One call measures one recipe, and adds its rows to those of other recipes in ``results/defaults.json``; what is there
 already is not run again. What ``hf-distill init`` writes rests on these rows. The teacher is made, or its answers are
-kept, once for all students of a recipe.
+kept, once for all students of a recipe; where a call goes on on another machine it is made again, and may come out a
+little better or worse: each row says how good its teacher is, and where it was measured.
 """
 
 from __future__ import annotations
@@ -81,6 +82,7 @@ def measure(recipe: Recipe, name: str, runs: str) -> dict[str, Any]:
         "teacher": results["models"]["teacher"]["metrics"][metric]["value"],
         "steps": results["training"]["student"]["steps"],
         "rows": results["data"]["rows"],
+        "machine": conditions("cpu")["machine"],
     }
 
 
@@ -107,7 +109,7 @@ def main() -> None:
         content["rows"].append(row)
         command = ["python", "benchmarks/defaults.py", options.recipe, *options.overrides]
         content["commands"][recipe.name] = shlex.join(command)
-        write_json(path, {**content, **conditions("cpu")})
+        write_json(path, {**content, "versions": conditions("cpu")["versions"]})
 
 
 if __name__ == "__main__":

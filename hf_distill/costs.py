@@ -82,7 +82,7 @@ def tell_costs(recipe: Recipe, task: Task, data: Data, teacher: Plan | None, stu
         f"memory: about {(weights + activations) / 2**30:.1f} GiB to train "
         f"(an estimate; longest rows of {tokens} tokens)"
     )
-    if args.bf16 and args.device.type == "cpu" and not multiplies_bfloat16():
+    if args.bf16 and args.device.type == "cpu" and multiplies_bfloat16() is False:
         report(
             "bf16: this CPU has no instructions that multiply bfloat16, so that float32 is several times as fast here; "
             "set training.bf16: false"

@@ -63,7 +63,7 @@ def output_head(model: PreTrainedModel) -> Head:
 
 @contextmanager
 def without_head(model: PreTrainedModel) -> Iterator[Caught]:
-    """Let a model's forward catch what enters its head instead of multiplying it.
+    """Let a model's forward catch what enters its head, in the dtype of the product, instead of multiplying it.
 
     The logits that the forward returns meanwhile are zeros for one position, and mean nothing.
     """
@@ -71,7 +71,7 @@ def without_head(model: PreTrainedModel) -> Iterator[Caught]:
     caught = Caught()
 
     def catch(hidden: Tensor) -> Tensor:
-        caught.hidden = hidden
+        caught.hidden = _as_multiplied(hidden)
         return hidden.new_zeros(len(hidden), 1, module.out_features)
 
     original, module.forward = module.forward, catch
@@ -79,6 +79,14 @@ def without_head(model: PreTrainedModel) -> Iterator[Caught]:
         yield caught
     finally:
         module.forward = original
+
+
+def _as_multiplied(hidden: Tensor) -> Tensor:
+    """What a head makes its product of: under autocast half precision, but of float64."""
+    device = hidden.device.type
+    if hidden.dtype == torch.float64 or not torch.is_autocast_enabled(device):
+        return hidden
+    return hidden.to(torch.get_autocast_dtype(device))
 
 
 def _base(model: PreTrainedModel) -> Any:

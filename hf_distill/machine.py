@@ -40,10 +40,10 @@ def cpu_instructions() -> list[str] | None:
     return [name for name, asked in has.items() if asked()]
 
 
-def multiplies_bfloat16() -> bool:
-    """Whether this machine's CPU has instructions for it, as far as is known."""
+def multiplies_bfloat16() -> bool | None:
+    """Whether this machine's CPU has instructions for it; None where nothing is known of it."""
     known = cpu_instructions()
-    return known is None or "avx512_bf16" in known or "amx_tile" in known
+    return None if known is None else not {"avx512_bf16", "amx_tile"}.isdisjoint(known)
 
 
 def _cpu_name() -> str:

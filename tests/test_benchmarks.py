@@ -183,6 +183,7 @@ def test_ways_to_train_a_student_are_compared_once_on_the_validation_rows(tmp_pa
     found = json.loads((results / "defaults.json").read_text())
     assert [row["name"] for row in found["rows"]] == chosen
     assert all(row["steps"] == 2 and 0 <= row["student"]["value"] <= 1 for row in found["rows"])
+    assert all({"cpu", "cores"} <= set(row["machine"]) for row in found["rows"])
     capsys.readouterr()
     defaults.main()
     assert capsys.readouterr().out == ""

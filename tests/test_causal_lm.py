@@ -318,6 +318,25 @@ def test_the_forward_without_head_gives_what_the_head_gets():
     assert functional.mse_loss(model(input_ids=ids).logits, expected) < 1e-12  # The head is back.
 
 
+def test_mixed_precision_makes_the_logits_of_a_model_without_its_head_as_those_of_the_model():
+    model = tiny.decoder()
+    ids = torch.arange(3, 13)[None]
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        expected = model(input_ids=ids).logits
+        with without_head(model) as caught:
+            model(input_ids=ids)
+    made = output_head(model).logits(caught.hidden)
+    assert made.dtype == expected.dtype == torch.bfloat16
+    assert torch.equal(made, expected)
+
+
+def test_a_float64_model_has_float64_logits_also_in_mixed_precision():
+    model = tiny.decoder().double()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), without_head(model) as caught:
+        model(inputs_embeds=torch.zeros(1, 3, model.config.hidden_size, dtype=torch.float64))
+    assert caught.hidden.dtype == torch.float64
+
+
 @pytest.mark.parametrize(
     ("rows", "made", "told"),
     [

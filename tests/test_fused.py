@@ -359,10 +359,9 @@ def test_a_half_precision_teacher_teaches_a_float32_student():
 
 
 @pytest.mark.parametrize("memory", [1, 10**9])
-def test_under_autocast_the_products_are_half_and_the_gradients_keep_the_dtype_of_the_weights(memory):
+def test_half_precision_states_make_half_products_and_the_gradients_keep_the_dtypes_of_what_they_are_of(memory):
     given = case("mix", torch.float32, bias=True)
-    with torch.autocast("cpu", torch.bfloat16):
-        loss, _ = given.fused(memory=memory)
+    loss, _ = replace(given, hidden=given.hidden.bfloat16()).fused(memory=memory)
     exact = given.plain()
     assert loss.dtype == torch.float32
     assert loss.item() != exact.item()
@@ -371,6 +370,12 @@ def test_under_autocast_the_products_are_half_and_the_gradients_keep_the_dtype_o
     for ours, theirs in zip(torch.autograd.grad(loss, leaves), torch.autograd.grad(exact, leaves), strict=True):
         assert ours.dtype == torch.float32
         assert (ours - theirs).norm() < 0.05 * theirs.norm()
+
+
+def test_autocast_around_the_loss_changes_nothing():
+    given = case("mix", torch.float32, bias=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert given.fused()[0].item() == case("mix", torch.float32, bias=True).fused()[0].item()
 
 
 def test_vocabularies_of_different_sizes_are_refused_unless_it_is_said_what_they_share():

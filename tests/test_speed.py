@@ -13,6 +13,7 @@ from hf_distill.errors import ModelError
 from hf_distill.evaluation import speed
 from hf_distill.evaluation.speed import Batch, disk_bytes, measure_speed, parameters
 from hf_distill.machine import machine, multiplies_bfloat16
+from hf_distill.teachers import best_dtype
 
 
 def batch(rows: int, tokens: int = 4) -> Batch:
@@ -128,7 +129,10 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
         disk_bytes(tmp_path)
 
 
-@pytest.mark.parametrize(("supported", "told"), [((), []), (("avx512_bf16", "amx_tile"), ["avx512_bf16", "amx_tile"])])
+@pytest.mark.parametrize(
+    ("supported", "told"),
+    [((), []), (("avx512_bf16",), ["avx512_bf16"]), (("avx512_bf16", "amx_tile"), ["avx512_bf16", "amx_tile"])],
+)
 def test_a_machine_is_told_with_the_instructions_that_its_cpu_multiplies_by(monkeypatch, supported, told):
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     for name in ("avx2", "avx512", "avx512_bf16", "amx_tile"):
@@ -136,10 +140,12 @@ def test_a_machine_is_told_with_the_instructions_that_its_cpu_multiplies_by(monk
 
     assert machine()["instructions"] == told
     assert multiplies_bfloat16() is bool(told)
+    assert best_dtype(torch.device("cpu")) == (torch.bfloat16 if told else torch.float32)
 
 
 def test_nothing_is_said_of_the_instructions_of_an_unknown_cpu(monkeypatch):
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
 
     assert machine()["instructions"] is None
-    assert multiplies_bfloat16()
+    assert multiplies_bfloat16() is None
+    assert best_dtype(torch.device("cpu")) == torch.float32

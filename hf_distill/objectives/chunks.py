@@ -50,10 +50,11 @@ def kept(tensor: Tensor, rows: Tensor) -> Tensor:
 class Model:
     """Hidden states and a head, of which the first ``columns`` logits are wanted, a chunk of positions at a time."""
 
-    def __init__(self, hidden: Tensor, head: Head, dtype: torch.dtype | None, columns: int) -> None:
+    def __init__(self, hidden: Tensor, head: Head, columns: int) -> None:
         self.hidden, self.head, self.columns = hidden, head, columns
-        self.dtype = dtype or hidden.dtype
+        self.dtype = hidden.dtype
         self.buffer: Tensor | None = None
+        self.wide_buffer: Tensor | None = None
 
     @property
     def row_bytes(self) -> int:
@@ -66,15 +67,23 @@ class Model:
             self.weight = self.head.weight[: self.columns].to(self.dtype)
             self.bias = None if self.head.bias is None else self.head.bias[: self.columns].to(self.dtype)
             self.buffer = self.weight.new_empty(positions, self.columns)
-        hidden = self.hidden[rows].to(self.dtype)
+        hidden = self.hidden[rows]
         out = self.buffer[: len(hidden)]
         if self.bias is None:
             return torch.mm(hidden, self.weight.T, out=out)
         return torch.addmm(self.bias, hidden, self.weight.T, out=out)
 
+    def widened(self, product: Tensor, wide: torch.dtype) -> Tensor:
+        """A block of a product in a dtype; where that is a copy, in a buffer that the next block takes again."""
+        if product.dtype == wide:
+            return product
+        if self.wide_buffer is None or len(self.wide_buffer) < len(product):
+            self.wide_buffer = torch.empty_like(product, dtype=wide, memory_format=torch.contiguous_format)
+        return self.wide_buffer[: len(product)].copy_(product)
+
     def release(self) -> None:
-        """Give the buffer back before something else needs the memory."""
-        self.buffer = None
+        """Give the buffers back before something else needs the memory."""
+        self.buffer = self.wide_buffer = None
 
     def finish_(self, logits: Tensor) -> Tensor | None:
         """Scale and cap a product in place; the cap's derivative, where there is one."""
@@ -95,11 +104,9 @@ class Mixture:
     where the mixture is held whole.
     """
 
-    def __init__(self, hidden: Tensor, head: MixedHead, dtype: torch.dtype | None, columns: int) -> None:
+    def __init__(self, hidden: Tensor, head: MixedHead, columns: int) -> None:
         states, self.log_weights = head.parts(hidden)
-        self.members = [
-            Model(own, each, dtype, head.vocabulary) for own, each in zip(states, head.narrowed(), strict=True)
-        ]
+        self.members = [Model(own, each, head.vocabulary) for own, each in zip(states, head.narrowed(), strict=True)]
         self.columns = columns
 
     @property
@@ -118,6 +125,10 @@ class Mixture:
         logits = product.to(torch.promote_types(product.dtype, torch.float32))
         member.finish_(logits)
         return logits
+
+    def widened(self, product: Tensor, wide: torch.dtype) -> Tensor:
+        """See :meth:`Model.widened`: these are float32 already."""
+        return product.to(wide)
 
     def finish_(self, logits: Tensor) -> None:
         """There is nothing left to do."""
@@ -181,7 +192,7 @@ class Work:
         for start in range(0, len(student), self.block):
             part = slice(start, start + self.block)
             block = student[part]
-            logits = block.to(self.wide)
+            logits = self.student.widened(block, self.wide)
             slope = self.student.finish_(logits)
             at = slice(rows.start + start, rows.start + start + len(block))
             of_teacher = self._of_teacher(None if teacher is None else teacher[part], at)
@@ -201,7 +212,7 @@ class Work:
             return self.teacher.at(rows)
         if self.teacher is None or product is None:
             return None
-        logits = product.to(self.wide)
+        logits = self.teacher.widened(product, self.wide)
         self.teacher.finish_(logits)
         return logits
 

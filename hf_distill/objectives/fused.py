@@ -47,7 +47,8 @@ def fused_loss(
     """The weighted sum of terms over a vocabulary, without its logits.
 
     Args:
-        hidden: ``[N, H]``, the student's; gradients flow to it and to the head.
+        hidden: ``[N, H]``, the student's; gradients flow to it and to the head. Products are made in its dtype, also
+            under autocast, which has had its say where the head was entered; those of a teacher in its own.
         head: The student's.
         terms: What is summed; positions that no term covers are left out of everything.
         labels: ``[N]`` indices into the student's vocabulary, for the cross-entropy; arbitrary where it is masked.
@@ -76,8 +77,7 @@ def fused_loss(
         [kept(term.mask, rows) for term in terms if (term.divergence is None) is of_labels]
         for of_labels in (False, True)
     )
-    dtype = _autocast_dtype(hidden)
-    student = Model(kept(hidden, rows), head, dtype, len(head.weight) if labelled else shared)
+    student = Model(kept(hidden, rows), head, len(head.weight) if labelled else shared)
     teacher: Model | Mixture | SparseLogits | None = None
     if compared and teacher_targets is not None:
         teacher = teacher_targets.at(rows)
@@ -89,9 +89,9 @@ def fused_loss(
         states = kept(teacher_hidden.detach(), rows).masked_fill(nowhere[:, None], 0.0)
         columns = teacher_head.vocabulary if crosses else shared
         if isinstance(teacher_head, MixedHead):
-            teacher = Mixture(states, teacher_head, dtype, columns)
+            teacher = Mixture(states, teacher_head, columns)
         else:
-            teacher = Model(states, teacher_head, dtype, columns)
+            teacher = Model(states, teacher_head, columns)
     if labelled:
         assert labels is not None
         labels = kept(labels, rows).masked_fill(~torch.stack(labelled).any(0), 0)
@@ -147,14 +147,6 @@ def _shared(head: Head, teacher_head: Head | MixedHead | None, targets: SparseLo
             "many leading ones they share: pass shared"
         )
     return own
-
-
-def _autocast_dtype(hidden: Tensor) -> torch.dtype | None:
-    """What autocast would run a product in; None where it is off, or leaves float64 alone."""
-    device = hidden.device.type
-    if hidden.dtype == torch.float64 or not torch.is_autocast_enabled(device):
-        return None
-    return torch.get_autocast_dtype(device)
 
 
 class _Fused(torch.autograd.Function):

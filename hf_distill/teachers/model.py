@@ -13,6 +13,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from hf_distill.attention import caught_projections, eager_attention
 from hf_distill.heads import STATES, accepted_inputs, compared_attentions, run_model
+from hf_distill.machine import multiplies_bfloat16
 from hf_distill.vectors import head_of, vector_size
 from hf_distill.views import Batch, LogitSource, Need, Targets
 
@@ -155,7 +156,7 @@ def best_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     if device.type == "cpu":
-        return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else torch.float32
+        return torch.bfloat16 if multiplies_bfloat16() else torch.float32
     return torch.float32
 
 
