@@ -85,6 +85,11 @@ class Setting:
         """Whether those that train in mixed precision do: where the device multiplies bfloat16 in hardware."""
         return best_dtype(torch.device(self.device)) == torch.bfloat16
 
+    def placed(self, teacher: PreTrainedModel) -> PreTrainedModel:
+        """A teacher of ours as recipes load it: in bfloat16 where the device multiplies it."""
+        model: Any = teacher
+        return model.to(self.device, best_dtype(torch.device(self.device)))  # type: ignore[no-any-return]
+
     def arguments(self, **more: Any) -> dict[str, Any]:
         return {
             "output_dir": self.folder,
@@ -135,8 +140,9 @@ def classifier(setting: Setting, is_cached: bool) -> DistillationTrainer:
     task, rows = classified(setting, setting.rows, setting.count)
     tokenizer = load_tokenizer(setting.classifier)
     student = student_of(teacher)
-    objectives = [Logits(temperature=2.0), Hidden()]
-    asked: ModelTeacher | CachedTeacher = ModelTeacher(teacher.to(setting.device))
+    # TextBrewer adds up the losses of its layers; here they are averaged.
+    objectives = [Logits(temperature=2.0), Hidden(weight=float(len(LAYERS)))]
+    asked: ModelTeacher | CachedTeacher = ModelTeacher(setting.placed(teacher))
     if is_cached:
         asked, rows = cached(
             setting, asked, task, tokenizer, rows, {"logits": objectives[0], "hidden": objectives[1]}, student
@@ -314,7 +320,7 @@ def ours_vectors(setting: Setting) -> Train:
     given = sentences(setting)
 
     def train() -> PreTrainedModel:
-        asked, rows = cached(setting, ModelTeacher(teacher.to(setting.device)), task, tokenizer, given, None, student)
+        asked, rows = cached(setting, ModelTeacher(setting.placed(teacher)), task, tokenizer, given, None, student)
         trainer = DistillationTrainer(
             model=student,
             teacher=asked,

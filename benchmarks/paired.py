@@ -20,10 +20,10 @@ from hf_distill.evaluation.candidates import predict
 from hf_distill.evaluation.comparison import bootstrap
 from hf_distill.evaluation.metrics import Scored, compute_metrics
 from hf_distill.evaluation.results import evaluated_rows
-from hf_distill.flow import trained_candidate
 from hf_distill.folders import RunFolder
 from hf_distill.preflight import read_data
 from hf_distill.recipe_file import load_recipe
+from hf_distill.scoring import trained_candidate
 from hf_distill.training import with_defaults
 
 RESAMPLES = 1000

@@ -18,6 +18,8 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from hf_distill.errors import CacheError, TeacherError
 from hf_distill.heads import compared_layers
+from hf_distill.limits import check_cache, check_served, shared_temperature
+from hf_distill.marks import tokenizer_mark
 from hf_distill.objectives import Objective
 from hf_distill.pairing import with_row_ids
 from hf_distill.recipe import CacheConfig
@@ -25,7 +27,7 @@ from hf_distill.tasks import Task
 from hf_distill.teachers import CachedTeacher, EnsembleTeacher, ModelTeacher, ServerTeacher
 from hf_distill.teachers.cache import Collate, Plan, Reader, fill, kept_rows
 from hf_distill.teachers.schemes import SCHEMES, Arrays, NaiveTopK, Sampled, Scheme, TopK
-from hf_distill.views import OF_THE_DATA, Need
+from hf_distill.views import Need
 
 FORMAT = 1
 """Of the files; raised when what they hold changes."""
@@ -139,82 +141,6 @@ def cached(
     return teacher, numbered.select(range(len(train))), numbered.select(range(len(train), len(rows)))
 
 
-def check_cache(objectives: Mapping[str, Objective], config: CacheConfig, has_vocabulary: bool) -> float | None:
-    """Refuse what no cache of this kind can serve, before anything is loaded.
-
-    Returns:
-        The temperature at which the cache must be made; None where it serves any.
-
-    Raises:
-        TeacherError: With the way out.
-    """
-    for name, objective in objectives.items():
-        if objective.cross_tokenizer:
-            raise TeacherError(
-                f"objective {name}: cross_tokenizer needs a live teacher: what a cache keeps is found by the student's "
-                "tokens, which the teacher does not have; set teacher.kind to live"
-            )
-        beyond = objective.needs - OF_THE_DATA - {"logits", "hidden_states"}
-        if beyond:
-            raise TeacherError(
-                f"objective {name} needs the teacher's {' and '.join(sorted(beyond))}, which a cache does not keep: "
-                "they would be larger than the model; use a live teacher (teacher.kind: live), or hidden, of the side "
-                "that writes"
-            )
-    if config.scheme == "dense" and has_vocabulary:
-        raise TeacherError(
-            "teacher.cache.scheme: dense keeps all logits of a few classes, but those over a vocabulary are never held "
-            "whole; use sampled, or top_k"
-        )
-    if config.scheme == "dense" or (config.scheme == "auto" and not has_vocabulary):
-        if config.draws is not None:
-            raise TeacherError("teacher.cache.draws: does nothing for classes, of which all logits are kept; remove it")
-        return None
-    if not has_vocabulary:
-        raise TeacherError(
-            f"teacher.cache.scheme: {config.scheme} is for vocabularies; use dense, which keeps all classes"
-        )
-    return _temperature(objectives)
-
-
-def check_served(objectives: Mapping[str, Objective]) -> None:
-    """Refuse what no served teacher can give, before anything is loaded.
-
-    Raises:
-        TeacherError: With the way out.
-    """
-    for name, objective in objectives.items():
-        beyond = objective.needs - OF_THE_DATA - {"logits"}
-        if beyond:
-            raise TeacherError(
-                f"objective {name} needs the teacher's {' and '.join(sorted(beyond))}, which no server gives; use "
-                "logits, or a teacher that is loaded here (teacher.model)"
-            )
-    temperature = _temperature(objectives, _SERVED)
-    if temperature not in (None, 1.0):
-        raise TeacherError(
-            f"the objectives compare at temperature {temperature:g}, but a server tells the likeliest tokens at 1, and "
-            "some probabilities of a distribution cannot be taken to another temperature; set temperature: 1.0, or use "
-            "a teacher that is loaded here (teacher.model)"
-        )
-
-
-def weights_mark(folder: Path) -> str:
-    """What tells the weights in a folder from others: the Hub's commit, or the checksum of the files.
-
-    Args:
-        folder: Of a model; in the Hub's cache it is named after the commit.
-    """
-    if folder.parent.name == "snapshots":
-        return folder.name
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            while block := file.read(2**24):
-                digest.update(block)
-    return digest.hexdigest()
-
-
 def _plan(source: Source, rows: int, demands: Sequence[Demand], config: CacheConfig, folder: Path) -> Plan:
     schemes = [_scheme(source, each.objectives, config) for each in demands if "logits" in _needs(each)]
     scheme = schemes[0] if schemes else None
@@ -278,48 +204,12 @@ def _scheme(source: Source, objectives: Mapping[str, Objective], config: CacheCo
         check_served(objectives)
         return TopK(1.0, vocabulary, source.teacher.k)
     check_cache(objectives, config, source.task.has_vocabulary)
-    temperature = _temperature(objectives)
+    temperature = shared_temperature(objectives)
     assert temperature is not None
     if name == "sampled":
         return Sampled(temperature, vocabulary, **({} if config.draws is None else {"draws": config.draws}))
     kind = NaiveTopK if name == "naive_top_k" else TopK
     return kind(temperature, vocabulary, **({} if config.k is None else {"k": config.k}))
-
-
-_CACHED = ("a cache keeps", "is made", "a live teacher (teacher.kind: live)")
-_SERVED = ("a server gives", "is asked", "a teacher that is loaded here (teacher.model)")
-
-
-def _temperature(objectives: Mapping[str, Objective], words: tuple[str, str, str] = _CACHED) -> float | None:
-    """The one at which all objectives compare, if any does; refused where some probabilities cannot serve one of them.
-
-    ``words`` tell who has only some of them, what it does, and what has all.
-    """
-    whose, does, instead = words
-    asked = {}
-    for name, objective in objectives.items():
-        if "logits" not in objective.needs:
-            continue
-        options = getattr(objective, "options", {})
-        divergence = getattr(objective, "divergence", None)
-        if divergence != "forward_kl":
-            raise TeacherError(
-                f"objective {name} ({divergence or type(objective).__name__}) needs the probability of every token, "
-                f"and {whose} some of them: use divergence: forward_kl, or {instead}"
-            )
-        if "temperature" in objective.schedules:
-            raise TeacherError(
-                f"objective {name}: temperature goes from {objective.schedules['temperature']}, but some probabilities "
-                "of a distribution, known at one temperature, cannot be taken to another; use one temperature, or "
-                f"{instead}"
-            )
-        asked[name] = float(options["temperature"])
-    if len(set(asked.values())) > 1:
-        told = ", ".join(f"{name} {temperature:g}" for name, temperature in asked.items())
-        raise TeacherError(
-            f"{whose.rsplit(' ', 1)[0]} {does} at one temperature, but the objectives ask for several ({told}); use one"
-        )
-    return next(iter(asked.values()), None)
 
 
 def _layers(source: Source, demands: Sequence[Demand]) -> tuple[int, ...]:
@@ -333,27 +223,6 @@ def _layers(source: Source, demands: Sequence[Demand]) -> tuple[int, ...]:
                 chosen = objective.teacher_layers(demand.student, source.teacher.config)
                 found |= set(range(total + 1)) if chosen is None else set(chosen)
     return tuple(sorted(found))
-
-
-def tokenizer_mark(tokenizers: Sequence[PreTrainedTokenizerBase]) -> str:
-    """Of vocabulary, way of cutting, special tokens and chat template."""
-    parts = []
-    for tokenizer in tokenizers:
-        backend = getattr(tokenizer, "backend_tokenizer", None)
-        parts.append(
-            [
-                _without_length(json.loads(backend.to_str())) if backend is not None else sorted(tokenizer.get_vocab()),
-                tokenizer.special_tokens_map,
-                tokenizer.chat_template,
-                tokenizer.padding_side,
-            ]
-        )
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _without_length(settings: dict[str, Any]) -> dict[str, Any]:
-    """A tokenizer remembers how it was last asked to cut and pad; that is no part of it."""
-    return {name: value for name, value in settings.items() if name not in ("truncation", "padding")}
 
 
 def _described(plan: Plan) -> str:

@@ -11,7 +11,6 @@ import torch
 from datasets import Dataset
 from transformers import PretrainedConfig, PreTrainedModel
 
-from hf_distill.caching import check_cache
 from hf_distill.costs import Plan, first_rows, tell_costs
 from hf_distill.data import Data, load_data
 from hf_distill.ensembles import asked_columns, check_one_tokenizer, check_several, with_teachers
@@ -22,6 +21,7 @@ from hf_distill.evaluation.results import evaluated_rows
 from hf_distill.evaluation.served_check import check_server, served_teacher
 from hf_distill.evaluation.tokens import AGAINST_TEACHER
 from hf_distill.labelling import check_label
+from hf_distill.limits import check_cache
 from hf_distill.models import load_config, load_tokenizer
 from hf_distill.objectives import Objective, make_objective
 from hf_distill.pairing import check_encoder_learns, check_objectives, connect_tokenizers, tell_meetings

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 
 from transformers import PreTrainedTokenizerBase
 
-from hf_distill.caching import check_served
 from hf_distill.errors import RecipeError
 from hf_distill.evaluation.metrics import primary_metric
 from hf_distill.evaluation.tokens import AGAINST_TEACHER
+from hf_distill.limits import check_served
 from hf_distill.models import load_tokenizer
 from hf_distill.objectives import Objective
 from hf_distill.pairing import check_tokens

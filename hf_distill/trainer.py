@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -19,20 +18,17 @@ from torch import Tensor, nn
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
     TrainingArguments,
 )
 from transformers.modeling_outputs import BaseModelOutput
-from transformers.trainer_utils import EvalLoopOutput, TrainOutput
+from transformers.trainer_utils import EvalLoopOutput
 
 from hf_distill.attention import caught_projections, check_learning, show_attention
-from hf_distill.checkpoints import last_complete_checkpoint, load_extra_weights, save_extra_weights
 from hf_distill.errors import ObjectiveError, RecipeError, TeacherError
 from hf_distill.heads import STATES, accepted_inputs, compared_attentions, members_of, output_logits, run_model
-from hf_distill.models import save_adapted_config
 from hf_distill.objectives import Objective, weighted_loss
 from hf_distill.pairing import (
     Encoder,
@@ -49,7 +45,8 @@ from hf_distill.pairing import (
 )
 from hf_distill.rollout import Rollout
 from hf_distill.sampling import LengthGroupedSampler
-from hf_distill.students import frozen_encoder, has_adapters, load_adapters, share_an_encoder
+from hf_distill.saving import StudentSaving, attach
+from hf_distill.students import frozen_encoder, share_an_encoder
 from hf_distill.sums import EvaluationSums, TrainingSums
 from hf_distill.tasks import Task
 from hf_distill.teachers import ENCODED, ModelTeacher, Teacher
@@ -58,11 +55,8 @@ from hf_distill.views import OF_THE_DATA, UNITS, Batch, Need, Targets, Unit
 Counts = dict[Unit, Tensor]
 """How many units a term is divided by; scalars."""
 
-EXTRA_WEIGHTS = "distillation"
-"""The student's submodule that holds the objectives' own weights while it trains; never saved with it."""
 
-
-class DistillationTrainer(Trainer):
+class DistillationTrainer(StudentSaving):
     """A ``transformers.Trainer`` whose loss is a weighted sum of objectives, most of which ask a teacher.
 
     Everything that Trainer does keeps working: callbacks, reports, resume, early stopping, mixed precision,
@@ -134,7 +128,7 @@ class DistillationTrainer(Trainer):
         self.extra_weights = self._connect(student, args.seed)
         check_encoder_learns(self.objectives, student)
         self._share_encoder = self._find_encoder(student)
-        self._use_cache = getattr(student.config, "use_cache", None)
+        self.use_cache_when_saved = getattr(student.config, "use_cache", None)
         other = self.teacher.tokenizer if self.teacher is not None else None
         # In shared memory: workers of a loader that persist hold a collator of their own.
         self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
@@ -231,7 +225,7 @@ class DistillationTrainer(Trainer):
 
     def _prepare_student(self, student: PreTrainedModel) -> None:
         """Let it carry the objectives' weights, and show what they look at; neither is part of what is saved."""
-        _attach(student, self.extra_weights)
+        attach(student, self.extra_weights)
         if "attentions" in self.needs:
             show_attention(student)
 
@@ -438,74 +432,6 @@ class DistillationTrainer(Trainer):
         self._sampler = LengthGroupedSampler(list(rows[column]), step, seed)
         return self._sampler
 
-    # --- what is saved ------------------------------------------------------------------------------------------------
-
-    def train(
-        self,
-        resume_from_checkpoint: str | bool | None = None,
-        trial: Any = None,
-        ignore_keys_for_eval: list[str] | None = None,
-    ) -> TrainOutput:
-        """As Trainer's, but ``resume_from_checkpoint=True`` takes the last COMPLETE checkpoint, or starts anew."""
-        if resume_from_checkpoint is True:
-            found = last_complete_checkpoint(Path(str(self.args.output_dir)))
-            resume_from_checkpoint = str(found) if found else None
-        return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
-
-    @property
-    def _adapted(self) -> PreTrainedModel | None:
-        """The student, where what learns are adapters inside it."""
-        student = cast(PreTrainedModel, self.model)
-        return student if has_adapters(student) else None
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        # Before Trainer writes: its trainer_state.json comes last and marks the checkpoint as complete.
-        if self.args.should_save and len(self.extra_weights):
-            folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
-            save_extra_weights(folder, self.extra_weights)
-        super()._save_checkpoint(model, trial)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if (adapted := self._adapted) is not None:
-            load_adapters(adapted, Path(resume_from_checkpoint))
-        else:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        self.task.load_beside(cast(PreTrainedModel, self.model), Path(resume_from_checkpoint))
-        if len(self.extra_weights):
-            load_extra_weights(Path(resume_from_checkpoint), self.extra_weights)
-
-    def _load_best_model(self) -> None:
-        if (adapted := self._adapted) is not None:
-            load_adapters(adapted, Path(str(self.state.best_model_checkpoint)))
-        else:
-            super()._load_best_model()
-        self.task.load_beside(cast(PreTrainedModel, self.model), Path(str(self.state.best_model_checkpoint)))
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        # training_args.bin would hold the token as it is, and push_to_hub would upload it.
-        token, self.args.hub_token = self.args.hub_token, None
-        # Off while training, but a saved decoder must generate as fast as it can.
-        config = self.accelerator.unwrap_model(self.model, keep_torch_compile=False).config
-        if self._use_cache is not None:
-            config.use_cache = self._use_cache
-        try:
-            super()._save(output_dir, state_dict)
-            if self._adapted is not None and self.args.should_save:
-                save_adapted_config(config, Path(output_dir or str(self.args.output_dir)))
-            if self.args.should_save:
-                student = cast(PreTrainedModel, self.accelerator.unwrap_model(self.model, keep_torch_compile=False))
-                self.task.save_beside(student, Path(output_dir or str(self.args.output_dir)), state_dict)
-        finally:
-            self.args.hub_token = token
-            if self._use_cache is not None:
-                config.use_cache = self.args.use_cache
-
-    def create_model_card(self, **kwargs: Any) -> None:  # type: ignore[override]  # Trainer names them all in its call.
-        """Trainer's card, tagged, and naming the teacher."""
-        tags = kwargs.pop("tags", None) or []
-        tags = [tags] if isinstance(tags, str) else list(tags)
-        super().create_model_card(tags=[*tags, "distillation", "knowledge-distillation", "hf_distill"], **kwargs)
-
 
 class _SamplerEpoch(TrainerCallback):
     """Tells sampler and collator the epoch: accelerate does not reach them through a skipped and sharded loader."""
@@ -527,12 +453,3 @@ class _SamplerEpoch(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.begun = 0
-
-
-def _attach(student: PreTrainedModel, modules: nn.ModuleDict) -> None:
-    """Put the objectives' weights inside the student, where optimizer and wrappers see them, but not its files."""
-    if not len(modules):
-        return
-    student.add_module(EXTRA_WEIGHTS, modules)
-    names = {f"{EXTRA_WEIGHTS}.{name}" for name in modules.state_dict()}
-    student._keys_to_ignore_on_save = set(student._keys_to_ignore_on_save or ()) | names

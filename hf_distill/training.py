@@ -25,13 +25,14 @@ from transformers import (
     set_seed,
 )
 
-from hf_distill.caching import Demand, Source, cached, weights_mark
+from hf_distill.caching import Demand, Source, cached
 from hf_distill.data import Data
 from hf_distill.dropout import without_dropout
 from hf_distill.errors import RecipeError
 from hf_distill.evaluation.metrics import Predictions, compute_metrics
 from hf_distill.evaluation.tokens import BITS_PER_BYTE, METRICS
 from hf_distill.folders import RunFolder, remove, write_json
+from hf_distill.marks import weights_mark
 from hf_distill.objectives import Objective
 from hf_distill.pairing import beside
 from hf_distill.recipe import CacheConfig, MemberConfig, Recipe, TeacherConfig

@@ -10,9 +10,9 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from hf_distill import DKD, Attention, DistillationTrainer, Labels, Relation
 from hf_distill.attention import caught_projections, projection_widths, self_attentions, show_attention
-from hf_distill.caching import check_cache
 from hf_distill.errors import ModelError, ObjectiveError, TeacherError
 from hf_distill.heads import compared_attentions
+from hf_distill.limits import check_cache
 from hf_distill.recipe import CacheConfig
 from hf_distill.tasks import CausalLanguageModeling
 from tests import tiny

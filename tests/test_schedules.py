@@ -9,9 +9,9 @@ import torch
 from transformers import TrainerCallback
 
 from hf_distill import Labels, Logits
-from hf_distill.caching import check_cache
 from hf_distill.card import _making
 from hf_distill.errors import TeacherError
+from hf_distill.limits import check_cache
 from hf_distill.objectives import make_objective
 from hf_distill.recipe import CacheConfig
 from hf_distill.recipe_file import load_recipe

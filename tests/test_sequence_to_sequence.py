@@ -14,11 +14,11 @@ from torch.nn import functional
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig, TrainingArguments
 
 from hf_distill import DistillationTrainer, Hidden, Labels, Logits, run
-from hf_distill.caching import check_cache
 from hf_distill.errors import HfDistillError, ModelError, ObjectiveError, RecipeError, TeacherError
 from hf_distill.evaluation.generation import beam_cache, check_generation, generate, write_and_score, writer_inputs
 from hf_distill.evaluation.scorers import make_scorers
 from hf_distill.evaluation.summary import written_summary
+from hf_distill.limits import check_cache
 from hf_distill.recipe import CacheConfig
 from hf_distill.students import train_tokenizer
 from hf_distill.tasks import CausalLanguageModeling, Summarization, Translation

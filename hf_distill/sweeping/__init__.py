@@ -22,7 +22,7 @@ from typing import Any
 from accelerate import PartialState
 from transformers import set_seed
 
-from hf_distill.caching import Demand, check_cache, tokenizer_mark
+from hf_distill.caching import Demand
 from hf_distill.costs import Plan
 from hf_distill.data import Data
 from hf_distill.errors import ModelError, RecipeError, TeacherError
@@ -30,11 +30,14 @@ from hf_distill.evaluation.candidates import Candidate, predict
 from hf_distill.evaluation.metrics import compute_metrics, primary_metric
 from hf_distill.evaluation.served import Served
 from hf_distill.evaluation.tokens import AGAINST_TEACHER
-from hf_distill.flow import build, live_teacher, load_teacher, trained_candidate
+from hf_distill.flow import live_teacher, load_teacher
 from hf_distill.folders import RunFolder, recipe_hash, remove, training_part, write_json
+from hf_distill.limits import check_cache
+from hf_distill.marks import tokenizer_mark
 from hf_distill.preflight import make_objectives, planned_teacher, prepare, prepare_alike
 from hf_distill.recipe import CacheConfig, Recipe
 from hf_distill.recipe_file import load_recipe
+from hf_distill.scoring import build, trained_candidate
 from hf_distill.served import refuse_served
 from hf_distill.sweeping.grids import Grid, read_grid
 from hf_distill.sweeping.state import Combination, Sweep, SweepState, command_of, told
