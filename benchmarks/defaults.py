@@ -58,6 +58,10 @@ WAYS: dict[str, dict[str, Any]] = {
     "labels + logits, without dropout": {"objectives": [LABELS, logits()], **UNDROPPED},
     "labels + relation, without dropout": {"objectives": [LABELS, RELATION], **UNDROPPED},
     "labels + logits + hidden x10, without dropout": {"objectives": ALL, **UNDROPPED},
+    "labels + logits + hidden x100, without dropout": {
+        "objectives": [LABELS, logits(), ten(weight=100.0)],
+        **UNDROPPED,
+    },
     "labels + logits + hidden x10, the teacher's layers": {"objectives": ALL, "student.pretrained": None},
 }
 """How a student is trained, as keys of its recipe, by the name that the table shows."""
