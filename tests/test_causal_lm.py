@@ -25,6 +25,7 @@ from hf_distill import DistillationTrainer, Hidden, Labels, Logits, run
 from hf_distill.errors import DataError, ModelError, ObjectiveError, RecipeError
 from hf_distill.heads import output_head, without_head
 from hf_distill.objectives import weighted_loss
+from hf_distill.objectives.fused import fused_loss
 from hf_distill.probes import check_head, check_packing
 from hf_distill.tasks import CausalLanguageModeling
 from hf_distill.tasks.sequences import IGNORED, fit, pack, read_chat, read_completion
@@ -328,6 +329,30 @@ def test_mixed_precision_makes_the_logits_of_a_model_without_its_head_as_those_o
     made = output_head(model).logits(caught.hidden)
     assert made.dtype == expected.dtype == torch.bfloat16
     assert torch.equal(made, expected)
+
+
+def test_mixed_precision_of_a_trainer_reaches_the_products_of_the_student_and_leaves_the_teacher_its_own(
+    tmp_path, monkeypatch
+):
+    seen = []
+
+    def spy(hidden, head, terms, **given):
+        seen.append((hidden.dtype, given["teacher_hidden"].dtype))
+        return fused_loss(hidden, head, terms, **given)
+
+    monkeypatch.setattr("hf_distill.objectives.combined.fused_loss", spy)
+    DistillationTrainer(
+        model=tiny.decoder(),
+        teacher=ModelTeacher(tiny.decoder(3, 48, seed=5)),
+        task=CausalLanguageModeling(max_length=24),
+        objectives=[Labels(), Logits()],
+        args=TrainingArguments(
+            str(tmp_path), use_cpu=True, bf16=True, report_to="none", disable_tqdm=True, max_steps=1, save_strategy="no"
+        ),
+        train_dataset=texts(),
+        processing_class=tiny.chat_tokenizer(),
+    ).train()
+    assert seen == [(torch.bfloat16, torch.float32)]
 
 
 def test_a_float64_model_has_float64_logits_also_in_mixed_precision():

@@ -19,7 +19,7 @@ from hf_distill.views import Head, SparseLogits
 BLOCK_BYTES = 6 * 2**20
 """Bytes of the float32 logits of a block of rows on a CPU: all that is done to them finds them in the cache.
 
-Smaller blocks lose more to starting threads for each pass than they gain from a nearer cache.
+Blocks of 1.5 and of 24 MiB were slower on a CPU with 1 MiB of second and 32 MiB of third cache.
 """
 
 
