@@ -190,7 +190,7 @@ def run_of_steps(
     """The command line of a benchmark that times training steps of several trainers.
 
     Args:
-        name: Of the results.
+        name: Of the results; those in mixed precision stand beside them, as ``NAME_bf16``.
         setting: The dataclass that says what all train; ``folder``, ``device`` and ``bf16`` are given here.
         measure: From a setting and a number of rounds to rows and goals.
         two_steps: What a trainer takes at most, in the process of its own that is started for it.
@@ -209,7 +209,8 @@ def run_of_steps(
         chosen = setting(folder=folder, device=options.device, bf16=options.bf16)
         rows, goals = measure(chosen, options.rounds)
     shown = {key: value for key, value in dataclasses.asdict(chosen).items() if key not in ("folder", "device")}
-    write_results(name, rows, goals, options.device, {"rounds": options.rounds, **shown})
+    results = f"{name}_bf16" if options.bf16 else name
+    write_results(results, rows, goals, options.device, {"rounds": options.rounds, **shown})
 
 
 def print_goals(goals: list[dict[str, Any]]) -> None:

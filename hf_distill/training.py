@@ -165,9 +165,7 @@ def train_model(
     if name == "student":
         for line in _lost(task, data, train):
             report(f"{name}: {line}")
-    more: dict[str, Any] = {}
-    if name == "control" and not (data.unlabelled is None and recipe.label is None and recipe.rollout is None):
-        more["max_steps"] = json.loads(folder.history("student").read_text())["steps"]
+    more = _as_many_steps(folder) if name == "control" and _lessons_differ(recipe, data) else {}
     trainer = DistillationTrainer(
         model=student.model,
         teacher=paired,
@@ -190,20 +188,37 @@ def train_model(
         output = trainer.train(resume_from_checkpoint=True)
     if recipe.student.lora is not None and recipe.student.lora.merge:
         merge_adapters(student.model)
-    history = trainer.state.log_history
     facts = {
         "origin": student.origin,
         **({"kept": student.report} if student.report is not None else {}),
         "trainable_parameters": trained,
         "some_are_frozen": trained < total,
         **({"without_dropout": True} if undropped else {}),
-        "steps": trainer.state.global_step,
         "seconds": None if resumed else round(output.metrics["train_runtime"], 1),
-        "padding": round(float(np.mean([entry["padding"] for entry in history if "padding" in entry] or [0.0])), 4),
-        "log_history": history,
+        **_course(trainer.state),
     }
     _keep(trainer, folder, name, facts)
     return facts
+
+
+def _lessons_differ(recipe: Recipe, data: Data) -> bool:
+    """Whether the student learns from rows that the control does not see, so that its epochs are of another length."""
+    return not (data.unlabelled is None and recipe.label is None and recipe.rollout is None)
+
+
+def _as_many_steps(folder: RunFolder) -> dict[str, Any]:
+    """Settings for a control that trains as long as the student did."""
+    return {"max_steps": json.loads(folder.history("student").read_text())["steps"]}
+
+
+def _course(state: TrainerState) -> dict[str, Any]:
+    """How a training went: its steps, the mean share of padding, the log."""
+    padding = [entry["padding"] for entry in state.log_history if "padding" in entry]
+    return {
+        "steps": state.global_step,
+        "padding": round(float(np.mean(padding or [0.0])), 4),
+        "log_history": state.log_history,
+    }
 
 
 def _is_without_dropout(name: str, recipe: Recipe, objectives: Mapping[str, Objective], report: Report) -> bool:

@@ -6,9 +6,10 @@ Rows = list[dict]
 Cell = tuple[str, str, int, int]
 
 
-def step_row(row: dict) -> str:
-    """Of ``lm_step.json``."""
-    return f"| {row['name']} | {row['tokens_a_second']:,.0f} | {row['peak_megabytes']:,.0f} MB |"
+def step_row(*rows: dict) -> str:
+    """A trainer's in ``lm_step.json`` and in ``lm_step_bf16.json``."""
+    cells = [f"{row['tokens_a_second']:,.0f} | {row['peak_megabytes']:,.0f} MB" for row in rows]
+    return f"| {rows[0]['name']} | {' | '.join(cells)} |"
 
 
 def written_row(row: dict) -> str:

@@ -296,16 +296,17 @@ def test_what_readme_shows_of_a_measured_student_is_in_its_results(path):
 
 def benchmark_rows() -> list[str]:
     """Every row of README's tables of benchmarks."""
-    steps, written, labels, encoders, cache, angles, losses, defaults = (
-        json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())["rows"]
-        for name in ("lm_step", "on_policy", "label", "encoders", "cache", "gradient_angles", "fused_loss", "defaults")
-    )
+
+    def rows(name: str) -> list[dict]:
+        return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())["rows"]
+
+    angles, losses, defaults = map(rows, ("gradient_angles", "fused_loss", "defaults"))
     return [
-        *map(step_row, steps),
-        *map(written_row, written),
-        *map(label_row, labels),
-        *map(encoder_row, encoders),
-        *filter(None, map(cache_row, cache)),
+        *(step_row(*pair) for pair in zip(rows("lm_step"), rows("lm_step_bf16"), strict=True)),
+        *map(written_row, rows("on_policy")),
+        *map(label_row, rows("label")),
+        *map(encoder_row, rows("encoders")),
+        *filter(None, map(cache_row, rows("cache"))),
         *(angle_row(angles, scheme, kept) for scheme, kept in shown_angles(angles)),
         *(loss_row(losses, cell) for cell in cells_of(losses)),
         *(default_row(defaults, name) for name in dict.fromkeys(row["name"] for row in defaults)),
