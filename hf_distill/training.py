@@ -165,13 +165,12 @@ def train_model(
     if name == "student":
         for line in _lost(task, data, train):
             report(f"{name}: {line}")
-    more = _as_many_steps(folder) if name == "control" and _lessons_differ(recipe, data) else {}
     trainer = DistillationTrainer(
         model=student.model,
         teacher=paired,
         task=task,
         objectives=list(objectives.values()),
-        args=training_arguments(recipe, str(folder.checkpoints(name)), **more),
+        args=training_arguments(recipe, str(folder.checkpoints(name)), **_length(name, recipe, data, folder)),
         train_dataset=train,
         eval_dataset=validation,
         processing_class=student.tokenizer,
@@ -201,13 +200,11 @@ def train_model(
     return facts
 
 
-def _lessons_differ(recipe: Recipe, data: Data) -> bool:
-    """Whether the student learns from rows that the control does not see, so that its epochs are of another length."""
-    return not (data.unlabelled is None and recipe.label is None and recipe.rollout is None)
-
-
-def _as_many_steps(folder: RunFolder) -> dict[str, Any]:
-    """Settings for a control that trains as long as the student did."""
+def _length(name: str, recipe: Recipe, data: Data, folder: RunFolder) -> dict[str, Any]:
+    """A control that does not see all the student's rows, so that its epochs are shorter, takes as many steps."""
+    only_the_student = (data.unlabelled, recipe.label, recipe.rollout)
+    if name != "control" or all(rows is None for rows in only_the_student):
+        return {}
     return {"max_steps": json.loads(folder.history("student").read_text())["steps"]}
 
 
