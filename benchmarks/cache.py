@@ -27,13 +27,13 @@ from language import bytes_of, keep, random_rows, stand_in_tokenizer, text_rows
 from lm_step import Setting, ours_cached, stepper
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, Trainer
 
-from hf_distill.models import load_model, load_tokenizer
-from hf_distill.pairing import with_row_ids
+from hf_distill.models.load import load_model, load_tokenizer
 from hf_distill.recipe import CacheConfig
 from hf_distill.tasks import CausalLanguageModeling, Task
 from hf_distill.teachers import CachedTeacher, ModelTeacher, best_dtype
-from hf_distill.teachers.cache import Reader
-from hf_distill.views import Batch, Need, Targets
+from hf_distill.teachers.cache_store import Reader
+from hf_distill.training.setup import with_row_ids
+from hf_distill.types import Batch, Need, Targets
 
 BYTES = 40
 """At most, of a token of a real teacher's that is drawn 50 times."""

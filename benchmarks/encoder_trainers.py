@@ -28,14 +28,14 @@ from transformers import (
 
 from hf_distill import DistillationTrainer, Hidden, Logits
 from hf_distill.evaluation.metrics import compute_metrics
-from hf_distill.evaluation.vectors import score_vectors
-from hf_distill.models import load_model, load_tokenizer
+from hf_distill.evaluation.retrieval import score_vectors
+from hf_distill.models.load import load_model, load_tokenizer
 from hf_distill.objectives import Objective, Similarity
 from hf_distill.recipe import CacheConfig
-from hf_distill.sampling import LengthGroupedSampler
 from hf_distill.students import chosen_cuts, cut
 from hf_distill.tasks import Embeddings, Task, TextClassification
 from hf_distill.teachers import CachedTeacher, ModelTeacher, best_dtype
+from hf_distill.training.sampler import LengthGroupedSampler
 
 Train = Callable[[], PreTrainedModel]
 """What trains a student that is set up, and gives it."""

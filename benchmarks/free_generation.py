@@ -20,15 +20,15 @@ from common import interval
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hf_distill.labelling.writing import repeated_share
+from hf_distill.generation.hypotheses import repeated_share
+from hf_distill.generation.rollout import Rollout
 from hf_distill.objectives import Logits
+from hf_distill.pipeline.train import with_defaults
 from hf_distill.recipe import Recipe, RolloutConfig
-from hf_distill.recipe_file import load_recipe
-from hf_distill.rollout import Rollout
+from hf_distill.recipe.load import load_recipe
 from hf_distill.tasks import CausalLanguageModeling
-from hf_distill.tasks.writing import WRITTEN
+from hf_distill.tasks.rollout_batches import WRITTEN
 from hf_distill.teachers import ModelTeacher
-from hf_distill.training import with_defaults
 
 BATCH = 50
 METRICS = ("loss", "kl_to_teacher", "agreement")

@@ -30,13 +30,13 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from hf_distill import DistillationTrainer, Logits
-from hf_distill.models import load_model, load_tokenizer
-from hf_distill.pairing import with_row_ids
+from hf_distill.models.load import load_model, load_tokenizer
 from hf_distill.recipe import CacheConfig, StudentConfig
 from hf_distill.students import build_student
 from hf_distill.tasks import CausalLanguageModeling
 from hf_distill.teachers import ModelTeacher, Teacher
-from hf_distill.views import UNITS, Batch
+from hf_distill.training.setup import with_row_ids
+from hf_distill.types import UNITS, Batch
 
 BOUND = 10.0
 """Degrees, of the mean over the seeds, at 50 draws and the largest number of tokens."""

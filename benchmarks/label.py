@@ -29,9 +29,9 @@ from language import SPREAD, stand_in_tokenizer
 from torch import Tensor
 from transformers import MarianConfig, MarianMTModel
 
-from hf_distill.evaluation.generation import writer_inputs
+from hf_distill.evaluation.written import writer_inputs
+from hf_distill.generation.hypotheses import Writer, writing_settings
 from hf_distill.labelling.shards import write_all
-from hf_distill.labelling.writing import Writer, writing_settings
 from hf_distill.recipe import LabelConfig
 from hf_distill.tasks.base import Prompts
 

@@ -16,8 +16,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from hf_distill.caching import Source, cached
 from hf_distill.objectives import Logits, Objective
+from hf_distill.pipeline.teacher_cache import Source, cached
 from hf_distill.recipe import CacheConfig
 from hf_distill.tasks import CausalLanguageModeling, Task
 from hf_distill.teachers import CachedTeacher, ModelTeacher

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hf_distill.objectives.divergences import DIVERGENCES
-from hf_distill.objectives.fused import FusedTerm, fused_loss
-from hf_distill.views import Head
+from hf_distill.losses.divergences import DIVERGENCES
+from hf_distill.losses.fused import FusedTerm, fused_loss
+from hf_distill.types import Head
 
 STUDENT_WIDTH, TEACHER_WIDTH = 576, 960
 BETAS = {"forward_kl": 0.0, "reverse_kl": 1.0, "jsd": 0.5}

@@ -29,7 +29,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, PrinterCallback, Trainer, TrainingArguments
 
 from hf_distill import DistillationTrainer, Logits, Rollout, RolloutConfig
-from hf_distill.tasks.sequences import IGNORED
+from hf_distill.tasks.encoding import IGNORED
 from hf_distill.teachers import ModelTeacher, best_dtype
 
 PEERS = ("trl, as it comes", "trl, settings as ours")

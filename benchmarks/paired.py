@@ -16,15 +16,15 @@ from typing import Any
 
 from common import interval, write_json
 
-from hf_distill.evaluation.candidates import predict
-from hf_distill.evaluation.comparison import bootstrap
+from hf_distill.evaluation.bootstrap import bootstrap
 from hf_distill.evaluation.metrics import Scored, compute_metrics
-from hf_distill.evaluation.results import evaluated_rows
-from hf_distill.folders import RunFolder
-from hf_distill.preflight import read_data
-from hf_distill.recipe_file import load_recipe
-from hf_distill.scoring import trained_candidate
-from hf_distill.training import with_defaults
+from hf_distill.evaluation.predict import predict
+from hf_distill.pipeline.preflight import read_data
+from hf_distill.pipeline.results import evaluated_rows
+from hf_distill.pipeline.scoring import trained_candidate
+from hf_distill.pipeline.train import with_defaults
+from hf_distill.recipe.load import load_recipe
+from hf_distill.run_folder import RunFolder
 
 RESAMPLES = 1000
 

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 from common import interval, write_json
 
-from hf_distill.evaluation.comparison import resample_counts
-from hf_distill.evaluation.generation import Written, write_and_score
-from hf_distill.models import load_model, load_tokenizer
-from hf_distill.preflight import read_data
-from hf_distill.recipe_file import load_recipe
-from hf_distill.training import with_defaults
+from hf_distill.evaluation.bootstrap import resample_counts
+from hf_distill.evaluation.written import Written, write_and_score
+from hf_distill.models.load import load_model, load_tokenizer
+from hf_distill.pipeline.preflight import read_data
+from hf_distill.pipeline.train import with_defaults
+from hf_distill.recipe.load import load_recipe
 
 RESAMPLES = 1000
 BATCH = 50

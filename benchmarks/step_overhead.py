@@ -22,7 +22,7 @@ from transformers import BertConfig, BertForSequenceClassification, TrainingArgu
 from hf_distill import DistillationTrainer, Hidden, Labels, Logits
 from hf_distill.objectives import Objective
 from hf_distill.tasks import TextClassification
-from hf_distill.views import Batch
+from hf_distill.types import Batch
 
 BOUND = 1.08
 ROWS, TOKENS, STEPS = 32, 32, 4

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hf_distill.errors import HfDistillError
-    from hf_distill.flow import Result, cache, distill, evaluate, label, push, run
+    from hf_distill.generation.rollout import Rollout
     from hf_distill.objectives import DKD, Attention, Hidden, Labels, Logits, Objective, Relation
-    from hf_distill.planning import StudentPlan, plan
-    from hf_distill.preflight import check
+    from hf_distill.pipeline.preflight import check
+    from hf_distill.pipeline.run import Result, cache, distill, evaluate, label, push, run
     from hf_distill.recipe import Recipe, RolloutConfig
-    from hf_distill.recipe_file import load_recipe
-    from hf_distill.rollout import Rollout
-    from hf_distill.sweeping import Sweep, sweep
+    from hf_distill.recipe.load import load_recipe
+    from hf_distill.search.plan import StudentPlan, plan
+    from hf_distill.search.sweep import Sweep, sweep
     from hf_distill.tasks import CausalLanguageModeling, Task, TextClassification
     from hf_distill.teachers import CachedTeacher, Ensemble, ModelTeacher
-    from hf_distill.trainer import DistillationTrainer
+    from hf_distill.training.trainer import DistillationTrainer
 
 __version__ = "0.1.0"
 
@@ -59,18 +59,18 @@ __all__ = [
 ]
 
 _HOMES = {
-    "preflight": ("check",),
     "errors": ("HfDistillError",),
+    "generation.rollout": ("Rollout",),
     "objectives": ("DKD", "Attention", "Hidden", "Labels", "Logits", "Objective", "Relation"),
+    "pipeline.preflight": ("check",),
+    "pipeline.run": ("Result", "cache", "distill", "evaluate", "label", "push", "run"),
     "recipe": ("Recipe", "RolloutConfig"),
-    "recipe_file": ("load_recipe",),
-    "rollout": ("Rollout",),
-    "flow": ("Result", "cache", "distill", "evaluate", "label", "push", "run"),
-    "planning": ("StudentPlan", "plan"),
-    "sweeping": ("Sweep", "sweep"),
+    "recipe.load": ("load_recipe",),
+    "search.plan": ("StudentPlan", "plan"),
+    "search.sweep": ("Sweep", "sweep"),
     "tasks": ("CausalLanguageModeling", "Task", "TextClassification"),
     "teachers": ("CachedTeacher", "Ensemble", "ModelTeacher"),
-    "trainer": ("DistillationTrainer",),
+    "training.trainer": ("DistillationTrainer",),
 }
 _HOME_OF = {name: f"hf_distill.{module}" for module, names in _HOMES.items() for name in names}
 

@@ -47,8 +47,8 @@ def run(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("runs
 
     def work() -> None:
         _quiet()
-        from hf_distill.flow import run as run_recipe
-        from hf_distill.tables import results_table
+        from hf_distill.pipeline.run import run as run_recipe
+        from hf_distill.report.tables import results_table
 
         result = run_recipe(recipe, overrides or [], runs=runs, report=_line)
         _show(results_table(result.results))
@@ -64,7 +64,7 @@ def check(recipe: RecipeFile, overrides: Overrides = None, debug: Debug = False)
     """Tell everything that can be known before training; loads no weights where configs are enough."""
 
     def work() -> None:
-        from hf_distill.preflight import check as check_recipe
+        from hf_distill.pipeline.preflight import check as check_recipe
 
         check_recipe(recipe, overrides or [], report=_line)
 
@@ -77,7 +77,7 @@ def cache(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("ru
 
     def work() -> None:
         _quiet()
-        from hf_distill.flow import cache as cache_teacher
+        from hf_distill.pipeline.run import cache as cache_teacher
 
         cache_teacher(recipe, overrides or [], runs=runs, report=_line)
         _leave_together()
@@ -91,7 +91,7 @@ def label(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("ru
 
     def work() -> None:
         _quiet()
-        from hf_distill.flow import label as label_recipe
+        from hf_distill.pipeline.run import label as label_recipe
 
         label_recipe(recipe, overrides or [], runs=runs, report=_line)
         _leave_together()
@@ -116,8 +116,8 @@ def sweep(
 
     def work() -> None:
         _quiet()
-        from hf_distill.sweeping import sweep as sweep_grid
-        from hf_distill.tables import sweep_table
+        from hf_distill.report.tables import sweep_table
+        from hf_distill.search.sweep import sweep as sweep_grid
 
         result = sweep_grid(recipe, grid, runs=runs, report=_line)
         _show(sweep_table(result.results))
@@ -142,8 +142,8 @@ def plan(
 
     def work() -> None:
         _quiet()
-        from hf_distill.planning import plan as plan_student
-        from hf_distill.tables import plan_table
+        from hf_distill.report.tables import plan_table
+        from hf_distill.search.plan import plan as plan_student
 
         bounds: dict[str, Any] = {
             "speedup": speedup,
@@ -164,8 +164,8 @@ def evaluate(run_folder: RunPath, overrides: Overrides = None, debug: Debug = Fa
 
     def work() -> None:
         _quiet()
-        from hf_distill.flow import evaluate as evaluate_run
-        from hf_distill.tables import results_table
+        from hf_distill.pipeline.run import evaluate as evaluate_run
+        from hf_distill.report.tables import results_table
 
         _show(results_table(evaluate_run(run_folder, overrides or [], report=_line).results))
         _leave_together()
@@ -183,7 +183,7 @@ def push(
     """Push a run's student to the Hub, with its card, in one commit."""
 
     def work() -> None:
-        from hf_distill.flow import push as push_run
+        from hf_distill.pipeline.run import push as push_run
 
         _line(f"pushed: {push_run(run_folder, model_id, private=private)}")
 
@@ -197,7 +197,7 @@ def recipes(
     """List recipes: their files and what they say of themselves."""
 
     def work() -> None:
-        from hf_distill.templates import list_recipes
+        from hf_distill.recipe.templates import list_recipes
 
         for path, about in list_recipes(folder):
             _line(f"{path}: {about}")
@@ -214,7 +214,7 @@ def init(
     """Write a commented recipe for a task, with the objectives that proved best."""
 
     def work() -> None:
-        from hf_distill.templates import write_template
+        from hf_distill.recipe.templates import write_template
 
         write_template(task, output)
         _line(f"{output}: name your data and models in it, then: hf-distill check {output}")

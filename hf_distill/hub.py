@@ -14,8 +14,8 @@ from huggingface_hub import CommitOperationAdd, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 from huggingface_hub.utils import filter_repo_objects
 
-from hf_distill.card import address
 from hf_distill.errors import HubError
+from hf_distill.report.card import address
 
 IGNORED = ("training_args.bin", "checkpoint-*", "*/checkpoint-*", "*.partial", ".*", "*/.*")
 """What a student's folder may hold, but the Hub need not."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hf_distill.views import Distribution, Head
+from hf_distill.types import Distribution, Head
 
 
 def log_mixture(logits: Iterable[Tensor], log_weights: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ def real_data() -> Path:
 def finished(tmp_path_factory) -> Path:
     """The folder of a complete run: a teacher made by its recipe, a narrower student with projections, a control."""
     from hf_distill import run
-    from tests import tiny
+    from tests.helpers import tiny
 
     runs = tmp_path_factory.mktemp("runs")
     return run(tiny.recipe(), runs=runs, report=lambda line: None).folder

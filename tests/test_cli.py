@@ -8,7 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from hf_distill.cli import app
-from tests import tiny
+from tests.helpers import tiny
 
 
 def call(*arguments: str) -> int:
@@ -66,7 +66,7 @@ CASES = {
     "a temperature of 0": (["objectives.1.temperature=0"], {}, "above 0"),
     "an unknown task": (["task=translating"], {}, "text-classification"),
     "an unknown metric": (["evaluate.metric=accurracy"], {}, "accuracy"),
-    "a callable that is not there": (["data.path=tests.tiny:nothing"], {}, "cannot be imported"),
+    "a callable that is not there": (["data.path=tests.helpers.tiny:nothing"], {}, "cannot be imported"),
     "an unknown data set": (["data.path=nobody/nothing", "data.arguments={}"], {}, "nobody/nothing"),
     "an argument that TrainingArguments refuses": (["training.eval_strategy=sometimes"], {}, "recipe.training"),
     "an objective that no teacher serves": (["teacher=null", "student={pretrained: a/b}"], {}, "needs a teacher"),
@@ -134,7 +134,7 @@ def test_check_tells_sizes_maps_and_costs_without_writing(recipe, capsys, tmp_pa
 
 @pytest.mark.parametrize("has", [True, False])
 def test_check_tells_where_bfloat16_is_slower_than_float32(recipe, capsys, monkeypatch, has):
-    monkeypatch.setattr("hf_distill.costs.multiplies_bfloat16", lambda: has)
+    monkeypatch.setattr("hf_distill.pipeline.estimates.multiplies_bfloat16", lambda: has)
 
     assert call("check", recipe(), "training.bf16=true", "training.use_cpu=true") == 0
 

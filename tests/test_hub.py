@@ -14,7 +14,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 
 from hf_distill.errors import HubError
 from hf_distill.hub import WAITS, push_folder
-from tests.hub_server import LOST, RESET, hub_server
+from tests.helpers.hub_server import LOST, RESET, hub_server
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -186,7 +186,7 @@ def test_an_unknown_token_is_told_to_log_in_and_shown_nowhere(hub, folder):
 
 def test_a_token_that_the_server_repeats_does_not_reach_the_message(hub, folder, monkeypatch):
     monkeypatch.setattr(
-        "tests.hub_server.Handler.create",
+        "tests.helpers.hub_server.Handler.create",
         lambda self: self.answer(
             {"error": "no"}, 422, {"X-Error-Message": f"bad request of {self.headers['Authorization']}"}
         ),

@@ -1,1 +1,5 @@
-"""How good, how fast and how large the models are, and where the student is weak."""
+"""How good a model is: scores with their intervals, speed, and where it is weak.
+
+May be imported: ``metrics``, ``scores``, ``bootstrap``, ``speed`` and the scores of each kind of task.
+Never belongs here: sentences, tables and figures (``report``).
+"""

@@ -14,8 +14,7 @@ from scipy.special import expit, softmax
 from sklearn import metrics as sklearn_metrics
 
 from hf_distill.errors import LabelError, ModelError, RecipeError
-from hf_distill.evaluation import detection, tokens
-from hf_distill.evaluation.generation import metric_names, scorer_names
+from hf_distill.evaluation import language_modeling, out_of_scope
 from hf_distill.evaluation.metric_classes import (
     F1,
     MULTI_LABEL,
@@ -27,7 +26,8 @@ from hf_distill.evaluation.metric_classes import (
     Spearman,
     correlation,
 )
-from hf_distill.evaluation.row_scores import RowScores, calibration_error
+from hf_distill.evaluation.scores import RowScores, calibration_error
+from hf_distill.evaluation.written import metric_names, scorer_names
 from hf_distill.names import nearest
 from hf_distill.recipe import EvaluateConfig
 from hf_distill.tasks import Task
@@ -131,8 +131,8 @@ COMPUTED: dict[str, dict[str, tuple[str, dict[str, str]]]] = {
     "regression": {"pearson": ("pearson", {}), "spearman": ("spearman", {}), "mse": ("mse", {})},
     "similarity": {"spearman": ("spearman", {}), "pearson": ("pearson", {})},
     "retrieval": {name: (name, {}) for name in ("ndcg@10", "ndcg@1", "recall@1", "recall@10", "mrr@10")},
-    **{name: {metric: (metric, {}) for metric in tokens.METRICS} for name in TOKEN_TASKS},
-    "causal-lm": {metric: (metric, {}) for metric in (*tokens.METRICS, tokens.BITS_PER_BYTE)},
+    **{name: {metric: (metric, {}) for metric in language_modeling.METRICS} for name in TOKEN_TASKS},
+    "causal-lm": {metric: (metric, {}) for metric in (*language_modeling.METRICS, language_modeling.BITS_PER_BYTE)},
     "token-classification": {name: (name, {}) for name in ("f1", "precision", "recall", "accuracy")},
     "question-answering": {name: (name, {}) for name in ("f1", "exact_match")},
 }
@@ -161,7 +161,7 @@ LOWER_IS_BETTER = frozenset(
         "mse",
         "loss",
         "perplexity",
-        tokens.BITS_PER_BYTE,
+        language_modeling.BITS_PER_BYTE,
         "calibration_error",
         "kl_to_teacher",
         "fpr95_out_of_scope",
@@ -197,7 +197,7 @@ def primary_metric(task: Task, config: EvaluateConfig) -> str:
         RecipeError: The metric asked for is not computed for this task.
     """
     written = metric_names(scorer_names(task, config.scorers))
-    detected = detection.METRICS if task.out_of_scope is not None else ()
+    detected = out_of_scope.METRICS if task.out_of_scope is not None else ()
     known = [*COMPUTED[task.problem_type], *detected, *written]
     if config.metric is None:
         own = PRIMARY[task.problem_type]
@@ -217,8 +217,8 @@ def compute_metrics(predictions: Scored) -> dict[str, float]:
     precision, recall or F1 counts 0.
 
     Returns:
-        The keys of ``COMPUTED[problem_type]``, and of ``detection.METRICS`` where rows are out of scope; shares lie in
-        0..1.
+        The keys of ``COMPUTED[problem_type]``, and of ``out_of_scope.METRICS`` where rows are out of scope; shares lie
+        in 0..1.
     """
     if isinstance(predictions, RowScores):
         return predictions.metrics()
@@ -235,10 +235,10 @@ def compute_metrics(predictions: Scored) -> dict[str, float]:
     return scores
 
 
-def detector_of(predictions: Predictions) -> detection.Detector:
+def detector_of(predictions: Predictions) -> out_of_scope.Detector:
     """What scores the confidence of each decision as a detector of rows that are of no class."""
     assert predictions.outside is not None
-    return detection.detector(_surest(predictions.logits), _surest(predictions.outside))
+    return out_of_scope.detector(_surest(predictions.logits), _surest(predictions.outside))
 
 
 def per_class(predictions: Predictions) -> dict[str, dict[str, float]]:

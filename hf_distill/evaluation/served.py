@@ -15,14 +15,14 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from hf_distill.evaluation.generation import Written, judged, scorer_names, with_length
-from hf_distill.evaluation.row_scores import by_row
-from hf_distill.evaluation.tokens import BINS, TokenScores, tabled_scores
+from hf_distill.evaluation.language_modeling import BINS, TokenScores, tabled_scores
+from hf_distill.evaluation.scores import by_row
+from hf_distill.evaluation.written import Written, judged, scorer_names, with_length
 from hf_distill.recipe import EvaluateConfig
-from hf_distill.serving import Client, prompt_likelihoods, write
-from hf_distill.serving.texts import sampling
 from hf_distill.tasks import Task
 from hf_distill.teachers import ServerTeacher
+from hf_distill.teachers.endpoint import Client, prompt_likelihoods, write
+from hf_distill.teachers.endpoint.completions import sampling
 from hf_distill.teachers.server import documents_of
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datasets import Dataset, concatenate_datasets
 
-from hf_distill.data import Data
+from hf_distill.data.load import Data
 from hf_distill.errors import DataError, RecipeError
-from hf_distill.evaluation.generation import check_generation
-from hf_distill.evaluation.scorers import make_scorers
+from hf_distill.evaluation.text_metrics import make_scorers
+from hf_distill.evaluation.written import check_generation
 from hf_distill.recipe import LabelConfig
 from hf_distill.tasks import Task
 

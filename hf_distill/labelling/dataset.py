@@ -18,20 +18,20 @@ import numpy as np
 from accelerate import PartialState
 from datasets import Dataset, Features, Value, concatenate_datasets
 
-from hf_distill.data import Data, fingerprint
+from hf_distill.data.load import Data, fingerprint
+from hf_distill.data.sources import read_files
 from hf_distill.errors import WritingError
-from hf_distill.evaluation.candidates import Candidate
-from hf_distill.evaluation.generation import with_length
+from hf_distill.evaluation.predict import Candidate
 from hf_distill.evaluation.served import Served
-from hf_distill.folders import write_json, write_whole
+from hf_distill.evaluation.written import with_length
+from hf_distill.generation.hypotheses import Writer, writing_settings
+from hf_distill.generation.served import ServedWriter
 from hf_distill.labelling.checks import asked_rows, scorer_of
-from hf_distill.labelling.choosing import Choice, choose, keep
 from hf_distill.labelling.provenance import facts_of, identity_of, own_generation
-from hf_distill.labelling.served import ServedWriter
+from hf_distill.labelling.selection import Choice, choose, keep
 from hf_distill.labelling.shards import SHARD_ROWS, digest, read_all, write_all
-from hf_distill.labelling.writing import Writer, writing_settings
 from hf_distill.recipe import LabelConfig, Recipe
-from hf_distill.sources import read_files
+from hf_distill.run_folder import write_json, write_whole
 from hf_distill.tasks import Task
 from hf_distill.tasks.base import Prompts
 from hf_distill.teachers import place

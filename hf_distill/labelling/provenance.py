@@ -9,13 +9,13 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from hf_distill.data import Data
-from hf_distill.evaluation.candidates import Candidate
-from hf_distill.evaluation.results import JUDGES, versions
+from hf_distill.data.load import Data
+from hf_distill.evaluation.predict import Candidate
 from hf_distill.evaluation.served import Served
-from hf_distill.labelling.served import ServedWriter
-from hf_distill.labelling.writing import Writer
-from hf_distill.marks import tokenizer_mark, weights_mark
+from hf_distill.generation.hypotheses import Writer
+from hf_distill.generation.served import ServedWriter
+from hf_distill.models.fingerprints import tokenizer_mark, weights_mark
+from hf_distill.pipeline.results import JUDGES, versions
 from hf_distill.recipe import LabelConfig, Recipe
 from hf_distill.tasks import Task
 

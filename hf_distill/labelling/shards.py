@@ -22,9 +22,9 @@ import numpy as np
 from accelerate import PartialState
 
 from hf_distill.errors import WritingError
-from hf_distill.folders import write_json
-from hf_distill.labelling.served import ServedWriter
-from hf_distill.labelling.writing import Hypothesis, Writer
+from hf_distill.generation.hypotheses import Hypothesis, Writer
+from hf_distill.generation.served import ServedWriter
+from hf_distill.run_folder import write_json
 from hf_distill.tasks.base import Prompts
 
 SHARD_ROWS = 512

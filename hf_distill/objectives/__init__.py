@@ -10,7 +10,6 @@ from typing import Any
 from hf_distill.errors import ObjectiveError
 from hf_distill.objectives.attention import Attention
 from hf_distill.objectives.base import Objective
-from hf_distill.objectives.combined import weighted_loss
 from hf_distill.objectives.contrastive import Contrastive
 from hf_distill.objectives.dkd import DKD
 from hf_distill.objectives.hidden import Hidden
@@ -33,7 +32,6 @@ __all__ = [
     "Similarity",
     "make_objective",
     "readable_option",
-    "weighted_loss",
 ]
 
 OBJECTIVES: dict[str, type[Objective]] = {

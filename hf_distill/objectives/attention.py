@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
-from hf_distill.attention import self_attentions
 from hf_distill.errors import ObjectiveError
+from hf_distill.losses.divergences import kl
+from hf_distill.models.attention import self_attentions
 from hf_distill.objectives.base import Objective
-from hf_distill.objectives.divergences import kl
 from hf_distill.objectives.layer_maps import Layers, check_layers, chosen_layers, readable
 from hf_distill.objectives.schedules import Scheduled
-from hf_distill.views import Targets, View
+from hf_distill.types import Targets, View
 
 
 class Attention(Objective):

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.errors import ObjectiveError
-from hf_distill.objectives.fused import FusedTerm
+from hf_distill.losses.fused import FusedTerm
 from hf_distill.objectives.schedules import Schedule, Scheduled, read_schedule
-from hf_distill.views import Distribution, Need, Targets, Term, Unit, View
+from hf_distill.types import Distribution, Need, Targets, Term, Unit, View
 
 
 class Objective(ABC):
@@ -25,7 +25,7 @@ class Objective(ABC):
         weight: Factor of this term in the loss, at least 0; or its schedule, see :class:`Schedule`.
 
     Attributes:
-        unit: What the term is averaged over, see :data:`hf_distill.views.Unit`.
+        unit: What the term is averaged over, see :data:`hf_distill.types.Unit`.
         needs: What it asks of data and teacher; a teacher that does not provide it is refused before training.
         distributions: The kinds of output that it is defined for.
         cross_tokenizer: Whether it compares a teacher whose tokens are others, see :meth:`connect_tokenizers`.

@@ -9,7 +9,7 @@ from torch.nn import functional
 from hf_distill.errors import ObjectiveError
 from hf_distill.objectives.base import Objective
 from hf_distill.objectives.schedules import Scheduled
-from hf_distill.views import Targets, View
+from hf_distill.types import Targets, View
 
 
 class Contrastive(Objective):

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from hf_distill.errors import ObjectiveError
+from hf_distill.losses.divergences import kl, log_probabilities
 from hf_distill.objectives.base import Objective
-from hf_distill.objectives.divergences import kl, log_probabilities
 from hf_distill.objectives.schedules import Scheduled
-from hf_distill.views import Targets, View, logits_at
+from hf_distill.types import Targets, View, logits_at
 
 
 class DKD(Objective):

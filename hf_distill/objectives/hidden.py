@@ -11,7 +11,7 @@ from hf_distill.errors import ObjectiveError
 from hf_distill.objectives.base import Objective
 from hf_distill.objectives.layer_maps import Layers, check_layers, chosen_layers, readable
 from hf_distill.objectives.schedules import Scheduled
-from hf_distill.views import Need, Targets, Unit, View
+from hf_distill.types import Need, Targets, Unit, View
 
 
 class Hidden(Objective):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
+from hf_distill.losses.fused import FusedTerm
 from hf_distill.objectives.base import Objective
-from hf_distill.objectives.fused import FusedTerm
-from hf_distill.views import Targets, View, logits_at
+from hf_distill.types import Targets, View, logits_at
 
 
 class Labels(Objective):

@@ -8,7 +8,7 @@ from typing import Literal
 from transformers import PretrainedConfig
 
 from hf_distill.errors import ObjectiveError
-from hf_distill.heads import compared_layers, encoder_layers
+from hf_distill.models.forward import compared_layers, encoder_layers
 
 Layers = Literal["auto"] | Mapping[int, int]
 """What the option ``layers`` may be: evenly spaced, or student layer -> teacher layer, negative from the end."""

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from hf_distill.alignment import token_bytes
 from hf_distill.errors import ObjectiveError, TeacherError
+from hf_distill.losses.cross_vocabulary import Crossing
+from hf_distill.losses.divergences import DIVERGENCES
+from hf_distill.losses.fused import FusedTerm, check_sparse
+from hf_distill.losses.gradients import GRADIENTS, sparse_forward_kl_value
 from hf_distill.objectives.base import Objective
-from hf_distill.objectives.crossing import Crossing
-from hf_distill.objectives.divergences import DIVERGENCES
-from hf_distill.objectives.fused import FusedTerm, check_sparse
-from hf_distill.objectives.gradients import GRADIENTS, sparse_forward_kl_value
 from hf_distill.objectives.schedules import Scheduled
-from hf_distill.shared_tokens import beginnings, shared_classes
-from hf_distill.views import Distribution, SparseLogits, Targets, View, logits_at
+from hf_distill.tokenizers.alignment import token_bytes
+from hf_distill.tokenizers.shared_vocabulary import beginnings, shared_classes
+from hf_distill.types import Distribution, SparseLogits, Targets, View, logits_at
 
 DEFAULTS = {"temperature": 2.0, "beta": 0.5, "alpha": 0.1}
 """What the options of a divergence are unless given."""
@@ -37,7 +37,7 @@ class Logits(Objective):
         alpha: Only for skewed_kl (the teacher's share of the mixture) and skewed_reverse_kl (the student's share),
             strictly between 0 and 1; 0.1 unless given.
         cross_tokenizer: Whether the teacher may have other tokens: both are then compared where each has read the same
-            bytes, over the tokens that they share, see :mod:`hf_distill.objectives.crossing`. Not for mse, which
+            bytes, over the tokens that they share, see :mod:`hf_distill.losses.cross_vocabulary`. Not for mse, which
             compares single logits. Where both have the same tokens it changes nothing.
         weight: See :class:`Objective`.
 

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
-from hf_distill.attention import projection_widths
 from hf_distill.errors import ObjectiveError
+from hf_distill.losses.divergences import kl
+from hf_distill.models.attention import projection_widths
 from hf_distill.objectives.base import Objective
-from hf_distill.objectives.divergences import kl
 from hf_distill.objectives.layer_maps import chosen_layers, readable
 from hf_distill.objectives.schedules import Scheduled
-from hf_distill.views import Projections, Targets, View
+from hf_distill.types import Projections, Targets, View
 
 RELATIONS = ("qq", "kk", "vv", "qk")
 """Queries with queries, keys with keys, values with values, and queries with keys."""

@@ -11,10 +11,10 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from hf_distill.errors import ObjectiveError
+from hf_distill.models.pooling import head_of, vector_size
 from hf_distill.objectives.base import Objective
 from hf_distill.objectives.schedules import Scheduled
-from hf_distill.vectors import head_of, vector_size
-from hf_distill.views import Targets, View
+from hf_distill.types import Targets, View
 
 Loss = Literal["cosine", "mse", "in_batch", "in_batch_kl", "contrastive", "margin_mse", "listwise_kl"]
 

@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 from hf_distill.recipe.data import UNLABELLED, DataConfig, TestDataConfig
 from hf_distill.recipe.ensemble import MemberConfig
+from hf_distill.recipe.generation import LabelConfig, LabelFilters, RolloutConfig
+from hf_distill.recipe.parse import refuse_unless
 from hf_distill.recipe.server import ServerConfig, check_served_generation
 from hf_distill.recipe.stages import ObjectiveConfig, StageConfig, check_stages, in_stage
 from hf_distill.recipe.student import LoraConfig, StudentConfig, VocabularyConfig, WidthConfig
 from hf_distill.recipe.teacher import CacheConfig, TeacherConfig
-from hf_distill.recipe.writing import LabelConfig, LabelFilters, RolloutConfig
-from hf_distill.strict import refuse_unless
 
 __all__ = [
     "UNLABELLED",

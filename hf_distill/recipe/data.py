@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from hf_distill.strict import refuse_unless
+from hf_distill.recipe.parse import refuse_unless
 
 UNLABELLED = ("unlabelled_split", "unlabelled_files")
 """Keys of ``data`` that only a teacher can use."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from hf_distill.strict import refuse_unless
+from hf_distill.recipe.parse import refuse_unless
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from hf_distill.strict import refuse_unless
+from hf_distill.recipe.parse import refuse_unless
 
 GENERATION = {
     "do_sample": None,

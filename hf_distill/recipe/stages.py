@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hf_distill.errors import HfDistillError
-from hf_distill.recipe.writing import RolloutConfig
-from hf_distill.strict import refuse_unless
+from hf_distill.recipe.generation import RolloutConfig
+from hf_distill.recipe.parse import refuse_unless
 
 LENGTHS = ("max_steps", "num_train_epochs")
 """Keys of ``training`` that say how long it lasts; the first decides where both are there."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hf_distill.strict import refuse_unless
+from hf_distill.recipe.parse import refuse_unless
 
 
 @dataclass(frozen=True, kw_only=True)

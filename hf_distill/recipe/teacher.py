@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from hf_distill.recipe.ensemble import MemberConfig, check_ensemble
+from hf_distill.recipe.parse import refuse_unless
 from hf_distill.recipe.server import ServerConfig
-from hf_distill.strict import refuse_unless
 
 
 @dataclass(frozen=True, kw_only=True)

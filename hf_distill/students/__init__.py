@@ -10,15 +10,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hf_distill.errors import StudentError
 from hf_distill.students.adapters import add_adapters, has_adapters, load_adapters, merge_adapters, quantized
 from hf_distill.students.base import Order, Student
-from hf_distill.students.config import from_config
-from hf_distill.students.frozen import freeze, frozen_encoder, share_an_encoder
+from hf_distill.students.freezing import freeze, frozen_encoder, share_an_encoder
+from hf_distill.students.from_config import from_config
+from hf_distill.students.from_parts import PARTS, from_parts, parts_of
+from hf_distill.students.layer_choice import Cut, choose_layers, chosen_cuts
 from hf_distill.students.layers import cut
-from hf_distill.students.parts import PARTS, from_parts, parts_of
 from hf_distill.students.pretrained import from_pretrained
-from hf_distill.students.shapes import Shape, family_of_shapes, pruned_config, shape_of
-from hf_distill.students.stacks import Cut, choose_layers, chosen_cuts
-from hf_distill.students.tokenizers import fitted, train_tokenizer
-from hf_distill.students.width import count_parameters, explicit_shape, largest_shape
+from hf_distill.students.pruning.families import Shape, family_of_shapes, pruned_config, shape_of
+from hf_distill.students.pruning.target_shape import count_parameters, explicit_shape, largest_shape
+from hf_distill.tokenizers.train import fitted, train_tokenizer
 
 if TYPE_CHECKING:
     from hf_distill.recipe import StudentConfig

@@ -13,7 +13,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from hf_distill.errors import StudentError
 from hf_distill.students.base import per_layer_lists, set_options, told_as
-from hf_distill.students.stacks import Cut
+from hf_distill.students.layer_choice import Cut
 
 _PLAIN = (bool, int, float, str, tuple, list, type(None))
 

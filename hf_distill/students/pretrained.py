@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from hf_distill.errors import StudentError
-from hf_distill.models import load_config, load_model, load_tokenizer
+from hf_distill.models.load import load_config, load_model, load_tokenizer
 from hf_distill.students.adapters import has_adapters, quantized
 from hf_distill.students.base import Order, Student
-from hf_distill.students.heads import label_order, names_of, reorder_outputs
+from hf_distill.students.label_heads import label_order, names_of, reorder_outputs
 
 
 def from_pretrained(order: Order) -> Student:

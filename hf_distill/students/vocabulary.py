@@ -14,8 +14,8 @@ from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 
 from hf_distill.errors import StudentError
 from hf_distill.students.base import Student, set_options, told_as
-from hf_distill.students.pruning import selected
-from hf_distill.students.smaller_tokenizer import Vocabulary, check_same_cut
+from hf_distill.students.pruning.slicing import selected
+from hf_distill.tokenizers.prune import Vocabulary, check_same_cut
 
 if TYPE_CHECKING:
     from hf_distill.recipe import VocabularyConfig

@@ -12,11 +12,11 @@ from datasets import Dataset, IterableDataset
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_distill.data import Data
+from hf_distill.data.load import Data
 from hf_distill.errors import RecipeError
 from hf_distill.tasks.labels import LabelSet
-from hf_distill.tasks.writing import Writing
-from hf_distill.views import TAUGHT_BY, Batch, Distribution, LogitSource, Masks, View
+from hf_distill.tasks.rollout_batches import Writing
+from hf_distill.types import TAUGHT_BY, Batch, Distribution, LogitSource, Masks, View
 
 TEACHER_PREFIX = "teacher_"
 """Inputs that only the teacher reads (where its tokenizer differs from the student's) carry this prefix."""

@@ -11,11 +11,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.errors import DataError, RecipeError
-from hf_distill.probes import check_head, check_packing
+from hf_distill.models.sanity_checks import check_head, check_packing
 from hf_distill.tasks.base import TEACHER_PREFIX, Prompts, Task
-from hf_distill.tasks.crossing import NOWHERE, Reading, TeacherReader
-from hf_distill.tasks.routed import carried, check_apart
-from hf_distill.tasks.sequences import (
+from hf_distill.tasks.encoding import (
     IGNORED,
     Example,
     answered,
@@ -28,8 +26,10 @@ from hf_distill.tasks.sequences import (
     read_text,
     render_chat,
 )
-from hf_distill.tasks.writing import WRITTEN, AfterPrompts, check_prompt_tokens
-from hf_distill.views import Batch, LogitSource, Masks, View
+from hf_distill.tasks.rollout_batches import WRITTEN, AfterPrompts, check_prompt_tokens
+from hf_distill.tasks.routed import carried, check_apart
+from hf_distill.tokenizers.cross_reader import NOWHERE, Reading, TeacherReader
+from hf_distill.types import Batch, LogitSource, Masks, View
 
 PLACES = TEACHER_PREFIX + "places"
 """The column of where, among the teacher's tokens, each of the student's is met."""

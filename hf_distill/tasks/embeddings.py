@@ -14,13 +14,13 @@ from torch import Tensor
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.errors import DataError, ModelError, RecipeError
-from hf_distill.models import vector_folder
+from hf_distill.models.load import vector_folder
+from hf_distill.models.pooling import POOLINGS, VectorHead, attach_head, head_of, read_head, save_head
+from hf_distill.models.projections import give_head, principal_components, teacher_vectors
 from hf_distill.tasks.base import TEACHER_PREFIX, Task
 from hf_distill.tasks.classification import checked_length
-from hf_distill.tasks.projections import give_head, principal_components, teacher_vectors
-from hf_distill.tasks.sequences import padded_inputs, were_cut
-from hf_distill.vectors import POOLINGS, VectorHead, attach_head, head_of, read_head, save_head
-from hf_distill.views import Batch, Distribution, LogitSource, Masks, View
+from hf_distill.tasks.encoding import padded_inputs, were_cut
+from hf_distill.types import Batch, Distribution, LogitSource, Masks, View
 
 Evaluation = Literal["similarity", "retrieval"]
 """By what models are judged: how they order scored pairs, or how they find the text that belongs to another."""
@@ -39,8 +39,8 @@ class Embeddings(Task):
 
     Args:
         max_length: Tokens of one text, special ones included; longer ones are cut.
-        pooling: How the last hidden states of a text become one, see :data:`hf_distill.vectors.Pooling`; that which
-            lies beside the model in the files of sentence-transformers, else ``mean``, unless given.
+        pooling: How the last hidden states of a text become one, see :data:`hf_distill.models.pooling.Pooling`; that
+            which lies beside the model in the files of sentence-transformers, else ``mean``, unless given.
         normalize: Whether vectors get the length 1; as the model's files say, else true, unless given.
         dimensions: How many numbers a student's vector has; as many as its teacher's unless given. The teacher's are
             reduced to so many by their principal components, and the student gets a projection that is saved with it.

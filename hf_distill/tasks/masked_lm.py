@@ -11,13 +11,13 @@ from torch import Tensor
 from transformers import AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.errors import RecipeError
-from hf_distill.probes import check_head
+from hf_distill.models.sanity_checks import check_head
 from hf_distill.tasks.base import Task
 from hf_distill.tasks.classification import checked_length
+from hf_distill.tasks.encoding import IGNORED, padded, padded_inputs, view_of_tokens
 from hf_distill.tasks.masking import Masking
 from hf_distill.tasks.routed import carried, check_apart
-from hf_distill.tasks.sequences import IGNORED, padded, padded_inputs, view_of_tokens
-from hf_distill.views import Batch, LogitSource, Masks, View
+from hf_distill.types import Batch, LogitSource, Masks, View
 
 PACKED_TOGETHER = 10_000
 """Texts whose tokens are laid end to end; the last block of each such group may be short."""

@@ -9,7 +9,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from hf_distill.errors import DataError
-from hf_distill.tasks.sequences import IGNORED
+from hf_distill.tasks.encoding import IGNORED
 
 SHOWN_MASK, SHOWN_OTHER = 0.8, 0.1
 """Of the tokens to be told: the share in whose place the mask stands, and that in whose place any token does. The rest

@@ -9,7 +9,7 @@ from typing import Any
 import datasets
 from datasets import Dataset, IterableDataset
 
-from hf_distill.data import Data
+from hf_distill.data.load import Data
 from hf_distill.errors import DataError, RecipeError
 from hf_distill.names import nearest_or_all
 from hf_distill.tasks.labels import ProblemType, read_label_set

@@ -15,9 +15,9 @@ from transformers import AutoModelForQuestionAnswering, PreTrainedTokenizerBase
 from hf_distill.errors import DataError, RecipeError
 from hf_distill.tasks.base import Task
 from hf_distill.tasks.classification import checked_length
+from hf_distill.tasks.encoding import IGNORED, check_offsets, padded_inputs
 from hf_distill.tasks.labels import STREAMED_ROWS
-from hf_distill.tasks.sequences import IGNORED, check_offsets, padded_inputs
-from hf_distill.views import Batch, LogitSource, Masks, View
+from hf_distill.types import Batch, LogitSource, Masks, View
 
 
 class Answer(NamedTuple):

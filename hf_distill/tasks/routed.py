@@ -8,7 +8,7 @@ from typing import Any
 from datasets import Dataset, IterableDataset
 
 from hf_distill.errors import RecipeError
-from hf_distill.views import TAUGHT_BY
+from hf_distill.types import TAUGHT_BY
 
 
 def replaced(rows: Dataset | IterableDataset) -> list[str]:

@@ -11,11 +11,11 @@ from torch import Tensor
 from transformers import AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.errors import ModelError, RecipeError
-from hf_distill.probes import check_decoder_inputs, check_head
+from hf_distill.models.sanity_checks import check_decoder_inputs, check_head
 from hf_distill.tasks.base import Prompts, Task
-from hf_distill.tasks.sequences import IGNORED, padded, view_of_tokens, were_cut
-from hf_distill.tasks.writing import WRITTEN, AfterSources
-from hf_distill.views import Batch, LogitSource, Masks, View
+from hf_distill.tasks.encoding import IGNORED, padded, view_of_tokens, were_cut
+from hf_distill.tasks.rollout_batches import WRITTEN, AfterSources
+from hf_distill.types import Batch, LogitSource, Masks, View
 
 ROTATING = ("mbart", "plbart")
 """Model types whose decoder starts with the target's own last token, which names a language or ends the text."""

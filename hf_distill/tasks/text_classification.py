@@ -12,15 +12,15 @@ from datasets import Dataset, IterableDataset
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PretrainedConfig, PreTrainedTokenizerBase
 
-from hf_distill.data import Data
+from hf_distill.data.load import Data
 from hf_distill.errors import RecipeError
 from hf_distill.tasks.base import TEACHER_PREFIX
 from hf_distill.tasks.classification import ClassificationTask
+from hf_distill.tasks.encoding import IGNORED, padded_inputs, were_cut
 from hf_distill.tasks.labels import ProblemType, label_decoder, label_set_of, read_label_set
 from hf_distill.tasks.out_of_scope import set_aside
 from hf_distill.tasks.routed import replaced
-from hf_distill.tasks.sequences import IGNORED, padded_inputs, were_cut
-from hf_distill.views import Batch, Distribution, LogitSource, Masks, View
+from hf_distill.types import Batch, Distribution, LogitSource, Masks, View
 
 _DISTRIBUTIONS: dict[ProblemType, Distribution] = {
     "single_label_classification": "categorical",

@@ -14,10 +14,10 @@ from transformers import AutoModelForTokenClassification, PretrainedConfig, PreT
 
 from hf_distill.errors import DataError, RecipeError
 from hf_distill.tasks.classification import ClassificationTask
+from hf_distill.tasks.encoding import IGNORED, check_offsets, padded, padded_inputs, were_cut
 from hf_distill.tasks.labels import label_decoder, label_set_of, read_label_set
 from hf_distill.tasks.routed import replaced
-from hf_distill.tasks.sequences import IGNORED, check_offsets, padded, padded_inputs, were_cut
-from hf_distill.views import Batch, LogitSource, Masks, View
+from hf_distill.types import Batch, LogitSource, Masks, View
 
 SPECIAL = "special_tokens_mask"
 """The column that tells which tokens are of no word."""

@@ -11,10 +11,10 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from hf_distill.errors import CacheError
-from hf_distill.heads import compared_layers
-from hf_distill.teachers.cache import Plan, Reader
-from hf_distill.teachers.schemes import Arrays
-from hf_distill.views import Batch, Masks, Need, SparseLogits, Targets
+from hf_distill.models.forward import compared_layers
+from hf_distill.teachers.cache_schemes import Arrays
+from hf_distill.teachers.cache_store import Plan, Reader
+from hf_distill.types import Batch, Masks, Need, SparseLogits, Targets
 
 if TYPE_CHECKING:
     from hf_distill.tasks.base import Task

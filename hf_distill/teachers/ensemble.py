@@ -13,10 +13,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from hf_distill.errors import TeacherError
-from hf_distill.heads import accepted_inputs, output_head, run_model
 from hf_distill.mixtures import MixedHead, mixed
+from hf_distill.models.forward import accepted_inputs, output_head, run_model
 from hf_distill.teachers.model import ModelTeacher
-from hf_distill.views import Distribution, LogitSource, Need
+from hf_distill.types import Distribution, LogitSource, Need
 
 if TYPE_CHECKING:
     from hf_distill.tasks.base import Task

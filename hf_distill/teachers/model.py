@@ -11,11 +11,11 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 
-from hf_distill.attention import caught_projections, eager_attention
-from hf_distill.heads import STATES, accepted_inputs, compared_attentions, run_model
-from hf_distill.machine import multiplies_bfloat16
-from hf_distill.vectors import head_of, vector_size
-from hf_distill.views import Batch, LogitSource, Need, Targets
+from hf_distill.models.attention import caught_projections, eager_attention
+from hf_distill.models.forward import STATES, accepted_inputs, compared_attentions, run_model
+from hf_distill.models.hardware import multiplies_bfloat16
+from hf_distill.models.pooling import head_of, vector_size
+from hf_distill.types import Batch, LogitSource, Need, Targets
 
 if TYPE_CHECKING:
     from hf_distill.tasks.base import Task

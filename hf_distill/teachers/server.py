@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from hf_distill.serving import Client, Position, prompt_likelihoods
-from hf_distill.teachers.schemes import with_rest
-from hf_distill.views import Batch, Need, SparseLogits, Targets
+from hf_distill.teachers.cache_schemes import with_rest
+from hf_distill.teachers.endpoint import Client, Position, prompt_likelihoods
+from hf_distill.types import Batch, Need, SparseLogits, Targets
 
 if TYPE_CHECKING:
     from hf_distill.tasks.base import Task

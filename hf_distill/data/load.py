@@ -1,0 +1,272 @@
+"""Load rows, pick and split them, name their columns as the task does, and tell what they were. No tokenising."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from datasets import Dataset, IterableDataset
+
+from hf_distill.data.columns import LABELS, Columns
+from hf_distill.data.sources import Splits, read_files, source_of, splits_of
+from hf_distill.errors import DataError
+from hf_distill.names import nearest
+
+if TYPE_CHECKING:
+    from hf_distill.recipe import DataConfig, TestDataConfig
+
+
+STREAMED_ROWS = 1000
+"""How many rows of a stream are looked at before training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Rows with the task's column names.
+
+    Attributes:
+        train: To learn from; a stream where the recipe says so.
+        validation: Watched while training.
+        test: What all models are scored on.
+        unlabelled: Extra rows that the teacher alone labels, or None.
+        fingerprint: SHA-256 of the content of all rows; of source and revision for a stream.
+        source: For people: a Hub id with its revision, or names of files.
+        dataset_id: The Hub id, or None.
+        notes: What a person should know of how the splits came about.
+        outside: By split, rows that a task set aside because they are of none of its classes.
+        loaded: What was read, where a task set rows aside.
+    """
+
+    train: Dataset | IterableDataset
+    validation: Dataset
+    test: Dataset
+    unlabelled: Dataset | None
+    fingerprint: str
+    source: str
+    dataset_id: str | None
+    notes: tuple[str, ...] = ()
+    outside: Mapping[str, Dataset] = field(default_factory=dict)
+    loaded: Data | None = None
+
+    def labelled(self) -> Data:
+        """The same without the unlabelled rows: what :func:`load_data` gives for a recipe that names none."""
+        if self.loaded is not None:
+            return self.loaded.labelled()
+        if self.unlabelled is None:
+            return self
+        assert isinstance(self.train, Dataset)  # Streams are never mixed with unlabelled rows.
+        rest = fingerprint([self.validation, self.test, self.train])
+        return dataclasses.replace(self, unlabelled=None, fingerprint=rest)
+
+
+def load_data(
+    config: DataConfig, required: Sequence[str], optional: Sequence[str], texts: Sequence[str], seed: int
+) -> Data:
+    """Load a recipe's data.
+
+    Args:
+        config: ``data`` of a recipe.
+        required: The task's columns.
+        optional: Columns that rows may have.
+        texts: Those of them that hold text, which no row may lack.
+        seed: Decides which rows are limited and split off.
+
+    Raises:
+        DataError: For a source that cannot be read, and for splits, columns or rows that are not as they must be.
+    """
+    splits = splits_of(config)
+    names, notes = _split_names(config, splits)
+    columns = Columns(config.columns, required, optional)
+    train = columns.named(splits[names["train"]], names["train"])
+    if config.test is not None:
+        test = _from_elsewhere(config.test, required, optional)
+    elif "test" in names:
+        test = columns.named(_in_memory(splits[names["test"]]), names["test"])
+    else:
+        assert config.test_size is not None
+        train, test, note = _split_off(train, "test", config.test_size, seed)
+        notes.append(note)
+    if "validation" in names:
+        validation = columns.named(_in_memory(splits[names["validation"]]), names["validation"])
+    else:
+        train, validation, note = _split_off(train, "validation", config.validation_size, seed)
+        notes.append(note)
+    train = _limited(train, config.train_limit, seed)
+    validation = _limited(validation, config.validation_limit, seed)
+    test = _limited(test, config.test_limit, seed)
+    unlabelled = _unlabelled(config, splits, columns)
+    if unlabelled is not None and not LABELS & {*required, *optional}:
+        raise DataError("data: no row of this task has a label that could be missing; add the rows to the train split")
+    for name, rows in (("train", train), ("validation", validation), ("test", test), ("unlabelled", unlabelled)):
+        if rows is not None:
+            _check_rows(rows, name, texts)
+    for name, rows in (("validation", validation), ("test", test)):
+        _check_labels(rows, name)
+    source, dataset_id = source_of(config)
+    stream = isinstance(train, IterableDataset)
+    parts = [validation, test, *([] if stream else [train]), *([unlabelled] if unlabelled is not None else [])]
+    return Data(
+        train=train,
+        validation=validation,
+        test=test,
+        unlabelled=unlabelled,
+        fingerprint=fingerprint(parts, source if stream else ""),
+        source=source,
+        dataset_id=dataset_id,
+        notes=tuple(notes),
+    )
+
+
+def fingerprint(parts: Sequence[Dataset], more: str = "") -> str:
+    """SHA-256 over column names and every cell of every part, in order: of the content, not of files or caches."""
+    digest = hashlib.sha256(more.encode())
+    for part in parts:
+        digest.update(repr((part.column_names, len(part))).encode())
+        for name in sorted(part.column_names):
+            for batch in part.select_columns([name]).with_format("arrow").iter(10_000):
+                digest.update(repr(batch[name].to_pylist()).encode())
+    return digest.hexdigest()
+
+
+def _split_names(config: DataConfig, splits: Splits) -> tuple[dict[str, str], list[str]]:
+    """Which split serves as what. What is not named is taken by its usual name, never the same split for two."""
+    there, notes = list(splits), []
+
+    def named(key: str, wanted: str) -> str:
+        if wanted not in there:
+            raise DataError(
+                f"data.{key}: there is no split {wanted!r}; there are {', '.join(there)}{nearest(wanted, there)}"
+            )
+        return wanted
+
+    names = {"train": named("train_split", config.train_split)}
+    if config.test_split is not None:
+        names["test"] = named("test_split", config.test_split)
+    elif "test" in there:
+        names["test"] = "test"
+    if config.validation_split is not None:
+        names["validation"] = named("validation_split", config.validation_split)
+    elif "validation" in there and names.get("test") != "validation":
+        names["validation"] = "validation"
+    if config.test is not None:
+        names.pop("test", None)
+    elif config.test_size is not None:
+        if "test" in names:
+            raise DataError("data.test_size: does nothing where there is a test split; remove it")
+    elif "test" not in names:
+        if "validation" not in names:
+            raise DataError(
+                f"there is no test split among {', '.join(there)}; "
+                "name one in data.test_split, add one to data.files, or take rows of train with data.test_size"
+            )
+        names["test"] = names.pop("validation")
+        notes.append(
+            f"data: no test split; {names['test']} serves as the test split, and validation rows come from train"
+        )
+    if len(set(names.values())) < len(names):
+        raise DataError(f"data: one split cannot serve twice, got {names}; rows would be scored that were trained on")
+    return names, notes
+
+
+def _from_elsewhere(config: TestDataConfig, required: Sequence[str], optional: Sequence[str]) -> Dataset:
+    """The test split, from a source of its own."""
+    splits = splits_of(config.source())
+    if config.split not in splits:
+        raise DataError(
+            f"data.test.split: there is no split {config.split!r}; there are {', '.join(splits)}"
+            f"{nearest(config.split, splits)}"
+        )
+    columns = Columns(config.columns, required, optional, "data.test.columns")
+    rows: Dataset = columns.named(_in_memory(splits[config.split]), config.split)
+    return rows
+
+
+def _split_off(train: Any, name: str, size: int | float, seed: int) -> tuple[Any, Dataset, str]:
+    """Rows of another split out of the training rows."""
+    if isinstance(train, IterableDataset):
+        if not isinstance(size, int):
+            raise DataError(f"data.{name}_size: a stream has no known length; expected a number of rows, got {size}")
+        first = Dataset.from_list(list(train.take(size)), features=train.features)
+        return train.skip(size), first, f"data: {size} rows at the head of the stream are the {name} split"
+    count = size if isinstance(size, int) else max(1, round(size * len(train)))
+    if count >= len(train):
+        raise DataError(f"data.{name}_size: {count} rows cannot be taken out of {len(train)} training rows; lower it")
+    parts = train.train_test_split(test_size=count, seed=seed)
+    note = f"data: no {name} split; {count} rows of train, drawn by the seed, serve as one"
+    return parts["train"], parts["test"], note
+
+
+def _limited(rows: Any, limit: int | None, seed: int) -> Any:
+    if limit is None:
+        return rows
+    if isinstance(rows, IterableDataset):
+        return rows.take(limit)
+    return rows if len(rows) <= limit else rows.shuffle(seed=seed).select(range(limit))
+
+
+def _in_memory(rows: Dataset | IterableDataset) -> Dataset:
+    """What is evaluated on is needed whole, many times, in the same order."""
+    return Dataset.from_list(list(rows), features=rows.features) if isinstance(rows, IterableDataset) else rows
+
+
+def _unlabelled(config: DataConfig, splits: Splits, columns: Columns) -> Dataset | None:
+    if config.unlabelled_files is not None:
+        rows = read_files(config.unlabelled_files, "unlabelled")
+    elif config.unlabelled_split is not None:
+        if config.unlabelled_split not in splits:
+            raise DataError(
+                f"data.unlabelled_split: there is no split {config.unlabelled_split!r}; there are {', '.join(splits)}"
+            )
+        rows = splits[config.unlabelled_split]
+    else:
+        return None
+    named = columns.named(_in_memory(rows), "unlabelled", labelled=False)
+    texts: Dataset = named.remove_columns([name for name in named.column_names if name in LABELS])
+    return texts
+
+
+def _check_rows(rows: Dataset | IterableDataset, split: str, columns: Sequence[str]) -> None:
+    """Refuse a split without rows, and texts that are missing or empty."""
+    looked_at: Any = list(rows.take(STREAMED_ROWS)) if isinstance(rows, IterableDataset) else rows
+    if len(looked_at) == 0:
+        raise DataError(f"split {split!r} has no rows; check the file, data.{split}_split and data.{split}_limit")
+    there = looked_at[0].keys()
+    for column in columns:
+        if column not in there:
+            continue
+        values = [row[column] for row in looked_at] if isinstance(looked_at, list) else looked_at[column]
+        bad = [i for i, value in enumerate(values) if not _has_text(value)]
+        if bad:
+            raise DataError(
+                f"split {split!r}: {len(bad)} of {len(values)} rows have no text in column {column!r} "
+                f"(first: row {bad[0]}, {values[bad[0]]!r}); remove or fill them: an empty text teaches nothing"
+            )
+
+
+def _has_text(value: Any) -> bool:
+    """Whether it is a text, or a list of words, that says something."""
+    if isinstance(value, list):
+        return any(map(_has_text, value)) and all(isinstance(word, str) for word in value)
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _check_labels(rows: Dataset, split: str) -> None:
+    """Refuse rows without a label where models are scored: -1 and null mean that a benchmark hides them."""
+    for name in LABELS & set(rows.column_names):
+        values = rows[name]
+        hidden = [i for i, value in enumerate(values) if _is_hidden(value)]
+        if not hidden:
+            continue
+        raise DataError(
+            f"split {split!r}: {len(hidden)} of {len(values)} rows have no label (first: row {hidden[0]}); "
+            "benchmarks hide the labels of their test split: set data.test_split: validation"
+        )
+
+
+def _is_hidden(value: Any) -> bool:
+    if isinstance(value, list):
+        return any(map(_is_hidden, value))
+    return value is None or (type(value) is int and value == -1)

@@ -1,0 +1,249 @@
+"""How well a model predicts tokens: loss, perplexity, accuracy, distance from the teacher, calibration.
+
+Every figure is a ratio of sums over rows, so that rows can be resampled without asking a model again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_distill.errors import ModelError
+from hf_distill.evaluation.scores import RowScores, by_row
+from hf_distill.evaluation.written import Written
+from hf_distill.models.forward import accepted_inputs, members_of, output_head, run_model
+from hf_distill.tasks import Task
+from hf_distill.teachers import place
+from hf_distill.types import LogitSource, View
+
+BINS = 15
+"""Equally wide bins of confidence, for the calibration error."""
+
+CHUNK = 256
+"""Positions whose logits are held at a time."""
+
+METRICS = ("loss", "perplexity", "accuracy", "calibration_error", "kl_to_teacher", "agreement")
+"""What :meth:`TokenScores.metrics` gives, and :data:`BITS_PER_BYTE` where rows tell their bytes."""
+
+BITS_PER_BYTE = "bits_per_byte"
+"""Of causal language models: the negative log-likelihood of a text in bits, over its bytes. It alone compares models
+that cut a text into different tokens."""
+
+AGAINST_TEACHER = METRICS[-2:]
+"""Those that there are only where there is a teacher, whose own are 0 and 1."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TokenScores(RowScores):
+    """What one model gave on every row of a split, summed over the row's tokens that count.
+
+    Attributes:
+        vocabulary: How many tokens the model chooses among.
+        tokens: ``[N]``, how many count.
+        loss: ``[N]``, negative log-likelihood, in nats.
+        correct: ``[N]``, tokens that the model finds likeliest.
+        confidence: ``[N, BINS]``, sum of probability minus correctness over the tokens in each bin of confidence.
+        kl: ``[N]``, KL(teacher || model) in nats; None where there is no teacher, or one with other tokens.
+        agreed: ``[N]``, tokens on which the model's likeliest is the teacher's; None where ``kl`` is.
+        bytes: ``[N]``, UTF-8 bytes of the text that those tokens stand for; None where rows do not tell them.
+        sizes: ``[N]``, bytes of each row's whole text, whatever the tokens are; None where rows are no texts of their
+            own.
+        written: What the model wrote on the same rows; None where it was not asked to.
+    """
+
+    vocabulary: int
+    tokens: np.ndarray
+    loss: np.ndarray
+    correct: np.ndarray
+    confidence: np.ndarray
+    kl: np.ndarray | None = None
+    agreed: np.ndarray | None = None
+    bytes: np.ndarray | None = None
+    sizes: np.ndarray | None = None
+    written: Written | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be scored."""
+        if not self.tokens.sum():
+            raise ModelError("no token of the evaluated split counts; check the columns and task.max_length")
+        broken = int((~np.isfinite(self.loss)).sum())
+        if broken:
+            raise ModelError(
+                f"the model's loss is not finite on {broken} of {len(self.loss)} rows; training diverged or the "
+                "precision is too low: lower training.learning_rate, or use float32"
+            )
+
+    @property
+    def rows(self) -> np.ndarray:
+        """See :class:`RowScores`: models with other tokens must have read the same texts."""
+        return self.tokens if self.sizes is None else self.sizes
+
+    @property
+    def calibration_error(self) -> float:
+        """See :class:`RowScores`: over tokens."""
+        return self.metrics()["calibration_error"]
+
+    @property
+    def chance(self) -> tuple[str, float, str]:
+        """See :class:`RowScores`."""
+        return "loss", float(np.log(self.vocabulary)), f"guessing among its {self.vocabulary} tokens"
+
+    @property
+    def mean_confidence(self) -> float:
+        """The probability of the likeliest token, on average."""
+        return float((self.confidence.sum() + self.correct.sum()) / self.tokens.sum())
+
+    def loss_by_row(self, *, by_byte: bool) -> np.ndarray:
+        """``[N]``, the loss of each row: in nats a token, or in bits a byte."""
+        if not by_byte:
+            return self.loss / np.maximum(self.tokens, 1)
+        assert self.bytes is not None
+        bits: np.ndarray = self.loss / np.log(2) / np.maximum(self.bytes, 1)
+        return bits
+
+    def score(self, counts: np.ndarray) -> dict[str, np.ndarray]:
+        """See :meth:`RowScores.score`."""
+        weights = counts.astype(np.float64)
+        tokens = weights @ self.tokens
+        loss = weights @ self.loss / tokens
+        scores = {
+            "loss": loss,
+            "perplexity": np.exp(loss),
+            "accuracy": weights @ self.correct / tokens,
+            "calibration_error": np.abs(weights @ self.confidence).sum(1) / tokens,
+        }
+        if self.bytes is not None:
+            scores[BITS_PER_BYTE] = weights @ self.loss / np.log(2) / (weights @ self.bytes)
+        if self.kl is not None and self.agreed is not None:
+            scores |= {"kl_to_teacher": weights @ self.kl / tokens, "agreement": weights @ self.agreed / tokens}
+        return scores | (self.written.score(counts) if self.written is not None else {})
+
+    def agreement(self, teacher: Any) -> float | None:
+        """See :meth:`RowScores.agreement`: with the teacher that they were scored beside; None where it is another's.
+
+        Of models with different tokens no decision is about the same thing.
+        """
+        return self.metrics().get("agreement")
+
+
+def score_tokens(
+    model: PreTrainedModel,
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Dataset,
+    teacher: PreTrainedModel | None = None,
+    batch_size: int = 8,
+    sizes: Sequence[int] | None = None,
+) -> TokenScores:
+    """A model's figures on encoded rows, in their order; logits are held for a few positions at a time.
+
+    Args:
+        model: The one to score.
+        task: Whose rows these are.
+        tokenizer: Pads them.
+        rows: Encoded, with labels.
+        teacher: What it is compared with, token by token; may be the model itself.
+        batch_size: Rows of a forward pass.
+        sizes: Bytes of each text of the split; used where encoded rows tell of which text each is: they are added up.
+    """
+    if teacher is not None:
+        place(teacher, PartialState().device)
+
+    def read(batch: dict[str, Any]) -> list[list[float]]:
+        view = _view(model, task, batch)
+        other = view if teacher is model or teacher is None else _view(teacher, task, batch)
+        found: list[list[float]] = _row_sums(view, other, len(batch["labels"])).tolist()
+        return found
+
+    table = np.array(by_row(model, task, tokenizer, rows, batch_size, read), dtype=np.float64)
+    vocabulary = min(output_head(each).vocabulary for each in members_of(model))
+    return tabled_scores(table, rows, vocabulary, sizes, compared=teacher is not None)
+
+
+def tabled_scores(
+    table: np.ndarray, rows: Dataset, vocabulary: int, sizes: Sequence[int] | None, *, compared: bool
+) -> TokenScores:
+    """The scores that sums over the tokens of each row make.
+
+    Args:
+        table: ``[N, 5 + BINS]``: tokens, loss, correct, KL, agreed, and the bins of confidence.
+        rows: Encoded; whose rows these are.
+        vocabulary: How many tokens the model chooses among.
+        sizes: See :func:`score_tokens`.
+        compared: Whether there is a teacher to whom KL and agreement refer.
+    """
+    scored = np.array(rows["bytes"], dtype=np.float64) if "bytes" in rows.column_names else None
+    of_texts: np.ndarray | None = None
+    if sizes is not None and "source" in rows.column_names:
+        texts, number = np.unique(rows["source"], return_inverse=True)
+        table, of_texts = _by_text(table, number), np.asarray(sizes)[texts]
+        scored = _by_text(scored, number) if scored is not None else None
+    return TokenScores(
+        vocabulary=vocabulary,
+        tokens=table[:, 0],
+        loss=table[:, 1],
+        correct=table[:, 2],
+        confidence=table[:, 5:],
+        kl=table[:, 3] if compared else None,
+        agreed=table[:, 4] if compared else None,
+        bytes=scored,
+        sizes=of_texts,
+    )
+
+
+def _by_text(rows: np.ndarray, text: np.ndarray) -> np.ndarray:
+    """``[texts, ...]``: sums over the rows of each text, by its number."""
+    sums = np.zeros((text.max() + 1, *rows.shape[1:]))
+    np.add.at(sums, text, rows)
+    return sums
+
+
+def _view(model: PreTrainedModel, task: Task, batch: dict[str, Any]) -> View:
+    model.eval()
+    inputs = accepted_inputs(model, task.student_inputs(batch))
+    _, logits = run_model(model, model, inputs, True, False)
+    return task.view(logits, None, batch)
+
+
+def _row_sums(view: View, teacher: View, rows: int) -> Tensor:
+    """``[rows, 5 + BINS]``: tokens, loss, correct, KL, agreed, and the bins."""
+    mask = view.masks["labels"]
+    assert view.labels is not None
+    assert isinstance(view.logits, LogitSource)
+    assert isinstance(teacher.logits, LogitSource)
+    row_of = torch.arange(len(mask), device=mask.device) * rows // len(mask)
+    chosen = mask.nonzero().squeeze(-1)
+    table = torch.zeros(rows, 5 + BINS, dtype=torch.float64, device=mask.device)
+    for part in chosen.split(CHUNK):
+        ours = _log_probabilities(view.logits, part)
+        theirs = ours if teacher is view else _log_probabilities(teacher.logits, part)
+        table.index_add_(0, row_of[part], _figures(ours, theirs, view.labels[part]).double())
+    return table.cpu()
+
+
+def _log_probabilities(source: LogitSource, part: Tensor) -> Tensor:
+    return torch.log_softmax(source.head.logits(source.hidden[part]).float(), dim=-1)
+
+
+def _figures(ours: Tensor, theirs: Tensor, labels: Tensor) -> Tensor:
+    """``[n, 5 + BINS]`` of the same columns, one row a position."""
+    best, decided = ours.max(-1)
+    correct = (decided == labels).float()
+    loss = -ours.gather(1, labels[:, None]).squeeze(1)
+    # Vocabularies that differ only by padding rows are compared over the tokens that both have.
+    shared = min(ours.shape[1], theirs.shape[1])
+    first, second = (torch.log_softmax(each[:, :shared], -1) for each in (theirs, ours))
+    kl = (first.exp() * (first - second)).sum(-1)
+    agreed = (decided == theirs.argmax(-1)).float()
+    sure = best.exp()
+    bins = torch.zeros(len(labels), BINS, device=labels.device)
+    bins.scatter_(1, ((sure * BINS).ceil().long() - 1).clamp(0, BINS - 1)[:, None], (sure - correct)[:, None])
+    return torch.cat([torch.stack([torch.ones_like(loss), loss, correct, kl, agreed], dim=1), bins], dim=1)

@@ -1,0 +1,284 @@
+"""Teacher, student and control on the same rows: predictions, sizes, speeds and the results that come of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
+
+from hf_distill.errors import TeacherError
+from hf_distill.evaluation.language_modeling import score_tokens
+from hf_distill.evaluation.metrics import LOWER_IS_BETTER, Predictions, Scored
+from hf_distill.evaluation.question_answering import score_answers
+from hf_distill.evaluation.retrieval import score_vectors
+from hf_distill.evaluation.scores import RowScores
+from hf_distill.evaluation.served import Served, score_served
+from hf_distill.evaluation.speed import Batch, Forward, disk_bytes, measure_speed, parameters
+from hf_distill.evaluation.token_classification import score_tags
+from hf_distill.evaluation.written import scorer_names, write_and_score
+from hf_distill.models.forward import accepted_inputs
+from hf_distill.recipe import EvaluateConfig
+from hf_distill.tasks import Embeddings, QuestionAnswering, Task, TokenClassification
+from hf_distill.teachers import best_dtype, same_tokenizer
+from hf_distill.training.setup import with_row_ids
+
+TIMED_ROWS = 64
+"""Rows of the evaluated split that latency and throughput are measured on."""
+
+TIMED_TEXTS = 16
+"""The same where a text is written for each, token by token."""
+
+ROUNDS = 5
+"""How often each model is measured, in turn."""
+
+
+TimedCalls = tuple[Mapping[str, Forward], Mapping[str, Sequence[Batch]], Mapping[str, Sequence[Batch]]]
+"""Arguments of ``measure_speed``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A model that is evaluated.
+
+    Attributes:
+        model: With the task's head.
+        tokenizer: Its own.
+        folder: Where its weights lie.
+        facts: What the card tells of it: ``model``, ``hub_id``, ``revision``, ``license``, ``origin``.
+        label_order: For each label of the data the index of the model's output, see ``Task.align``.
+        members: Where the model is an ensemble, what it is made of.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    folder: Path
+    facts: Mapping[str, Any]
+    label_order: list[int] | None = None
+    members: tuple[Candidate, ...] = ()
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Where its weights lie, each member's."""
+        return tuple(each.folder for each in self.members) or (self.folder,)
+
+
+def predict(
+    candidate: Candidate | Served,
+    task: Task,
+    rows: Dataset,
+    teacher: Candidate | Served | None = None,
+    config: EvaluateConfig | None = None,
+    batch_size: int = 64,
+    outside: Dataset | None = None,
+) -> Scored:
+    """What a model gives on labelled rows, in the order of the rows and of the data's labels.
+
+    Args:
+        candidate: The model.
+        task: Bound to the data.
+        rows: With the task's columns.
+        teacher: What it is compared with token by token, where tokens are scored.
+        config: How and by what texts are written and judged, where the task or the recipe asks for some.
+        batch_size: Rows of a forward pass; an eighth of them where a row is as long as the model reads.
+        outside: Rows that are of none of the classes, where the task has such.
+    """
+    if isinstance(candidate, Served):
+        return score_served(candidate, task, rows, config or EvaluateConfig())
+    if isinstance(task, QuestionAnswering):
+        return score_answers(candidate.model, task, candidate.tokenizer, rows, batch_size)
+    if isinstance(task, Embeddings):
+        return score_vectors(candidate.model, task, candidate.tokenizer, rows, batch_size)
+    encoded = task.encode(rows, candidate.tokenizer)
+    assert isinstance(encoded, Dataset)
+    if task.has_vocabulary:
+        alike = teacher is not None and same_tokenizer(candidate.tokenizer, teacher.tokenizer)
+        other = teacher.model if teacher is not None and alike else None
+        few, sizes = max(1, batch_size // 8), [len(text.encode()) for text in task.texts(rows)]
+        scores = score_tokens(candidate.model, task, candidate.tokenizer, encoded, other, few, sizes)
+        names = scorer_names(task, config.scorers if config is not None else ())
+        if not names:
+            return scores
+        settings = config.generation if config is not None else {}
+        size = config.batch_size if config is not None else few
+        written = write_and_score(candidate.model, task, candidate.tokenizer, rows, names, settings, size)
+        return dataclasses.replace(scores, written=written)
+    if isinstance(task, TokenClassification):
+        return score_tags(candidate.model, task, candidate.tokenizer, encoded, candidate.label_order, batch_size)
+    labels = task.label_set
+    assert labels is not None
+    return Predictions(
+        logits=_logits(candidate, task, encoded, batch_size),
+        labels=np.asarray(encoded["labels"]),
+        problem_type=labels.problem_type,
+        label_names=labels.names,
+        outside=_logits(candidate, task, task.encode(outside, candidate.tokenizer), batch_size) if outside else None,
+    )
+
+
+def _logits(candidate: Candidate, task: Task, encoded: Any, batch_size: int) -> np.ndarray:
+    """What a model gives for every encoded row, in the order of the data's labels."""
+    order = np.argsort(encoded["length"], kind="stable")
+    collate = with_row_ids(task.collator(candidate.tokenizer))
+    with tempfile.TemporaryDirectory() as scratch:
+        args = TrainingArguments(
+            scratch,
+            per_device_eval_batch_size=batch_size,
+            report_to="none",
+            disable_tqdm=True,
+            dataloader_pin_memory=torch.cuda.is_available(),
+        )
+        trainer = Trainer(
+            model=candidate.model, args=args, data_collator=lambda rows: task.student_inputs(collate(rows))
+        )
+        sorted_logits = trainer.predict(encoded.select(order)).predictions
+    logits = np.empty_like(sorted_logits, dtype=np.float32)
+    logits[order] = sorted_logits
+    if candidate.label_order is not None:
+        logits = logits[:, candidate.label_order]
+    return logits
+
+
+def check_above_chance(predictions: Scored, value: float, metric: str) -> None:
+    """Stop where a teacher knows nothing of the task: it could only teach noise.
+
+    Chance is the share of the most frequent class (plus two standard errors), the score of answering yes to everything
+    (several labels), or a correlation of two standard errors above 0 (regression).
+
+    Raises:
+        TeacherError: At or below chance.
+    """
+    if isinstance(predictions, RowScores):
+        _check_knows_something(predictions)
+        return
+    labels, rows = predictions.labels, len(predictions.labels)
+    if metric == "accuracy" and predictions.problem_type == "single_label_classification":
+        share = np.bincount(labels).max() / rows
+        chance = share + 2 * float(np.sqrt(share * (1 - share) / rows))
+    elif metric.startswith("f1") and predictions.problem_type == "multi_label_classification":
+        share = labels.mean()
+        chance = 2 * share / (1 + share)
+    elif metric == "auroc_out_of_scope":
+        chance = 0.5
+    elif metric in ("pearson", "spearman"):
+        chance = 2 / float(np.sqrt(rows))
+    else:
+        return
+    if not value > chance:
+        raise TeacherError(
+            f"the teacher's {metric} on the evaluated split is {value:.3f}, no better than chance ({chance:.3f}); "
+            "it would teach noise: check that its labels are in the order you think (teacher.labels), "
+            "that it was trained for this task, or make one with teacher.recipe"
+        )
+
+
+def _check_knows_something(scores: RowScores) -> None:
+    metric, chance, guess = scores.chance
+    value = scores.metrics()[metric]
+    if not (value < chance if metric in LOWER_IS_BETTER else value > chance):
+        raise TeacherError(
+            f"the teacher's {metric} on the evaluated split is {value:.3f}, no better than {guess} ({chance:.3f}); it "
+            "would teach noise: check that it reads its own tokenizer's tokens and was trained for this task, or make "
+            "one with teacher.recipe"
+        )
+
+
+def sizes_and_speeds(
+    candidates: Mapping[str, Candidate], task: Task, rows: Dataset, batch_size: int
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Each model's parameters, bytes, latency and throughput, all in the same precision; and the conditions.
+
+    Precision is what the device computes best, for all models alike; outputs are not compared here.
+    """
+    before = {name: candidate.model.dtype for name, candidate in candidates.items()}
+    calls, conditions = timed_calls(candidates, task, rows, batch_size)
+    speeds = measure_speed(*calls, ROUNDS)
+    facts = {
+        name: {
+            "parameters": parameters(candidate.model),
+            "disk_bytes": sum(map(disk_bytes, candidate.folders)),
+            **speeds[name],
+        }
+        for name, candidate in candidates.items()
+    }
+    for name, candidate in candidates.items():
+        _cast(candidate.model, before[name])
+    return facts, conditions
+
+
+def timed_calls(
+    candidates: Mapping[str, Candidate], task: Task, rows: Dataset, batch_size: int
+) -> tuple[TimedCalls, dict[str, Any]]:
+    """What is measured of each model, by name: forwards, single rows and batches; and the conditions.
+
+    The models are left in the precision that they are measured in.
+    """
+    device = next(iter(candidates.values())).model.device
+    dtype = best_dtype(device)
+    count = TIMED_TEXTS if task.generates else TIMED_ROWS
+    step = max(1, len(rows) // count)
+    timed = task.timed(rows.select(range(0, len(rows), step)[:count]))
+    for candidate in candidates.values():
+        candidate.model.eval()
+        _cast(candidate.model, dtype)
+    singles = {name: _batches(candidate, task, timed, 1) for name, candidate in candidates.items()}
+    batches = {name: _batches(candidate, task, timed, batch_size) for name, candidate in candidates.items()}
+    tokens = _written_tokens(batches) if task.generates else 0
+    forwards = {
+        name: functools.partial(_generate, candidate.model, tokens)
+        if task.generates
+        else functools.partial(_forward, candidate.model)
+        for name, candidate in candidates.items()
+    }
+    conditions = {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "dtype": str(dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "batch_size": batch_size,
+        "rounds": ROUNDS,
+        "rows": len(timed),
+        **({"written_tokens": tokens} if task.generates else {}),
+    }
+    return (forwards, singles, batches), conditions
+
+
+def _cast(model: nn.Module, dtype: torch.dtype) -> None:
+    model.to(dtype=dtype)
+
+
+def _forward(model: PreTrainedModel, batch: Batch) -> Any:
+    return model(**batch)
+
+
+def _generate(model: PreTrainedModel, tokens: int, batch: Batch) -> Any:
+    """The likeliest text of so many tokens: as long for all models, whatever they have to say."""
+    writer: Any = model
+    inputs = {name: value for name, value in batch.items() if not name.startswith("decoder_")}
+    return writer.generate(**inputs, do_sample=False, num_beams=1, min_new_tokens=tokens, max_new_tokens=tokens)
+
+
+def _written_tokens(batches: Mapping[str, Sequence[Batch]]) -> int:
+    """The usual length of a batch's longest target."""
+    lengths = [batch["decoder_input_ids"].shape[1] for batch in next(iter(batches.values()))]
+    return int(np.median(lengths))
+
+
+def _batches(candidate: Candidate, task: Task, rows: Dataset, size: int) -> Sequence[Batch]:
+    encoded = task.encode(rows, candidate.tokenizer)
+    assert isinstance(encoded, Dataset)
+    collate = with_row_ids(task.collator(candidate.tokenizer))
+    listed = list(encoded.sort("length"))
+    collated = [task.student_inputs(collate(listed[i : i + size])) for i in range(0, len(listed), size)]
+    return [
+        {name: value.to(candidate.model.device) for name, value in accepted_inputs(candidate.model, batch).items()}
+        for batch in collated
+    ]

@@ -1,0 +1,182 @@
+"""How well a model answers questions from a context, as SQuAD counts it."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from datasets import Dataset
+from scipy.special import logsumexp
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_distill.errors import LabelError
+from hf_distill.evaluation.scores import RowScores, by_row, calibration_error
+from hf_distill.models.forward import accepted_inputs, output_logits
+from hf_distill.tasks import QuestionAnswering
+from hf_distill.tasks.question_answering import answers_of
+from hf_distill.types import Batch
+
+ASKED = ("what", "who", "when", "where", "which", "why", "how")
+"""Words that tell kinds of questions apart."""
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def normalized(text: str) -> str:
+    """Lower case, without punctuation and articles, one blank between words."""
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def exact_match(answer: str, reference: str) -> float:
+    """1 where both are the same once normalized."""
+    return float(normalized(answer) == normalized(reference))
+
+
+def overlap(answer: str, reference: str) -> float:
+    """F1 of the words of both once normalized; where one has none, 1 if the other has none, too."""
+    given, wanted = normalized(answer).split(), normalized(reference).split()
+    if not given or not wanted:
+        return float(given == wanted)
+    return 2 * (Counter(given) & Counter(wanted)).total() / (len(given) + len(wanted))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AnswerScores(RowScores):
+    """What one model answered to every question of a split.
+
+    Attributes:
+        texts: Its answers; empty where it gives none.
+        references: The right ones of each question; the best counts. Empty where there is none.
+        sure: ``[N]``, the probability of each answer among all that could be given.
+    """
+
+    texts: Sequence[str]
+    references: Sequence[Sequence[str]]
+    sure: np.ndarray
+
+    @property
+    def rows(self) -> np.ndarray:
+        """See :class:`RowScores`."""
+        return np.array(["\n".join(each) for each in self.references], dtype=object)
+
+    @cached_property
+    def exact(self) -> np.ndarray:
+        """``[N]``: whether each answer is right to the word."""
+        return self._best(exact_match)
+
+    @cached_property
+    def f1(self) -> np.ndarray:
+        """``[N]``: the overlap of each answer with the right one."""
+        return self._best(overlap)
+
+    @property
+    def calibration_error(self) -> float:
+        """See :class:`RowScores`: of exact answers."""
+        return calibration_error(self.sure, self.exact)
+
+    @property
+    def chance(self) -> tuple[str, float, str]:
+        """See :class:`RowScores`."""
+        return "f1", float(np.mean([not any(each) for each in self.references])), "answering nothing"
+
+    def score(self, counts: np.ndarray) -> dict[str, np.ndarray]:
+        """See :meth:`RowScores.score`."""
+        weights = counts / counts.sum(1, keepdims=True)
+        return {"f1": weights @ self.f1, "exact_match": weights @ self.exact}
+
+    def agreement(self, teacher: AnswerScores) -> float:
+        """See :meth:`RowScores.agreement`: the same answer to the word."""
+        return float(np.mean([exact_match(*pair) for pair in zip(self.texts, teacher.texts, strict=True)]))
+
+    def by_kind(self, questions: Sequence[str]) -> dict[str, dict[str, float]]:
+        """F1 and support (how many there are) of each kind of question."""
+        kinds = np.array([next((w for w in re.findall(r"\w+", q.lower()) if w in ASKED), "other") for q in questions])
+        return {
+            kind: {"f1": float(self.f1[kinds == kind].mean()), "support": int((kinds == kind).sum())}
+            for kind in sorted(set(kinds.tolist()))
+        }
+
+    def _best(self, judge: Callable[[str, str], float]) -> np.ndarray:
+        pairs = zip(self.texts, self.references, strict=True)
+        return np.array([max(judge(text, each) for each in (wanted or [""])) for text, wanted in pairs])
+
+
+def score_answers(
+    model: PreTrainedModel,
+    task: QuestionAnswering,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Dataset,
+    batch_size: int = 64,
+) -> AnswerScores:
+    """A model's likeliest answer to every question, over all its windows.
+
+    Args:
+        model: The one to score.
+        task: Whose rows these are.
+        tokenizer: The model's own.
+        rows: With the task's columns, answers included.
+        batch_size: Windows of a forward pass.
+
+    Raises:
+        LabelError: Where answers are not known.
+    """
+    if any(value is None for value in rows["answers"]):
+        raise LabelError("the evaluated split has rows whose answers are not known; remove them")
+    windows = task.encode(rows, tokenizer)
+    assert isinstance(windows, Dataset)
+
+    def read(batch: Batch) -> list[np.ndarray]:
+        logits = output_logits(model(**accepted_inputs(model, task.student_inputs(batch)))).float()
+        return [row[:, mask].cpu().numpy() for row, mask in zip(logits, batch["attention_mask"].bool(), strict=True)]
+
+    logits = by_row(model, task, tokenizer, windows, batch_size, read)
+    own: list[list[int]] = [[] for _ in range(len(rows))]
+    for number, row in enumerate(windows["row"]):
+        own[row].append(number)
+    columns = {name: list(windows[name]) for name in ("places", "nothing")}
+    found = [
+        _answer(
+            context,
+            [(logits[i], np.array(columns["places"][i]), columns["nothing"][i]) for i in numbers],
+            task.max_answer_length,
+            task.may_abstain,
+        )
+        for context, numbers in zip(rows["context"], own, strict=True)
+    ]
+    return AnswerScores(
+        texts=[text for text, _ in found],
+        references=[[each.text for each in answers_of(value)] for value in rows["answers"]],
+        sure=np.array([sure for _, sure in found]),
+    )
+
+
+def _answer(
+    context: str, windows: Sequence[tuple[np.ndarray, np.ndarray, int]], longest: int, may_abstain: bool
+) -> tuple[str, float]:
+    """The likeliest part of a context, and how likely it is among all; of no answer, the least sure window tells."""
+    best, text, mass = -np.inf, "", []
+    for logits, places, _ in windows:
+        scores = _spans(logits, places, longest)
+        first, last = np.unravel_index(scores.argmax(), scores.shape)
+        mass.append(logsumexp(scores))
+        if scores[first, last] > best:
+            best, text = float(scores[first, last]), context[places[first, 0] : places[last, 1]]
+    if may_abstain:
+        nothing = min(float(logits[:, place].sum()) for logits, _, place in windows)
+        mass.append(nothing)
+        if nothing > best:
+            best, text = nothing, ""
+    return text, float(np.exp(best - logsumexp(mass)))
+
+
+def _spans(logits: np.ndarray, places: np.ndarray, longest: int) -> np.ndarray:
+    """``[T, T]``: begin plus end of every part of the context that is not too long, -inf of all others."""
+    of_context = (places >= 0).all(1)
+    begin, end = np.where(of_context, logits.astype(np.float64), -np.inf)
+    lengths = np.arange(len(end)) - np.arange(len(begin))[:, None]
+    return np.where((lengths >= 0) & (lengths < longest), begin[:, None] + end, -np.inf)

@@ -1,0 +1,150 @@
+"""How well a model's vectors tell what texts mean: scored pairs in the right order, the right text found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_distill.errors import ModelError
+from hf_distill.evaluation.metrics import Predictions
+from hf_distill.evaluation.scores import RowScores, by_row
+from hf_distill.models.forward import accepted_inputs, run_model
+from hf_distill.tasks import Embeddings
+from hf_distill.types import Batch
+
+DEPTHS = (1, 10)
+"""How many of the nearest texts are looked at."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RetrievalScores(RowScores):
+    """What one model found for every query of a split.
+
+    Attributes:
+        queries: ``[N]`` texts.
+        ranks: For each query, at which places (from 0, ascending) the texts that belong to it were found.
+        nearest: ``[N]``, the text that was found first.
+        passages: How many texts were searched.
+    """
+
+    queries: np.ndarray
+    ranks: Sequence[np.ndarray]
+    nearest: np.ndarray
+    passages: int
+
+    @property
+    def rows(self) -> np.ndarray:
+        """See :class:`RowScores`: the queries."""
+        return self.queries
+
+    @property
+    def calibration_error(self) -> float:
+        """See :class:`RowScores`.
+
+        Raises:
+            ModelError: Always: cosines tell no probability.
+        """
+        raise ModelError("calibration exists for probabilities only, these are cosines; use compute_metrics")
+
+    @property
+    def chance(self) -> tuple[str, float, str]:
+        """See :class:`RowScores`."""
+        return f"recall@{DEPTHS[-1]}", min(1.0, DEPTHS[-1] / self.passages), "naming any texts"
+
+    @cached_property
+    def by_query(self) -> dict[str, np.ndarray]:
+        """Every metric of each query, ``[N]``."""
+        found: dict[str, list[float]] = {}
+        for ranks in self.ranks:
+            for name, value in _of_query(ranks).items():
+                found.setdefault(name, []).append(value)
+        return {name: np.array(values) for name, values in found.items()}
+
+    def score(self, counts: np.ndarray) -> dict[str, np.ndarray]:
+        """See :meth:`RowScores.score`."""
+        total = counts.sum(1)
+        return {name: counts @ values / total for name, values in self.by_query.items()}
+
+    def agreement(self, teacher: RetrievalScores) -> float:
+        """See :class:`RowScores`: how often both find the same text first."""
+        return float((self.nearest == teacher.nearest).mean())
+
+
+def score_vectors(
+    model: PreTrainedModel, task: Embeddings, tokenizer: PreTrainedTokenizerBase, rows: Dataset, batch_size: int
+) -> Predictions | RetrievalScores:
+    """What a model's vectors say of pairs, in the order of the rows.
+
+    Args:
+        model: With a vector head.
+        task: Says by what it is judged.
+        tokenizer: The model's.
+        rows: Of ``text``, ``text_pair``, and ``score`` where similarity is measured.
+        batch_size: Rows of a forward pass.
+
+    Returns:
+        Cosines and scores; or for each different ``text`` where those that belong to it were found among all.
+    """
+    if task.evaluation == "similarity":
+        pairs = rows.select_columns(["text", "text_pair"])
+        vectors = np.stack(_vectors(model, task, tokenizer, pairs, batch_size))
+        return Predictions(
+            logits=(vectors[:, 0] * vectors[:, 1]).sum(-1, keepdims=True),
+            labels=np.asarray(rows["score"], dtype=np.float64),
+            problem_type="similarity",
+            label_names=("score",),
+        )
+    queries, passages = (list(dict.fromkeys(rows[name])) for name in ("text", "text_pair"))
+    place = {text: i for i, text in enumerate(passages)}
+    belong: dict[str, list[int]] = {query: [] for query in queries}
+    for query, passage in zip(rows["text"], rows["text_pair"], strict=True):
+        belong[query].append(place[passage])
+    mine, theirs = (
+        np.stack(_vectors(model, task, tokenizer, Dataset.from_dict({"text": texts}), batch_size))[:, 0]
+        for texts in (queries, passages)
+    )
+    ranks, nearest = [], []
+    for vector, query in zip(mine, queries, strict=True):
+        cosines = theirs @ vector
+        nearest.append(int(cosines.argmax()))
+        # Of equal cosines those that do not belong come first: nothing is won by saying the same of all.
+        own = np.unique(belong[query])
+        others = np.delete(cosines, own)
+        ranks.append(np.sort([(others >= cosines[i]).sum() + (cosines[own] > cosines[i]).sum() for i in own]))
+    return RetrievalScores(
+        queries=np.array(queries, dtype=object), ranks=ranks, nearest=np.array(nearest), passages=len(passages)
+    )
+
+
+def _vectors(
+    model: PreTrainedModel, task: Embeddings, tokenizer: PreTrainedTokenizerBase, rows: Dataset, batch_size: int
+) -> list[np.ndarray]:
+    """``[texts, D]`` of length 1, of each row."""
+
+    def read(batch: Batch) -> list[np.ndarray]:
+        inputs = accepted_inputs(model, task.student_inputs(batch))
+        _, vectors = run_model(model, model, inputs, False, False)
+        grouped = vectors.float().view(*batch["attention_mask"].shape[:2], -1)  # type: ignore[union-attr]
+        unit = grouped / grouped.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+        return list(unit.cpu().numpy())
+
+    encoded = task.encode(rows, tokenizer)
+    assert isinstance(encoded, Dataset)
+    return by_row(model, task, tokenizer, encoded, batch_size, read)
+
+
+def _of_query(ranks: np.ndarray) -> dict[str, float]:
+    """Recall and nDCG at each depth, and the reciprocal rank within the last, all of one query."""
+    scores: dict[str, float] = {}
+    for depth in DEPTHS:
+        found = ranks[ranks < depth]
+        best = (1 / np.log2(np.arange(min(len(ranks), depth)) + 2)).sum()
+        scores[f"recall@{depth}"] = len(found) / len(ranks)
+        scores[f"ndcg@{depth}"] = float((1 / np.log2(found + 2)).sum() / best)
+    scores[f"mrr@{DEPTHS[-1]}"] = 1 / (int(ranks[0]) + 1) if ranks[0] < DEPTHS[-1] else 0.0
+    return scores

@@ -1,0 +1,189 @@
+"""How well a model labels words: entities found, words right."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from datasets import Dataset
+from seqeval.metrics.sequence_labeling import get_entities
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_distill.errors import LabelError
+from hf_distill.evaluation.metrics import Predictions, agreement, confidences
+from hf_distill.evaluation.scores import RowScores, by_row, calibration_error, ratio
+from hf_distill.models.forward import accepted_inputs
+from hf_distill.tasks import Task
+from hf_distill.types import Batch
+
+OUTSIDE = "O"
+"""The label of a word that is part of nothing."""
+
+MARKS = ("B-", "I-", "E-", "S-")
+"""What tells where in an entity a word stands: begin, inside, end, single."""
+
+Span = tuple[str, int, int]
+"""Type, first and last word of an entity."""
+
+
+def are_entities(names: Sequence[str]) -> bool:
+    """Whether labels tell where entities begin (B-, I-); those of parts of speech, for one, do not."""
+    return all(name == OUTSIDE or name.startswith(MARKS) for name in names) and any(n != OUTSIDE for n in names)
+
+
+def spans(names: Sequence[str], tags: Iterable[int]) -> list[Span]:
+    """The entities of a row as seqeval finds them; where labels mark none, each labelled word is one."""
+    given = [names[tag] for tag in tags]
+    if are_entities(names):
+        return list(get_entities(given))
+    return [(name, place, place) for place, name in enumerate(given) if name != OUTSIDE]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TagScores(RowScores):
+    """What one model gave for every word of a split.
+
+    Attributes:
+        words: One row a word.
+        row_of: ``[W]``, the row that each word belongs to, ascending.
+        seen: ``[W]``, whether the model saw the word; where it did not, its decision stands without a look.
+    """
+
+    words: Predictions
+    row_of: np.ndarray
+    seen: np.ndarray
+
+    @property
+    def rows(self) -> np.ndarray:
+        """See :class:`RowScores`: ``[N]``, what the words of each row are labelled."""
+        labels = np.split(self.words.labels, self._starts)
+        return np.array([row.tobytes() for row in labels], dtype=object)
+
+    @cached_property
+    def found(self) -> list[tuple[list[Span], list[Span]]]:
+        """The entities of each row: those that there are, and those that the model names."""
+        labels, decided = (np.split(each, self._starts) for each in (self.words.labels, self.words.decisions))
+        names = self.words.label_names
+        return [(spans(names, gold), spans(names, own)) for gold, own in zip(labels, decided, strict=True)]
+
+    @property
+    def count(self) -> np.ndarray:
+        """``[N]``: words of each row."""
+        return np.bincount(self.row_of)
+
+    @property
+    def right(self) -> np.ndarray:
+        """``[N]``: words of each row that are labelled rightly."""
+        return np.bincount(self.row_of, self.words.correct)
+
+    @property
+    def types(self) -> dict[str, dict[str, float]]:
+        """Precision, recall, F1 and support (how many there are) of each type of entity."""
+        kinds = sorted({span[0] for gold, own in self.found for span in (*gold, *own)})
+        totals = {kind: self._counts(kind).sum(0) for kind in kinds}
+        return {
+            kind: {**{name: float(share) for name, share in _shares(*total).items()}, "support": int(total[2])}
+            for kind, total in totals.items()
+        }
+
+    @property
+    def calibration_error(self) -> float:
+        """See :class:`RowScores`: over the words that it saw."""
+        return calibration_error(*self.confidences)
+
+    @property
+    def confidences(self) -> tuple[np.ndarray, np.ndarray]:
+        """How sure each decision on a word that it saw was, and whether it was right."""
+        sure, right = confidences(self.words)
+        return sure[self.seen], right[self.seen]
+
+    @property
+    def chance(self) -> tuple[str, float, str]:
+        """See :class:`RowScores`."""
+        usual = Counter(self.words.labels.tolist()).most_common(1)[0][0]
+        always = Predictions(
+            np.eye(len(self.words.label_names))[np.full(len(self.words.labels), usual)],
+            self.words.labels,
+            self.words.problem_type,
+            self.words.label_names,
+        )
+        value = dataclasses.replace(self, words=always).metrics()["f1"]
+        return "f1", value, f"calling every word {self.words.label_names[usual]}"
+
+    def score(self, counts: np.ndarray) -> dict[str, np.ndarray]:
+        """See :meth:`RowScores.score`."""
+        weights = counts.astype(np.float64)
+        accuracy = ratio(weights @ self.right, weights @ self.count)
+        return {**_shares(*(weights @ self._table).T), "accuracy": accuracy}
+
+    def agreement(self, teacher: TagScores) -> float | None:
+        """See :meth:`RowScores.agreement`: over words."""
+        return agreement(self.words, teacher.words)
+
+    @property
+    def _starts(self) -> np.ndarray:
+        return np.flatnonzero(np.diff(self.row_of)) + 1
+
+    @cached_property
+    def _table(self) -> np.ndarray:
+        return self._counts(None)
+
+    def _counts(self, kind: str | None) -> np.ndarray:
+        """``[N, 3]``: entities of a type, or of all: named rightly, named, and there."""
+        chosen = [[{span for span in part if kind in (None, span[0])} for part in pair] for pair in self.found]
+        return np.array([[len(gold & own), len(own), len(gold)] for gold, own in chosen], dtype=np.float64)
+
+
+def score_tags(
+    model: PreTrainedModel,
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Dataset,
+    label_order: Sequence[int] | None = None,
+    batch_size: int = 64,
+) -> TagScores:
+    """A model's decision on every word of encoded rows, each by its first token.
+
+    A word that the model does not see, because its row is cut or its tokenizer drops it, is decided as ``O``, or as the
+    first label where there is no such: models of any tokenizer are scored on the same words.
+
+    Args:
+        model: The one to score.
+        task: Whose rows these are.
+        tokenizer: Pads them.
+        rows: Encoded, with labels.
+        label_order: For each label of the data the index of the model's output.
+        batch_size: Rows of a forward pass.
+
+    Raises:
+        LabelError: Where rows have no labels.
+    """
+    assert task.label_set is not None
+    names = task.label_set.names
+    unseen = np.zeros(len(names), dtype=np.float32)
+    unseen[names.index(OUTSIDE) if OUTSIDE in names else 0] = 1e-3  # Decided, and as unsure as can be.
+
+    def read(batch: Batch) -> list[np.ndarray]:
+        logits = model(**accepted_inputs(model, task.student_inputs(batch))).logits.float()
+        logits = logits if label_order is None else logits[..., label_order]
+        return [row[mask].cpu().numpy() for row, mask in zip(logits, batch["attention_mask"].bool(), strict=True)]
+
+    of_tokens = by_row(model, task, tokenizer, rows, batch_size, read)
+    of_words = [np.vstack([row, unseen])[first] for row, first in zip(of_tokens, rows["first_tokens"], strict=True)]
+    counts = [len(each) for each in of_words]
+    if not all(counts):
+        raise LabelError(f"row {counts.index(0)} of the evaluated split has no words; remove it")
+    words = Predictions(
+        np.concatenate(of_words), np.concatenate(rows["word_labels"]), task.label_set.problem_type, names
+    )
+    seen = np.concatenate(rows["first_tokens"]) >= 0
+    return TagScores(words=words, row_of=np.repeat(np.arange(len(counts)), counts), seen=seen)
+
+
+def _shares(hits: np.ndarray, named: np.ndarray, there: np.ndarray) -> dict[str, np.ndarray]:
+    hits, named, there = np.asarray(hits), np.asarray(named), np.asarray(there)
+    return {"f1": ratio(2 * hits, named + there), "precision": ratio(hits, named), "recall": ratio(hits, there)}

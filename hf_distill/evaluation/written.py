@@ -1,0 +1,222 @@
+"""What models write on a split, and how it is judged."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from datasets import Dataset
+from torch import Tensor
+from transformers import (
+    DynamicCache,
+    EncoderDecoderCache,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
+
+from hf_distill.errors import RecipeError
+from hf_distill.evaluation.text_metrics import Scorer, make_scorers
+from hf_distill.names import nearest
+from hf_distill.tasks import Task
+from hf_distill.tasks.base import Prompts
+from hf_distill.tasks.encoding import padded
+from hf_distill.teachers import place
+
+RESHAPING = ("num_return_sequences", "return_dict_in_generate")
+"""Settings that make ``generate`` return something else than one text a row."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Written:
+    """What one model wrote on every row of a split.
+
+    Attributes:
+        texts: One a row.
+        references: What should have been written.
+        scorers: What judges them.
+        statistics: One ``[N, K]`` array a scorer.
+    """
+
+    texts: Sequence[str]
+    references: Sequence[str]
+    scorers: Sequence[Scorer]
+    statistics: Sequence[np.ndarray]
+
+    def score(self, counts: np.ndarray) -> dict[str, np.ndarray]:
+        """Every metric ``[R]`` on resampled rows, from ``[R, N]`` counts of how often each was drawn."""
+        weights = counts.astype(np.float64)
+        rows = weights.sum(1)
+        scores: dict[str, np.ndarray] = {}
+        for scorer, statistics in zip(self.scorers, self.statistics, strict=True):
+            scores |= scorer.scores(weights @ statistics, rows)
+        return scores
+
+
+def check_generation(
+    settings: Mapping[str, Any],
+    where: str = "recipe.evaluate.generation",
+    reshaping: str = "one text is judged for each row; remove it",
+) -> None:
+    """Refuse what Transformers' GenerationConfig does not know.
+
+    Args:
+        settings: Of a recipe.
+        where: Their key.
+        reshaping: What is told where ``generate`` would return something else than texts of a known number.
+
+    Raises:
+        RecipeError: For an unknown setting, or a value out of bounds.
+    """
+    known = GenerationConfig().to_dict()
+    for name in settings:
+        if name in RESHAPING:
+            raise RecipeError(f"{where}.{name}: {reshaping}")
+        if name not in known and not hasattr(GenerationConfig(), name):
+            raise RecipeError(f"{where}.{name}: GenerationConfig has no such setting{nearest(name, known)}")
+    try:
+        GenerationConfig(**settings).validate(strict=True)
+    except (ValueError, TypeError) as error:
+        raise RecipeError(f"{where}: {str(error).splitlines()[0]}") from error
+
+
+def set_generation(model: PreTrainedModel, settings: Mapping[str, Any]) -> None:
+    """Let a model keep how it is to write, for whoever loads it."""
+    if settings:
+        assert model.generation_config is not None
+        model.generation_config.update(**settings)
+
+
+def scorer_names(task: Task, asked: Sequence[str]) -> tuple[str, ...]:
+    """What judges a task's texts: what the recipe asks for, or the task's own."""
+    return tuple(asked) or task.scorers
+
+
+def metric_names(names: Sequence[str]) -> tuple[str, ...]:
+    """The metrics that scorers of these names give."""
+    return tuple(metric for scorer in make_scorers(names) for metric in scorer.names)
+
+
+def generate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Prompts,
+    settings: Mapping[str, Any],
+    batch_size: int,
+    seed: int = 0,
+) -> list[str]:
+    """What a model writes, in the order of the prompts; several processes share them.
+
+    Args:
+        model: With or without an encoder.
+        tokenizer: Its own.
+        prompts: What it writes after.
+        settings: Arguments of ``generate``.
+        batch_size: Prompts of a batch, which are of about the same length.
+        seed: Decides what is drawn, where the settings draw.
+    """
+    place(model, PartialState().device)
+    model.eval()
+    set_seed(seed)
+    order = np.argsort([len(ids) for ids in prompts.input_ids], kind="stable")
+    batches = [order[i : i + batch_size].tolist() for i in range(0, len(order), batch_size)]
+    written: list[tuple[int, str]] = []
+    with PartialState().split_between_processes(batches) as own, torch.inference_mode():
+        for numbers in own:
+            rows = [prompts.input_ids[number] for number in numbers]
+            texts = _continued(model, tokenizer, rows, {**prompts.options, **settings})
+            written += list(zip(numbers, texts, strict=True))
+    everything = gather_object(written) if PartialState().num_processes > 1 else written
+    return [text for _, text in sorted(everything)]
+
+
+def write_and_score(
+    model: PreTrainedModel,
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Dataset,
+    names: Sequence[str],
+    settings: Mapping[str, Any],
+    batch_size: int,
+) -> Written:
+    """Let a model write after every row's prompt, and judge it.
+
+    Args:
+        model: The one to score.
+        task: Whose rows these are.
+        tokenizer: The model's own.
+        rows: With the task's columns.
+        names: Of the scorers.
+        settings: ``evaluate.generation`` of a recipe.
+        batch_size: Prompts of a batch.
+    """
+    prompts = task.prompts(rows, tokenizer)
+    texts = generate(model, tokenizer, prompts, with_length(settings, task.longest_text), batch_size)
+    return judged(texts, prompts, names)
+
+
+def judged(texts: Sequence[str], prompts: Prompts, names: Sequence[str]) -> Written:
+    """Texts, one a prompt, judged by scorers of these names against what should have been written."""
+    scorers = make_scorers(names)
+    statistics = [scorer.statistics(texts, prompts.references) for scorer in scorers]
+    return Written(texts=texts, references=prompts.references, scorers=scorers, statistics=statistics)
+
+
+def with_length(settings: Mapping[str, Any], longest: int) -> dict[str, Any]:
+    """Settings that draw nothing and stop somewhere, unless they say otherwise."""
+    bounded = "max_new_tokens" in settings or "max_length" in settings
+    return {"do_sample": False, **({} if bounded else {"max_new_tokens": longest}), **settings}
+
+
+def writer_inputs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[list[int]]) -> dict[str, Any]:
+    """What ``generate`` reads of rows of tokens: padded, with their mask, and the token that pads."""
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    # A decoder goes on where the row ends, so nothing may stand behind it.
+    left = not model.config.is_encoder_decoder or tokenizer.padding_side == "left"
+    ids = torch.tensor(padded(rows, pad, left), device=model.device)
+    mask = torch.tensor(padded([[1] * len(row) for row in rows], 0, left), device=model.device)
+    return {"input_ids": ids, "attention_mask": mask, "pad_token_id": pad}
+
+
+class _SourceCache(DynamicCache):
+    """What a decoder reads of its source: all beams of a row read the same, so nothing moves when they change."""
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        pass
+
+
+def beam_cache(model: PreTrainedModel, generation: GenerationConfig) -> dict[str, Any]:
+    """What ``generate`` is given so that beams do not carry their source around; nothing where that does not apply.
+
+    Args:
+        model: That writes.
+        generation: Its settings, all of them.
+    """
+    own = generation.use_cache is False or generation.cache_implementation not in (None, "dynamic")
+    writer: Any = model
+    if own or (generation.num_beams or 1) == 1 or not model.config.is_encoder_decoder:
+        return {}
+    if not writer._supports_default_dynamic_cache():
+        return {}
+    config = model.config.get_text_config(decoder=True)
+    return {"past_key_values": EncoderDecoderCache(DynamicCache(config=config), _SourceCache(config=config))}
+
+
+def _continued(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[list[int]], settings: Mapping[str, Any]
+) -> list[str]:
+    inputs = writer_inputs(model, tokenizer, rows)
+    writer: Any = model
+    generation = copy.deepcopy(writer.generation_config)
+    generation.update(**settings)
+    found = writer.generate(**inputs, **settings, **beam_cache(model, generation))
+    new = found if model.config.is_encoder_decoder else found[:, inputs["input_ids"].shape[1] :]
+    texts: list[str] = tokenizer.batch_decode(new, skip_special_tokens=True)
+    return texts

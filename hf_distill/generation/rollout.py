@@ -1,0 +1,234 @@
+"""On-policy distillation: in a share of the steps the student learns from what it has just written itself.
+
+Agarwal et al. 2024 (GKD) and Gu et al. 2024 (MiniLLM): a student that was taught on the data alone meets its own
+mistakes only when it is used; here the teacher judges each token of a text that the student wrote. What is counted is
+what was written, the end token among it, and nothing behind it; no label is made of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset, IterableDataset
+from torch import Tensor
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_distill.errors import RecipeError, TeacherError
+from hf_distill.generation.engines import Sampling, Writer, make_writer
+from hf_distill.generation.rollout_checks import check_judged, ends_of, shared_context, with_room
+from hf_distill.objectives import Objective
+from hf_distill.recipe import RolloutConfig
+from hf_distill.students import has_adapters
+from hf_distill.tasks import Task
+from hf_distill.tasks.rollout_batches import Asked, Writing, joined
+from hf_distill.teachers import CachedTeacher, Teacher
+from hf_distill.training.accumulators import Reduce, RolloutSums
+from hf_distill.types import Batch
+
+SHORT = 0.25
+"""A mean length below this share of what the data have, or of what may be written, is told."""
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class Rollout:
+    """Batches that the student writes; serves one trainer.
+
+    Args:
+        config: As in a recipe; its defaults unless given.
+        writer: What runs the student while it writes, in place of what the config names.
+
+    Raises:
+        RecipeError: Where the engine is not installed.
+
+    Example:
+        >>> trainer = DistillationTrainer(model=student, teacher=teacher, task="causal-lm",
+        ...     objectives=[Logits(divergence="reverse_kl", temperature=1.0)], args=args, train_dataset=rows,
+        ...     processing_class=tokenizer, rollout=Rollout(RolloutConfig(share=1.0)))
+    """
+
+    def __init__(self, config: RolloutConfig | None = None, *, writer: Writer | None = None) -> None:
+        self.config = config if config is not None else RolloutConfig()
+        self.writer = writer if writer is not None else make_writer(self.config)
+        self._sums = RolloutSums()
+        self._warned = False
+        self._writing: Writing | None = None
+        self._ends: tuple[int, ...] = ()
+        self._pad = 0
+
+    def prepare(
+        self,
+        rows: Any,
+        task: Task,
+        tokenizer: PreTrainedTokenizerBase | None,
+        student: PreTrainedModel,
+        teacher: Teacher | None,
+        objectives: Mapping[str, Objective],
+    ) -> tuple[Any, list[str]]:
+        """Fit to what is trained.
+
+        Args:
+            rows: Encoded training rows, or None.
+            task: That encoded them.
+            tokenizer: The student's, or None.
+            student: That writes.
+            teacher: That judges.
+            objectives: By name.
+
+        Returns:
+            The rows that can be written after, and lines that tell of others.
+
+        Raises:
+            HfDistillError: Where nothing can be learned of what is written, or nothing can be written.
+        """
+        if teacher is None or isinstance(teacher, CachedTeacher):
+            raise TeacherError(
+                "rollout: a cache holds what a teacher said of the data, nothing of what a student will write; give a "
+                "live teacher, or remove rollout"
+                if teacher is not None
+                else "rollout: only a teacher can judge what a student writes, and there is none; name one, or remove "
+                "rollout"
+            )
+        notes = [self.fit(task, tokenizer, student, teacher.config, objectives)]
+        if self._writing is None or not isinstance(rows, (Dataset, IterableDataset)):
+            return rows, notes
+        context = shared_context(student.config, teacher.config)
+        kept = with_room(rows, self._writing, self.config.max_new_tokens, context)
+        if isinstance(kept, Dataset) and isinstance(rows, Dataset) and len(kept) < len(rows):
+            lost = len(rows) - len(kept)
+            notes.append(
+                f"rollout: {lost:,} of {len(rows):,} rows are dropped: their prompts leave no room for "
+                f"{self.config.max_new_tokens} tokens in a context of {context}"
+            )
+        return kept, notes
+
+    def fit(
+        self,
+        task: Task,
+        tokenizer: PreTrainedTokenizerBase | None,
+        student: PreTrainedModel,
+        teacher: PretrainedConfig | None,
+        objectives: Mapping[str, Objective],
+    ) -> str:
+        """The part of :meth:`prepare` that needs no weights and no rows; gives a line that tells what will be done."""
+        config = self.config
+        check_judged(config, objectives)
+        self._writing = task.writing(tokenizer, config.prompt_tokens)
+        self._ends = ends_of(student, tokenizer)
+        pad = tokenizer.pad_token_id if tokenizer is not None else None
+        self._pad = self._ends[0] if pad is None else int(pad)
+        self._check_engine(student)
+        context = shared_context(student.config, teacher)
+        if context is not None and config.max_new_tokens >= context:
+            raise RecipeError(
+                f"recipe.rollout.max_new_tokens: {config.max_new_tokens} leave no room for a prompt in the context of "
+                f"{context} that student and teacher have; lower it"
+            )
+        return (
+            f"rollout: the student writes in {config.share:.0%} of the steps, at most {config.max_new_tokens} tokens a "
+            f"row, by {config.engine}"
+        )
+
+    def _check_engine(self, student: PreTrainedModel) -> None:
+        if self.config.engine != "vllm":
+            return
+        why = (
+            "an encoder-decoder"
+            if student.config.is_encoder_decoder
+            else "a student with adapters"
+            if has_adapters(student)
+            else "several processes"
+            if PartialState().num_processes > 1
+            else None
+        )
+        if why is not None:
+            raise RecipeError(f"recipe.rollout.engine: vllm does not write for {why} here; set it to transformers")
+
+    def writes(self, seed: int, step: int) -> bool:
+        """Whether the student writes the batches of a step: a coin that falls alike in every process and again."""
+        return random.Random(f"{seed}/{step}/rollout").random() < self.config.share
+
+    def write(
+        self, batches: Sequence[Batch], student: PreTrainedModel, seed: int, step: int, process: int
+    ) -> list[Batch]:
+        """What the student writes in place of the batches of a step.
+
+        Args:
+            batches: Of the data, on the student's device.
+            student: As it is now, not wrapped.
+            seed: Of the run.
+            step: How many optimizer steps are done.
+            process: Which of all this is; each draws by itself, and again the same after a resume.
+        """
+        assert self._writing is not None
+        if not batches:  # Of a stream that has come to its end.
+            return []
+        self.writer.follow(student)
+        sizes = [len(batch["input_ids"]) for batch in batches]
+        asked, starts = self._writing.asked(batches, self._pad), list(accumulate(sizes, initial=0))
+        at_once = self.config.batch_size or max(sizes)
+        parts = [slice(start, start + at_once) for start in range(0, starts[-1], at_once)]
+        written = joined(
+            [self._written(asked.at(part), _number(seed, step, process, i)) for i, part in enumerate(parts)], self._pad
+        )
+        new = written[:, self._writing.skipped :]
+        is_end = torch.isin(new, torch.tensor(self._ends, device=new.device))
+        kept = is_end.cumsum(1) - is_end.long() == 0
+        self._sums.add(kept, is_end & kept, [min(each, self.config.max_new_tokens) for each in asked.answers])
+        return [
+            self._writing.answered(batch, asked.at(rows), written[rows], kept[rows])
+            for batch, rows in zip(batches, map(slice, starts, starts[1:]), strict=True)
+        ]
+
+    def _written(self, asked: Asked, seed: int) -> Tensor:
+        assert self._writing is not None
+        config = self.config
+        settings = Sampling(
+            max_new_tokens=config.max_new_tokens,
+            ends=self._ends,
+            pad=self._pad,
+            seed=seed,
+            temperature=config.temperature,
+            top_k=config.top_k or 0,
+            top_p=1.0 if config.top_p is None else config.top_p,
+            options=self._writing.options,
+        )
+        return self.writer.write(asked.input_ids, asked.attention_mask, settings)
+
+    def logs(self, reduce: Reduce) -> dict[str, float]:
+        """Mean length and share of ended texts since the last call; nothing where nothing was written. May warn."""
+        found = self._sums.result(reduce)
+        self._sums = RolloutSums()
+        if found is None:
+            return {}
+        if not self._warned and PartialState().is_main_process:
+            self._warned = _warn(found.length, found.expected, found.empty)
+        return {"rollout_length": found.length, "rollout_ended": found.ended}
+
+
+def _number(*parts: int) -> int:
+    """A seed of several numbers."""
+    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:4], "big") >> 1
+
+
+def _warn(length: float, expected: float, empty: bool) -> bool:
+    """Tell where the student stops to write; whether that was so."""
+    if empty:
+        _LOGGER.warning("rollout: every text that the student wrote is empty: it writes the end token alone")
+    elif length < SHORT * expected:
+        _LOGGER.warning(
+            "rollout: the student writes %.1f tokens where %.1f were expected of the data: its texts collapse; lower "
+            "the learning rate or rollout.share, or take another divergence",
+            length,
+            expected,
+        )
+    else:
+        return False
+    return True

@@ -1,0 +1,87 @@
+"""Let a served teacher write: many requests under way, each row's texts from a seed of its own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from hf_distill.errors import WritingError
+from hf_distill.generation.hypotheses import Hypothesis, repeated_share
+from hf_distill.recipe import LabelConfig
+from hf_distill.tasks.base import Prompts
+from hf_distill.teachers.endpoint import Answer, Client, write
+from hf_distill.teachers.endpoint.completions import sampling
+
+
+class ServedWriter:
+    """A teacher behind an endpoint that writes; after chats by their turns, after plain prompts by their tokens.
+
+    Args:
+        client: Of the server.
+        tokenizer: The teacher's own, which counts tokens.
+        config: ``label`` of a recipe.
+        settings: Of ``with_length``.
+    """
+
+    def __init__(
+        self, client: Client, tokenizer: PreTrainedTokenizerBase, config: LabelConfig, settings: Mapping[str, Any]
+    ) -> None:
+        self.client, self.tokenizer, self.texts = client, tokenizer, config.hypotheses
+        self._asked = sampling(settings)
+        self._special = frozenset(tokenizer.all_special_ids)
+        chooses = config.hypotheses > 1 and config.choose == "likeliest"
+        self._judges = chooses or config.filters.mean_log_probability is not None
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """How it writes."""
+        return {"served": True, "n": self.texts, **self._asked}
+
+    def write_at(self, prompts: Prompts, places: Sequence[int], seed: int) -> list[list[Hypothesis]]:
+        """What it writes after some of the prompts.
+
+        Args:
+            prompts: All of them.
+            places: Which.
+            seed: Of the run; each row draws by itself.
+
+        Raises:
+            ServerError: Where the server cannot be asked, or its answers cannot be used.
+            WritingError: Where texts are chosen by log-probabilities that the server does not give.
+        """
+
+        def ask(place: int) -> list[Hypothesis]:
+            number = _seed(seed, prompts.row_ids[place])
+            return [
+                self._hypothesis(each)
+                for each in write(self.client, prompts.sent(place), self._asked, self.texts, number)
+            ]
+
+        return self.client.map(ask, places)
+
+    def content(self, ids: Sequence[int]) -> list[int]:
+        """Tokens without special ones."""
+        return [token for token in ids if token not in self._special]
+
+    def _hypothesis(self, answer: Answer) -> Hypothesis:
+        mean = answer.mean_log_probability
+        if mean is None and self._judges:
+            raise WritingError(
+                "the server gives no log-probabilities of what it writes, by which texts are chosen or dropped; set "
+                "label.hypotheses to 1 or label.choose to best, and remove label.filters.mean_log_probability"
+            )
+        ids = self.content(self.tokenizer(answer.text, add_special_tokens=False, verbose=False)["input_ids"])
+        return Hypothesis(
+            text=answer.text,
+            tokens=len(ids),
+            mean_log_probability=None if mean is None else round(mean, 5),
+            repetition=round(repeated_share(ids), 5),
+            ended=answer.ended,
+        )
+
+
+def _seed(seed: int, row_id: int) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}/{row_id}".encode()).digest()[:4], "big") >> 1

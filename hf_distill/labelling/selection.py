@@ -1,0 +1,124 @@
+"""Which of a row's texts is taken, and which rows are dropped, each with what dropped it."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sacrebleu.metrics import BLEU
+
+from hf_distill.evaluation.text_metrics import Bleu, Scorer, make_scorers
+from hf_distill.generation.hypotheses import Hypothesis
+from hf_distill.labelling.shards import Written
+from hf_distill.recipe import LabelConfig, LabelFilters
+
+
+class SentenceBleu(Bleu):
+    """BLEU of one sentence: of n-grams that a short text can have."""
+
+    def __init__(self) -> None:
+        self._metric = BLEU(effective_order=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What is taken for a row.
+
+    Attributes:
+        row_id: Of the row.
+        source_tokens: Of what it was written after.
+        hypothesis: The text.
+        score: Against the reference; None where nothing is judged.
+    """
+
+    row_id: int
+    source_tokens: int
+    hypothesis: Hypothesis
+    score: float | None
+
+
+def choose(
+    written: Sequence[Written], references: Mapping[int, str], config: LabelConfig, scorer: str | None
+) -> list[Choice]:
+    """One text a row.
+
+    Args:
+        written: By the teacher.
+        references: By row id; asked only where there is a scorer.
+        config: ``label`` of a recipe.
+        scorer: What judges texts; None where nothing is judged.
+    """
+    scores = (
+        _scores(written, references, scorer) if scorer is not None else [[None] * len(w.hypotheses) for w in written]
+    )
+    chosen = []
+    for row, judged in zip(written, scores, strict=True):
+        best = 0  # What beams find likeliest comes first.
+        if config.choose == "best":
+            best = int(np.argmax(np.array(judged, dtype=float)))
+        elif config.draws:
+            best = int(np.argmax(np.array([each.mean_log_probability for each in row.hypotheses], dtype=float)))
+        chosen.append(
+            Choice(
+                row_id=row.row_id, source_tokens=row.source_tokens, hypothesis=row.hypotheses[best], score=judged[best]
+            )
+        )
+    return chosen
+
+
+def keep(choices: Sequence[Choice], filters: LabelFilters) -> tuple[list[Choice], dict[str, int]]:
+    """The rows that nothing drops, and how many each filter dropped; a row counts for the first that does."""
+    tests = {"empty": _is_empty, **_tests(filters)}
+    dropped = dict.fromkeys(tests, 0)
+    kept = []
+    for choice in choices:
+        name = next((name for name, test in tests.items() if test(choice)), None)
+        if name is None:
+            kept.append(choice)
+        else:
+            dropped[name] += 1
+    return kept, dropped
+
+
+def sentence_scorer(name: str) -> Scorer:
+    """A scorer whose figures mean something for a single text."""
+    return SentenceBleu() if name == "bleu" else make_scorers([name], "recipe.label.scorer")[0]
+
+
+def compression_ratio(text: str) -> float:
+    """How many times shorter zlib makes a text, as Whisper tells texts that go in circles."""
+    data = text.encode()
+    return len(data) / len(zlib.compress(data))
+
+
+def _scores(written: Sequence[Written], references: Mapping[int, str], name: str) -> list[list[Any]]:
+    scorer = sentence_scorer(name)
+    texts = [each.text for row in written for each in row.hypotheses]
+    wanted = [references[row.row_id] for row in written for _ in row.hypotheses]
+    # Of ROUGE, the last is ROUGE-L.
+    found = scorer.scores(scorer.statistics(texts, wanted), np.ones(len(texts)))[scorer.names[-1]]
+    values = iter(np.round(found, 5).tolist())
+    return [[next(values) for _ in row.hypotheses] for row in written]
+
+
+def _is_empty(choice: Choice) -> bool:
+    return not choice.hypothesis.text.strip()
+
+
+def _tests(filters: LabelFilters) -> dict[str, Callable[[Choice], bool]]:
+    """What tells, by the name of a filter that is set, whether a row is dropped."""
+    low, high = filters.length_ratio or (0.0, float("inf"))
+    bound = {name: float("nan") if value is None else value for name, value in vars(filters).items()}
+    tests: dict[str, Callable[[Choice], bool]] = {
+        "length_ratio": lambda each: not low <= each.hypothesis.tokens / max(1, each.source_tokens) <= high,
+        "repetition": lambda each: each.hypothesis.repetition > bound["repetition"],
+        "compression_ratio": lambda each: compression_ratio(each.hypothesis.text) > bound["compression_ratio"],
+        "mean_log_probability": lambda each: (
+            (each.hypothesis.mean_log_probability or 0.0) < bound["mean_log_probability"]
+        ),
+        "reference_score": lambda each: each.score is None or each.score < bound["reference_score"],
+    }
+    return {name: test for name, test in tests.items() if getattr(filters, name) is not None}

@@ -1,0 +1,206 @@
+"""Divergences between two sets of logits: plain functions, one value a position.
+
+Every function in ``DIVERGENCES`` takes the logits of student and teacher ``[N, C]``, works in float32 whatever their
+dtype (float64 stays float64), carries the factor T^2 that keeps the gradient's size independent of the temperature
+(Hinton et al. 2015, section 2.1), and returns ``[N]``. A class that the teacher rules out with ``-inf`` (the padding
+rows of a vocabulary) adds nothing.
+
+:mod:`hf_distill.losses.gradients` has the same divergences with their gradients written out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from hf_distill.losses.gradients import GRADIENTS
+from hf_distill.types import Distribution
+
+__all__ = [
+    "DIVERGENCES",
+    "GRADIENTS",
+    "forward_kl",
+    "jsd",
+    "kl",
+    "log_probabilities",
+    "mse",
+    "reverse_kl",
+    "skewed_kl",
+    "skewed_reverse_kl",
+    "total_variation",
+]
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def log_probabilities(logits: Tensor, temperature: float, distribution: Distribution) -> Tensor:
+    """Log-probabilities at a temperature, at least float32.
+
+    Args:
+        logits: ``[N, C]``.
+        temperature: Above 0; the logits are divided by it.
+        distribution: ``categorical`` gives ``[N, C]`` over the classes; ``bernoulli`` gives ``[N, C, 2]``, yes and
+            no of each class.
+    """
+    scaled = _wide(logits) / temperature
+    if distribution == "bernoulli":
+        return torch.stack((functional.logsigmoid(scaled), functional.logsigmoid(-scaled)), dim=-1)
+    return torch.log_softmax(scaled, dim=-1)
+
+
+def kl(reference: Tensor, other: Tensor) -> Tensor:
+    """KL(reference || other) of log-probabilities, summed over the last dimension, 0 where the reference is 0."""
+    difference = (reference - other).masked_fill(reference == -torch.inf, 0.0)
+    value: Tensor = (reference.exp() * difference).sum(-1)
+    return value
+
+
+def _log_mixture(log_teacher: Tensor, log_student: Tensor, share: float) -> Tensor:
+    """Log-probabilities of ``share * teacher + (1 - share) * student``."""
+    return torch.logaddexp(log_teacher + math.log(share), log_student + math.log1p(-share))
+
+
+def _both(student: Tensor, teacher: Tensor, temperature: float, distribution: Distribution) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of both, the student's ``-inf`` wherever the teacher rules a class out."""
+    log_teacher = log_probabilities(teacher, temperature, distribution)
+    log_student = log_probabilities(student, temperature, distribution)
+    return log_student.masked_fill(log_teacher == -torch.inf, -torch.inf), log_teacher
+
+
+def _over_classes(value: Tensor) -> Tensor:
+    """``[N]`` as it is; ``[N, C]``, one divergence a class (bernoulli), as its mean over the classes."""
+    return value if value.dim() == 1 else value.mean(-1)
+
+
+def forward_kl(
+    student: Tensor, teacher: Tensor, *, temperature: float = 1.0, distribution: Distribution = "categorical"
+) -> Tensor:
+    """T^2 * KL(teacher || student), Hinton et al. 2015: the student covers all that the teacher holds possible."""
+    log_student = log_probabilities(student, temperature, distribution)
+    log_teacher = log_probabilities(teacher, temperature, distribution)
+    return _over_classes(kl(log_teacher, log_student)) * temperature**2
+
+
+def reverse_kl(
+    student: Tensor, teacher: Tensor, *, temperature: float = 1.0, distribution: Distribution = "categorical"
+) -> Tensor:
+    """T^2 * KL(student || teacher), Gu et al. 2024 (MiniLLM), equation 1: the student keeps to the teacher's modes."""
+    log_student, log_teacher = _both(student, teacher, temperature, distribution)
+    return _over_classes(kl(log_student, log_teacher)) * temperature**2
+
+
+def jsd(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    temperature: float = 1.0,
+    distribution: Distribution = "categorical",
+    beta: float = 0.5,
+) -> Tensor:
+    """T^2 times the generalised Jensen-Shannon divergence, Agarwal et al. 2024 (GKD), equation 1.
+
+    ``beta * KL(teacher || m) + (1 - beta) * KL(student || m)`` with ``m = beta * teacher + (1 - beta) * student``.
+
+    Args:
+        student: ``[N, C]`` logits.
+        teacher: ``[N, C]`` logits.
+        temperature: Above 0.
+        distribution: What the logits mean.
+        beta: The teacher's share of the mixture, strictly between 0 and 1.
+    """
+    log_student, log_teacher = _both(student, teacher, temperature, distribution)
+    mixture = _log_mixture(log_teacher, log_student, beta)
+    value = beta * kl(log_teacher, mixture) + (1.0 - beta) * kl(log_student, mixture)
+    return _over_classes(value) * temperature**2
+
+
+def skewed_kl(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    temperature: float = 1.0,
+    distribution: Distribution = "categorical",
+    alpha: float = 0.1,
+) -> Tensor:
+    """T^2 * KL(teacher || alpha * teacher + (1 - alpha) * student), Ko et al. 2024 (DistiLLM).
+
+    The teacher's share keeps the ratio of the two below ``1 / alpha``: no gradient explodes where the student holds
+    impossible what the teacher says.
+
+    Args:
+        student: ``[N, C]`` logits.
+        teacher: ``[N, C]`` logits.
+        temperature: Above 0.
+        distribution: What the logits mean.
+        alpha: The teacher's share of the mixture, strictly between 0 and 1.
+    """
+    log_student, log_teacher = _both(student, teacher, temperature, distribution)
+    return _over_classes(kl(log_teacher, _log_mixture(log_teacher, log_student, alpha))) * temperature**2
+
+
+def skewed_reverse_kl(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    temperature: float = 1.0,
+    distribution: Distribution = "categorical",
+    alpha: float = 0.1,
+) -> Tensor:
+    """T^2 * KL(student || (1 - alpha) * teacher + alpha * student), Ko et al. 2024 (DistiLLM).
+
+    Args:
+        student: ``[N, C]`` logits.
+        teacher: ``[N, C]`` logits.
+        temperature: Above 0.
+        distribution: What the logits mean.
+        alpha: The student's share of the mixture, strictly between 0 and 1.
+    """
+    log_student, log_teacher = _both(student, teacher, temperature, distribution)
+    return _over_classes(kl(log_student, _log_mixture(log_teacher, log_student, 1.0 - alpha))) * temperature**2
+
+
+def total_variation(
+    student: Tensor, teacher: Tensor, *, temperature: float = 1.0, distribution: Distribution = "categorical"
+) -> Tensor:
+    """T^2 * sum(|student - teacher|) / 2 of the probabilities, Wen et al. 2023 (f-DISTILL).
+
+    It grows with the difference and not with its square: T^2 stands here for the one convention's sake.
+    """
+    log_student, log_teacher = _both(student, teacher, temperature, distribution)
+    value: Tensor = (log_student.exp() - log_teacher.exp()).abs().sum(-1) / 2
+    return _over_classes(value) * temperature**2
+
+
+def mse(student: Tensor, teacher: Tensor, *, distribution: Distribution = "categorical") -> Tensor:
+    """Mean squared difference of the logits over the classes, Kim et al. 2021: the limit of T^2 * KL for a high T.
+
+    It knows no temperature: T^2 cancels it. Softmax ignores a constant added to all logits, so for ``categorical`` the
+    logits are compared after taking their mean away.
+    """
+    student, teacher = _wide(student), _wide(teacher)
+    ruled_out = teacher == -torch.inf
+    student, teacher = student.masked_fill(ruled_out, 0.0), teacher.masked_fill(ruled_out, 0.0)
+    classes = (~ruled_out).sum(-1, keepdim=True).clamp(min=1)
+    if distribution == "categorical":
+        student = student - student.sum(-1, keepdim=True) / classes
+        teacher = teacher - teacher.sum(-1, keepdim=True) / classes
+    squared = (student - teacher).square().masked_fill(ruled_out, 0.0)
+    value: Tensor = squared.sum(-1) / classes.squeeze(-1)
+    return value
+
+
+DIVERGENCES: dict[str, Callable[..., Tensor]] = {
+    "forward_kl": forward_kl,
+    "reverse_kl": reverse_kl,
+    "jsd": jsd,
+    "skewed_kl": skewed_kl,
+    "skewed_reverse_kl": skewed_reverse_kl,
+    "total_variation": total_variation,
+    "mse": mse,
+}

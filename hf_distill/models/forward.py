@@ -1,0 +1,199 @@
+"""Output heads over a vocabulary: what they compute, and how to run a model without them.
+
+Logits over a vocabulary are the largest tensor of a step. The fused loss never holds all of them, so it needs what
+they come from: the last hidden states and the head. :func:`without_head` runs a model's own forward and catches that.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from hf_distill.errors import ModelError
+from hf_distill.models.pooling import head_of
+from hf_distill.types import Head, LogitSource, Need
+
+
+class Caught:
+    """What entered the head in the last forward pass.
+
+    Attributes:
+        hidden: ``[B, T, H]``.
+    """
+
+    hidden: Tensor | None = None
+
+
+def members_of(model: Any) -> list[PreTrainedModel]:
+    """The models that run when a model does: those of an ensemble, else itself alone."""
+    return list(getattr(model, "members", [model]))
+
+
+def output_head(model: PreTrainedModel) -> Head:
+    """A model's head as the matrix, bias, scale and soft-cap that its logits are made with.
+
+    Raises:
+        ModelError: Where the head is no single linear map, or an adapter changes it.
+    """
+    module = model.get_output_embeddings()
+    kind = type(model).__name__
+    if type(module) is not nn.Linear:
+        what = "no output head" if module is None else f"a {type(module).__name__} as its output head"
+        raise ModelError(
+            f"{kind} has {what}; the fused loss needs a plain linear layer: leave the head out of the adapter's "
+            "target modules, or merge the adapter first"
+        )
+    config = model.config.get_text_config()
+    bias = module.bias if module.bias is not None else getattr(model, "final_logits_bias", None)
+    scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
+    return Head(
+        weight=module.weight,
+        bias=bias.view(-1) if bias is not None else None,
+        scale=scale,
+        soft_cap=getattr(config, "final_logit_softcapping", None),
+    )
+
+
+@contextmanager
+def without_head(model: PreTrainedModel) -> Iterator[Caught]:
+    """Let a model's forward catch what enters its head, in the dtype of the product, instead of multiplying it.
+
+    The logits that the forward returns meanwhile are zeros for one position, and mean nothing.
+    """
+    module: Any = model.get_output_embeddings()
+    caught = Caught()
+
+    def catch(hidden: Tensor) -> Tensor:
+        caught.hidden = _as_multiplied(hidden)
+        return hidden.new_zeros(len(hidden), 1, module.out_features)
+
+    original, module.forward = module.forward, catch
+    try:
+        yield caught
+    finally:
+        module.forward = original
+
+
+def _as_multiplied(hidden: Tensor) -> Tensor:
+    """What a head makes its product of: under autocast half precision, but of float64."""
+    device = hidden.device.type
+    if hidden.dtype == torch.float64 or not torch.is_autocast_enabled(device):
+        return hidden
+    return hidden.to(torch.get_autocast_dtype(device))
+
+
+def _base(model: PreTrainedModel) -> Any:
+    """The model under an adapter, whose forward names its arguments."""
+    unwrap: Any = getattr(model, "get_base_model", None)
+    return unwrap() if unwrap is not None else model
+
+
+def accepted_inputs(model: PreTrainedModel, inputs: dict[str, Tensor]) -> dict[str, Any]:
+    """The inputs that a model's forward names; a shared tokenizer may give more (token types to a DistilBERT)."""
+    names = inspect.signature(_base(model).forward).parameters
+    return {name: value for name, value in inputs.items() if name in names}
+
+
+def output_logits(outputs: Any) -> Tensor:
+    """A model's logits; of one that tells where an answer begins and ends, both: ``[B, 2, T]``."""
+    logits: Tensor | None = getattr(outputs, "logits", None)
+    return torch.stack((outputs.start_logits, outputs.end_logits), dim=1) if logits is None else logits
+
+
+def compared_states(outputs: Any) -> tuple[Tensor, ...]:
+    """``[B, T, H]`` each: the hidden states that objectives compare, the decoder's where there is an encoder, too."""
+    states: tuple[Tensor, ...] | None = getattr(outputs, "decoder_hidden_states", None)
+    return outputs.hidden_states if states is None else states
+
+
+def encoder_states(outputs: Any) -> tuple[Tensor, ...]:
+    """``[B, S, H]`` each: the hidden states of an encoder beside a decoder."""
+    states: tuple[Tensor, ...] = outputs.encoder_hidden_states
+    return states
+
+
+STATES: dict[Need, Callable[[Any], tuple[Tensor, ...]]] = {
+    "hidden_states": compared_states,
+    "encoder_states": encoder_states,
+}
+"""Where a model's outputs have what objectives ask for layer by layer."""
+
+
+def compared_attentions(outputs: Any, model: PreTrainedModel) -> tuple[Tensor, ...]:
+    """``[B, heads, T, T]`` each: the maps of the layers of :func:`compared_states`.
+
+    Raises:
+        ModelError: Where the model gave none.
+    """
+    maps: tuple[Tensor, ...] | None = getattr(outputs, "decoder_attentions", None)
+    maps = getattr(outputs, "attentions", None) if maps is None else maps
+    if not maps or maps[0] is None:
+        raise ModelError(
+            f"{type(model).__name__} gives no attention maps, so there is nothing to compare; use relation or hidden"
+        )
+    return maps
+
+
+def compared_layers(config: PretrainedConfig) -> int:
+    """How many layers the stack of :func:`compared_states` has."""
+    stack = config.get_text_config(decoder=True)
+    return int(getattr(stack, "num_decoder_layers", None) or stack.num_hidden_layers)
+
+
+def encoder_layers(config: PretrainedConfig) -> int | None:
+    """How many layers the stack of :func:`encoder_states` has; None where there is no encoder beside a decoder."""
+    return int(config.num_hidden_layers) if config.is_encoder_decoder else None
+
+
+def run_model(
+    forward: Callable[..., Any],
+    model: PreTrainedModel,
+    inputs: dict[str, Any],
+    has_vocabulary: bool,
+    hidden: bool,
+    attention: bool = False,
+) -> tuple[Any, Tensor | LogitSource]:
+    """A forward pass, without the head where logits would be over a vocabulary.
+
+    Args:
+        forward: The model, or what wraps it.
+        model: The model itself.
+        inputs: As its forward takes them.
+        has_vocabulary: Whether the head is over a vocabulary.
+        hidden: Whether all hidden states are asked for, of both sides where there are two.
+        attention: Whether all attention maps are asked for.
+
+    Returns:
+        The model's outputs; and its logits, or what enters the head (``[B, T, H]``) with the head. The logits of a
+        model that gives vectors are these, ``[B, D]``.
+    """
+    if hasattr(model, "members"):
+        outputs = forward(**inputs, whole=not has_vocabulary)
+        return outputs, outputs.logits
+    more: dict[str, Any] = {"output_hidden_states": hidden, **({"output_attentions": True} if attention else {})}
+    if not has_vocabulary:
+        outputs = forward(**inputs, **more)
+        vectors = head_of(model)
+        if vectors is not None:
+            # Of a class that has logits: what wraps a model in several processes makes outputs anew, by their class.
+            outputs = SequenceClassifierOutput(
+                logits=vectors(outputs.last_hidden_state, inputs["attention_mask"]),
+                hidden_states=getattr(outputs, "hidden_states", None),
+                attentions=getattr(outputs, "attentions", None),
+            )
+        return outputs, output_logits(outputs)
+    # A key-value cache would let packed texts see each other, and only costs memory here.
+    if "use_cache" in inspect.signature(_base(model).forward).parameters:
+        more["use_cache"] = False
+    with without_head(model) as caught:
+        outputs = forward(**inputs, **more)
+    assert caught.hidden is not None
+    outputs.logits = None  # The stand-in must not be taken for the real ones.
+    return outputs, LogitSource(hidden=caught.hidden, head=output_head(model))

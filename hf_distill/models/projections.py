@@ -1,0 +1,113 @@
+"""What lies between a model's pooled states and vectors of another size: principal components, least squares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import islice
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_distill.errors import RecipeError
+from hf_distill.models.forward import accepted_inputs, run_model
+from hf_distill.models.pooling import Dense, VectorHead, attach_head, head_of, vector_size
+
+SAMPLE = 2048
+"""Texts that a projection is fitted on before training."""
+
+BATCH = 64
+
+RIDGE = 1e-3
+"""Of the least squares, as a share of the mean variance."""
+
+Texts = Callable[[], Iterable[str]]
+
+
+def principal_components(vectors: Tensor, count: int) -> Tensor:
+    """``[count, D]``: the orthonormal directions in which ``[N, D]`` vectors, not centred, vary most.
+
+    Raises:
+        RecipeError: Where there are not so many.
+    """
+    most = min(vectors.shape)
+    if count > most:
+        raise RecipeError(
+            f"task.dimensions: expected at most {most} (the teacher's vectors have {vectors.shape[1]} numbers, of "
+            f"{vectors.shape[0]} texts), got {count}"
+        )
+    _, _, directions = torch.linalg.svd(vectors, full_matrices=False)
+    return directions[:count].contiguous()
+
+
+def vectors_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Texts, length: int) -> Tensor:
+    """``[N, D]`` float32 of the first texts, on the CPU."""
+    model.eval()
+    found = []
+    listed, limit = list(islice(texts(), SAMPLE)), min(length, tokenizer.model_max_length)
+    with torch.inference_mode():
+        for start in range(0, len(listed), BATCH):
+            read = tokenizer(
+                listed[start : start + BATCH], padding=True, truncation=True, max_length=limit, return_tensors="pt"
+            ).to(model.device)
+            _, vectors = run_model(model, model, accepted_inputs(model, dict(read)), False, False)
+            assert isinstance(vectors, Tensor)
+            found.append(vectors.float().cpu())
+    return torch.cat(found).clone()
+
+
+def give_head(
+    student: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    like: VectorHead,
+    size: int,
+    targets: Tensor | None,
+    texts: Texts,
+    length: int,
+) -> None:
+    """Let a student carry a head like its teacher's, with a projection where its vectors would have another size.
+
+    Args:
+        student: Without a head.
+        tokenizer: The student's.
+        like: The teacher's head.
+        size: Of the vectors that the student shall give.
+        targets: ``[N, size]``, what the teacher gives for the first texts: the projection starts as the least squares
+            from what the student gives; None where only sizes matter.
+        texts: Gives the texts, again at each call.
+        length: Tokens of a text at most.
+    """
+    width = int(student.config.get_text_config().hidden_size)
+    kept = [layer for layer in like.layers if isinstance(layer, Dense)]
+    if like.dimensions(width) == size and (not kept or kept[0].linear.in_features == width):
+        attach_head(student, VectorHead(like.pooling, like.normalize, [_copied(layer) for layer in kept]))
+        return
+    attach_head(student, VectorHead(like.pooling, normalize=False))
+    layer = Dense(width, size)
+    if targets is not None:
+        own = vectors_of(student, tokenizer, texts, length)
+        layer.linear.weight.data = _least_squares(own, targets)
+    attach_head(student, VectorHead(like.pooling, like.normalize, [layer]))
+
+
+def teacher_vectors(
+    teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Texts, length: int
+) -> tuple[VectorHead, int, Tensor]:
+    """A teacher's head, the size of its vectors, and those of the first texts."""
+    head = head_of(teacher)
+    assert head is not None
+    return head, vector_size(teacher), vectors_of(teacher, tokenizer, texts, length)
+
+
+def _least_squares(given: Tensor, wanted: Tensor) -> Tensor:
+    """``[out, in]``: the linear map, without a bias, that brings ``[N, in]`` nearest to ``[N, out]``."""
+    products = given.T @ given
+    products += RIDGE * products.diagonal().mean() * torch.eye(len(products))
+    return torch.linalg.solve(products, given.T @ wanted).T.contiguous()
+
+
+def _copied(layer: Dense) -> Dense:
+    linear = layer.linear
+    copy = Dense(linear.in_features, linear.out_features, linear.bias is not None, layer.activation)
+    copy.load_state_dict(layer.state_dict())
+    return copy

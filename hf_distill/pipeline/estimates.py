@@ -1,0 +1,94 @@
+"""What a recipe would take, told before anything is trained: steps, memory, and a dtype that is slow here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from accelerate import PartialState
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_distill.data.load import Data
+from hf_distill.models.hardware import multiplies_bfloat16
+from hf_distill.pipeline.train import Report, training_arguments
+from hf_distill.recipe import Recipe
+from hf_distill.students import learning
+from hf_distill.tasks import Task
+from hf_distill.teachers import chosen_dtype
+
+SAMPLE = 200
+"""Rows that are tokenised to learn how long rows are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A model that is not there yet.
+
+    Attributes:
+        model: On the meta device: shapes without weights.
+        tokenizer: Its own.
+        others: Further teachers of the same student.
+        dtype: As a recipe names it; of a teacher.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    others: tuple[Plan, ...] = ()
+    dtype: str = "float32"
+
+    @property
+    def parameters(self) -> int:
+        """How many it will have."""
+        return int(self.model.num_parameters()) + sum(other.parameters for other in self.others)
+
+    @property
+    def bytes(self) -> int:
+        """What its weights take where they only answer."""
+        itemsize = chosen_dtype(self.dtype, PartialState().device).itemsize
+        return int(self.model.num_parameters()) * itemsize + sum(other.bytes for other in self.others)
+
+    @property
+    def learning(self) -> int:
+        """How many of them will learn."""
+        return learning(self.model)
+
+
+def tell_costs(recipe: Recipe, task: Task, data: Data, teacher: Plan | None, student: Plan, report: Report) -> None:
+    """Estimates: steps from the rows; memory from weights, gradients, Adam's moments and a rough activation size."""
+    args = training_arguments(recipe, "unused")
+    batch = args.per_device_train_batch_size
+    tokens = task.max_length
+    sample = first_rows(data)
+    if sample is not None:
+        encoded = task.encode(sample, student.tokenizer)
+        lengths = sorted(encoded["length"])
+        tokens = lengths[-1]
+        report(
+            f"tokens a row: median {lengths[len(lengths) // 2]}, longest {tokens} in {len(lengths)} rows "
+            f"(cut at {task.max_length})"
+        )
+    if isinstance(data.train, Dataset):
+        rows = len(data.train) + (len(data.unlabelled) if teacher and data.unlabelled is not None else 0)
+        window = batch * args.gradient_accumulation_steps * PartialState().num_processes
+        steps = args.max_steps if args.max_steps > 0 else int(args.num_train_epochs * -(-rows // window))
+        report(
+            f"steps: {steps:,} of {window} rows"
+            + (", and as many for the control" if teacher and recipe.evaluate.control else "")
+        )
+    weights = 4 * student.parameters + 12 * student.learning + (teacher.bytes if teacher else 0)
+    # About 34 half-precision values a token, layer and unit of width (Korthikanti et al. 2022, 4.1), in float32.
+    activations = 2 * 34 * batch * tokens * student.model.config.hidden_size * student.model.config.num_hidden_layers
+    report(
+        f"memory: about {(weights + activations) / 2**30:.1f} GiB to train "
+        f"(an estimate; longest rows of {tokens} tokens)"
+    )
+    if args.bf16 and args.device.type == "cpu" and multiplies_bfloat16() is False:
+        report(
+            "bf16: this CPU has no instructions that multiply bfloat16, so that float32 is several times as fast here; "
+            "set training.bf16: false"
+        )
+
+
+def first_rows(data: Data) -> Dataset | None:
+    """The first training rows; None of a stream."""
+    return data.train.select(range(min(SAMPLE, len(data.train)))) if isinstance(data.train, Dataset) else None

@@ -1,0 +1,143 @@
+"""The teacher of a recipe, or its several teachers, loaded; made before where a recipe of their own makes them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from hf_distill.data.load import Data, load_data
+from hf_distill.evaluation.predict import Candidate
+from hf_distill.evaluation.served import Served
+from hf_distill.evaluation.written import set_generation
+from hf_distill.models.load import license_of, load_config, load_model, load_tokenizer, model_folder
+from hf_distill.pipeline.routing import check_one_tokenizer
+from hf_distill.pipeline.train import Report
+from hf_distill.pipeline.verify_server import check_server, served_teacher
+from hf_distill.recipe import MemberConfig, Recipe, TeacherConfig
+from hf_distill.run_folder import recipe_hash, training_part
+from hf_distill.tasks import Task
+from hf_distill.teachers import Ensemble, chosen_dtype
+
+Make = Callable[[Recipe, Path, Data, Report], Path]
+"""Runs the recipe of a teacher on data that were read, below a folder; gives the folder of what it trained."""
+
+
+def load_teacher(
+    recipe: Recipe, task: Task, data: Data, runs: Path, report: Report, make: Make, *, writes_only: bool = False
+) -> Candidate | Served:
+    """The teacher of a recipe; several are one candidate that answers as one; a served one has been seen to fit.
+
+    Args:
+        recipe: With a teacher.
+        task: Bound to the data.
+        data: Of the recipe.
+        runs: Where teachers that have a recipe are made, and found again.
+        report: Gets lines that tell what happens.
+        make: Runs the recipe of a teacher.
+        writes_only: Whether it is asked for texts, and not what it says of the data's tokens.
+
+    Raises:
+        HfDistillError: Where one cannot be made or loaded, or several do not go together.
+    """
+    config = recipe.teacher
+    assert config is not None
+    if config.server is not None:
+        served = served_teacher(config.server)
+        check_server(served, recipe, task, report, writes_only=writes_only)
+        return served
+    if config.ensemble is None:
+        return _loaded(config, recipe, task, data, runs, report, make)
+    members = tuple(_loaded(each, recipe, task, data, runs, report, make) for each in config.ensemble)
+    names = [each.called(number) for number, each in enumerate(config.ensemble)]
+    check_one_tokenizer({name: each.tokenizer for name, each in zip(names, members, strict=True)})
+    weights = [each.weight or 1.0 for each in config.ensemble]
+    model = Ensemble([each.model for each in members], weights, names, routed=config.route is not None)
+    model.follow(task)
+    return Candidate(
+        model=model,
+        tokenizer=members[0].tokenizer,
+        folder=members[0].folder,
+        facts=_facts(model, members, config.route),
+        members=members,
+    )
+
+
+def _facts(model: Ensemble, members: tuple[Candidate, ...], route: str | None) -> dict[str, Any]:
+    """What the card tells of several teachers."""
+    several = [
+        {"name": name, **each.facts, **({} if route else {"weight": round(weight, 4)})}
+        for name, each, weight in zip(model.names, members, model.weights, strict=True)
+    ]
+    shown = [f"{each['name']} ({each['weight']:g})" if "weight" in each else str(each["name"]) for each in several]
+    licenses = {each.facts["license"] for each in members}
+    return {
+        "model": " + ".join(shown),
+        "hub_id": None,
+        "revision": None,
+        "license": licenses.pop() if len(licenses) == 1 else None,
+        "origin": f"{len(members)} teachers, "
+        + (f"one a row, by column {route}" if route else "mixed by their weights"),
+        "members": several,
+    }
+
+
+def _loaded(
+    config: TeacherConfig | MemberConfig,
+    recipe: Recipe,
+    task: Task,
+    data: Data,
+    runs: Path,
+    report: Report,
+    make: Make,
+) -> Candidate:
+    source, shown, hub_id = config.model, config.model, config.model
+    if isinstance(config.recipe, Recipe):
+        source = str(_made(config.recipe, recipe, task, data, runs / "teachers", report, make))
+        shown, hub_id = config.recipe.name, None
+    assert source is not None
+    order = task.align(load_config(source, config.revision), config.labels)
+    tokenizer = load_tokenizer(source, config.revision)
+    device = PartialState().device
+    more: dict[str, Any] = {"device_map": config.device_map} if config.device_map else {}
+    model = load_model(
+        task.auto_model, source, revision=config.revision, dtype=chosen_dtype(config.dtype, device), **more
+    )
+    if config.labels is not None:
+        model.config.id2label = dict(enumerate(config.labels))
+        model.config.label2id = {name: i for i, name in enumerate(config.labels)}
+    task.check_model(model)
+    set_generation(model, recipe.evaluate.generation)  # As its students are set, also where speed is measured.
+    where = model_folder(source, config.revision)
+    is_folder = Path(source).is_dir()
+    facts = {
+        "model": Path(source).name if is_folder and hub_id else shown,
+        "hub_id": None if is_folder else hub_id,
+        "revision": None if is_folder else where.name,
+        "license": license_of(where),
+        "origin": "made by its own recipe" if config.recipe else "pretrained",
+    }
+    return Candidate(model=model, tokenizer=tokenizer, folder=where, facts=facts, label_order=order)
+
+
+def _made(own: Recipe, recipe: Recipe, task: Task, data: Data, folder: Path, report: Report, make: Make) -> Path:
+    """What a teacher's own recipe trains, unless it did before."""
+    unnamed = dataclasses.replace(training_part(own), name="teacher")
+    given = _data_of_teacher(own, recipe, task, data)
+    name = recipe_hash(unnamed, given.fingerprint)[:12]
+    report(f"teacher: {own.name}, from {folder / name}")
+    return make(dataclasses.replace(own, name=name), folder, given, lambda line: report("  " + line))
+
+
+def _data_of_teacher(teacher: Recipe, recipe: Recipe, task: Task, data: Data) -> Data:
+    """What a teacher's own recipe reads: mostly what was read already.
+
+    The recipe's seed splits it, whatever seed the teacher trains by: rows that the student is scored on must not be
+    among those that its teacher learned from.
+    """
+    if teacher.data == recipe.data.labelled():
+        return data.labelled()
+    return load_data(teacher.data, task.required, task.optional, task.text_columns, recipe.seed)

@@ -1,0 +1,144 @@
+"""results.json: everything that was measured, and on what."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from datasets import Dataset
+
+import hf_distill
+from hf_distill.data.load import Data
+from hf_distill.evaluation.bootstrap import compare, model_metrics
+from hf_distill.evaluation.metrics import Scored, expected_calibration_error, primary_metric
+from hf_distill.evaluation.predict import Candidate, sizes_and_speeds
+from hf_distill.evaluation.served import Served
+from hf_distill.models.hardware import machine
+from hf_distill.objectives import make_objective
+from hf_distill.recipe import Recipe
+from hf_distill.tasks import Task
+
+PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "huggingface-hub", "scikit-learn")
+JUDGES = ("sacrebleu", "rouge-score")
+"""Told too where texts were judged."""
+
+
+def evaluated_rows(recipe: Recipe, data: Data) -> Dataset:
+    """The split that all models are scored on."""
+    return data.test if recipe.evaluate.split == "test" else data.validation
+
+
+def make_results(
+    *,
+    recipe: Recipe,
+    recipe_sha256: str,
+    task: Task,
+    data: Data,
+    candidates: Mapping[str, Candidate | Served],
+    predictions: Mapping[str, Scored],
+    training: Mapping[str, Mapping[str, Any]],
+    floor: Mapping[str, Any] | None,
+    start: Mapping[str, float] | None,
+    command: str,
+    labels: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Measure sizes and speeds, draw the intervals, compare; the content of ``results.json``.
+
+    Args:
+        recipe: What was run.
+        recipe_sha256: Its hash.
+        task: Bound to the data.
+        data: What it was run on.
+        candidates: ``teacher`` (unless there is none), ``student``, and ``control`` where one was trained.
+        predictions: Of each candidate, on the evaluated split.
+        training: Of student and control, see ``train_model``; of several stages see ``joined``.
+        floor: What a bag of words reaches, or None.
+        start: Every metric of the student before it was trained, or None.
+        command: What runs it again.
+        labels: Where the texts are from that the student learned from, see ``provenance.json``; None: from the data.
+    """
+    rows = evaluated_rows(recipe, data)
+    here = {name: each for name, each in candidates.items() if isinstance(each, Candidate)}
+    facts, conditions = sizes_and_speeds(here, task, rows, recipe.evaluate.batch_size)
+    metrics = model_metrics(predictions, recipe.evaluate.resamples, recipe.seed)
+    metric = primary_metric(task, recipe.evaluate)
+    models = {
+        name: {**candidate.facts, **facts.get(name, {}), "metrics": metrics[name]}
+        for name, candidate in candidates.items()
+    }
+    if task.distribution in ("categorical", "bernoulli"):
+        for name, each in predictions.items():
+            models[name]["calibration_error"] = expected_calibration_error(each)
+    results: dict[str, Any] = {
+        "name": recipe.name,
+        "task": task.name,
+        "pipeline_tag": task.pipeline_tag,
+        "problem_type": task.problem_type,
+        "command": command,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seed": recipe.seed,
+        "recipe_sha256": recipe_sha256,
+        "models": models,
+    }
+    if "teacher" in candidates:
+        results["comparison"] = compare(predictions, facts, metric, recipe.evaluate.resamples, recipe.seed)
+    else:
+        results["primary_metric"] = metric
+    results |= {
+        "speed": conditions,
+        "data": _data_facts(recipe, data, task),
+        **(_stages(recipe) if recipe.stages else _learned_from(recipe)),
+        "training": {
+            name: {key: value for key, value in each.items() if key != "log_history"} for name, each in training.items()
+        },
+        "versions": versions(JUDGES if recipe.evaluate.scorers or task.scorers else ()),
+        "machine": machine(),
+    }
+    results |= {"floor": dict(floor)} if floor else {}
+    results |= {"start": dict(start)} if start else {}
+    results |= {"labels": dict(labels)} if labels else {}
+    # As the file gives it back, so that a run and its repetition tell the same.
+    plain: dict[str, Any] = json.loads(json.dumps(results))
+    return plain
+
+
+def _stages(recipe: Recipe) -> dict[str, Any]:
+    own = {stage.name: {"training": stage.training} for stage in recipe.stages}
+    return {"stages": {name: {**_learned_from(each), **own[name]} for name, each in recipe.by_stage().items()}}
+
+
+def _learned_from(recipe: Recipe) -> dict[str, Any]:
+    objectives = [
+        {
+            **dataclasses.asdict(each),
+            "paper": make_objective(each.kind, {"weight": each.weight, **each.options}).paper,
+        }
+        for each in recipe.objectives
+    ]
+    rollout = {"rollout": dataclasses.asdict(recipe.rollout)} if recipe.rollout is not None else {}
+    return {"objectives": objectives, **rollout}
+
+
+def _data_facts(recipe: Recipe, data: Data, task: Task) -> dict[str, Any]:
+    splits = {"train": data.train, "validation": data.validation, "test": data.test, "unlabelled": data.unlabelled}
+    outside = data.outside.get(recipe.evaluate.split)
+    return {
+        "source": data.source,
+        "dataset_id": data.dataset_id,
+        "fingerprint": data.fingerprint,
+        "rows": {name: len(rows) for name, rows in splits.items() if isinstance(rows, Dataset)},
+        "evaluated_split": recipe.evaluate.split,
+        "labels": list(task.label_set.names) if task.label_set else [],
+        **({"out_of_scope": {"label": task.out_of_scope, "rows": len(outside)}} if outside is not None else {}),
+    }
+
+
+def versions(more: Sequence[str] = ()) -> dict[str, str]:
+    """What was installed: :data:`PACKAGES`, and others that are named."""
+    found = {name: importlib.metadata.version(name) for name in (*PACKAGES, *more)}
+    return {"hf_distill": hf_distill.__version__, **found, "python": platform.python_version()}

@@ -1,0 +1,90 @@
+"""The stages of a run: where each lies on disk, what it goes on from, and what they come to together.
+
+runs/<name>/
+  stages/<stage>/    of every stage but the last: student/, control/, checkpoints/
+  student/           of the last one, as of a run without stages; so are control/ and checkpoints/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from hf_distill.models.load import load_model
+from hf_distill.recipe import Recipe
+from hf_distill.run_folder import RunFolder
+from hf_distill.students import Student, has_adapters, load_adapters
+from hf_distill.tasks import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One of a run's.
+
+    Attributes:
+        name: As in the recipe; empty for the whole of a recipe without stages.
+        recipe: What is trained in it; has no stages.
+        folder: What it leaves.
+        before: What the stage before it left; None for the first.
+    """
+
+    name: str
+    recipe: Recipe
+    folder: RunFolder
+    before: RunFolder | None
+
+
+def stages_of(recipe: Recipe, folder: RunFolder) -> list[Stage]:
+    """The stages of a run, in order; a single one for a recipe without stages."""
+    recipes = recipe.by_stage()
+    runs = folder.runs or folder.path.parent
+    folders = [*(RunFolder(folder.path / "stages" / name, runs) for name in list(recipes)[:-1]), folder]
+    return [
+        Stage(name=name, recipe=each, folder=own, before=before)
+        for (name, each), own, before in zip(recipes.items(), folders, [None, *folders[:-1]], strict=True)
+    ]
+
+
+def continued(student: Student, task: Task, left: Path) -> Student:
+    """A new student with the weights that a stage left of it.
+
+    What an objective learned beside it (projections) is not among them: it belongs to its stage.
+
+    Args:
+        student: As the recipe asks for it; changed in place.
+        task: Whose parts beside the model are read, too.
+        left: The folder of the same student as the stage before saved it.
+    """
+    if has_adapters(student.model):
+        load_adapters(student.model, left)
+    else:
+        # Not strict: what a task keeps beside a model (a projection of vectors) lies in files of its own.
+        student.model.load_state_dict(load_model(task.auto_model, str(left)).state_dict(), strict=False)
+    task.load_beside(student.model, left)
+    return student
+
+
+def joined(stages: Sequence[Stage], facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What ``train_model`` told of one model in each stage, as of a single training; each stage's under ``stages``."""
+    if len(stages) == 1:
+        return dict(facts[0])
+    steps, seconds = ([each[key] for each in facts] for key in ("steps", "seconds"))
+    done = list(accumulate(steps, initial=0))
+    return {
+        **facts[0],
+        "steps": done[-1],
+        "seconds": None if None in seconds else round(sum(seconds), 1),
+        "padding": round(sum(each["padding"] * each["steps"] for each in facts) / done[-1], 4),
+        "log_history": [
+            {**entry, "step": entry["step"] + before}
+            for each, before in zip(facts, done, strict=False)
+            for entry in each["log_history"]
+        ],
+        "stages": {
+            stage.name: {"steps": each["steps"], "seconds": each["seconds"]}
+            for stage, each in zip(stages, facts, strict=True)
+        },
+    }

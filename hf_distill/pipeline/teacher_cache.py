@@ -1,0 +1,274 @@
+"""From a live teacher to a cached one: what must be kept, where it lies, and whether it is there already."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from datasets import Dataset, concatenate_datasets
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from hf_distill.errors import CacheError, TeacherError
+from hf_distill.models.fingerprints import tokenizer_mark
+from hf_distill.models.forward import compared_layers
+from hf_distill.objectives import Objective
+from hf_distill.pipeline.compatibility import check_cache, check_served, shared_temperature
+from hf_distill.recipe import CacheConfig
+from hf_distill.tasks import Task
+from hf_distill.teachers import CachedTeacher, EnsembleTeacher, ModelTeacher, ServerTeacher
+from hf_distill.teachers.cache_schemes import SCHEMES, Arrays, NaiveTopK, Sampled, Scheme, TopK
+from hf_distill.teachers.cache_store import Collate, Plan, Reader, fill, kept_rows
+from hf_distill.training.setup import with_row_ids
+from hf_distill.types import Need
+
+FORMAT = 1
+"""Of the files; raised when what they hold changes."""
+
+MOST_DENSE = 4096
+"""Classes up to which all logits are kept."""
+
+CLOSE = 0.05
+"""By how much what was kept may differ from what the live teacher says now; half precision rounds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What a cache is made of.
+
+    Attributes:
+        teacher: Live.
+        weights: What tells its weights from others: a commit of the Hub, or the checksum of files; of a served teacher
+            its name.
+        task: Bound to the data.
+        tokenizer: The student's, which pads the rows.
+        student: The student's config: layer maps depend on it.
+        data_fingerprint: Of the rows before they were encoded.
+        seed: Of the draws.
+    """
+
+    teacher: ModelTeacher | ServerTeacher
+    weights: str
+    task: Task
+    tokenizer: PreTrainedTokenizerBase
+    student: PretrainedConfig
+    data_fingerprint: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Demand:
+    """Who asks a cache.
+
+    Attributes:
+        objectives: Of one student.
+        student: Its config.
+    """
+
+    objectives: Mapping[str, Objective]
+    student: PretrainedConfig
+
+
+def cached(
+    source: Source,
+    train: Dataset,
+    validation: Dataset,
+    objectives: Mapping[str, Objective],
+    config: CacheConfig,
+    folder: Path,
+    batch_size: int,
+    report: Callable[[str], None],
+    others: Sequence[Demand] = (),
+) -> tuple[CachedTeacher, Dataset, Dataset]:
+    """A teacher that reads what the live one says of these rows, which it says now unless it did before.
+
+    Args:
+        source: What it is made of.
+        train: Encoded.
+        validation: Encoded.
+        objectives: That will ask it; they are left as they are.
+        config: ``teacher.cache`` of a recipe.
+        folder: Where caches lie; this one is found there by what it is made of.
+        batch_size: Rows of a forward pass.
+        report: Gets lines that tell what happens.
+        others: What else the same cache is to serve.
+
+    Returns:
+        The teacher, and both data sets with the ids that it knows their rows by.
+
+    Raises:
+        TeacherError: Where a cache of this kind cannot serve an objective.
+        CacheError: Where the folder holds a cache of something else, or what it holds is broken.
+    """
+    rows = concatenate_datasets([train, validation.cast(train.features)])
+    plan = _plan(source, len(rows), (Demand(objectives, source.student), *others), config, folder)
+    plan = _larger(plan, config, folder) or plan
+    other = source.teacher.tokenizer
+    collate = with_row_ids(source.task.collator(source.tokenizer, other))
+    needs: frozenset[Need] = frozenset(
+        [*(["logits"] if plan.scheme else []), *(["hidden_states"] if plan.layers else [])]  # type: ignore[list-item]
+    )
+    device = source.teacher.device
+
+    def targets(batch: Any) -> Any:
+        return source.teacher.targets(source.task, batch, needs, states={"hidden_states": plan.layers})
+
+    if plan.scheme is not None and plan.scheme.warning:
+        report(f"warning: {plan.scheme.warning}")
+    plan.claim()
+    is_complete = plan.is_complete()
+    # All look before one writes: a process that came late and found nothing left to do would not wait for the others.
+    PartialState().wait_for_everyone()
+    if is_complete:
+        report(f"cache: {plan.folder} fits and is complete")
+    else:
+        report(f"cache: {len(rows):,} rows to {plan.folder}, {_described(plan)}")
+        fill(plan, rows, collate, targets, source.task.masks, device, batch_size, report)
+    if config.verify:
+        _verify(plan, rows, collate, source, needs, config.verify)
+        report(f"cache: {config.verify} rows compared with the live teacher: the same")
+    teacher = CachedTeacher(
+        plan, source.teacher.config, source.teacher.name, source.teacher.dtype, source.teacher.tokenizer
+    )
+    numbered = rows.add_column("row_id", list(range(len(rows))))
+    return teacher, numbered.select(range(len(train))), numbered.select(range(len(train), len(rows)))
+
+
+def _plan(source: Source, rows: int, demands: Sequence[Demand], config: CacheConfig, folder: Path) -> Plan:
+    schemes = [_scheme(source, each.objectives, config) for each in demands if "logits" in _needs(each)]
+    scheme = schemes[0] if schemes else None
+    if any(each.settings != schemes[0].settings for each in schemes):
+        told = ", ".join(str(each.settings) for each in schemes)
+        raise TeacherError(f"a cache is made at one temperature, but its students ask for several ({told}); use one")
+    layers = _layers(source, [each for each in demands if "hidden_states" in _needs(each)])
+    tokenizers = [source.tokenizer, *([source.teacher.tokenizer] if source.teacher.tokenizer is not None else [])]
+    teacher = source.teacher
+    identity = {
+        "format": FORMAT,
+        "teacher": Path(teacher.name).name,
+        "weights": source.weights,
+        "dtype": str(teacher.dtype).removeprefix("torch."),
+        "labels": teacher.label_order,
+        "tokenizer": tokenizer_mark(tokenizers),
+        "task": {"name": source.task.name, **source.task.settings},
+        "data": source.data_fingerprint,
+        "rows": rows,
+        "scheme": None if scheme is None else {"name": scheme.name, **scheme.settings},
+        "hidden_states": list(layers),
+        "seed": source.seed,
+        **({"members": teacher.model.description} if isinstance(teacher, EnsembleTeacher) else {}),
+    }
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    place = Path(config.path) if config.path is not None else folder / digest[:12]
+    return Plan(folder=place, identity=identity, scheme=scheme, layers=layers, rows=rows, seed=source.seed)
+
+
+def _needs(demand: Demand) -> frozenset[Need]:
+    return frozenset().union(*(objective.needs for objective in demand.objectives.values()))
+
+
+def _larger(plan: Plan, config: CacheConfig, folder: Path) -> Plan | None:
+    """The same plan in a complete cache that holds it and more hidden states, or logits that are not asked for."""
+    for place in (plan.folder, *(sorted(folder.glob("*")) if config.path is None else ())):
+        path = place / "manifest.json"
+        there = json.loads(path.read_text()) if path.is_file() else {}
+        asked = {**json.loads(json.dumps(plan.identity)), "hidden_states": there.get("hidden_states", [])}
+        if plan.scheme is None:
+            asked["scheme"] = there.get("scheme")
+        found = dataclasses.replace(plan, folder=place, identity=there)
+        if there == asked and set(plan.layers) <= set(there["hidden_states"]) and found.is_complete():
+            return found
+    return None
+
+
+def _scheme(source: Source, objectives: Mapping[str, Objective], config: CacheConfig) -> Scheme:
+    vocabulary = source.teacher.outputs
+    name = config.scheme
+    if name == "auto":
+        name = "sampled" if source.task.has_vocabulary else "dense"
+    if name == "dense":
+        if vocabulary > MOST_DENSE:
+            raise TeacherError(
+                f"teacher.cache.scheme: dense keeps all {vocabulary:,} logits of every position; it is for up to "
+                f"{MOST_DENSE} classes: use sampled, or top_k"
+            )
+        return SCHEMES["dense"]()
+    if isinstance(source.teacher, ServerTeacher):
+        check_served(objectives)
+        return TopK(1.0, vocabulary, source.teacher.k)
+    check_cache(objectives, config, source.task.has_vocabulary)
+    temperature = shared_temperature(objectives)
+    assert temperature is not None
+    if name == "sampled":
+        return Sampled(temperature, vocabulary, **({} if config.draws is None else {"draws": config.draws}))
+    kind = NaiveTopK if name == "naive_top_k" else TopK
+    return kind(temperature, vocabulary, **({} if config.k is None else {"k": config.k}))
+
+
+def _layers(source: Source, demands: Sequence[Demand]) -> tuple[int, ...]:
+    if source.teacher.config is None:
+        return ()
+    total = compared_layers(source.teacher.config)
+    found: set[int] = set()
+    for demand in demands:
+        for objective in demand.objectives.values():
+            if "hidden_states" in objective.needs:
+                chosen = objective.teacher_layers(demand.student, source.teacher.config)
+                found |= set(range(total + 1)) if chosen is None else set(chosen)
+    return tuple(sorted(found))
+
+
+def _described(plan: Plan) -> str:
+    logits = [] if plan.scheme is None else [plan.scheme.name]
+    return " and ".join([*logits, *([f"hidden states {list(plan.layers)}"] if plan.layers else [])])
+
+
+def _verify(plan: Plan, rows: Dataset, collate: Collate, source: Source, needs: frozenset[Need], count: int) -> None:
+    """Compare some rows, evenly spread, with what the live teacher says now.
+
+    Raises:
+        CacheError: Where they differ by more than rounding.
+    """
+    numbers = np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)).tolist()
+    reader = Reader(plan)
+    for number in numbers:
+        batch = {name: value.to(source.teacher.device) for name, value in collate([rows[number]]).items()}
+        now = kept_rows(
+            plan,
+            [number],
+            source.teacher.targets(source.task, batch, needs, states={"hidden_states": plan.layers}),
+            source.task.masks(batch),
+        )[0]
+        (kept,) = reader.rows([number])
+        if _differ(kept, now):
+            raise CacheError(
+                f"what the cache in {plan.folder} holds of row {number} is not what the teacher says of it now; "
+                "delete the cache to make it anew"
+            )
+
+
+def _differ(kept: Mapping[str, Arrays], now: Mapping[str, Arrays]) -> bool:
+    for length, arrays in now.items():
+        for name, values in arrays.items():
+            if name in ("distinct", "tokens") and length != "tokens":
+                continue  # Which tokens are drawn may hang on the last bit; the entropy does not.
+            there = kept[length][name]
+            if there.shape != values.shape:
+                return True
+            first, second = (_as_float(each) for each in (there, values))
+            if first.size and not np.abs(first - second).max() <= CLOSE * max(1.0, float(np.abs(second).std())):
+                return True
+    return False
+
+
+def _as_float(values: np.ndarray) -> np.ndarray:
+    if values.dtype == np.uint16:
+        return torch.from_numpy(np.array(values)).view(torch.bfloat16).float().numpy()
+    return values.astype(np.float32)

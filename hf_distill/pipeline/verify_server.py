@@ -1,0 +1,181 @@
+"""What is seen to before a served teacher is relied upon: the model, its tokens, and, where it is here, its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from huggingface_hub import try_to_load_from_cache
+from transformers import PreTrainedTokenizerBase
+
+from hf_distill.errors import ServerError
+from hf_distill.evaluation.served import Served
+from hf_distill.evaluation.written import scorer_names
+from hf_distill.models.load import load_model, load_tokenizer
+from hf_distill.recipe import Recipe, ServerConfig
+from hf_distill.tasks import Task
+from hf_distill.teachers import ServerTeacher, best_dtype
+from hf_distill.teachers.endpoint import Client, Position, prompt_likelihoods
+from hf_distill.teachers.endpoint.errors import NotServed, Unusable
+
+PROBE = "The quick Brown fox, it's 12.5% naïve: «déjà-vu» 東京 ok? My card is in the house, and the bank was very slow."
+"""Words, numbers, accents and another script: tokenizers that differ cut some of it otherwise."""
+
+CLOSE = 0.05
+"""Nats a token by which the server's numbers may differ from the local ones, on average: precisions differ."""
+
+LOCAL_BYTES = 8e9
+"""Weights of a model that are loaded to compare it; larger ones are not."""
+
+
+def served_teacher(config: ServerConfig, client: Client | None = None) -> Served:
+    """A served teacher, which is not asked anything yet.
+
+    Args:
+        config: ``teacher.server`` of a recipe.
+        client: What asks; made of the config unless given.
+
+    Raises:
+        ServerError: For a key that cannot be sent.
+        ModelError: Where its tokenizer cannot be loaded.
+    """
+    tokenizer = load_tokenizer(config.tokenizer_source)
+    teacher = ServerTeacher(client or Client(config), len(tokenizer))
+    facts = {
+        "model": config.model,
+        "hub_id": None,
+        "revision": None,
+        "license": None,
+        "origin": f"served as {config.model}",
+        "served": True,
+    }
+    return Served(teacher=teacher, tokenizer=tokenizer, facts=facts)
+
+
+def check_server(
+    served: Served, recipe: Recipe, task: Task, report: Callable[[str], None], *, writes_only: bool = False
+) -> None:
+    """See that a server gives what a run will ask it for.
+
+    Args:
+        served: The teacher.
+        recipe: Tells how much it is to write.
+        task: Tells how long texts are.
+        report: Gets lines that tell what was found.
+        writes_only: Whether it is asked for texts alone, and its tokens are nobody's concern.
+
+    Raises:
+        ServerError: With the way out.
+    """
+    client, name = served.client, served.client.config.model
+    room = client.check_model()
+    longest, new = min(task.max_length, served.tokenizer.model_max_length), _new_tokens(recipe, task)
+    if room is not None and longest + new > room:
+        raise ServerError(
+            f"the server has room for {room} tokens of {name}, but a text may have {longest} (task.max_length) and "
+            f"{new} are asked for behind it; lower task.max_length or generation.max_new_tokens, or start the server "
+            "with a longer context"
+        )
+    if writes_only:
+        report(f"server: {name} is there")
+        return
+    ids = served.tokenizer(PROBE)["input_ids"]
+    positions = prompt_likelihoods(client, ids, served.teacher.k)
+    report(f"server: {name} is there, and gives the {served.teacher.k} likeliest tokens of each position")
+    report(f"server: {_same_tokens(client, served.tokenizer, ids)}")
+    report(f"server: {_same_numbers(client.config, task, ids, positions)}")
+
+
+def _new_tokens(recipe: Recipe, task: Task) -> int:
+    """How many tokens are asked for at most: 1 where only what is there is judged."""
+    asked = [recipe.label.generation] if recipe.label is not None else []
+    if scorer_names(task, recipe.evaluate.scorers):
+        asked.append(recipe.evaluate.generation)
+    return max([1, *(int(each.get("max_new_tokens", task.longest_text)) for each in asked)])
+
+
+def _same_tokens(client: Client, tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """Compare how the server cuts a text, as far as it tells."""
+    found = _tokens_of_server(client)
+    if found is None:
+        return "how it cuts texts cannot be asked; it reads the tokens that it is sent"
+    if isinstance(found, int):
+        if found != len(ids):
+            raise _other_tokenizer(client, f"{found} tokens", f"{len(ids)}")
+        return f"cuts a probe into as many tokens as the local tokenizer ({found}); which, it does not tell"
+    if found != list(ids):
+        place = next((i for i, pair in enumerate(zip(found, ids, strict=False)) if pair[0] != pair[1]), len(ids))
+        raise _other_tokenizer(
+            client, f"{found[place : place + 4]} at token {place}", f"{list(ids[place : place + 4])}"
+        )
+    return f"cuts a probe into the same {len(ids)} tokens as the local tokenizer"
+
+
+def _other_tokenizer(client: Client, there: str, here: str) -> ServerError:
+    return ServerError(
+        f"the server cuts a probe into other tokens than {client.config.tokenizer_source}: {there}, here {here}; what "
+        "it says of tokens would be about others: name the model's own tokenizer in teacher.server.tokenizer"
+    )
+
+
+def _tokens_of_server(client: Client) -> list[int] | int | None:
+    """The probe's tokens: of vLLM's ``/tokenize``, else as ``/completions`` tells them, or how many they are."""
+    model = {"model": client.config.model}
+
+    def tokenized(answer: Any) -> list[int]:
+        if not isinstance(answer, dict) or not isinstance(answer.get("tokens"), list):
+            raise Unusable("its answer has no tokens")
+        return [int(token) for token in answer["tokens"]]
+
+    def read(answer: Any) -> list[int] | int | None:
+        try:
+            told, usage = answer["choices"][0].get("prompt_token_ids"), answer.get("usage") or {}
+        except (TypeError, KeyError, IndexError, AttributeError):
+            raise Unusable("its answer has no choices") from None
+        count: int | None = usage.get("prompt_tokens")
+        return list(told) if told else count
+
+    try:
+        return client.post("//tokenize", {**model, "prompt": PROBE}, tokenized)
+    except NotServed:
+        body = {**model, "prompt": PROBE, "max_tokens": 1, "temperature": 0.0, "return_token_ids": True}
+        return client.post("/completions", body, read)
+
+
+def _same_numbers(config: ServerConfig, task: Task, ids: Sequence[int], positions: Sequence[Position]) -> str:
+    """Compare with a forward pass of the same model, where it is here and not large."""
+    folder = _weights_here(config.tokenizer_source)
+    if folder is None:
+        return "its weights are not here, so its numbers are compared with nothing"
+    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    if size > LOCAL_BYTES:
+        return f"its weights are here, but too large to be loaded for a comparison ({size / 1e9:.0f} GB)"
+    device = PartialState().device
+    model: Any = load_model(task.auto_model, str(folder), dtype=best_dtype(device)).to(device).eval()
+    with torch.inference_mode():
+        logits = model(input_ids=torch.tensor([ids], device=device)).logits[0, :-1].float()
+    local = logits.log_softmax(-1).gather(1, torch.tensor(ids[1:], device=device)[:, None]).squeeze(1).cpu().numpy()
+    error = float(np.abs(local - np.array([each.actual for each in positions])).mean())
+    if not error <= CLOSE:
+        raise ServerError(
+            f"the server's log-probabilities of a probe differ from those of {config.tokenizer_source}, which is here, "
+            f"by {error:.3f} nats a token on average (at most {CLOSE} may come of precision): it serves another model, "
+            "or changes its logits; name the tokenizer of what is served in teacher.server.tokenizer"
+        )
+    return f"its log-probabilities differ from those of the model that is here by {error:.4f} nats a token"
+
+
+def _weights_here(name: str) -> Path | None:
+    """The folder of a model's weights, in safetensors, where nothing need be fetched."""
+    folder = Path(name)
+    if not folder.is_dir():
+        config = try_to_load_from_cache(name, "config.json")
+        if not isinstance(config, str):
+            return None
+        folder = Path(config).parent
+    whole = (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+    return folder if whole and not (folder / "adapter_config.json").is_file() else None

@@ -1,0 +1,137 @@
+"""The table at the end of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from rich.table import Table
+
+from hf_distill.report.card import verdict
+
+
+def results_table(results: Mapping[str, Any]) -> Table:
+    """Teacher, student and control side by side; the caption tells the comparison.
+
+    Args:
+        results: The content of ``results.json``.
+    """
+    comparison = results.get("comparison")
+    metric = comparison["primary_metric"] if comparison else results["primary_metric"]
+    table = Table(title=results["name"], caption=_caption(comparison), caption_justify="left")
+    columns: tuple[tuple[str, Literal["left", "right"]], ...] = (
+        ("model", "left"),
+        (metric, "right"),
+        ("95% interval", "right"),
+        ("parameters", "right"),
+        ("MB on disk", "right"),
+        ("latency ms", "right"),
+        ("rows/s", "right"),
+    )
+    for name, side in columns:
+        table.add_column(name, justify=side)
+    for name, model in results["models"].items():
+        score = model["metrics"][metric]
+        table.add_row(
+            name,
+            f"{score['value']:.4f}",
+            f"{score['low']:.4f} to {score['high']:.4f}",
+            *_sizes(model),
+        )
+    if "floor" in results:
+        table.add_row("bag of words", f"{results['floor']['accuracy']:.4f}", "", "", "", "", "")
+    return table
+
+
+def _sizes(model: Mapping[str, Any]) -> list[str]:
+    """The cells on size and speed; of a served teacher nobody knows."""
+    if "parameters" not in model:
+        return ["served", "", "", ""]
+    return [
+        f"{model['parameters']:,}",
+        f"{model['disk_bytes'] / 1e6:.1f}",
+        f"{model['latency_ms']:.2f}",
+        f"{model['samples_per_second']:.0f}",
+    ]
+
+
+def sweep_table(results: Mapping[str, Any]) -> Table:
+    """The students of a sweep, the best first, below their teacher.
+
+    Args:
+        results: The content of ``sweep.json``.
+    """
+    metric, sign = results["metric"], 1 if results["lower_is_better"] else -1
+    teacher = results["teacher"]
+    caption = f"{metric} on {results['rows']} validation rows" + (
+        f"; the teacher read {teacher['rows_read']:,} rows for all students" if teacher else ""
+    )
+    table = Table(title=f"{results['name']}: sweep", caption=caption, caption_justify="left")
+    for key in results["axes"]:
+        table.add_column(key, justify="right", overflow="fold")
+    table.add_column(metric, justify="right")
+    table.add_column("seconds", justify="right")
+    if teacher:
+        table.add_row("teacher", *[""] * (len(results["axes"]) - 1), f"{teacher['value']:.4f}", "")
+    best = results["best"]["values"]
+    for entry in sorted(results["combinations"], key=lambda entry: sign * entry.get("value", sign * float("inf"))):
+        seconds = entry.get("seconds")
+        table.add_row(
+            *map(str, entry["values"].values()),
+            f"{entry['value']:.4f}" if "value" in entry else "failed",
+            "" if seconds is None else f"{seconds:.1f}",
+            style="bold" if entry["values"] == best else None,
+        )
+    return table
+
+
+def plan_table(results: Mapping[str, Any]) -> Table:
+    """The students that were measured, the largest first; an asterisk marks those that none is larger and faster than.
+
+    Args:
+        results: The content of ``plan.json``.
+    """
+    chosen, speed = results["chosen"]["name"], results["speed"]
+    caption = (
+        "* on the frontier: none is larger and faster\n"
+        f"medians, and quartiles of latency; on {speed['device']}, {speed['dtype']}, batches of {speed['batch_size']}"
+    )
+    table = Table(title=f"{results['name']}: plan", caption=caption, caption_justify="left")
+    table.add_column("student")
+    for name in ("parameters", "latency ms", "quartiles", "rows/s", "speedup", ""):
+        table.add_column(name, justify="right")
+    for entry in ({"name": "teacher", **results["teacher"]}, *results["students"]):
+        low, high = entry["latency_quartiles"]
+        table.add_row(
+            entry["name"] + (" *" if entry.get("frontier") else ""),
+            f"{entry['parameters']:,}",
+            f"{entry['latency_ms']:.2f}",
+            f"{low:.2f} to {high:.2f}",
+            f"{entry['samples_per_second']:.0f}",
+            f"{entry['speedup']:.2f}",
+            "chosen" if entry["name"] == chosen else "fits" if entry.get("keeps_to_bounds") else "",
+            style="bold" if entry["name"] == chosen else None,
+        )
+    return table
+
+
+def _caption(comparison: Mapping[str, Any] | None) -> str | None:
+    if comparison is None:
+        return None
+    smaller = (
+        "student"
+        if comparison["size_ratio"] is None
+        else f"student: {comparison['size_ratio']:.2f} of the teacher's parameters, "
+        f"{comparison['speedup']:.1f} times its speed"
+    )
+    lines = [
+        smaller
+        + (
+            f", {100 * comparison['retention']:.1f}% of its {comparison['primary_metric']}"
+            if comparison["retention"]
+            else ""
+        )
+    ]
+    if comparison["student_minus_control"]:
+        lines.append(verdict(comparison))
+    return "\n".join(lines)

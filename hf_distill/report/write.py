@@ -1,0 +1,99 @@
+"""What a run leaves for people beside its models: the floor, the analysis, the figures and the card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from hf_distill.data.load import Data
+from hf_distill.errors import RecipeError
+from hf_distill.evaluation.baseline import bag_of_words_floor
+from hf_distill.evaluation.metrics import Predictions, Scored, by_place, primary_metric
+from hf_distill.models.load import load_tokenizer
+from hf_distill.pipeline.results import evaluated_rows
+from hf_distill.pipeline.train import Report
+from hf_distill.recipe import Recipe
+from hf_distill.report.analysis import error_analysis, token_analysis
+from hf_distill.report.analysis_within import answer_analysis, search_analysis, tag_analysis
+from hf_distill.report.card import write_card
+from hf_distill.report.figures import quality_against_speed, training_curves
+from hf_distill.run_folder import RunFolder, copy_files, write_json
+from hf_distill.tasks import QuestionAnswering, Task, TokenClassification
+
+
+def measure_floor(recipe: Recipe, task: Task, data: Data, report: Report) -> dict[str, Any] | None:
+    """What a bag of words reaches, where the recipe asks.
+
+    Raises:
+        RecipeError: Where it is not defined.
+    """
+    if not recipe.evaluate.floor:
+        return None
+    if task.problem_type != "single_label_classification" or recipe.data.streaming:
+        raise RecipeError(
+            "recipe.evaluate.floor: only for one class of many and data that fits in memory; set it to false"
+        )
+    rows = evaluated_rows(recipe, data)
+    floor = bag_of_words_floor(
+        list(task.texts(data.train)), list(data.train["label"]), list(task.texts(rows)), list(rows["label"])
+    )
+    report(f"floor: {floor['name']}: accuracy {floor['accuracy']:.4f}")
+    return floor
+
+
+def write_report(
+    recipe: Recipe,
+    task: Task,
+    data: Data,
+    folder: RunFolder,
+    results: dict[str, Any],
+    predictions: Mapping[str, Scored],
+    histories: Mapping[str, list[dict[str, Any]]],
+) -> None:
+    """Analysis, figures and card; results.json last, since it marks the run as complete."""
+    rows = evaluated_rows(recipe, data)
+    analysis: dict[str, Any] = {}
+    folder.figures.mkdir(exist_ok=True)
+    figures = [folder.figures / "training.png"]
+    student = folder.model("student")
+    metric = primary_metric(task, recipe.evaluate)
+    stages = results["training"]["student"].get("stages", {})
+    training_curves(histories, metric, figures[0], [each["steps"] for each in stages.values()])
+    if "teacher" in predictions:
+        analysis = _analysis(task, data, rows, predictions, student)
+        write_json(folder.analysis, analysis)
+        figures.append(folder.figures / "quality_against_speed.png")
+        quality_against_speed(results, figures[1])
+    copy_files(figures, student / "figures")
+    write_card(student, results, analysis, folder.recipe.read_text(), [f"figures/{path.name}" for path in figures])
+    write_json(folder.results, results)
+
+
+def _analysis(
+    task: Task, data: Data, rows: Dataset, predictions: Mapping[str, Scored], student: Path
+) -> dict[str, Any]:
+    if task.has_vocabulary:
+        tokenizer = load_tokenizer(str(student))
+        encoded = task.encode(rows, tokenizer)
+        if "source" in encoded.column_names:
+            known = set(encoded["source"])
+            return token_analysis(predictions, [text for i, text in enumerate(task.texts(rows)) if i in known])
+        texts = tokenizer.batch_decode(list(encoded["input_ids"]), skip_special_tokens=task.generates)
+        return token_analysis(predictions, texts)
+    if isinstance(task, QuestionAnswering):
+        return answer_analysis(predictions, list(rows["question"]), list(rows["context"]))
+    if task.problem_type == "retrieval":
+        return search_analysis(predictions, list(dict.fromkeys(rows["text_pair"])))
+    if isinstance(task, TokenClassification):
+        return tag_analysis(predictions, list(rows["tokens"]))
+    decided = {name: each for name, each in predictions.items() if isinstance(each, Predictions)}
+    if task.problem_type == "similarity":
+        decided = {name: by_place(each) for name, each in decided.items()}
+        texts = [f"{row['text']} | {row['text_pair']}" for row in rows]
+    else:
+        texts = list(task.texts(rows))
+    lengths = [len(text.split()) for text in texts]
+    return error_analysis(decided, texts, lengths, training_rows=task.training_rows(data.train))

@@ -1,0 +1,159 @@
+"""What a sweep has on disk: its combinations and what they reached, at any time, and the best of them at its end."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from hf_distill.data.load import Data
+from hf_distill.errors import ModelError, OutputError
+from hf_distill.evaluation.metrics import LOWER_IS_BETTER
+from hf_distill.pipeline.train import Report
+from hf_distill.recipe import Recipe
+from hf_distill.recipe.load import dump_recipe, load_recipe
+from hf_distill.report.figures import sweep_scores
+from hf_distill.run_folder import RunFolder, write_json
+from hf_distill.search.sweep_grid import Grid
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """What a sweep gives.
+
+    Attributes:
+        folder: ``runs/<name>-sweep``.
+        recipe: ``best.yaml``: the recipe with the best combination, ready to be run.
+        best: The values of that combination, by key of the recipe.
+        results: The content of ``sweep.json``.
+    """
+
+    folder: Path
+    recipe: Path
+    best: Mapping[str, Any]
+    results: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Combination:
+    """One student of a sweep.
+
+    Attributes:
+        values: What it has for each axis.
+        recipe: With these values and all defaults.
+        folder: Where it is trained, named by what decides its weights.
+    """
+
+    values: Mapping[str, Any]
+    recipe: Recipe
+    folder: RunFolder
+
+
+class SweepState:
+    """What is known so far; ``sweep.json`` holds it at any time."""
+
+    def __init__(self, folder: Path, grid: Grid, command: str, metric: str, recipe: Recipe, data: Data) -> None:
+        self.folder, self.metric = folder, metric
+        self.path = folder / "sweep.json"
+        self.content: dict[str, Any] = {
+            "name": recipe.name,
+            "task": recipe.task.name,
+            "command": command,
+            "metric": metric,
+            "lower_is_better": metric in LOWER_IS_BETTER,
+            "split": "validation",
+            "rows": len(data.validation),
+            "axes": {key: list(values) for key, values in grid.axes.items()},
+            "teacher": None,
+            "combinations": [],
+            "best": None,
+        }
+
+    def claim(self) -> None:
+        """Take the folder, or go on in it.
+
+        Raises:
+            OutputError: Where it holds something else.
+        """
+        if self.folder.is_dir() and any(self.folder.iterdir()) and not self.path.is_file():
+            raise OutputError(
+                f"{self.folder} holds files but no sweep.json; choose another name (name=...) or empty the folder"
+            )
+        PartialState().wait_for_everyone()
+        self.content["teacher"] = json.loads(self.path.read_text())["teacher"] if self.path.is_file() else None
+        PartialState().wait_for_everyone()
+        if PartialState().is_main_process:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise OutputError(
+                    f"{self.folder} cannot be written ({error.strerror}); choose another --runs folder"
+                ) from error
+            self._write()
+
+    def teacher(self, facts: dict[str, Any]) -> None:
+        """Note what the teacher reached, and how many rows it has read over all calls."""
+        before = self.content["teacher"]
+        if before is not None and before["cache"] == facts["cache"]:
+            facts["rows_read"] += before["rows_read"]
+        self.content["teacher"] = facts
+        self._write()
+
+    def add(self, combination: Combination, facts: Mapping[str, Any]) -> None:
+        """Note what a student reached."""
+        entry = {"values": dict(combination.values), "folder": combination.folder.path.name, **facts}
+        self.content["combinations"].append(entry)
+        self._write()
+
+    def finish(self, recipe: Recipe, report: Report) -> Sweep:
+        """Choose, draw, and write the best recipe.
+
+        Raises:
+            HfDistillError: Where no student could be scored.
+        """
+        scored = [entry for entry in self.content["combinations"] if "value" in entry]
+        if not scored:
+            raise ModelError(
+                f"none of {len(self.content['combinations'])} students could be scored: "
+                f"{self.content['combinations'][0]['error']}"
+            )
+        sign = -1 if self.content["lower_is_better"] else 1
+        best = max(scored, key=lambda entry: sign * entry["value"])
+        self.content["best"] = best
+        chosen = load_recipe(recipe.to_dict(), {"name": f"{recipe.name}-best", **best["values"]})
+        path = self.folder / "best.yaml"
+        if PartialState().is_main_process:
+            dump_recipe(chosen, path)
+            sweep_scores(self.content, self.folder / "scores.png")
+        self._write()
+        PartialState().wait_for_everyone()
+        report(f"best: {told(best['values'])}: {self.metric} {best['value']:.4f}")
+        return Sweep(folder=self.folder, recipe=path, best=best["values"], results=self.content)
+
+    def _write(self) -> None:
+        if PartialState().is_main_process:
+            write_json(self.path, self.content)
+
+
+def command_of(recipe: str | Path | Mapping[str, Any] | Recipe, grid: Grid) -> str:
+    """What is told to do it again."""
+    if not isinstance(recipe, (str, Path)):
+        return "hf_distill.sweep(recipe, grid)"
+    axes = [f"{key}={','.join(map(plain, values))}" for key, values in grid.axes.items()]
+    fixed = [f"{key}={plain(value)}" for key, value in grid.overrides.items()]
+    return shlex.join(["hf-distill", "sweep", str(recipe), *axes, *fixed])
+
+
+def told(values: Mapping[str, Any]) -> str:
+    """A combination in a line."""
+    return ", ".join(f"{key}={plain(value)}" for key, value in values.items())
+
+
+def plain(value: Any) -> str:
+    """A value as it can be written in a command."""
+    return value if isinstance(value, str) and value.isidentifier() else json.dumps(value)

@@ -1,0 +1,112 @@
+"""The teacher of a sweep: how many rows it reads, and how good it is on the validation rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from datasets import Dataset
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from hf_distill.data.load import Data
+from hf_distill.evaluation.metrics import Predictions, Scored, compute_metrics, primary_metric
+from hf_distill.evaluation.predict import Candidate, check_above_chance, predict
+from hf_distill.pipeline.train import Lessons, Report
+from hf_distill.recipe import EvaluateConfig
+from hf_distill.tasks import Task
+from hf_distill.teachers import CachedTeacher
+from hf_distill.training.setup import with_row_ids
+
+BATCH = 64
+"""Rows that are looked up at a time."""
+
+
+class Counted:
+    """Counts the rows that enter a model's forward, of all processes, while the context lasts.
+
+    Args:
+        model: None where there is nothing to count.
+    """
+
+    rows = 0
+
+    def __init__(self, model: nn.Module | None) -> None:
+        self.model = model
+
+    def __enter__(self) -> Counted:
+        if self.model is not None:
+            self._hook = self.model.register_forward_pre_hook(self._count, with_kwargs=True)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.model is not None:
+            self._hook.remove()
+            if error[0] is None:
+                self.rows = sum(gather_object([self.rows]))
+
+    def _count(self, model: nn.Module, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+        self.rows += len(named["input_ids"])
+
+
+def score_teacher(
+    teacher: Candidate,
+    lessons: Lessons,
+    task: Task,
+    data: Data,
+    config: EvaluateConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    report: Report,
+) -> dict[str, Any]:
+    """How good the teacher is on the validation rows: from what the cache holds, where that is one decision a row.
+
+    Raises:
+        TeacherError: Where it is no better than chance.
+    """
+    cached, _, validation = lessons
+    assert isinstance(cached, CachedTeacher)
+    assert isinstance(validation, Dataset)
+    outside = data.outside.get("validation")
+    is_kept = task.label_set is not None and not task.by_token and not outside and "logits" in cached.provides
+    scored: Scored
+    if is_kept:
+        scored = _from_cache(cached, task, validation, tokenizer)
+    else:
+        scored = predict(teacher, task, data.validation, None, config, outside=outside)
+        teacher.model.to("cpu")  # type: ignore[arg-type]  # Its room on the device is the students' now.
+    metric, metrics = primary_metric(task, config), compute_metrics(scored)
+    value = metrics[metric]
+    report(f"teacher: {metric} {value:.4f} on {len(data.validation)} validation rows")
+    check_above_chance(scored, value, metric)
+    return {
+        "model": teacher.facts["model"],
+        "value": value,
+        "metrics": metrics,
+        "cache": str(cached.plan.folder),
+        "rows_kept": cached.plan.rows,
+        "scored_from": "cache" if is_kept else "the validation rows, read once more",
+    }
+
+
+def _from_cache(
+    cached: CachedTeacher, task: Task, validation: Dataset, tokenizer: PreTrainedTokenizerBase
+) -> Predictions:
+    """What the teacher said of the rows when it read them."""
+    collate = with_row_ids(task.collator(tokenizer, cached.tokenizer))
+    found = []
+    for start in range(0, len(validation), BATCH):
+        batch = collate(list(validation.select(range(start, min(start + BATCH, len(validation))))))
+        logits = cached.targets(task, batch, frozenset({"logits"})).logits
+        assert isinstance(logits, Tensor)
+        found.append(logits)
+    labels = task.label_set
+    assert labels is not None
+    return Predictions(
+        logits=torch.cat(found).float().numpy(),
+        labels=np.asarray(validation["labels"]),
+        problem_type=labels.problem_type,
+        label_names=labels.names,
+    )

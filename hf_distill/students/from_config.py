@@ -1,0 +1,123 @@
+"""A student of a given size, with fresh weights."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import Any
+
+import torch
+from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
+
+from hf_distill.errors import StudentError
+from hf_distill.models.forward import compared_layers
+from hf_distill.names import nearest
+from hf_distill.students.base import Order, Student, per_layer_lists, set_options, told_as
+from hf_distill.tokenizers.train import choose_tokenizer
+
+_SPECIAL = {"pad": "pad", "bos": "cls", "eos": "sep", "cls": "bos", "sep": "eos", "mask": "mask"}
+"""Special tokens that configs name, and which other one stands in where the tokenizer has none."""
+
+
+def from_config(order: Order) -> Student:
+    """A model from the teacher's config with changes, or, with ``model_type``, from a new one.
+
+    Raises:
+        StudentError: For keys that the config does not have, or sizes that do not fit each other.
+    """
+    assert order.config.config is not None
+    changes = dict(order.config.config)
+    model_type = changes.pop("model_type", None)
+    tokenizer = choose_tokenizer(order.config.tokenizer, order.teacher_tokenizer, order.texts)
+    if model_type is not None:
+        config = _new_config(model_type, changes)
+    elif order.teacher is not None:
+        config = _changed_config(order.teacher.config, changes)
+    else:
+        raise StudentError(
+            "student.config: without a teacher it must say what to build; add model_type: bert, for instance"
+        )
+    if model_type is not None or tokenizer is not order.teacher_tokenizer:
+        _follow_tokenizer(config, tokenizer)
+    _check_heads(config)
+    set_options(config, order.model_options)
+    with told_as("student.config"):
+        config.validate()
+        model = order.auto_model.from_config(config, dtype=torch.float32)
+    if order.teacher is not None and tokenizer is order.teacher_tokenizer and model.can_generate():
+        model.generation_config = copy.deepcopy(order.teacher.generation_config)
+    depth = f"{config.num_hidden_layers}"
+    if config.is_encoder_decoder:
+        depth += f" and {compared_layers(config)}"
+    origin = f"fresh {config.model_type}, {depth} layers, hidden size {config.hidden_size}"
+    return Student(model=model, tokenizer=tokenizer, origin=origin)
+
+
+def _new_config(model_type: str, changes: dict[str, Any]) -> PretrainedConfig:
+    if model_type not in CONFIG_MAPPING:
+        raise StudentError(
+            f"student.config.model_type: Transformers knows no {model_type!r}{nearest(model_type, CONFIG_MAPPING)}"
+        )
+    with told_as("student.config"):
+        renamed = _checked(AutoConfig.for_model(model_type), changes)
+        return AutoConfig.for_model(model_type, **renamed)
+
+
+def _changed_config(teacher: PretrainedConfig, changes: dict[str, Any]) -> PretrainedConfig:
+    """The teacher's config with changes; where its depth changes, its lists with one entry a layer follow."""
+    config = copy.deepcopy(teacher)
+    total, lists = getattr(config, "num_hidden_layers", 0), per_layer_lists(config)
+    with told_as("student.config"):
+        set_options(config, {"name_or_path": "", **_checked(config, changes)})
+    for name, values in lists.items():
+        if name not in changes:
+            setattr(config, name, [values[i % total] for i in range(config.num_hidden_layers)])
+    return config
+
+
+def _checked(config: PretrainedConfig, changes: dict[str, Any]) -> dict[str, Any]:
+    """The changes under the config's own names (DistilBERT calls its hidden size ``dim``)."""
+    general = {field.name for field in dataclasses.fields(PretrainedConfig)}
+    own = {field.name for field in dataclasses.fields(config)} - general
+    for key in changes:
+        if key in general or key in ("num_labels", "vocab_size", "name_or_path") or key.endswith("_token_id"):
+            raise StudentError(
+                f"student.config.{key}: is set from the data and the tokenizer; leave it out "
+                "(student.tokenizer.vocab_size sizes a vocabulary)"
+            )
+        if key not in own and key not in config.attribute_map:
+            near = nearest(key, [*own, *config.attribute_map])
+            raise StudentError(f"student.config.{key}: {type(config).__name__} has no such key{near}")
+    return {config.attribute_map.get(key, key): value for key, value in changes.items()}
+
+
+def _follow_tokenizer(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Set the size of the vocabulary and the ids of the special tokens."""
+    if tokenizer.pad_token_id is None:
+        raise StudentError("student.tokenizer: it has no padding token, so texts cannot be batched; use another")
+    for name in ("vocab_size", "decoder_vocab_size"):
+        if hasattr(config, name):
+            setattr(config, name, len(tokenizer))
+    for name, other in _SPECIAL.items():
+        if hasattr(config, f"{name}_token_id"):
+            own = getattr(tokenizer, f"{name}_token_id")
+            setattr(config, f"{name}_token_id", getattr(tokenizer, f"{other}_token_id") if own is None else own)
+    if config.is_encoder_decoder:
+        # What tokenizers put before a text, so that it is not predicted; T5 and Marian have no such token and use pad.
+        start = getattr(config, "bos_token_id", None)
+        config.decoder_start_token_id = config.pad_token_id if start is None else start
+        if hasattr(config, "forced_eos_token_id"):
+            config.forced_eos_token_id = config.eos_token_id
+
+
+def _check_heads(config: PretrainedConfig) -> None:
+    hidden, heads = getattr(config, "hidden_size", None), getattr(config, "num_attention_heads", None)
+    if hidden and heads and not getattr(config, "head_dim", None) and hidden % heads:
+        raise StudentError(
+            f"student.config: hidden_size {hidden} cannot be shared by {heads} attention heads; set "
+            f"num_attention_heads to a divisor of it, {_divisor(hidden, heads)} for instance"
+        )
+
+
+def _divisor(hidden: int, most: int) -> int:
+    return next(heads for heads in range(most, 0, -1) if hidden % heads == 0)

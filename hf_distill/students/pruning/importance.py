@@ -1,0 +1,177 @@
+"""What of a model matters: how much its heads, units and channels say on a sample of texts."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_distill.errors import StudentError
+from hf_distill.students.layer_choice import layer_stack
+from hf_distill.students.pruning.families import Shape, family_of, shape_of
+from hf_distill.tokenizers.train import position_limit
+
+_BATCH = 16
+
+_TOKENS = 512
+"""How much of a text is read at most."""
+
+_POOL = 20_000
+"""From how many texts the sample is drawn: the first ones, so that a long corpus need not be read to its end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Importance:
+    """How much each part of a model matters; the larger, the more.
+
+    Attributes:
+        hidden: ``[hidden size]``.
+        heads: ``[heads]`` of each layer.
+        units: ``[intermediate size]`` of each layer.
+    """
+
+    hidden: Tensor
+    heads: list[Tensor]
+    units: list[Tensor]
+
+
+def random_importance(shape: Shape, layers: int) -> Importance:
+    """Importance by chance, from torch's global generator: what any other must be better than."""
+    draw = partial(torch.rand, device="cpu")
+    return Importance(
+        hidden=draw(shape.hidden_size),
+        heads=[draw(shape.heads) for _ in range(layers)],
+        units=[draw(shape.intermediate_size) for _ in range(layers)],
+    )
+
+
+def activation_importance(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], layers: Sequence[int]
+) -> Importance:
+    """Importance by activations (Minitron; Muralidharan et al. 2024), means over the tokens of texts.
+
+    Of a head it is the L2 norm of its output before the output projection, of a unit the absolute value that enters the
+    down projection, of a hidden channel the absolute output of the norms, summed over them.
+
+    Args:
+        model: The whole source; it is left as it is, and read where it is.
+        tokenizer: Its own.
+        texts: The sample.
+        layers: Of the source, whose importance is asked for.
+    """
+    shape, family = shape_of(model.config), family_of(model.config)
+    stack, total = layer_stack(model, model, "num_hidden_layers")
+    dropped = tuple(f"{stack}.{i}." for i in range(total) if i not in layers)
+    sums = _Sums()
+    hooks: list[Any] = []
+    for i in layers:
+        layer = model.get_submodule(f"{stack}.{i}")
+        attention, down = layer.get_submodule(family.attention_output), layer.get_submodule(family.down)
+        hooks += [
+            attention.register_forward_pre_hook(partial(sums.add_heads, f"heads {i}", shape.heads)),
+            down.register_forward_pre_hook(partial(sums.add_units, f"units {i}")),
+        ]
+    for name, module in _hidden_norms(model, shape.hidden_size):
+        if not name.startswith(dropped):
+            hooks.append(module.register_forward_hook(sums.add_hidden))
+    try:
+        _read(model, tokenizer, texts, sums)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return Importance(
+        hidden=sums.means["hidden"],
+        heads=[sums.means[f"heads {i}"] for i in layers],
+        units=[sums.means[f"units {i}"] for i in layers],
+    )
+
+
+def sample(texts: Iterable[str], rows: int) -> list[str]:
+    """So many texts, drawn evenly from the first ones of a corpus; the same in every process.
+
+    Raises:
+        StudentError: Where there is no text.
+    """
+    pool = list(islice((text for text in texts if text.strip()), max(rows, _POOL)))
+    if not pool:
+        raise StudentError(
+            "student.width: there is no training text to find out on what matters; add rows, or set importance: random"
+        )
+    return random.Random(0).sample(pool, min(rows, len(pool)))
+
+
+class _Sums:
+    """Sums over the tokens of all batches, by what they are of; padding does not count."""
+
+    def __init__(self) -> None:
+        self.totals: dict[str, Tensor] = {}
+        self.tokens = 0
+        self.mask = torch.empty(0)
+
+    def start(self, mask: Tensor) -> None:
+        self.mask = mask
+        self.tokens += int(mask.sum())
+
+    def add(self, name: str, values: Tensor) -> None:
+        total = values.float()[self.mask].sum(0).cpu()
+        self.totals[name] = self.totals[name] + total if name in self.totals else total
+
+    def add_heads(self, name: str, heads: int, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.add(name, inputs[0].float().unflatten(-1, (heads, -1)).norm(dim=-1))
+
+    def add_units(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.add(name, inputs[0].abs())
+
+    def add_hidden(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if output.shape[:2] == self.mask.shape:  # Not the table of relative positions, which DeBERTa norms, too.
+            self.add("hidden", output.abs())
+
+    @property
+    def means(self) -> dict[str, Tensor]:
+        return {name: total / self.tokens for name, total in self.totals.items()}
+
+
+def _hidden_norms(model: PreTrainedModel, size: int) -> Iterator[tuple[str, nn.Module]]:
+    """The norms of a model's body that all channels go through."""
+    body = {id(module) for module in model.base_model.modules()}
+    for name, module in model.named_modules():
+        weight = getattr(module, "weight", None)
+        is_norm = "Norm" in type(module).__name__ and isinstance(weight, Tensor) and weight.shape == (size,)
+        if is_norm and id(module) in body and not name.endswith(("q_norm", "k_norm")):
+            yield name, module
+
+
+def _read(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], sums: _Sums) -> None:
+    """Let a model's body read texts, of like lengths together."""
+    limit = min(_TOKENS, tokenizer.model_max_length, position_limit(model) or _TOKENS)
+    rows: list[list[int]] = tokenizer(list(texts), truncation=True, max_length=limit)["input_ids"]
+    rows = sorted(filter(len, rows), key=len)
+    body: Any = model.base_model
+    padding = tokenizer.pad_token_id or 0
+    with _in_eval_mode(model), torch.inference_mode():
+        for start in range(0, len(rows), _BATCH):
+            batch = rows[start : start + _BATCH]
+            longest = len(batch[-1])
+            ids = torch.tensor([[*row, *[padding] * (longest - len(row))] for row in batch], device=model.device)
+            lengths = torch.tensor([len(row) for row in batch], device=model.device)
+            mask = torch.arange(longest, device=model.device) < lengths[:, None]
+            sums.start(mask)
+            body(input_ids=ids, attention_mask=mask.long())
+
+
+@contextmanager
+def _in_eval_mode(model: PreTrainedModel) -> Iterator[None]:
+    before = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(before)

@@ -1,0 +1,297 @@
+"""From texts, completions and chats to tokens and the tokens that count; packing and cutting."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any
+
+from torch import Tensor
+from transformers import BatchEncoding, PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from hf_distill.errors import DataError
+from hf_distill.types import Batch, LogitSource, Masks, View
+
+IGNORED = -100
+"""The label of a token or row that does not count, as Transformers' losses know it."""
+
+Example = tuple[list[int], list[int], list[int]]
+"""Token ids; labels: the id where the token counts, else :data:`IGNORED`; and the bytes of the text that each stands
+for. All of the same length, and not shifted."""
+
+_render: Any = render_jinja_template  # Its annotation says str; it returns texts and places.
+
+_GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+
+
+def read_text(tokenizer: PreTrainedTokenizerBase, text: str) -> Example:
+    """A text, every token of which counts, and the end token."""
+    return _ended(tokenizer, _tokens(tokenizer, text, [(0, len(text))], special=True))
+
+
+def read_completion(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str, separator: str = "") -> Example:
+    """A prompt and its completion, cut into tokens as one text; only the completion and the end token count."""
+    prompt += separator
+    spans = [(len(prompt), len(prompt) + len(completion))]
+    return _ended(tokenizer, _tokens(tokenizer, prompt + completion, spans, special=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chat:
+    """A chat in a tokenizer's template.
+
+    Attributes:
+        text: As the template writes it.
+        spans: The characters of the assistant's turns that count, the mark that ends each among them.
+        contents: What the assistant says in each, without the template's marks; all of it where a template changes it.
+    """
+
+    text: str
+    spans: list[tuple[int, int]]
+    contents: list[tuple[int, int]]
+
+
+def read_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]]) -> Example:
+    """A chat in the tokenizer's template; only the assistant's turns count, see :func:`render_chat`."""
+    chat = render_chat(tokenizer, messages)
+    return _tokens(tokenizer, chat.text, chat.spans, special=False, scored=chat.contents)
+
+
+def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]]) -> Chat:
+    """A chat in the tokenizer's template, and where the assistant speaks in it.
+
+    A template that marks them (``{% generation %}``) is asked; of any other the turns are found by rendering the chat
+    up to each of them.
+
+    Raises:
+        DataError: For a tokenizer without a template, a chat without an assistant, and a template that renders a turn
+            otherwise once others follow.
+    """
+    if not tokenizer.chat_template:
+        raise DataError(
+            "rows of messages need a chat template, but the tokenizer has none; take an instruction-tuned model's "
+            "tokenizer, or turn the rows into prompt and completion"
+        )
+    if not any(turn["role"] == "assistant" for turn in messages):
+        raise DataError("a chat has no assistant's turn, so nothing in it counts; remove such rows")
+    turns = [dict(turn) for turn in messages]
+    template = tokenizer.get_chat_template()
+    if _GENERATION.search(template):
+        # The template's own marks, as places in the text: Transformers' token mask runs on to the end of the chat where
+        # the last marked character is a blank that belongs to no token.
+        words: dict[str, Any] = tokenizer.special_tokens_map
+        rendered, marks = _render([turns], chat_template=template, return_assistant_tokens_mask=True, **words)
+        text, spans = rendered[0], [tuple(mark) for mark in marks[0]]
+    else:
+        text = _rendered(tokenizer, turns)
+        spans = list(_assistant_spans(tokenizer, turns, text))
+    said = [turn["content"].strip() for turn in turns if turn["role"] == "assistant"]
+    if len(said) != len(spans):  # The template marks what it likes.
+        return Chat(text=text, spans=spans, contents=spans)
+    places = [text.find(content, *span) for content, span in zip(said, spans, strict=True)]
+    found = zip(places, said, spans, strict=True)
+    contents = [(place, place + len(content)) if place >= 0 else span for place, content, span in found]
+    return Chat(text=text, spans=spans, contents=contents)
+
+
+def answered(messages: Sequence[Mapping[str, Any]], text: str) -> list[dict[str, Any]]:
+    """A chat up to the assistant's last turn, with this text in its place; of one without, with it at the end."""
+    last = next((i for i in range(len(messages) - 1, -1, -1) if messages[i]["role"] == "assistant"), len(messages))
+    turn = {**(messages[last] if last < len(messages) else dict.fromkeys(messages[0])), "content": text}
+    return [*map(dict, messages[:last]), {**turn, "role": "assistant"}]
+
+
+def pack(examples: Sequence[Example], length: int) -> dict[str, list[Any]]:
+    """Lay texts end to end and cut them into blocks.
+
+    A text that goes on in the next block starts there anew: its positions count from 0, and the first token of each
+    piece is nobody's target.
+
+    Args:
+        examples: Texts as tokens.
+        length: Tokens of a block; the last may be shorter.
+
+    Returns:
+        ``input_ids``, ``labels``, ``position_ids``, ``length`` and ``bytes`` of each block.
+    """
+    blocks: dict[str, list[Any]] = {"input_ids": [], "labels": [], "position_ids": []}
+    scored: list[int] = []
+    room = 0
+    for ids, labels, sizes in examples:
+        start = 0
+        while start < len(ids):
+            if room == 0:
+                for columns in blocks.values():
+                    columns.append([])
+                scored.append(0)
+                room = length
+            piece = slice(start, start + room)
+            taken = len(ids[piece])
+            blocks["input_ids"][-1] += ids[piece]
+            blocks["labels"][-1] += [IGNORED, *labels[piece][1:]]
+            blocks["position_ids"][-1] += range(taken)
+            scored[-1] += sum(sizes[start + 1 : start + room])
+            start, room = start + taken, room - taken
+    return {**blocks, "length": [len(block) for block in blocks["input_ids"]], "bytes": scored}
+
+
+def fit(example: Example, length: int, is_text: bool, too_long: str) -> Iterator[slice]:
+    """An example in rows of at most so many tokens: a text in several pieces; else one row, or none.
+
+    Args:
+        example: Of any length.
+        length: Tokens of a row.
+        is_text: Whether every token counts.
+        too_long: ``drop`` or ``truncate``, for a prompt that leaves no room.
+
+    Returns:
+        Which tokens each row holds.
+    """
+    ids, labels, _ = example
+    if is_text:
+        for start in range(0, len(ids), length):
+            yield slice(start, min(start + length, len(ids)))
+        return
+    start = 0
+    first = next((i for i, label in enumerate(labels) if label != IGNORED), len(ids))
+    if first >= length:
+        if too_long == "drop":
+            return
+        # Half of the room at most goes to what is left of the prompt.
+        start = first - max(length // 2, length - (len(ids) - first))
+    yield slice(start, min(start + length, len(ids)))
+
+
+def last_turn(labels: Sequence[int]) -> int:
+    """Where the last run of tokens that count begins; the length where none counts."""
+    end = next((i for i in range(len(labels), 0, -1) if labels[i - 1] != IGNORED), 0)
+    return next((i for i in range(end, 0, -1) if labels[i - 1] == IGNORED), 0) if end else len(labels)
+
+
+def were_cut(encoded: BatchEncoding, limit: int) -> list[bool]:
+    """Which texts were longer than the limit; of a tokenizer that does not tell (in Python), those that fill it."""
+    if encoded.encodings is not None:
+        return [bool(each.overflowing) for each in encoded.encodings]
+    return [len(ids) >= limit for ids in encoded["input_ids"]]
+
+
+def padded(rows: Sequence[list[int]], filler: int, left: bool) -> list[list[int]]:
+    """Rows as long as the longest, filled up on one side."""
+    longest = max(map(len, rows))
+    fillings = [[filler] * (longest - len(row)) for row in rows]
+    return [filling + row if left else row + filling for row, filling in zip(rows, fillings, strict=True)]
+
+
+def check_offsets(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a tokenizer that cannot tell which characters its tokens stand for.
+
+    Raises:
+        DataError: For one written in Python.
+    """
+    if not tokenizer.is_fast:
+        raise DataError(
+            f"a {type(tokenizer).__name__} does not tell which characters its tokens stand for, without which labels "
+            "cannot be set on tokens; take a model with a fast tokenizer (tokenizer.json)"
+        )
+
+
+def padded_inputs(
+    rows: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, prefix: str = "", more: Sequence[str] = ()
+) -> Batch:
+    """The token columns of rows, padded to the longest, under their prefixed names.
+
+    Args:
+        rows: Encoded.
+        tokenizer: Tells which columns there are, and on which side they are padded.
+        prefix: Of the columns' names.
+        more: Further columns that the tokenizer knows how to pad.
+    """
+    names = [prefix + name for name in (*tokenizer.model_input_names, *more) if prefix + name in rows[0]]
+    features = [{name.removeprefix(prefix): row[name] for name in names} for row in rows]
+    filled = tokenizer.pad(features, return_tensors="pt")
+    return {prefix + name: value for name, value in filled.items()}
+
+
+def view_of_tokens(
+    logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, labels: Tensor, masks: Masks
+) -> View:
+    """A View with one position a token.
+
+    Args:
+        logits: ``[B, T, V]``, or what they are made of, with ``hidden`` as ``[B, T, H]``.
+        hidden_states: ``[B, T, H]`` each, or None.
+        labels: ``[B, T]``: the token that each position is to tell.
+        masks: Of the B x T positions.
+    """
+    if isinstance(logits, LogitSource):
+        flat: Tensor | LogitSource = LogitSource(hidden=logits.hidden.flatten(0, 1), head=logits.head)
+    else:
+        flat = logits.flatten(0, 1)
+    return View(
+        logits=flat, distribution="categorical", labels=labels.flatten(), masks=masks, hidden_states=hidden_states
+    )
+
+
+def _tokens(
+    tokenizer: PreTrainedTokenizerBase,
+    text: str,
+    spans: Sequence[tuple[int, int]],
+    *,
+    special: bool,
+    scored: Sequence[tuple[int, int]] | None = None,
+) -> Example:
+    """Tokens of a text; those that hold a character of a span count.
+
+    Each stands for the bytes from the end of the one before it, blanks that no token holds included, as far as these
+    are of ``scored``: by default of the spans.
+    """
+    # Not verbose: a text longer than the model reads is cut later.
+    encoded = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True, verbose=False)
+    ids: list[int] = encoded["input_ids"]
+    labels = [
+        token if any(start < last and end > first and end > start for first, last in spans) else IGNORED
+        for token, (start, end) in zip(ids, encoded["offset_mapping"], strict=True)
+    ]
+    ends = [0, *accumulate((end for _, end in encoded["offset_mapping"]), max)]
+    sizes = [
+        sum(len(text[max(start, a) : min(end, b)].encode(errors="surrogatepass")) for a, b in scored or spans)
+        for start, end in pairwise(ends)
+    ]
+    return ids, labels, sizes
+
+
+def _ended(tokenizer: PreTrainedTokenizerBase, example: Example) -> Example:
+    """With the end token, which counts: a student that never sees it never stops."""
+    ids, labels, sizes = example
+    end = tokenizer.eos_token_id
+    if end is None:
+        raise DataError(
+            "the tokenizer has no end token, so a student would never learn to stop; set its eos_token and save it"
+        )
+    if ids and ids[-1] == end:
+        return ids, [*labels[:-1], end], sizes
+    return [*ids, end], [*labels, end], [*sizes, 0]
+
+
+def _assistant_spans(
+    tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, Any]], text: str
+) -> Iterator[tuple[int, int]]:
+    """Where the assistant's turns stand in a rendered chat, the token that ends each among them."""
+    for i, turn in enumerate(turns):
+        if turn["role"] != "assistant":
+            continue
+        before = _rendered(tokenizer, turns[:i], add_generation_prompt=True) if i else ""
+        until = _rendered(tokenizer, turns[: i + 1])
+        if not (text.startswith(until) and until.startswith(before)):
+            raise DataError(
+                "the chat template renders a turn otherwise once others follow, so the assistant's tokens cannot be "
+                "found; use a template that marks them with {% generation %}"
+            )
+        yield len(before), len(until)
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, Any]], **options: Any) -> str:
+    return str(tokenizer.apply_chat_template(turns, tokenize=False, **options))

@@ -1,0 +1,190 @@
+"""How a student writes the batches of a task itself: what it writes after, and the batch that its text makes.
+
+Such a batch has positions where the teacher's distributions are compared, but no labels: nobody says that what the
+student wrote is right.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from hf_distill.errors import RecipeError
+from hf_distill.tasks.encoding import IGNORED, last_turn, padded
+from hf_distill.types import Batch
+
+WRITTEN = "written"
+"""In a batch that a student wrote: which of its tokens the student wrote, the end token among them; boolean."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a student writes after.
+
+    Attributes:
+        input_ids: ``[B, T]``.
+        attention_mask: ``[B, T]``.
+        answers: How many tokens the data have to each.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    answers: list[int]
+
+    def at(self, rows: slice) -> Asked:
+        """Some rows alone."""
+        return Asked(
+            input_ids=self.input_ids[rows], attention_mask=self.attention_mask[rows], answers=self.answers[rows]
+        )
+
+
+class Writing(ABC):
+    """How a student writes the batches of a task.
+
+    Attributes:
+        skipped: How many tokens stand before what a writer wrote.
+        options: What the task asks of ``generate``.
+    """
+
+    skipped: ClassVar[int] = 0
+    options: Mapping[str, Any]
+
+    @abstractmethod
+    def taken(self, ids: Sequence[int], labels: Sequence[int]) -> int:
+        """How many positions of the context a row takes before anything is written; 0 where there is no prompt."""
+
+    @abstractmethod
+    def asked(self, batches: Sequence[Batch], pad: int) -> Asked:
+        """What all rows of some batches ask for, with what pads it."""
+
+    @abstractmethod
+    def answered(self, batch: Batch, asked: Asked, written: Tensor, kept: Tensor) -> Batch:
+        """The batch of what was written.
+
+        Args:
+            batch: Of the data, in whose place it comes.
+            asked: What its rows asked for.
+            written: ``[B, skipped + N]``, what a writer gave.
+            kept: ``[B, N]`` boolean, False behind the end token.
+        """
+
+
+class AfterPrompts(Writing):
+    """A prompt and what follows it are one row of tokens.
+
+    Args:
+        prompt_tokens: How many tokens of a row are the prompt; None: all before the last run of tokens that count.
+    """
+
+    def __init__(self, prompt_tokens: int | None) -> None:
+        self.prompt_tokens = prompt_tokens
+        self.options = {}
+
+    def taken(self, ids: Sequence[int], labels: Sequence[int]) -> int:
+        """See :meth:`Writing.taken`. A text's last token, which ends it, never belongs to the prompt."""
+        if self.prompt_tokens is not None:
+            return min(self.prompt_tokens, len(ids) - 1)
+        return last_turn(labels)
+
+    def asked(self, batches: Sequence[Batch], pad: int) -> Asked:
+        """See :meth:`Writing.asked`. Padded on the left: what is written stands right behind the prompt."""
+        prompts, answers = [], []
+        for ids, labels in (row for batch in batches for row in _rows(batch)):
+            start = self.taken(ids, labels)
+            prompts.append(ids[:start])
+            answers.append(sum(label != IGNORED for label in labels[start:]))
+        device = batches[0]["input_ids"].device
+        return Asked(
+            input_ids=torch.tensor(padded(prompts, pad, True), device=device),
+            attention_mask=torch.tensor(padded([[1] * len(ids) for ids in prompts], 0, True), device=device),
+            answers=answers,
+        )
+
+    def answered(self, batch: Batch, asked: Asked, written: Tensor, kept: Tensor) -> Batch:
+        """See :meth:`Writing.answered`. Padded on the right, where no model counts its positions otherwise."""
+        ids = torch.cat((asked.input_ids, written), 1)
+        mask = torch.cat((asked.attention_mask, kept.to(asked.attention_mask.dtype)), 1)
+        own = torch.cat((torch.zeros_like(asked.attention_mask, dtype=torch.bool), kept), 1)
+        padding = (1 - asked.attention_mask).sum(1, keepdim=True)
+        places = (torch.arange(ids.shape[1], device=ids.device) + padding) % ids.shape[1]
+        places = places[:, : int(mask.sum(1).max())]
+        ids, mask, own = (each.gather(1, places) for each in (ids, mask, own))
+        return {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "labels": torch.full_like(ids, IGNORED),
+            WRITTEN: own,
+        }
+
+
+class AfterSources(Writing):
+    """An encoder reads the source, a decoder writes.
+
+    Args:
+        options: What makes the decoder start as the task asks for.
+    """
+
+    skipped = 1
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self.options = options
+
+    def taken(self, ids: Sequence[int], labels: Sequence[int]) -> int:
+        """See :meth:`Writing.taken`: the decoder's start, wherever there is a source."""
+        return min(len(ids), 1)
+
+    def asked(self, batches: Sequence[Batch], pad: int) -> Asked:
+        """See :meth:`Writing.asked`: the sources as they are, padded further on the side where they are padded."""
+        left = not all(bool(batch["attention_mask"][:, 0].all()) for batch in batches)
+        return Asked(
+            input_ids=joined([batch["input_ids"] for batch in batches], pad, left),
+            attention_mask=joined([batch["attention_mask"] for batch in batches], 0, left),
+            answers=[count for batch in batches for count in (batch["labels"] != IGNORED).sum(1).tolist()],
+        )
+
+    def answered(self, batch: Batch, asked: Asked, written: Tensor, kept: Tensor) -> Batch:
+        """See :meth:`Writing.answered`: the decoder reads again what it read while it wrote."""
+        longest = int(kept.sum(1).max())
+        return {
+            "input_ids": batch["input_ids"],
+            "attention_mask": batch["attention_mask"],
+            "decoder_input_ids": written[:, :longest],
+            "labels": torch.full_like(written[:, :longest], IGNORED),
+            WRITTEN: kept[:, :longest],
+        }
+
+
+def joined(tensors: Sequence[Tensor], filler: int, left: bool = False) -> Tensor:
+    """``[B, T]`` of several, padded to the widest on one side."""
+    width = max(tensor.shape[1] for tensor in tensors)
+    gaps = [width - tensor.shape[1] for tensor in tensors]
+    sides = [(gap, 0) if left else (0, gap) for gap in gaps]
+    return torch.cat([functional.pad(tensor, side, value=filler) for tensor, side in zip(tensors, sides, strict=True)])
+
+
+def _rows(batch: Batch) -> Iterator[tuple[list[int], list[int]]]:
+    """Tokens and labels of each row, without padding."""
+    labelled = batch["labels"] if "labels" in batch else batch["input_ids"]
+    columns = (batch["input_ids"], labelled, batch["attention_mask"])
+    for row in zip(*(column.tolist() for column in columns), strict=True):
+        real = [(token, label) for token, label, mask in zip(*row, strict=True) if mask]
+        yield [token for token, _ in real], [label for _, label in real]
+
+
+def check_prompt_tokens(given: int | None, form: str | None) -> None:
+    """Refuse a length of prompts where rows tell it themselves, and its absence where they do not.
+
+    Raises:
+        RecipeError: With the way out.
+    """
+    where = "recipe.rollout.prompt_tokens"
+    if form == "text" and given is None:
+        raise RecipeError(f"{where}: plain text has no prompt to write after; say how many tokens of a row are one")
+    if form not in ("text", None) and given is not None:
+        raise RecipeError(f"{where}: does nothing for rows that have a prompt of their own; remove it")

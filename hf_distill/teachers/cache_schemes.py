@@ -1,0 +1,251 @@
+"""What a cache keeps of a teacher's distribution, and what becomes of it again. A new scheme is one class here.
+
+Keeping only the k likeliest tokens as if they were all is biased: the student is taught that nothing else can come.
+Tokens drawn from the teacher are not: in the mean over draws they give the gradient of the whole distribution, at some
+12 distinct tokens a position (Anshumann et al. 2025, Sparse Logit Sampling, section 4).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hf_distill.errors import RecipeError
+from hf_distill.types import SparseLogits
+
+Arrays = dict[str, np.ndarray]
+"""By name."""
+
+
+class Scheme(ABC):
+    """How logits become arrays, and arrays targets.
+
+    Attributes:
+        name: As recipes name it.
+        warning: What a person should know who chooses it.
+    """
+
+    name: ClassVar[str]
+    warning: ClassVar[str | None] = None
+
+    @abstractmethod
+    def keep(self, logits: Tensor, uniform: np.ndarray) -> tuple[Arrays, Arrays]:
+        """Arrays of n positions.
+
+        Args:
+            logits: ``[n, V]``, the teacher's, float32.
+            uniform: ``[n, draws]`` numbers between 0 and 1; all the chance there is.
+
+        Returns:
+            Arrays with one entry a position; arrays with the kept tokens of all positions, end to end.
+        """
+
+    @abstractmethod
+    def give(self, positions: Mapping[str, np.ndarray], entries: Mapping[str, np.ndarray]) -> Tensor | SparseLogits:
+        """What :meth:`keep` kept of n positions, as targets of n positions."""
+
+    @property
+    def draws(self) -> int:
+        """How many random numbers a position takes."""
+        return 0
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides what is kept."""
+        return {}
+
+
+class Dense(Scheme):
+    """All logits as they are; for a few classes."""
+
+    name = "dense"
+
+    def keep(self, logits: Tensor, uniform: np.ndarray) -> tuple[Arrays, Arrays]:
+        """See :meth:`Scheme.keep`."""
+        return {"logits": logits.float().cpu().numpy()}, {}
+
+    def give(self, positions: Mapping[str, np.ndarray], entries: Mapping[str, np.ndarray]) -> Tensor:
+        """See :meth:`Scheme.give`."""
+        return torch.from_numpy(np.array(positions["logits"]))
+
+
+class Sampled(Scheme):
+    """Tokens drawn from the teacher, with how often each was drawn, and the entropy of the whole distribution.
+
+    A token and its count share as few whole bytes as hold both: three, for 50 draws and up to 262,144 tokens.
+
+    Args:
+        temperature: The logits are divided by it before drawing.
+        vocabulary: Tokens of the teacher's vocabulary.
+        draws: A position; 1 to 255.
+
+    Raises:
+        RecipeError: For draws out of bounds.
+    """
+
+    name = "sampled"
+
+    def __init__(self, temperature: float, vocabulary: int, draws: int = 50) -> None:
+        if not 1 <= draws <= 255:
+            raise RecipeError(f"recipe.teacher.cache.draws: expected 1 to 255, got {draws}")
+        self.temperature, self.vocabulary, self._draws = temperature, vocabulary, draws
+        self.count_bits = (draws - 1).bit_length()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """See :class:`Scheme`."""
+        return {"temperature": self.temperature, "draws": self._draws}
+
+    @property
+    def draws(self) -> int:
+        """See :class:`Scheme`."""
+        return self._draws
+
+    def keep(self, logits: Tensor, uniform: np.ndarray) -> tuple[Arrays, Arrays]:
+        """See :meth:`Scheme.keep`: the cumulated distribution is looked up at sorted random numbers."""
+        log_probabilities = torch.log_softmax(logits.float() / self.temperature, -1)
+        probabilities = log_probabilities.exp()
+        entropy = -(probabilities * log_probabilities.clamp(min=-1e4)).sum(-1)
+        # In float64: in float32 a sum of 1 swallows the rare tokens.
+        cumulated = probabilities.cumsum(-1, dtype=torch.float64)
+        sorted_draws = torch.from_numpy(np.sort(uniform, axis=1)).to(cumulated) * cumulated[:, -1:]
+        drawn = torch.searchsorted(cumulated, sorted_draws, right=True).clamp(max=self.vocabulary - 1).cpu().numpy()
+        is_new = np.ones(drawn.shape, dtype=bool)
+        is_new[:, 1:] = drawn[:, 1:] != drawn[:, :-1]
+        starts = np.flatnonzero(is_new.ravel())
+        counts = np.diff(starts, append=drawn.size)
+        packed = (drawn.ravel()[starts].astype(np.int64) << self.count_bits) | (counts - 1)
+        return (
+            {"distinct": is_new.sum(1).astype(np.uint8), "entropy": entropy.cpu().numpy().astype(np.float16)},
+            {"tokens": _bytes_of(packed, ((self.vocabulary - 1) << self.count_bits | (2**self.count_bits - 1)))},
+        )
+
+    def give(self, positions: Mapping[str, np.ndarray], entries: Mapping[str, np.ndarray]) -> SparseLogits:
+        """See :meth:`Scheme.give`."""
+        packed = _numbers_of(entries["tokens"])
+        counts = (packed & (2**self.count_bits - 1)) + 1
+        ids, shares = _padded(positions["distinct"], packed >> self.count_bits, counts.astype(np.float32) / self._draws)
+        return SparseLogits(
+            ids=ids,
+            probabilities=shares,
+            rest=None,
+            entropy=torch.from_numpy(positions["entropy"].astype(np.float32)),
+            temperature=self.temperature,
+            vocabulary=self.vocabulary,
+        )
+
+
+class TopK(Scheme):
+    """The k likeliest tokens with their log-probabilities; all others as one, whose mass is what is left.
+
+    Args:
+        temperature: The logits are divided by it.
+        vocabulary: Tokens of the teacher's vocabulary.
+        k: How many are kept.
+
+    Raises:
+        RecipeError: For k out of bounds.
+    """
+
+    name = "top_k"
+
+    def __init__(self, temperature: float, vocabulary: int, k: int = 64) -> None:
+        if not 1 <= k <= min(vocabulary, 65535):
+            raise RecipeError(f"recipe.teacher.cache.k: expected 1 to {min(vocabulary, 65535)}, got {k}")
+        self.temperature, self.vocabulary, self.k = temperature, vocabulary, k
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """See :class:`Scheme`."""
+        return {"temperature": self.temperature, "k": self.k}
+
+    def keep(self, logits: Tensor, uniform: np.ndarray) -> tuple[Arrays, Arrays]:
+        """See :meth:`Scheme.keep`."""
+        log_probabilities = torch.log_softmax(logits.float() / self.temperature, -1)
+        values, ids = log_probabilities.topk(self.k, dim=-1)
+        return self._arrays(ids, values)
+
+    def keep_sparse(self, logits: SparseLogits) -> tuple[Arrays, Arrays]:
+        """As :meth:`keep`, of a teacher that gives these k tokens alone."""
+        return self._arrays(logits.ids, logits.probabilities.log())
+
+    def _arrays(self, ids: Tensor, values: Tensor) -> tuple[Arrays, Arrays]:
+        return {}, {
+            "tokens": _bytes_of(ids.cpu().numpy().ravel(), self.vocabulary - 1),
+            "log_probabilities": values.cpu().numpy().ravel().astype(np.float16),
+        }
+
+    def give(self, positions: Mapping[str, np.ndarray], entries: Mapping[str, np.ndarray]) -> SparseLogits:
+        """See :meth:`Scheme.give`."""
+        ids = torch.from_numpy(_numbers_of(entries["tokens"])).view(-1, self.k)
+        kept = torch.from_numpy(entries["log_probabilities"].astype(np.float32)).view(-1, self.k).exp()
+        return self._completed(ids, kept)
+
+    def _completed(self, ids: Tensor, kept: Tensor) -> SparseLogits:
+        return with_rest(ids, kept, self.temperature, self.vocabulary)
+
+
+class NaiveTopK(TopK):
+    """The k likeliest tokens as if they were all there are: biased, see the top of this module."""
+
+    name = "naive_top_k"
+    warning = (
+        "naive_top_k teaches the student that no token but the k likeliest can come: its gradient points elsewhere "
+        "than that of the whole distribution; use sampled, or top_k, which keeps the rest's mass"
+    )
+
+    def _completed(self, ids: Tensor, kept: Tensor) -> SparseLogits:
+        return _of_outcomes(ids, kept / kept.sum(1, keepdim=True), None, self.temperature, self.vocabulary)
+
+
+def with_rest(ids: Tensor, probabilities: Tensor, temperature: float, vocabulary: int) -> SparseLogits:
+    """The k likeliest tokens ``[n, k]`` and their probabilities as targets, with what is left as one bucket."""
+    total = probabilities.sum(1)
+    rest = (1.0 - total).clamp(min=0.0)
+    # Rounding may have brought the sum above 1.
+    whole = total + rest
+    return _of_outcomes(ids, probabilities / whole[:, None], rest / whole, temperature, vocabulary)
+
+
+def _of_outcomes(
+    ids: Tensor, probabilities: Tensor, rest: Tensor | None, temperature: float, vocabulary: int
+) -> SparseLogits:
+    outcomes = probabilities if rest is None else torch.cat([probabilities, rest[:, None]], 1)
+    return SparseLogits(
+        ids=ids,
+        probabilities=probabilities,
+        rest=rest,
+        entropy=-torch.special.xlogy(outcomes, outcomes).sum(1),
+        temperature=temperature,
+        vocabulary=vocabulary,
+    )
+
+
+SCHEMES: dict[str, type[Scheme]] = {scheme.name: scheme for scheme in (Dense, Sampled, TopK, NaiveTopK)}
+
+
+def _bytes_of(numbers: np.ndarray, largest: int) -> np.ndarray:
+    """``[E, B]``: whole numbers in as few bytes as the largest needs, the lowest first."""
+    width = max(1, (int(largest).bit_length() + 7) // 8)
+    return numbers.astype("<i8")[:, None].view(np.uint8)[:, :width]
+
+
+def _numbers_of(packed: np.ndarray) -> np.ndarray:
+    whole = np.zeros((len(packed), 8), dtype=np.uint8)
+    whole[:, : packed.shape[1]] = packed
+    return whole.view("<i8").ravel()
+
+
+def _padded(lengths: np.ndarray, ids: np.ndarray, values: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Ragged rows as ``[n, longest]`` each, 0 where a row has no more."""
+    lengths = lengths.astype(np.int64)
+    longest = int(lengths.max(initial=1))
+    there = np.arange(longest) < lengths[:, None]
+    padded_ids, padded_values = np.zeros(there.shape, np.int64), np.zeros(there.shape, np.float32)
+    padded_ids[there], padded_values[there] = ids, values
+    return torch.from_numpy(padded_ids), torch.from_numpy(padded_values)

@@ -1,0 +1,231 @@
+"""A teacher cache on disk: a manifest that says what it was made of, and shards that are written side by side.
+
+    <folder>/
+      manifest.json              teacher, tokenizer, rows, scheme: a cache of anything else is refused by name
+      shard-00000.safetensors    a fixed range of rows each, and its checksum
+
+A shard is written whole or not at all, always from the same batches with the same random numbers, so that a run that
+was broken off ends with the same bytes as one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from torch import Tensor
+
+from hf_distill.errors import CacheError
+from hf_distill.teachers.cache_schemes import Arrays, Scheme, TopK
+from hf_distill.teachers.cache_shards import Shard, is_written, write_shard
+from hf_distill.types import Batch, LogitSource, Masks, SparseLogits, Targets
+
+SHARD_ROWS = 1024
+"""Rows of a shard: what is done again, at most, by each process when a run was broken off."""
+
+CHUNK = 256
+"""Positions whose logits are held at a time."""
+
+Collate = Callable[[list[Mapping[str, Any]]], Batch]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a cache holds.
+
+    Attributes:
+        folder: Where it lies.
+        identity: What it is made of, by name; two caches are the same only where all of it is.
+        scheme: What is kept of the logits; None where no objective asks for them.
+        layers: The teacher's hidden states that are kept, as indices into its ``hidden_states``.
+        rows: How many there are.
+        seed: Of the random numbers.
+    """
+
+    folder: Path
+    identity: Mapping[str, Any]
+    scheme: Scheme | None
+    layers: tuple[int, ...]
+    rows: int
+    seed: int
+
+    @property
+    def shards(self) -> int:
+        """How many there are."""
+        return -(-self.rows // SHARD_ROWS)
+
+    def path(self, number: int) -> Path:
+        """Of a shard."""
+        return self.folder / f"shard-{number:05d}.safetensors"
+
+    def claim(self) -> None:
+        """Make the folder this cache's, or see that it is.
+
+        Raises:
+            CacheError: Where it holds a cache of something else, with the names of what differs.
+        """
+        path = self.folder / "manifest.json"
+        if not path.is_file():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(f".{os.getpid()}")
+            partial.write_text(json.dumps(self.identity, indent=2) + "\n")
+            os.replace(partial, path)
+            return
+        there = json.loads(path.read_text())
+        asked = json.loads(json.dumps(self.identity))
+        different = [
+            f"{name} (there {_shown(there.get(name))}, asked {_shown(asked.get(name))})"
+            for name in sorted({*there, *asked})
+            if there.get(name) != asked.get(name)
+        ]
+        if different:
+            raise CacheError(
+                f"the cache in {self.folder} was made of something else: {'; '.join(different)}; name another folder "
+                "in teacher.cache.path, or leave it out and the right one is found or made"
+            )
+
+    def is_complete(self) -> bool:
+        """Whether every shard is written."""
+        return all(is_written(self.path(number)) for number in range(self.shards))
+
+
+def fill(
+    plan: Plan,
+    rows: Dataset,
+    collate: Collate,
+    targets: Callable[[Batch], Targets],
+    masks: Callable[[Batch], Masks],
+    device: torch.device,
+    batch_size: int,
+    report: Callable[[str], None],
+) -> None:
+    """Write every shard that is not there yet; several processes share them.
+
+    Args:
+        plan: Claimed.
+        rows: Encoded, in the order of their ids.
+        collate: Pads a list of rows to a batch.
+        targets: The live teacher's, of a batch on its device.
+        masks: The task's, of a batch.
+        device: The teacher's.
+        batch_size: Rows of a forward pass.
+        report: Gets a line a shard.
+    """
+    state = PartialState()
+    for number in range(state.process_index, plan.shards, state.num_processes):
+        if is_written(plan.path(number)):
+            continue
+        first = number * SHARD_ROWS
+        chosen = rows.select(range(first, min(first + SHARD_ROWS, plan.rows)))
+        order = np.argsort(chosen["length"], kind="stable")
+        kept: dict[int, dict[str, Arrays]] = {}
+        for start in range(0, len(order), batch_size):
+            numbers = order[start : start + batch_size].tolist()
+            batch = collate([chosen[i] for i in numbers])
+            batch = {name: value.to(device) for name, value in batch.items()}
+            found = kept_rows(plan, [first + i for i in numbers], targets(batch), masks(batch))
+            kept |= dict(zip(numbers, found, strict=True))
+        write_shard(plan.path(number), [kept[i] for i in range(len(chosen))])
+        report(f"cache: shard {number + 1} of {plan.shards}")
+    state.wait_for_everyone()
+
+
+class Reader:
+    """Rows of a complete cache, by id.
+
+    Args:
+        plan: Claimed and complete.
+
+    Raises:
+        CacheError: Where a shard is missing or broken.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._open: dict[int, Shard] = {}
+
+    def rows(self, ids: Sequence[int]) -> list[dict[str, Arrays]]:
+        """The arrays of rows, by length and name."""
+        return [self._shard(number // SHARD_ROWS).row(number % SHARD_ROWS) for number in ids]
+
+    def _shard(self, number: int) -> Shard:
+        if number not in self._open:
+            self._open[number] = Shard(self.plan.path(number))
+        return self._open[number]
+
+
+def kept_rows(plan: Plan, ids: Sequence[int], targets: Targets, masks: Masks) -> list[dict[str, Arrays]]:
+    """What is kept of each row of a batch, by length and name.
+
+    Args:
+        plan: Says what.
+        ids: Of the rows.
+        targets: The live teacher's, of the batch.
+        masks: The task's, of the batch.
+
+    Raises:
+        CacheError: For logits that are not finite.
+    """
+    rows: list[dict[str, Arrays]] = [{} for _ in ids]
+    if plan.scheme is not None:
+        assert targets.logits is not None
+        for row, mask in zip(range(len(ids)), masks["positions"].view(len(ids), -1), strict=True):
+            rows[row] |= _kept_positions(plan, ids[row], targets.logits, mask, row)
+    if plan.layers:
+        assert targets.hidden_states is not None
+        # A row may hold several texts, one after the other.
+        tokens = masks["tokens"].view(len(ids), -1)
+        states = {j: targets.hidden_states[j].flatten(0, 1).view(*tokens.shape, -1) for j in plan.layers}
+        for row, mask in enumerate(tokens):
+            rows[row]["tokens"] = {str(j): _as_array(states[j][row][mask]) for j in plan.layers}
+    return rows
+
+
+def _kept_positions(
+    plan: Plan, row_id: int, logits: Tensor | LogitSource | SparseLogits, mask: Tensor, row: int
+) -> dict[str, Arrays]:
+    assert plan.scheme is not None
+    chosen = mask.nonzero().squeeze(-1) + row * len(mask)
+    if isinstance(logits, SparseLogits):
+        assert isinstance(plan.scheme, TopK)
+        of_each, of_all = plan.scheme.keep_sparse(logits.at(chosen))
+        return {"positions": of_each, "entries": of_all}
+    # One stream of numbers a row: it depends on nothing but the seed and the row's id.
+    stream = np.random.Generator(np.random.Philox(key=[plan.seed, row_id]))
+    parts = []
+    for part in chosen.split(CHUNK) if len(chosen) else [chosen]:
+        own = logits[part] if isinstance(logits, Tensor) else logits.head.logits(logits.hidden[part])
+        _check_finite(own, row_id)
+        parts.append(plan.scheme.keep(own.float(), stream.random((len(part), plan.scheme.draws))))
+    of_positions, of_entries = ([part[i] for part in parts] for i in (0, 1))
+    return {
+        "positions": {name: np.concatenate([part[name] for part in of_positions]) for name in of_positions[0]},
+        "entries": {name: np.concatenate([part[name] for part in of_entries]) for name in of_entries[0]},
+    }
+
+
+def _check_finite(logits: Tensor, row_id: int) -> None:
+    if not bool(torch.isfinite(logits.float().logsumexp(-1)).all()):
+        raise CacheError(
+            f"the teacher's logits on row {row_id} are NaN or infinite; a cache would keep that for ever: try "
+            "teacher.dtype: float32, or look at that row"
+        )
+
+
+def _as_array(states: Tensor) -> np.ndarray:
+    """Half precision as the bits it is: numpy knows no bfloat16."""
+    states = states.cpu()
+    return states.view(torch.uint16).numpy() if states.dtype == torch.bfloat16 else states.numpy()
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else text[:37] + "..."

@@ -1,0 +1,7 @@
+"""Models behind an OpenAI-compatible endpoint: a client, what it asks, and how answers are read."""
+
+from hf_distill.teachers.endpoint.client import Client
+from hf_distill.teachers.endpoint.completions import Answer, write
+from hf_distill.teachers.endpoint.logprobs import Position, prompt_likelihoods
+
+__all__ = ["Answer", "Client", "Position", "prompt_likelihoods", "write"]

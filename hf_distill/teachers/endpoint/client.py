@@ -1,0 +1,207 @@
+"""A client of an OpenAI-compatible endpoint: many requests under way, answers in order, faults survived or told.
+
+What may pass (no connection, a time-out, 429, 5xx, an answer that cannot be read) is tried again, after a wait that
+doubles each time and is drawn from its upper half, or after what the server asks for in Retry-After. What will not pass
+(the key, the model, the request itself) is told at once. The key is read from the environment, and is in nothing that
+this module says.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import httpx2
+
+from hf_distill.errors import ServerError
+from hf_distill.names import shortened
+from hf_distill.recipe.server import ServerConfig
+from hf_distill.teachers.endpoint.errors import NotServed, Passing, Unusable, check_status
+
+FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
+"""Seconds before the second try, and before any later one."""
+
+LONGEST_ASKED = 600.0
+"""Seconds that a server may ask to wait; above that a person is told instead."""
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Client:
+    """Asks one server; its methods may be called by several threads.
+
+    Args:
+        config: ``teacher.server`` of a recipe.
+        wait: What waits so many seconds.
+        clock: Tells seconds.
+
+    Raises:
+        ServerError: For a key that cannot be sent.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        *,
+        wait: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.config = config
+        self._wait, self._pace = wait, _Pace(config.requests_per_minute, wait, clock)
+        self._key = os.environ.get(config.key_variable, "").strip()
+        if not (self._key.isascii() and self._key.isprintable()):
+            raise ServerError(
+                f"the key in {config.key_variable} holds characters that no key has (it may have been copied with "
+                "something beside it); set it again"
+            )
+        # Not to another address: a redirect would carry the key there.
+        self._http = httpx2.Client(
+            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
+            timeout=config.timeout,
+            follow_redirects=False,
+            limits=httpx2.Limits(max_connections=config.concurrency, max_keepalive_connections=config.concurrency),
+        )
+
+    def get(self, path: str, read: Callable[[Any], R]) -> R:
+        """As :meth:`post`, of what needs no request body."""
+        return self._ask("GET", path, None, read)
+
+    def post(self, path: str, body: Mapping[str, Any], read: Callable[[Any], R]) -> R:
+        """Ask, again where a fault may pass.
+
+        Args:
+            path: Behind ``url``: ``/completions``; or ``//tokenize`` for what stands beside ``/v1``, not in it.
+            body: The request.
+            read: Makes of the answer's JSON what is given back; raises :class:`Unusable` for what it cannot read.
+
+        Raises:
+            ServerError: Where no answer came that can be used, or none will come.
+        """
+        return self._ask("POST", path, body, read)
+
+    def map(self, ask: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        """What ``ask`` gives for each item, in their order, up to ``concurrency`` of them under way.
+
+        Raises:
+            ServerError: The first that one of them raises; those that were not begun are not sent.
+        """
+        pool = ThreadPoolExecutor(self.config.concurrency)
+        try:
+            return list(pool.map(ask, items))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None, read: Callable[[Any], R]) -> R:
+        for attempt in range(self.config.retries + 1):
+            self._pace()
+            try:
+                return self._once(method, path, body, read)
+            except Passing as error:
+                last = error
+            if attempt < self.config.retries:
+                self._wait(self._pause(attempt, last.wait))
+        tries = f"{self.config.retries + 1} tries" if self.config.retries else "1 try"
+        raise ServerError(f"{self._where}: {last} (after {tries}); what was finished is kept: run the command again")
+
+    def _pause(self, attempt: int, asked: float | None) -> float:
+        if asked is None:
+            return float(min(LONGEST_WAIT, FIRST_WAIT * 2**attempt) * random.uniform(0.5, 1.0))
+        if asked > LONGEST_ASKED:
+            raise ServerError(
+                f"{self._where} asks to wait {asked:,.0f} s before the next request: its limit for this key is used "
+                "up; run the command again then, which goes on where it stopped"
+            )
+        return asked
+
+    def _once(self, method: str, path: str, body: Mapping[str, Any] | None, read: Callable[[Any], R]) -> R:
+        try:
+            response = self._http.request(method, self._address(path), json=body)
+        except httpx2.TimeoutException:
+            raise Passing(
+                f"no answer within {self.config.timeout:g} s; raise teacher.server.timeout, or lower concurrency or "
+                "task.max_length"
+            ) from None
+        except httpx2.RequestError as error:
+            raise Passing(
+                f"the server cannot be reached, or broke off ({type(error).__name__}); see that it runs and that "
+                "teacher.server.url is its address"
+            ) from None
+        check_status(response, self._where, self.config.key_variable, self._key)
+        try:
+            content = response.json()
+        except ValueError:
+            raise Passing(
+                "the answer is not JSON; see that teacher.server.url is that of an API, which mostly ends with /v1"
+            ) from None
+        try:
+            return read(content)
+        except Unusable as error:
+            raise Passing(str(error)) from None
+
+    def models(self) -> dict[str, int | None] | None:
+        """What is served, by name, with how many tokens each reads where the server tells; None where it tells nothing.
+
+        Raises:
+            ServerError: As :meth:`post`.
+        """
+
+        def read(answer: Any) -> dict[str, int | None]:
+            try:
+                return {str(each["id"]): each.get("max_model_len") for each in answer["data"]}
+            except (TypeError, KeyError, AttributeError):
+                raise Unusable("its list of models has no data with an id each") from None
+
+        try:
+            return self.get("/models", read)
+        except NotServed:
+            return None
+
+    def check_model(self) -> int | None:
+        """Refuse a model that is not served; how many tokens it reads, where the server tells.
+
+        Raises:
+            ServerError: With what is served.
+        """
+        served = self.models()
+        if served is None:
+            return None
+        if self.config.model not in served:
+            raise ServerError(
+                f"{self._where} serves no model {self.config.model!r}; it serves {shortened(sorted(served), 5)}: name "
+                "one of these in teacher.server.model"
+            )
+        return served[self.config.model]
+
+    @property
+    def _where(self) -> str:
+        return f"the server at {self.config.url}"
+
+    def _address(self, path: str) -> str:
+        base = self.config.url.rstrip("/")
+        return f"{base.removesuffix('/v1')}{path[1:]}" if path.startswith("//") else f"{base}{path}"
+
+
+class _Pace:
+    """Lets one request begin after the other, at most so many a minute."""
+
+    def __init__(self, per_minute: float | None, wait: Callable[[float], None], clock: Callable[[], float]) -> None:
+        self.gap = 60.0 / per_minute if per_minute else 0.0
+        self.wait, self.clock = wait, clock
+        self.lock = threading.Lock()
+        self.next = 0.0
+
+    def __call__(self) -> None:
+        if not self.gap:
+            return
+        with self.lock:
+            now = self.clock()
+            mine = max(now, self.next)
+            self.next = mine + self.gap
+        if mine > now:
+            self.wait(mine - now)

@@ -1,0 +1,80 @@
+"""What a served model finds likely at each position of a text.
+
+vLLM's ``prompt_logprobs`` beside OpenAI's ``/completions``: for each token of the prompt but the first, an object from
+token ids to their log-probabilities and ranks, of the k likeliest and of the token that stands there, which is one more
+where it is not among them. OpenAI's own ``echo`` with ``logprobs`` names tokens by their text, from which ids cannot be
+told, so it is not asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from hf_distill.errors import ServerError
+from hf_distill.teachers.endpoint.client import Client
+from hf_distill.teachers.endpoint.errors import WITHOUT_LIKELIHOODS, Unusable
+
+
+class Position(NamedTuple):
+    """What a model finds likely to stand at one place of a text.
+
+    Attributes:
+        ids: Of the k likeliest tokens, the likeliest first.
+        log_probabilities: Theirs.
+        actual: Of the token that stands there.
+    """
+
+    ids: list[int]
+    log_probabilities: list[float]
+    actual: float
+
+
+def prompt_likelihoods(client: Client, ids: Sequence[int], k: int) -> list[Position]:
+    """What the model finds likely at the second token of a text, the third, and so on: one less than it has tokens.
+
+    Args:
+        client: Of the server.
+        ids: The text as tokens.
+        k: How many tokens' log-probabilities are asked for at each place.
+
+    Raises:
+        ServerError: Where the server cannot be asked, or gives no log-probabilities of prompts.
+    """
+    body = {
+        "model": client.config.model,
+        "prompt": list(ids),
+        "max_tokens": 1,
+        "temperature": 0.0,
+        "prompt_logprobs": k,
+    }
+    return client.post("/completions", body, lambda answer: _positions(answer, ids, k))
+
+
+def _positions(answer: Any, ids: Sequence[int], k: int) -> list[Position]:
+    try:
+        found = answer["choices"][0].get("prompt_logprobs")
+    except (TypeError, KeyError, IndexError, AttributeError):
+        raise Unusable("its answer has no choices") from None
+    if found is None:
+        raise ServerError(f"the server {WITHOUT_LIKELIHOODS}")
+    if not isinstance(found, list) or len(found) != len(ids):
+        count = len(found) if isinstance(found, list) else 0
+        raise Unusable(f"its answer is cut off: log-probabilities of {count} of {len(ids)} tokens")
+    return [_position(entry, token, k) for entry, token in zip(found[1:], ids[1:], strict=True)]
+
+
+def _position(entry: Any, token: int, k: int) -> Position:
+    try:
+        values = {int(name): float(each["logprob"]) for name, each in entry.items()}
+    except (TypeError, KeyError, ValueError, AttributeError):
+        raise Unusable("its answer has log-probabilities that cannot be read") from None
+    if token not in values:
+        raise ServerError(
+            f"the server read another token than {token}, which it was sent: it serves a model with another tokenizer, "
+            "or changes what it is sent; see teacher.server.model"
+        )
+    if any(value != value or value > 1e-4 for value in values.values()):
+        raise Unusable("its answer has log-probabilities above 0, or that are no numbers")
+    ordered = sorted(values, key=lambda each: (-values[each], each))[:k]
+    return Position(ids=ordered, log_probabilities=[values[each] for each in ordered], actual=values[token])

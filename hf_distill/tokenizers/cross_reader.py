@@ -1,0 +1,100 @@
+"""What a teacher with other tokens reads of a row, and where student and teacher have read the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from hf_distill.tasks.encoding import Chat
+from hf_distill.tokenizers.alignment import Place, Region, meetings, token_bytes
+
+NOWHERE = -1
+"""In the place of a teacher's token, where the student's meets none."""
+
+Reading = tuple[list[int], list[int]]
+"""The teacher's tokens of a row; and of each of the student's tokens the place, among these, of the one that begins at
+the same byte, or :data:`NOWHERE`. Not shifted."""
+
+
+class TeacherReader:
+    """Reads rows of a student with a teacher's tokenizer, each row the same bytes.
+
+    Args:
+        student: The student's tokenizer.
+        teacher: The teacher's.
+
+    Raises:
+        ModelError: Where the tokens of one do not cover all bytes of a text.
+    """
+
+    def __init__(self, student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> None:
+        self.tokenizer, self.limit = teacher, teacher.model_max_length
+        self.student, self.teacher = token_bytes(student), token_bytes(teacher)
+
+    def of_text(self, text: str, ids: Sequence[int], row: slice) -> Reading:
+        """Of a row that is a part of a text: the teacher reads that part alone, and its end where the row has one.
+
+        Args:
+            text: The whole text.
+            ids: The student's tokens of it.
+            row: Which of these the row holds.
+        """
+        whole = text.encode(errors="surrogatepass")
+        places = self.student.places(ids, whole)[row]
+        is_last = row.stop >= len(ids)
+        start, stop = (places[0].start, places[-1].end) if places else (0, 0)
+        # A row may begin or end inside a character, of which the teacher could make nothing.
+        while start < stop and whole[start] & 0xC0 == 0x80:
+            start += 1
+        part = whole[start:stop].decode(errors="ignore")
+        own: list[int] = self.tokenizer(part, verbose=False)["input_ids"]
+        end = self.teacher.end
+        if end is not None and (len(own) > 1 and own[-1] == end) != is_last:
+            own = [*own, end] if is_last else own[:-1]
+        region = Region(first=start, second=0, length=len(part.encode()), ends=is_last)
+        return self._meet(ids[row], places, own, self.teacher.places(own, part.encode()), [region])
+
+    def of_chat(self, chat: Chat, own_chat: Chat, ids: Sequence[int], row: slice) -> Reading:
+        """Of a chat: each model in its own template, compared on what the assistant says and that it ends there.
+
+        Args:
+            chat: In the student's template.
+            own_chat: In the teacher's.
+            ids: The student's tokens of it.
+            row: Which of these the row holds; of a row without the chat's beginning nothing is compared.
+        """
+        own: list[int] = self.tokenizer(own_chat.text, add_special_tokens=False, verbose=False)["input_ids"]
+        first, second = chat.text.encode(), own_chat.text.encode()
+        regions = []
+        for here, there in zip(chat.contents, own_chat.contents, strict=False):
+            (start, stop), (other, _) = _in_bytes(chat.text, here), _in_bytes(own_chat.text, there)
+            if row.start == 0 and first[start:stop] == second[other : other + stop - start]:
+                regions.append(Region(first=start, second=other, length=stop - start, ends=True))
+        places = self.student.places(ids, first)[row]
+        return self._meet(ids[row], places, own, self.teacher.places(own, second), regions)
+
+    def _meet(
+        self,
+        ids: Sequence[int],
+        places: Sequence[Place],
+        own: list[int],
+        own_places: Sequence[Place],
+        regions: Sequence[Region],
+    ) -> Reading:
+        own = own[: self.limit]
+        ends = (
+            [i for i, token in enumerate(ids) if token == self.student.end],
+            [i for i, token in enumerate(own) if token == self.teacher.end],
+        )
+        found = [NOWHERE] * len(ids)
+        for i, j in meetings(places, own_places[: len(own)], regions, ends):
+            if j > 0:  # Its first token nothing tells.
+                found[i] = j
+        last = max(found, default=0)
+        return own[: max(last + 1, 1)], found
+
+
+def _in_bytes(text: str, span: tuple[int, int]) -> tuple[int, int]:
+    start = len(text[: span[0]].encode())
+    return start, start + len(text[slice(*span)].encode())

@@ -1,0 +1,195 @@
+"""The student's tokenizer: loaded, the teacher's, or trained on the data's texts."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from hf_distill.errors import StudentError
+from hf_distill.models.load import load_tokenizer
+
+_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+_ALPHABET = 1000
+"""How many characters a trained tokenizer knows at most; rarer ones become [UNK]."""
+
+
+def choose_tokenizer(
+    setting: str | dict[str, Any] | None,
+    default: PreTrainedTokenizerBase | None,
+    texts: Callable[[], Iterable[str]],
+) -> PreTrainedTokenizerBase:
+    """The tokenizer that ``student.tokenizer`` asks for.
+
+    Args:
+        setting: A Hub id or folder; options of :func:`train_tokenizer`; or None for the default.
+        default: The teacher's.
+        texts: What to train on, again at each call.
+
+    Raises:
+        StudentError: For unknown options, or where there is no default.
+        ModelError: Where it cannot be loaded.
+    """
+    if isinstance(setting, str):
+        return load_tokenizer(setting)
+    if isinstance(setting, dict):
+        unknown = [key for key in setting if key not in ("kind", "vocab_size", "lowercase")]
+        if unknown:
+            raise StudentError(f"student.tokenizer.{unknown[0]}: no such key; it knows kind, vocab_size and lowercase")
+        return train_tokenizer(texts, **setting)
+    if default is None:
+        raise StudentError(
+            "student.tokenizer: without a teacher it must be said; name one, or train one with {vocab_size: 8000}"
+        )
+    return default
+
+
+def train_tokenizer(
+    texts: Callable[[], Iterable[str]],
+    vocab_size: int = 8000,
+    lowercase: bool | None = None,
+    kind: Literal["wordpiece", "bpe"] = "wordpiece",
+) -> PreTrainedTokenizerFast:
+    """A tokenizer trained on texts; the same texts give the same one, in every process.
+
+    Args:
+        texts: Gives the texts, again at each call; they are read twice.
+        vocab_size: Tokens, special ones included; more only where the single characters alone need it.
+        lowercase: Only for ``wordpiece``: whether case and accents are dropped, as they are unless this says no.
+        kind: ``wordpiece`` as BERT has it (``[CLS] A [SEP] B [SEP]``), for models that read; ``bpe`` of bytes as GPT-2
+            and BART have it (``<s> A </s>``), for models that write: every text comes back as it was.
+
+    Raises:
+        StudentError: For texts without a word, or a vocabulary too small for anything but special tokens.
+    """
+    if kind == "bpe":
+        if lowercase is not None:
+            raise StudentError("student.tokenizer.lowercase: does nothing for kind: bpe, which keeps texts; remove it")
+        return _train_bpe(texts, vocab_size)
+    if kind != "wordpiece":
+        raise StudentError(f"student.tokenizer.kind: expected wordpiece or bpe, got {kind!r}")
+    lowercase = lowercase is not False
+    if vocab_size < 2 * len(_SPECIAL):
+        raise StudentError(f"student.tokenizer.vocab_size: expected at least {2 * len(_SPECIAL)}, got {vocab_size}")
+    pieces = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    pieces.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    pieces.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    alphabet, inner = _characters(pieces, texts())
+    if not alphabet:
+        raise StudentError("student.tokenizer: the training texts hold no word to train a tokenizer on")
+    # The trainer numbers inner characters in the order of a hash map, which differs in each process and decides between
+    # equally frequent pieces. Named here as special, they have numbers already; the vocabulary alone is then kept.
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        special_tokens=[*_SPECIAL, *(f"##{character}" for character in inner)],
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+        show_progress=False,
+    )
+    scratch = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    scratch.normalizer, scratch.pre_tokenizer = pieces.normalizer, pieces.pre_tokenizer
+    scratch.train_from_iterator(texts(), trainer)
+    pieces.model = models.WordPiece(scratch.get_vocab(), unk_token="[UNK]")
+    return _wrapped(pieces)
+
+
+def _train_bpe(texts: Callable[[], Iterable[str]], vocab_size: int) -> PreTrainedTokenizerFast:
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    special = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+    if vocab_size < len(alphabet) + len(special):
+        raise StudentError(
+            f"student.tokenizer.vocab_size: expected at least {len(alphabet) + len(special)} for kind: bpe, one for "
+            f"each byte, got {vocab_size}"
+        )
+    pieces = Tokenizer(models.BPE())
+    pieces.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    pieces.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        special_tokens=list(special),
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
+    pieces.train_from_iterator(texts(), trainer)
+    pieces.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>",
+        pair="<s> $A </s> </s> $B </s>",
+        special_tokens=[("<s>", special.index("<s>")), ("</s>", special.index("</s>"))],
+    )
+    names = ("bos_token", "pad_token", "eos_token", "unk_token", "mask_token")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=pieces,
+        model_input_names=["input_ids", "attention_mask"],
+        **dict(zip(names, special, strict=True)),
+    )
+
+
+def position_limit(model: PreTrainedModel) -> int | None:
+    """How many tokens a model can read at most; None where its config does not tell.
+
+    RoBERTa and its like count positions from the padding id on, so that two of their 514 serve nothing.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and name.endswith("position_embeddings"):
+            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+    limit: int | None = getattr(model.config, "max_position_embeddings", None)
+    return limit
+
+
+def fitted(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> PreTrainedTokenizerBase:
+    """The tokenizer, or a copy of it, that gives a model no more than it can read.
+
+    Texts are cut at the model's last position. Segment ids are left out where its forward does not take them
+    (DistilBERT), or where it knows one segment only (RoBERTa), for which id 1 is out of range.
+    """
+    limit = position_limit(model)
+    names = list(tokenizer.model_input_names)
+    takes_types = "token_type_ids" in inspect.signature(model.forward).parameters
+    if "token_type_ids" in names and not (takes_types and getattr(model.config, "type_vocab_size", 2) >= 2):
+        names.remove("token_type_ids")
+    if names == tokenizer.model_input_names and (limit is None or tokenizer.model_max_length <= limit):
+        return tokenizer
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.model_input_names = names
+    tokenizer.model_max_length = min(tokenizer.model_max_length, limit or tokenizer.model_max_length)
+    return tokenizer
+
+
+def _characters(pieces: Tokenizer, texts: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The most frequent characters, and those of them that stand elsewhere than at the beginning of a word."""
+    counts: Counter[str] = Counter()
+    inner: set[str] = set()
+    for text in texts:
+        for word, _ in pieces.pre_tokenizer.pre_tokenize_str(pieces.normalizer.normalize_str(text)):
+            counts.update(word)
+            inner.update(word[1:])
+    frequent = sorted(counts, key=lambda character: (-counts[character], character))[:_ALPHABET]
+    return sorted(frequent), sorted(inner.intersection(frequent))
+
+
+def _wrapped(pieces: Tokenizer) -> PreTrainedTokenizerFast:
+    vocabulary = pieces.get_vocab()
+    pieces.decoder = decoders.WordPiece()
+    pieces.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=pieces,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )
