@@ -13,7 +13,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "hf_distill"
 FLOORS = [
-    ["errors", "names", "types", "mixtures"],
+    ["errors", "logs", "names", "types", "mixtures"],
     ["recipe", "models", "run_folder"],
     ["data", "tokenizers"],
     ["losses", "tasks", "students"],
@@ -22,7 +22,6 @@ FLOORS = [
     ["training"],
     ["evaluation"],
     ["labelling", "report"],
-    ["hub"],
     ["pipeline"],
     ["search"],
     ["cli"],

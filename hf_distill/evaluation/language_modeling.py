@@ -15,6 +15,7 @@ from accelerate import PartialState
 from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from typing_extensions import override
 
 from hf_distill.errors import ModelError
 from hf_distill.evaluation.scores import RowScores, by_row
@@ -82,18 +83,18 @@ class TokenScores(RowScores):
             )
 
     @property
+    @override
     def rows(self) -> np.ndarray:
-        """See :class:`RowScores`: models with other tokens must have read the same texts."""
         return self.tokens if self.sizes is None else self.sizes
 
     @property
+    @override
     def calibration_error(self) -> float:
-        """See :class:`RowScores`: over tokens."""
         return self.metrics()["calibration_error"]
 
     @property
+    @override
     def chance(self) -> tuple[str, float, str]:
-        """See :class:`RowScores`."""
         return "loss", float(np.log(self.vocabulary)), f"guessing among its {self.vocabulary} tokens"
 
     @property
@@ -109,8 +110,8 @@ class TokenScores(RowScores):
         bits: np.ndarray = self.loss / np.log(2) / np.maximum(self.bytes, 1)
         return bits
 
+    @override
     def score(self, counts: np.ndarray) -> dict[str, np.ndarray]:
-        """See :meth:`RowScores.score`."""
         weights = counts.astype(np.float64)
         tokens = weights @ self.tokens
         loss = weights @ self.loss / tokens

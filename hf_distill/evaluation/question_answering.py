@@ -13,6 +13,7 @@ import numpy as np
 from datasets import Dataset
 from scipy.special import logsumexp
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from typing_extensions import override
 
 from hf_distill.errors import LabelError
 from hf_distill.evaluation.scores import RowScores, by_row, calibration_error
@@ -60,8 +61,8 @@ class AnswerScores(RowScores):
     sure: np.ndarray
 
     @property
+    @override
     def rows(self) -> np.ndarray:
-        """See :class:`RowScores`."""
         return np.array(["\n".join(each) for each in self.references], dtype=object)
 
     @cached_property
@@ -75,22 +76,22 @@ class AnswerScores(RowScores):
         return self._best(overlap)
 
     @property
+    @override
     def calibration_error(self) -> float:
-        """See :class:`RowScores`: of exact answers."""
         return calibration_error(self.sure, self.exact)
 
     @property
+    @override
     def chance(self) -> tuple[str, float, str]:
-        """See :class:`RowScores`."""
         return "f1", float(np.mean([not any(each) for each in self.references])), "answering nothing"
 
+    @override
     def score(self, counts: np.ndarray) -> dict[str, np.ndarray]:
-        """See :meth:`RowScores.score`."""
         weights = counts / counts.sum(1, keepdims=True)
         return {"f1": weights @ self.f1, "exact_match": weights @ self.exact}
 
+    @override
     def agreement(self, teacher: AnswerScores) -> float:
-        """See :meth:`RowScores.agreement`: the same answer to the word."""
         return float(np.mean([exact_match(*pair) for pair in zip(self.texts, teacher.texts, strict=True)]))
 
     def by_kind(self, questions: Sequence[str]) -> dict[str, dict[str, float]]:

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from typing_extensions import override
 
 from hf_distill.errors import ModelError
 from hf_distill.evaluation.metrics import Predictions
@@ -38,8 +39,8 @@ class RetrievalScores(RowScores):
     passages: int
 
     @property
+    @override
     def rows(self) -> np.ndarray:
-        """See :class:`RowScores`: the queries."""
         return self.queries
 
     @property
@@ -52,8 +53,8 @@ class RetrievalScores(RowScores):
         raise ModelError("calibration exists for probabilities only, these are cosines; use compute_metrics")
 
     @property
+    @override
     def chance(self) -> tuple[str, float, str]:
-        """See :class:`RowScores`."""
         return f"recall@{DEPTHS[-1]}", min(1.0, DEPTHS[-1] / self.passages), "naming any texts"
 
     @cached_property
@@ -65,13 +66,13 @@ class RetrievalScores(RowScores):
                 found.setdefault(name, []).append(value)
         return {name: np.array(values) for name, values in found.items()}
 
+    @override
     def score(self, counts: np.ndarray) -> dict[str, np.ndarray]:
-        """See :meth:`RowScores.score`."""
         total = counts.sum(1)
         return {name: counts @ values / total for name, values in self.by_query.items()}
 
+    @override
     def agreement(self, teacher: RetrievalScores) -> float:
-        """See :class:`RowScores`: how often both find the same text first."""
         return float((self.nearest == teacher.nearest).mean())
 
 

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU, CHRF
+from typing_extensions import override
 
 from hf_distill.errors import RecipeError
 from hf_distill.names import nearest
@@ -49,12 +50,12 @@ class Corpus(Scorer):
     def __init__(self) -> None:
         self._metric: Any = type(self).metric()
 
+    @override
     def statistics(self, texts: Sequence[str], references: Sequence[str]) -> np.ndarray:
-        """See :meth:`Scorer.statistics`: n-gram counts."""
         return np.array(self._metric._extract_corpus_statistics(list(texts), [list(references)]), dtype=np.float64)
 
+    @override
     def scores(self, sums: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """See :meth:`Scorer.scores`: 0 to 100."""
         (name,) = self.names
         values = [self._metric._compute_score_from_stats(each.astype(int).tolist()).score for each in sums]
         return {name: np.array(values)}
@@ -77,8 +78,8 @@ class Chrf(Corpus):
 class Mean(Scorer):
     """Scores of single rows, of which the mean counts."""
 
+    @override
     def scores(self, sums: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """See :meth:`Scorer.scores`."""
         return {name: sums[:, i] / rows for i, name in enumerate(self.names)}
 
 
@@ -87,8 +88,8 @@ class Rouge(Mean):
 
     names = ("rouge1", "rouge2", "rougeL")
 
+    @override
     def statistics(self, texts: Sequence[str], references: Sequence[str]) -> np.ndarray:
-        """See :meth:`Scorer.statistics`."""
         scorer = RougeScorer(list(self.names), use_stemmer=True)
         found = (scorer.score(reference, text) for text, reference in zip(texts, references, strict=True))
         return np.array([[each[name].fmeasure for name in self.names] for each in found])
@@ -106,8 +107,8 @@ class Function(Mean):
         self.names = (name,)
         self._function = function
 
+    @override
     def statistics(self, texts: Sequence[str], references: Sequence[str]) -> np.ndarray:
-        """See :meth:`Scorer.statistics`."""
         pairs = zip(texts, references, strict=True)
         return np.array([[float(self._function(text, reference))] for text, reference in pairs])
 

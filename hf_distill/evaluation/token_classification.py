@@ -12,6 +12,7 @@ import numpy as np
 from datasets import Dataset
 from seqeval.metrics.sequence_labeling import get_entities
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from typing_extensions import override
 
 from hf_distill.errors import LabelError
 from hf_distill.evaluation.metrics import Predictions, agreement, confidences
@@ -58,8 +59,8 @@ class TagScores(RowScores):
     seen: np.ndarray
 
     @property
+    @override
     def rows(self) -> np.ndarray:
-        """See :class:`RowScores`: ``[N]``, what the words of each row are labelled."""
         labels = np.split(self.words.labels, self._starts)
         return np.array([row.tobytes() for row in labels], dtype=object)
 
@@ -91,8 +92,8 @@ class TagScores(RowScores):
         }
 
     @property
+    @override
     def calibration_error(self) -> float:
-        """See :class:`RowScores`: over the words that it saw."""
         return calibration_error(*self.confidences)
 
     @property
@@ -102,8 +103,8 @@ class TagScores(RowScores):
         return sure[self.seen], right[self.seen]
 
     @property
+    @override
     def chance(self) -> tuple[str, float, str]:
-        """See :class:`RowScores`."""
         usual = Counter(self.words.labels.tolist()).most_common(1)[0][0]
         always = Predictions(
             np.eye(len(self.words.label_names))[np.full(len(self.words.labels), usual)],
@@ -114,14 +115,14 @@ class TagScores(RowScores):
         value = dataclasses.replace(self, words=always).metrics()["f1"]
         return "f1", value, f"calling every word {self.words.label_names[usual]}"
 
+    @override
     def score(self, counts: np.ndarray) -> dict[str, np.ndarray]:
-        """See :meth:`RowScores.score`."""
         weights = counts.astype(np.float64)
         accuracy = ratio(weights @ self.right, weights @ self.count)
         return {**_shares(*(weights @ self._table).T), "accuracy": accuracy}
 
+    @override
     def agreement(self, teacher: TagScores) -> float | None:
-        """See :meth:`RowScores.agreement`: over words."""
         return agreement(self.words, teacher.words)
 
     @property

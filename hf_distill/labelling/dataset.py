@@ -9,7 +9,8 @@ runs/labels/
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,9 @@ from hf_distill.run_folder import write_json, write_whole
 from hf_distill.tasks import Task
 from hf_distill.tasks.base import Prompts
 from hf_distill.teachers import place
+
+logger = logging.getLogger(__name__)
+
 
 ADDED = Features(
     {
@@ -84,7 +88,6 @@ def label_rows(
     teacher: Candidate | Served,
     folder: Path,
     command: str,
-    report: Callable[[str], None],
 ) -> TeacherTexts:
     """Let the teacher write for every training row, unless it did, and make a data set of what it wrote.
 
@@ -95,7 +98,6 @@ def label_rows(
         teacher: Live.
         folder: Of all labels, ``runs/labels``.
         command: What runs it again.
-        report: Gets lines that tell what happens.
 
     Raises:
         WritingError: Where nothing is left of what was written, or it is broken.
@@ -112,14 +114,16 @@ def label_rows(
         written = folder / f"written-{digest(identity)}"
         searched = "the likeliest token each time" if isinstance(teacher, Served) else f"{config.beams} beams"
         shown = f"drawn, {config.hypotheses} a row" if config.draws else searched
-        report(f"labels: {teacher.facts['model']} writes for {len(prompts.row_ids):,} rows ({shown}), to {written}")
+        logger.info(
+            f"labels: {teacher.facts['model']} writes for {len(prompts.row_ids):,} rows ({shown}), to {written}"
+        )
         # A server is given a whole shard: how many rows are under way, its client decides.
         at_once = SHARD_ROWS if isinstance(teacher, Served) else config.batch_size
-        write_all(written, identity, lambda: _placed(writer), prompts, at_once, recipe.seed, report)
+        write_all(written, identity, lambda: _placed(writer), prompts, at_once, recipe.seed)
         _make(made, written, config, task, data, rows, prompts, facts_of(identity, config, data, teacher, command))
     labels = _read(made, data)
     for line in _told(labels):
-        report(line)
+        logger.info(line)
     return labels
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ from hf_distill.generation.hypotheses import Hypothesis, Writer
 from hf_distill.generation.served import ServedWriter
 from hf_distill.run_folder import write_json
 from hf_distill.tasks.base import Prompts
+
+logger = logging.getLogger(__name__)
+
 
 SHARD_ROWS = 512
 """Rows of a shard: what is done again, at most, by each process when a call was broken off."""
@@ -58,7 +62,6 @@ def write_all(
     prompts: Prompts,
     batch_size: int,
     seed: int,
-    report: Callable[[str], None],
 ) -> None:
     """Write every shard that is not there yet; several processes share them.
 
@@ -69,7 +72,6 @@ def write_all(
         prompts: What it writes after.
         batch_size: Prompts of a batch.
         seed: Of what is drawn.
-        report: Gets a line a shard.
     """
     state = PartialState()
     if state.is_main_process:
@@ -81,7 +83,7 @@ def write_all(
     missing = [number for number in numbers if not _path(folder, number).is_file()]
     state.wait_for_everyone()
     if not missing:
-        report(f"labels: what the teacher wrote is in {folder}")
+        logger.info(f"labels: what the teacher wrote is in {folder}")
         return
     teacher = writer()
     for number in numbers[state.process_index :: state.num_processes]:
@@ -92,7 +94,7 @@ def write_all(
         partial = _path(folder, number).with_suffix(".partial")
         partial.write_text("".join(lines), encoding="utf-8")
         os.replace(partial, _path(folder, number))
-        report(f"labels: shard {number + 1} of {len(numbers)}")
+        logger.info(f"labels: shard {number + 1} of {len(numbers)}")
     state.wait_for_everyone()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
+from typing_extensions import override
 
 from hf_distill.errors import ObjectiveError
 from hf_distill.losses.divergences import kl
@@ -65,8 +66,8 @@ class Attention(Objective):
                 "so it could never learn to; use relation or hidden, or a student of the teacher's kind"
             )
 
+    @override
     def total(self, view: View, targets: Targets) -> Tensor:
-        """See :meth:`Objective.total`."""
         assert view.attentions is not None
         assert targets.attentions is not None
         mask = view.masks["tokens"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn import functional
+from typing_extensions import override
 
 from hf_distill.errors import ObjectiveError
 from hf_distill.objectives.base import Objective
@@ -39,8 +40,8 @@ class Contrastive(Objective):
             raise ObjectiveError(f"contrastive: scale must be above 0, got {scale!r}")
         self.scale = float(scale)
 
+    @override
     def total(self, view: View, targets: Targets) -> Tensor:
-        """See :meth:`Objective.total`: the sum counts once for each text of a pair."""
         assert isinstance(view.logits, Tensor)
         texts = view.texts_of_row
         there = view.masks["positions"].view(-1, texts)[:, :2].all(-1)

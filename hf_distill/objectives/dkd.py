@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 from torch.nn import functional
+from typing_extensions import override
 
 from hf_distill.errors import ObjectiveError
 from hf_distill.losses.divergences import kl, log_probabilities
@@ -51,8 +52,8 @@ class DKD(Objective):
         self.alpha, self.beta = alpha, beta
         self.temperature = self.scheduled("temperature", temperature, above_zero=True)
 
+    @override
     def total(self, view: View, targets: Targets) -> Tensor:
-        """See :meth:`Objective.total`."""
         assert isinstance(targets.logits, Tensor)
         mask = view.masks["labels"]
         student = logits_at(mask, view.logits).float()

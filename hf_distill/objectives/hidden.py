@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PretrainedConfig
+from typing_extensions import override
 
 from hf_distill.errors import ObjectiveError
 from hf_distill.objectives.base import Objective
@@ -64,12 +65,12 @@ class Hidden(Objective):
             lines.append(f"hidden: learned projections {student.hidden_size} -> {teacher.hidden_size}")
         return lines
 
+    @override
     def teacher_layers(self, student: PretrainedConfig, teacher: PretrainedConfig) -> tuple[int, ...]:
-        """See :meth:`Objective.teacher_layers`: the output of layer j is hidden state j + 1."""
         return tuple(j + 1 for j in self._chosen(student, teacher).values())
 
+    @override
     def total(self, view: View, targets: Targets) -> Tensor:
-        """See :meth:`Objective.total`."""
         own, other = (each.encoder_states if self.of_encoder else each.hidden_states for each in (view, targets))
         assert own is not None
         assert other is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 from torch.nn import functional
+from typing_extensions import override
 
 from hf_distill.losses.fused import FusedTerm
 from hf_distill.objectives.base import Objective
@@ -21,8 +22,8 @@ class Labels(Objective):
     distributions = frozenset({"categorical", "bernoulli", "real"})
     paper = "the task's own loss on the labels"
 
+    @override
     def total(self, view: View, targets: Targets) -> Tensor:
-        """See :meth:`Objective.total`; ``targets`` is not used."""
         mask = view.masks["labels"]
         logits = logits_at(mask, view.logits).float()
         if view.labels is None:
@@ -33,8 +34,8 @@ class Labels(Objective):
         loss = functional.binary_cross_entropy_with_logits if view.distribution == "bernoulli" else functional.mse_loss
         return loss(logits, labels.float().view_as(logits), reduction="sum") / logits.shape[-1]
 
+    @override
     def fused_term(self, view: View, factor: Tensor) -> FusedTerm | None:
-        """See :meth:`Objective.fused_term`."""
         if view.labels is None:
             return None
         return FusedTerm(divergence=None, factor=factor, mask=view.masks["labels"], options={})

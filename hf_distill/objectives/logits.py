@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
+from typing_extensions import override
 
 from hf_distill.errors import ObjectiveError, TeacherError
 from hf_distill.losses.cross_vocabulary import Crossing
@@ -86,8 +87,8 @@ class Logits(Objective):
         chosen = {**DEFAULTS, **{name: value for name, value in given.items() if value is not None}}
         self.options: dict[str, Any] = {name: value for name, value in chosen.items() if name in known}
 
+    @override
     def take(self, name: str, value: float) -> None:
-        """See :meth:`Objective.take`."""
         if name == "temperature":
             self.options["temperature"] = value
         else:
@@ -102,8 +103,8 @@ class Logits(Objective):
                 "use divergence: mse"
             )
 
+    @override
     def connect_tokenizers(self, student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> list[str]:
-        """See :meth:`Objective.connect_tokenizers`."""
         if not self.cross_tokenizer:
             return []
         own, other = token_bytes(student), token_bytes(teacher)
@@ -114,12 +115,12 @@ class Logits(Objective):
             f"shared with the teacher's {len(teacher):,}; all others count as the shared token that begins them"
         ]
 
+    @override
     def logs(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """See :meth:`Objective.logs`."""
         return self.crossing.logs(reduce) if self.crossing is not None else {}
 
+    @override
     def total(self, view: View, targets: Targets) -> Tensor:
-        """See :meth:`Objective.total`."""
         assert targets.logits is not None
         if isinstance(targets.logits, SparseLogits):
             return self._of_cache(view, targets.logits)
@@ -147,8 +148,8 @@ class Logits(Objective):
         targets, known = targets.of_leading(min(student.shape[-1], targets.vocabulary), mask)
         return sparse_forward_kl_value(student[known[mask], : targets.vocabulary], targets.at(known)).sum()
 
+    @override
     def fused_term(self, view: View, factor: Tensor) -> FusedTerm | None:
-        """See :meth:`Objective.fused_term`."""
         if self.divergence not in GRADIENTS:
             return None
         mask = view.masks["positions"]

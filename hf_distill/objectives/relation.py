@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
+from typing_extensions import override
 
 from hf_distill.errors import ObjectiveError
 from hf_distill.losses.divergences import kl
@@ -108,8 +109,8 @@ class Relation(Objective):
                 f"relation_heads to one of {told}"
             )
 
+    @override
     def total(self, view: View, targets: Targets) -> Tensor:
-        """See :meth:`Objective.total`."""
         assert view.projections is not None
         assert targets.projections is not None
         ((own, other),) = self.layer_map.items()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
+from typing_extensions import override
 
 from hf_distill.errors import ObjectiveError
 from hf_distill.models.pooling import head_of, vector_size
@@ -71,8 +72,8 @@ class Similarity(Objective):
         self.loss, self.target = loss, target
         self.scale = 20.0 if scale is None else float(scale)
 
+    @override
     def check_models(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
-        """See :meth:`Objective.check_models`."""
         if head_of(student) is None or head_of(teacher) is None or self.loss not in ("cosine", "mse", "contrastive"):
             return
         sizes = vector_size(student), vector_size(teacher)
@@ -82,8 +83,8 @@ class Similarity(Objective):
                 "student a projection to fewer, or use loss: in_batch, which compares any"
             )
 
+    @override
     def total(self, view: View, targets: Targets) -> Tensor:
-        """See :meth:`Objective.total`."""
         assert isinstance(view.logits, Tensor)
         assert isinstance(targets.logits, Tensor)
         student, teacher = view.logits.float(), targets.logits.float()

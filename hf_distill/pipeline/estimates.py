@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from accelerate import PartialState
@@ -10,11 +11,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.data.load import Data
 from hf_distill.models.hardware import multiplies_bfloat16
-from hf_distill.pipeline.train import Report, training_arguments
+from hf_distill.pipeline.train import training_arguments
 from hf_distill.recipe import Recipe
 from hf_distill.students import learning
 from hf_distill.tasks import Task
 from hf_distill.teachers import chosen_dtype
+
+logger = logging.getLogger(__name__)
+
 
 SAMPLE = 200
 """Rows that are tokenised to learn how long rows are."""
@@ -53,7 +57,7 @@ class Plan:
         return learning(self.model)
 
 
-def tell_costs(recipe: Recipe, task: Task, data: Data, teacher: Plan | None, student: Plan, report: Report) -> None:
+def tell_costs(recipe: Recipe, task: Task, data: Data, teacher: Plan | None, student: Plan) -> None:
     """Estimates: steps from the rows; memory from weights, gradients, Adam's moments and a rough activation size."""
     args = training_arguments(recipe, "unused")
     batch = args.per_device_train_batch_size
@@ -63,7 +67,7 @@ def tell_costs(recipe: Recipe, task: Task, data: Data, teacher: Plan | None, stu
         encoded = task.encode(sample, student.tokenizer)
         lengths = sorted(encoded["length"])
         tokens = lengths[-1]
-        report(
+        logger.info(
             f"tokens a row: median {lengths[len(lengths) // 2]}, longest {tokens} in {len(lengths)} rows "
             f"(cut at {task.max_length})"
         )
@@ -71,19 +75,19 @@ def tell_costs(recipe: Recipe, task: Task, data: Data, teacher: Plan | None, stu
         rows = len(data.train) + (len(data.unlabelled) if teacher and data.unlabelled is not None else 0)
         window = batch * args.gradient_accumulation_steps * PartialState().num_processes
         steps = args.max_steps if args.max_steps > 0 else int(args.num_train_epochs * -(-rows // window))
-        report(
+        logger.info(
             f"steps: {steps:,} of {window} rows"
             + (", and as many for the control" if teacher and recipe.evaluate.control else "")
         )
     weights = 4 * student.parameters + 12 * student.learning + (teacher.bytes if teacher else 0)
     # About 34 half-precision values a token, layer and unit of width (Korthikanti et al. 2022, 4.1), in float32.
     activations = 2 * 34 * batch * tokens * student.model.config.hidden_size * student.model.config.num_hidden_layers
-    report(
+    logger.info(
         f"memory: about {(weights + activations) / 2**30:.1f} GiB to train "
         f"(an estimate; longest rows of {tokens} tokens)"
     )
     if args.bf16 and args.device.type == "cpu" and multiplies_bfloat16() is False:
-        report(
+        logger.info(
             "bf16: this CPU has no instructions that multiply bfloat16, so that float32 is several times as fast here; "
             "set training.bf16: false"
         )

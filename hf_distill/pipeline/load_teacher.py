@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,21 +14,24 @@ from hf_distill.data.load import Data, load_data
 from hf_distill.evaluation.predict import Candidate
 from hf_distill.evaluation.served import Served
 from hf_distill.evaluation.written import set_generation
+from hf_distill.logs import prefixed
 from hf_distill.models.load import license_of, load_config, load_model, load_tokenizer, model_folder
 from hf_distill.pipeline.routing import check_one_tokenizer
-from hf_distill.pipeline.train import Report
 from hf_distill.pipeline.verify_server import check_server, served_teacher
 from hf_distill.recipe import MemberConfig, Recipe, TeacherConfig
 from hf_distill.run_folder import recipe_hash, training_part
 from hf_distill.tasks import Task
 from hf_distill.teachers import Ensemble, chosen_dtype
 
-Make = Callable[[Recipe, Path, Data, Report], Path]
+logger = logging.getLogger(__name__)
+
+
+Make = Callable[[Recipe, Path, Data], Path]
 """Runs the recipe of a teacher on data that were read, below a folder; gives the folder of what it trained."""
 
 
 def load_teacher(
-    recipe: Recipe, task: Task, data: Data, runs: Path, report: Report, make: Make, *, writes_only: bool = False
+    recipe: Recipe, task: Task, data: Data, runs: Path, make: Make, *, writes_only: bool = False
 ) -> Candidate | Served:
     """The teacher of a recipe; several are one candidate that answers as one; a served one has been seen to fit.
 
@@ -36,7 +40,6 @@ def load_teacher(
         task: Bound to the data.
         data: Of the recipe.
         runs: Where teachers that have a recipe are made, and found again.
-        report: Gets lines that tell what happens.
         make: Runs the recipe of a teacher.
         writes_only: Whether it is asked for texts, and not what it says of the data's tokens.
 
@@ -47,11 +50,11 @@ def load_teacher(
     assert config is not None
     if config.server is not None:
         served = served_teacher(config.server)
-        check_server(served, recipe, task, report, writes_only=writes_only)
+        check_server(served, recipe, task, writes_only=writes_only)
         return served
     if config.ensemble is None:
-        return _loaded(config, recipe, task, data, runs, report, make)
-    members = tuple(_loaded(each, recipe, task, data, runs, report, make) for each in config.ensemble)
+        return _loaded(config, recipe, task, data, runs, make)
+    members = tuple(_loaded(each, recipe, task, data, runs, make) for each in config.ensemble)
     names = [each.called(number) for number, each in enumerate(config.ensemble)]
     check_one_tokenizer({name: each.tokenizer for name, each in zip(names, members, strict=True)})
     weights = [each.weight or 1.0 for each in config.ensemble]
@@ -91,12 +94,11 @@ def _loaded(
     task: Task,
     data: Data,
     runs: Path,
-    report: Report,
     make: Make,
 ) -> Candidate:
     source, shown, hub_id = config.model, config.model, config.model
     if isinstance(config.recipe, Recipe):
-        source = str(_made(config.recipe, recipe, task, data, runs / "teachers", report, make))
+        source = str(_made(config.recipe, recipe, task, data, runs / "teachers", make))
         shown, hub_id = config.recipe.name, None
     assert source is not None
     order = task.align(load_config(source, config.revision), config.labels)
@@ -123,13 +125,14 @@ def _loaded(
     return Candidate(model=model, tokenizer=tokenizer, folder=where, facts=facts, label_order=order)
 
 
-def _made(own: Recipe, recipe: Recipe, task: Task, data: Data, folder: Path, report: Report, make: Make) -> Path:
+def _made(own: Recipe, recipe: Recipe, task: Task, data: Data, folder: Path, make: Make) -> Path:
     """What a teacher's own recipe trains, unless it did before."""
     unnamed = dataclasses.replace(training_part(own), name="teacher")
     given = _data_of_teacher(own, recipe, task, data)
     name = recipe_hash(unnamed, given.fingerprint)[:12]
-    report(f"teacher: {own.name}, from {folder / name}")
-    return make(dataclasses.replace(own, name=name), folder, given, lambda line: report("  " + line))
+    logger.info(f"teacher: {own.name}, from {folder / name}")
+    with prefixed("  "):
+        return make(dataclasses.replace(own, name=name), folder, given)
 
 
 def _data_of_teacher(teacher: Recipe, recipe: Recipe, task: Task, data: Data) -> Data:

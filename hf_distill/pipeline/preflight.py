@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from hf_distill.evaluation.metrics import primary_metric
 from hf_distill.evaluation.written import check_generation, scorer_names
 from hf_distill.generation.rollout import Rollout
 from hf_distill.labelling import check_label
+from hf_distill.logs import Report, prefixed, reported
 from hf_distill.models.load import load_config, load_tokenizer
 from hf_distill.objectives import Objective, make_objective
 from hf_distill.pipeline.compatibility import check_cache
@@ -25,7 +27,7 @@ from hf_distill.pipeline.estimates import Plan, first_rows, tell_costs
 from hf_distill.pipeline.results import evaluated_rows
 from hf_distill.pipeline.routing import asked_columns, check_one_tokenizer, check_several, with_teachers
 from hf_distill.pipeline.served import check_asked, check_served_recipe, check_served_tokens
-from hf_distill.pipeline.train import Report, training_arguments, with_defaults
+from hf_distill.pipeline.train import training_arguments, with_defaults
 from hf_distill.pipeline.verify_server import check_server, served_teacher
 from hf_distill.recipe import CacheConfig, MemberConfig, Recipe, StudentConfig, TeacherConfig
 from hf_distill.recipe.load import check_training, load_recipe
@@ -36,6 +38,8 @@ from hf_distill.teachers import same_tokenizer
 from hf_distill.tokenizers.train import fitted
 from hf_distill.training.setup import check_encoder_learns, check_objectives, connect_tokenizers, tell_meetings
 from hf_distill.types import OF_THE_DATA
+
+logger = logging.getLogger(__name__)
 
 
 def check(
@@ -51,19 +55,19 @@ def check(
     Raises:
         HfDistillError: For the first thing that is wrong.
     """
-    loaded = with_defaults(load_recipe(recipe, overrides))
-    task, _ = prepare(loaded, report)
-    if loaded.teacher is not None and loaded.teacher.server is not None:
-        check_server(served_teacher(loaded.teacher.server), loaded, task, report)
-    report("everything that can be checked before training is in order")
+    with reported(report):
+        loaded = with_defaults(load_recipe(recipe, overrides))
+        task, _ = prepare(loaded)
+        if loaded.teacher is not None and loaded.teacher.server is not None:
+            check_server(served_teacher(loaded.teacher.server), loaded, task)
+        logger.info("everything that can be checked before training is in order")
 
 
-def prepare(recipe: Recipe, report: Report, data: Data | None = None) -> tuple[Task, Data]:
+def prepare(recipe: Recipe, data: Data | None = None) -> tuple[Task, Data]:
     """Load the data, and refuse whatever can be refused before a model is loaded and anything is written.
 
     Args:
         recipe: With its defaults filled in.
-        report: Gets lines that tell what would be done.
         data: What the recipe's data are, where they were read already.
 
     Returns:
@@ -76,13 +80,13 @@ def prepare(recipe: Recipe, report: Report, data: Data | None = None) -> tuple[T
         with in_stage(name):
             check_training(stage.training)
             training_arguments(stage, "unused")
-    task, data = read_data(recipe, report, data)
-    _tell_data(task, data, report)
-    _plan_student(recipe, task, data, planned_teacher(recipe, task, data, report), report)
+    task, data = read_data(recipe, data)
+    _tell_data(task, data)
+    _plan_student(recipe, task, data, planned_teacher(recipe, task, data))
     return task, data
 
 
-def prepare_alike(recipe: Recipe, task: Task, data: Data, teacher: Plan | None, report: Report) -> Plan:
+def prepare_alike(recipe: Recipe, task: Task, data: Data, teacher: Plan | None) -> Plan:
     """As :func:`prepare`, for a recipe that has task, data and teacher in common with one that was prepared.
 
     Returns:
@@ -92,43 +96,43 @@ def prepare_alike(recipe: Recipe, task: Task, data: Data, teacher: Plan | None, 
     training_arguments(recipe, "unused")
     _check_objectives(recipe, task)
     _check_views(recipe, data)
-    return _plan_student(recipe, task, data, teacher, report)
+    return _plan_student(recipe, task, data, teacher)
 
 
-def _plan_student(recipe: Recipe, task: Task, data: Data, teacher: Plan | None, report: Report) -> Plan:
+def _plan_student(recipe: Recipe, task: Task, data: Data, teacher: Plan | None) -> Plan:
     student = planned_student(recipe, task, data, teacher)
     if recipe.teacher is not None and recipe.teacher.server is not None:
         for stage in recipe.by_stage().values():
             check_served_tokens(recipe.teacher.server, student.tokenizer, make_objectives(stage), task)
     share = f", {student.parameters / teacher.parameters:.2f} of the teacher's" if teacher else ""
-    report(f"student: {_described(student)}{share}")
+    logger.info(f"student: {_described(student)}{share}")
     if recipe.student.lora is not None or recipe.student.freeze is not None:
-        report(f"student: {student.learning:,} parameters learn, all others stay as they are")
+        logger.info(f"student: {student.learning:,} parameters learn, all others stay as they are")
     if recipe.student.disable_dropout:
-        report("student: learns without dropout")
+        logger.info("student: learns without dropout")
     if teacher is not None and student.parameters > teacher.parameters:
-        report("student: larger than its teacher; allowed, but slower")
+        logger.info("student: larger than its teacher; allowed, but slower")
     if not task.is_bound:
         task.follow((teacher or student).model.config)
     _check_writing(recipe, task, data, student)
     for name, stage in recipe.by_stage().items():
-        with in_stage(name):
-            _tell_stage(stage, task, data, teacher, student, told_in(name, report))
+        with in_stage(name), prefixed(stage_prefix(name)):
+            _tell_stage(stage, task, data, teacher, student)
     return student
 
 
-def told_in(stage: str, report: Report) -> Report:
-    """A report whose lines name the stage; as it is where the name is empty."""
-    return (lambda line: report(f"stage {stage}: {line}")) if stage else report
+def stage_prefix(stage: str) -> str:
+    """What lines about a stage begin with; empty for a recipe without stages."""
+    return f"stage {stage}: " if stage else ""
 
 
-def _tell_stage(recipe: Recipe, task: Task, data: Data, teacher: Plan | None, student: Plan, report: Report) -> None:
-    _tell_objectives(recipe, task, data, teacher, student, report)
+def _tell_stage(recipe: Recipe, task: Task, data: Data, teacher: Plan | None, student: Plan) -> None:
+    _tell_objectives(recipe, task, data, teacher, student)
     if recipe.rollout is not None and recipe.rollout.share:
         rollout, objectives = Rollout(recipe.rollout), make_objectives(recipe)
         other = teacher.model.config if teacher is not None else None
-        report(rollout.fit(task, student.tokenizer, student.model, other, objectives))
-    tell_costs(recipe, task, data, teacher, student, report)
+        logger.info(rollout.fit(task, student.tokenizer, student.model, other, objectives))
+    tell_costs(recipe, task, data, teacher, student)
 
 
 def make_objectives(recipe: Recipe) -> dict[str, Objective]:
@@ -141,7 +145,7 @@ def make_objectives(recipe: Recipe) -> dict[str, Objective]:
     return named
 
 
-def read_data(recipe: Recipe, report: Report, data: Data | None = None) -> tuple[Task, Data]:
+def read_data(recipe: Recipe, data: Data | None = None) -> tuple[Task, Data]:
     """Task, objectives, columns, rows and labels."""
     task = make_task(recipe.task.name, recipe.task.options)
     for name, stage in recipe.by_stage().items():
@@ -163,7 +167,7 @@ def read_data(recipe: Recipe, report: Report, data: Data | None = None) -> tuple
     if recipe.teacher is not None and recipe.teacher.server is not None:
         check_asked(recipe, [each for stage in recipe.by_stage().values() for each in make_objectives(stage).values()])
     for note in data.notes:
-        report(note)
+        logger.info(note)
     return task, data
 
 
@@ -228,48 +232,49 @@ def _check_writing(recipe: Recipe, task: Task, data: Data, student: Plan) -> Non
     task.prompts(data.test.select(range(1)), student.tokenizer)
 
 
-def _tell_data(task: Task, data: Data, report: Report) -> None:
+def _tell_data(task: Task, data: Data) -> None:
     sizes = {"train": data.train, "validation": data.validation, "test": data.test, "unlabelled": data.unlabelled}
     rows = ", ".join(f"{len(part):,} {name}" for name, part in sizes.items() if isinstance(part, Dataset))
     labels = task.label_set
-    report(f"data: {data.source}: {rows}")
+    logger.info(f"data: {data.source}: {rows}")
     if labels is None:
         return
     names = ", ".join(labels.names[:8]) + (", ..." if len(labels.names) > 8 else "")
-    report(f"labels: {task.problem_type}, {len(labels.names)}: {names}")
+    logger.info(f"labels: {task.problem_type}, {len(labels.names)}: {names}")
 
 
-def planned_teacher(recipe: Recipe, task: Task, data: Data, report: Report) -> Plan | None:
+def planned_teacher(recipe: Recipe, task: Task, data: Data) -> Plan | None:
     """The teacher's shape and tokenizer, also where its own recipe is still to make it; None where there is none."""
     config = recipe.teacher
     if config is None:
         return None
     if config.server is not None:
-        report(f"teacher: served as {config.server.model}")
+        logger.info(f"teacher: served as {config.server.model}")
         return None
     if config.ensemble is None:
-        return _planned(config, task, data, report)
-    first, *others = (_planned(member, task, data, report) for member in config.ensemble)
+        return _planned(config, task, data)
+    first, *others = (_planned(member, task, data) for member in config.ensemble)
     names = [member.called(number) for number, member in enumerate(config.ensemble)]
     check_one_tokenizer({name: each.tokenizer for name, each in zip(names, (first, *others), strict=True)})
     how = f"one a row, by column {config.route}" if config.route else "mixed by their weights"
-    report(f"teacher: {len(names)}, {how}; what the student takes of a teacher, it takes of {names[0]}")
+    logger.info(f"teacher: {len(names)}, {how}; what the student takes of a teacher, it takes of {names[0]}")
     return dataclasses.replace(first, others=tuple(others))
 
 
-def _planned(config: TeacherConfig | MemberConfig, task: Task, data: Data, report: Report) -> Plan:
+def _planned(config: TeacherConfig | MemberConfig, task: Task, data: Data) -> Plan:
     """One teacher's shape and tokenizer."""
     if isinstance(config.recipe, Recipe):
         plan = planned_student(config.recipe, task, data, None)
-        report(f"teacher: made first, by the recipe {config.recipe.name}: {_described(plan)}")
+        logger.info(f"teacher: made first, by the recipe {config.recipe.name}: {_described(plan)}")
         return dataclasses.replace(plan, dtype=config.dtype)
     assert config.model is not None
     loaded = load_config(config.model, config.revision)
     order = task.align(loaded, config.labels)
-    report(f"labels: the teacher's stand in {'the same order' if order is None else 'another order; aligned by name'}")
+    how = "the same order" if order is None else "another order; aligned by name"
+    logger.info(f"labels: the teacher's stand in {how}")
     tokenizer = load_tokenizer(config.model, config.revision)
     plan = Plan(model=_on_meta(task, loaded), tokenizer=tokenizer, dtype=config.dtype)
-    report(f"teacher: {config.model}: {_described(plan)}")
+    logger.info(f"teacher: {config.model}: {_described(plan)}")
     return plan
 
 
@@ -318,23 +323,21 @@ def _on_meta(task: Task, config: PretrainedConfig) -> PreTrainedModel:
     return model
 
 
-def _tell_objectives(
-    recipe: Recipe, task: Task, data: Data, teacher: Plan | None, student: Plan, report: Report
-) -> None:
+def _tell_objectives(recipe: Recipe, task: Task, data: Data, teacher: Plan | None, student: Plan) -> None:
     objectives = make_objectives(recipe)
     check_encoder_learns(objectives, student.model)
     if teacher is not None and not same_tokenizer(student.tokenizer, teacher.tokenizer):
         for line in connect_tokenizers(objectives, task, student.tokenizer, teacher.tokenizer):
-            report(f"objective {line}")
+            logger.info(f"objective {line}")
         rows = (first_rows(data), evaluated_rows(recipe, data))
         for line in tell_meetings(task, *rows, student.tokenizer, fitted(teacher.tokenizer, teacher.model)):
-            report(line)
+            logger.info(line)
     for name, objective in objectives.items():
         lines = objective.connect(student.model.config, teacher.model.config if teacher else None)
         moving = {option: f"{option} {schedule}" for option, schedule in objective.schedules.items()}
-        report(f"objective {name}: {', '.join({'weight': f'weight {objective.weight:g}', **moving}.values())}")
+        logger.info(f"objective {name}: {', '.join({'weight': f'weight {objective.weight:g}', **moving}.values())}")
         for line in lines:
-            report(f"objective {line}")
+            logger.info(f"objective {line}")
         if teacher is not None:
             objective.check_models(student.model, teacher.model)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,15 +18,16 @@ from hf_distill.data.load import Data
 from hf_distill.errors import RecipeError
 from hf_distill.evaluation.predict import Candidate, check_above_chance
 from hf_distill.evaluation.served import Served
-from hf_distill.hub import push_folder
 from hf_distill.labelling import TeacherTexts, label_rows
+from hf_distill.logs import Report, prefixed, reported
 from hf_distill.objectives import Contrastive, Labels, Objective
 from hf_distill.pipeline import load_teacher as loading
-from hf_distill.pipeline.preflight import make_objectives, prepare, told_in
+from hf_distill.pipeline.hub import push_folder
+from hf_distill.pipeline.preflight import make_objectives, prepare, stage_prefix
 from hf_distill.pipeline.results import make_results
 from hf_distill.pipeline.scoring import Scores, build, score_start
 from hf_distill.pipeline.stages import Stage, continued, joined, stages_of
-from hf_distill.pipeline.train import Report, pair, train_model, with_defaults
+from hf_distill.pipeline.train import pair, train_model, with_defaults
 from hf_distill.recipe import LabelConfig, Recipe
 from hf_distill.recipe.load import load_recipe
 from hf_distill.report.write import measure_floor, write_report
@@ -33,6 +35,8 @@ from hf_distill.run_folder import RunFolder, recipe_hash
 from hf_distill.students import Student
 from hf_distill.tasks import Task
 from hf_distill.teachers import CachedTeacher, ModelTeacher, ServerTeacher, teacher_of
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,16 +88,15 @@ def run(
     Raises:
         HfDistillError: For anything that the user can mend; what was finished before stays.
     """
-    command = _command(recipe, overrides)
-    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
-    return _run(with_defaults(recipe), Path(runs), command, report, again=again)
+    with reported(report):
+        command = _command(recipe, overrides)
+        recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+        return _run(with_defaults(recipe), Path(runs), command, again=again)
 
 
-def _run(
-    recipe: Recipe, runs: Path, command: str, report: Report, *, again: bool = False, data: Data | None = None
-) -> Result:
+def _run(recipe: Recipe, runs: Path, command: str, *, again: bool = False, data: Data | None = None) -> Result:
     """A run of a complete recipe; ``data`` where another recipe has read the same already."""
-    task, data = prepare(recipe, report, data)
+    task, data = prepare(recipe, data)
     folder = RunFolder(runs / recipe.name)
     folder.claim(recipe, data.fingerprint)
     sha256 = recipe_hash(dataclasses.replace(recipe, hub=type(recipe.hub)()), data.fingerprint)
@@ -101,11 +104,11 @@ def _run(
     if again and folder.results.is_file():
         command = json.loads(folder.results.read_text())["command"]
     if results is None:
-        results = _whole_flow(recipe, sha256, task, data, folder, runs, command, report)
+        results = _whole_flow(recipe, sha256, task, data, folder, runs, command)
     else:
-        report(f"{folder.path} is complete; delete it to train again")
+        logger.info(f"{folder.path} is complete; delete it to train again")
     if recipe.hub.push:
-        report(f"pushed: {push(folder.path, recipe.hub.model_id, private=recipe.hub.private)}")
+        logger.info(f"pushed: {push(folder.path, recipe.hub.model_id, private=recipe.hub.private)}")
     return Result(folder=folder.path, student=folder.model("student"), results=results)
 
 
@@ -143,22 +146,23 @@ def cache(
     Returns:
         The folder of the cache; of the last one, where stages ask for several.
     """
-    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
-    if recipe.teacher is None or recipe.teacher.kind != "cached":
-        raise RecipeError("recipe.teacher.kind: there is nothing to cache for a live teacher; set it to cached")
-    recipe = with_defaults(recipe)
-    task, data = prepare(recipe, report)
-    teacher = load_teacher(recipe, task, data, Path(runs), report)
-    set_seed(recipe.seed)
-    student = build(recipe, task, data, teacher)
-    folder = RunFolder(Path(runs) / recipe.name)
-    for stage in stages_of(recipe, folder):  # Each finds what an earlier one has kept.
-        objectives, live = make_objectives(stage.recipe), live_teacher(teacher)
-        paired, *_ = pair(stage.recipe, task, data, student, objectives, live, teacher.folders, folder, report)
-    assert isinstance(paired, CachedTeacher)
-    size = sum(path.stat().st_size for path in paired.plan.folder.iterdir())
-    report(f"cache: {paired.plan.folder}, {paired.plan.rows:,} rows, {size / 1e6:,.1f} MB")
-    return paired.plan.folder
+    with reported(report):
+        recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+        if recipe.teacher is None or recipe.teacher.kind != "cached":
+            raise RecipeError("recipe.teacher.kind: there is nothing to cache for a live teacher; set it to cached")
+        recipe = with_defaults(recipe)
+        task, data = prepare(recipe)
+        teacher = load_teacher(recipe, task, data, Path(runs))
+        set_seed(recipe.seed)
+        student = build(recipe, task, data, teacher)
+        folder = RunFolder(Path(runs) / recipe.name)
+        for stage in stages_of(recipe, folder):  # Each finds what an earlier one has kept.
+            objectives, live = make_objectives(stage.recipe), live_teacher(teacher)
+            paired, *_ = pair(stage.recipe, task, data, student, objectives, live, teacher.folders, folder)
+        assert isinstance(paired, CachedTeacher)
+        size = sum(path.stat().st_size for path in paired.plan.folder.iterdir())
+        logger.info(f"cache: {paired.plan.folder}, {paired.plan.rows:,} rows, {size / 1e6:,.1f} MB")
+        return paired.plan.folder
 
 
 def label(
@@ -182,14 +186,15 @@ def label(
     Returns:
         A folder with ``provenance.json`` and with ``datasets``, which ``data.path`` of another recipe may name.
     """
-    command = _command(recipe, overrides, "label")
-    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
-    recipe = with_defaults(dataclasses.replace(recipe, label=recipe.label or LabelConfig()))
-    task, data = prepare(recipe, report)
-    teacher = load_teacher(recipe, task, data, Path(runs), report, writes_only=True)
-    labels = label_rows(recipe, task, data, teacher, Path(runs) / "labels", command, report)
-    report(f"labels: train on them with data.path={labels.datasets}")
-    return labels.folder
+    with reported(report):
+        command = _command(recipe, overrides, "label")
+        recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+        recipe = with_defaults(dataclasses.replace(recipe, label=recipe.label or LabelConfig()))
+        task, data = prepare(recipe)
+        teacher = load_teacher(recipe, task, data, Path(runs), writes_only=True)
+        labels = label_rows(recipe, task, data, teacher, Path(runs) / "labels", command)
+        logger.info(f"labels: train on them with data.path={labels.datasets}")
+        return labels.folder
 
 
 def push(folder: str | Path, model_id: str | None = None, *, private: bool | None = None) -> str:
@@ -231,18 +236,17 @@ def _whole_flow(
     folder: RunFolder,
     runs: Path,
     command: str,
-    report: Report,
 ) -> dict[str, Any]:
-    scores = Scores(recipe, task, data, report)
-    floor = measure_floor(recipe, task, data, report)
+    scores = Scores(recipe, task, data)
+    floor = measure_floor(recipe, task, data)
     if recipe.teacher is not None:
-        value = scores.add("teacher", load_teacher(recipe, task, data, runs, report))
+        value = scores.add("teacher", load_teacher(recipe, task, data, runs))
         check_above_chance(scores.predictions["teacher"], value, scores.metric)
     labels = None
     if recipe.label is not None:
-        labels = label_rows(recipe, task, data, scores.candidates["teacher"], runs / "labels", command, report)
-    start = score_start(recipe, task, labels.beside(data) if labels else data, scores.teacher, report)
-    training = _train_all(recipe, task, data, labels, scores.teacher, folder, report)
+        labels = label_rows(recipe, task, data, scores.candidates["teacher"], runs / "labels", command)
+    start = score_start(recipe, task, labels.beside(data) if labels else data, scores.teacher)
+    training = _train_all(recipe, task, data, labels, scores.teacher, folder)
     for name, facts in training.items():
         scores.add_trained(name, facts, folder)
     results = make_results(
@@ -273,17 +277,17 @@ def _whole_flow(
 
 
 def load_teacher(
-    recipe: Recipe, task: Task, data: Data, runs: Path, report: Report, *, writes_only: bool = False
+    recipe: Recipe, task: Task, data: Data, runs: Path, *, writes_only: bool = False
 ) -> Candidate | Served:
     """The teacher of a recipe, or its several teachers, made before where their own recipes make them.
 
     ``writes_only`` tells that it is asked for texts, and not what it says of the data's tokens.
     """
 
-    def make(own: Recipe, folder: Path, given: Data, told: Report) -> Path:
-        return _run(own, folder, "hf_distill.run(recipe)", told, data=given).student
+    def make(own: Recipe, folder: Path, given: Data) -> Path:
+        return _run(own, folder, "hf_distill.run(recipe)", data=given).student
 
-    return loading.load_teacher(recipe, task, data, runs, report, make, writes_only=writes_only)
+    return loading.load_teacher(recipe, task, data, runs, make, writes_only=writes_only)
 
 
 def _train_all(
@@ -293,7 +297,6 @@ def _train_all(
     labels: TeacherTexts | None,
     teacher: Candidate | Served | None,
     folder: RunFolder,
-    report: Report,
 ) -> dict[str, dict[str, Any]]:
     """Train the student, on what the teacher wrote if it did, and its control where there is a teacher to judge."""
     lessons, known = (labels.in_place_of(data), labels.beside(data)) if labels else (data, data)
@@ -306,18 +309,18 @@ def _train_all(
 
     def train(name: str, stage: Stage, given: Data) -> dict[str, Any]:
         taught = name == "student"
-        return train_model(
-            name,
-            recipe=stage.recipe,
-            task=task,
-            data=given,
-            build=lambda: born(name, stage),
-            objectives=make_objectives(stage.recipe) if taught else without_teacher(task),
-            teacher=live if taught else None,
-            teacher_folders=teacher.folders if teacher else (),
-            folder=stage.folder,
-            report=told_in(stage.name, report),
-        )
+        with prefixed(stage_prefix(stage.name)):
+            return train_model(
+                name,
+                recipe=stage.recipe,
+                task=task,
+                data=given,
+                build=lambda: born(name, stage),
+                objectives=make_objectives(stage.recipe) if taught else without_teacher(task),
+                teacher=live if taught else None,
+                teacher_folders=teacher.folders if teacher else (),
+                folder=stage.folder,
+            )
 
     trained = {"student": joined(stages, [train("student", stage, lessons) for stage in stages])}
     if teacher is not None and recipe.evaluate.control:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from hf_distill.models.forward import members_of
 from hf_distill.models.load import license_of, load_model, load_tokenizer, model_folder
 from hf_distill.pipeline.results import evaluated_rows
 from hf_distill.pipeline.stages import stages_of
-from hf_distill.pipeline.train import Report
 from hf_distill.recipe import Recipe, StudentConfig
 from hf_distill.run_folder import RunFolder
 from hf_distill.students import Student, build_student
 from hf_distill.tasks import Task
+
+logger = logging.getLogger(__name__)
 
 
 def build(recipe: Recipe, task: Task, data: Data, teacher: Candidate | Served | None) -> Student:
@@ -66,8 +68,8 @@ def trained_candidate(name: str, folder: RunFolder, task: Task, config: StudentC
 class Scores:
     """Every model of a run, and what it says of the rows that all are scored on."""
 
-    def __init__(self, recipe: Recipe, task: Task, data: Data, report: Report) -> None:
-        self.recipe, self.task, self.data, self.report = recipe, task, data, report
+    def __init__(self, recipe: Recipe, task: Task, data: Data) -> None:
+        self.recipe, self.task, self.data = recipe, task, data
         self.metric = primary_metric(task, recipe.evaluate)
         self.candidates: dict[str, Candidate | Served] = {}
         self.predictions: dict[str, Scored] = {}
@@ -85,7 +87,7 @@ class Scores:
         scored = predict(candidate, self.task, rows, self.teacher, self.recipe.evaluate, outside=outside)
         self.predictions[name] = scored
         value = compute_metrics(scored)[self.metric]
-        self.report(f"{name}: {self.metric} {value:.4f} on {len(rows)} {split} rows")
+        logger.info(f"{name}: {self.metric} {value:.4f} on {len(rows)} {split} rows")
         return value
 
     def add_trained(self, name: str, facts: dict[str, Any], folder: RunFolder) -> None:
@@ -96,15 +98,13 @@ class Scores:
             candidate = trained_candidate(name, stage.folder, task, student, facts["origin"])
             value = _metrics(recipe, task, self.data, candidate, self.teacher)[self.metric]
             facts["stages"][stage.name][self.metric] = value
-            self.report(f"{name} after {stage.name}: {self.metric} {value:.4f}")
+            logger.info(f"{name} after {stage.name}: {self.metric} {value:.4f}")
         value = self.add(name, trained_candidate(name, folder, task, student, facts["origin"]))
         if earlier:
             facts["stages"][last.name][self.metric] = value
 
 
-def score_start(
-    recipe: Recipe, task: Task, data: Data, teacher: Candidate | Served | None, report: Report
-) -> dict[str, float] | None:
+def score_start(recipe: Recipe, task: Task, data: Data, teacher: Candidate | Served | None) -> dict[str, float] | None:
     """Every metric of the student before it is trained, where the recipe asks."""
     if not recipe.evaluate.start:
         return None
@@ -113,7 +113,7 @@ def score_start(
     candidate = Candidate(model=born.model, tokenizer=born.tokenizer, folder=Path(), facts={})
     metrics = _metrics(recipe, task, data, candidate, teacher)
     metric = primary_metric(task, recipe.evaluate)
-    report(f"start: {metric} {metrics[metric]:.4f}, before the student is trained")
+    logger.info(f"start: {metric} {metrics[metric]:.4f}, before the student is trained")
     return metrics
 
 

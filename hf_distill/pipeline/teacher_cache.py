@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,9 @@ from hf_distill.teachers.cache_schemes import SCHEMES, Arrays, NaiveTopK, Sample
 from hf_distill.teachers.cache_store import Collate, Plan, Reader, fill, kept_rows
 from hf_distill.training.setup import with_row_ids
 from hf_distill.types import Need
+
+logger = logging.getLogger(__name__)
+
 
 FORMAT = 1
 """Of the files; raised when what they hold changes."""
@@ -84,7 +88,6 @@ def cached(
     config: CacheConfig,
     folder: Path,
     batch_size: int,
-    report: Callable[[str], None],
     others: Sequence[Demand] = (),
 ) -> tuple[CachedTeacher, Dataset, Dataset]:
     """A teacher that reads what the live one says of these rows, which it says now unless it did before.
@@ -97,7 +100,6 @@ def cached(
         config: ``teacher.cache`` of a recipe.
         folder: Where caches lie; this one is found there by what it is made of.
         batch_size: Rows of a forward pass.
-        report: Gets lines that tell what happens.
         others: What else the same cache is to serve.
 
     Returns:
@@ -121,19 +123,19 @@ def cached(
         return source.teacher.targets(source.task, batch, needs, states={"hidden_states": plan.layers})
 
     if plan.scheme is not None and plan.scheme.warning:
-        report(f"warning: {plan.scheme.warning}")
+        logger.info(f"warning: {plan.scheme.warning}")
     plan.claim()
     is_complete = plan.is_complete()
     # All look before one writes: a process that came late and found nothing left to do would not wait for the others.
     PartialState().wait_for_everyone()
     if is_complete:
-        report(f"cache: {plan.folder} fits and is complete")
+        logger.info(f"cache: {plan.folder} fits and is complete")
     else:
-        report(f"cache: {len(rows):,} rows to {plan.folder}, {_described(plan)}")
-        fill(plan, rows, collate, targets, source.task.masks, device, batch_size, report)
+        logger.info(f"cache: {len(rows):,} rows to {plan.folder}, {_described(plan)}")
+        fill(plan, rows, collate, targets, source.task.masks, device, batch_size)
     if config.verify:
         _verify(plan, rows, collate, source, needs, config.verify)
-        report(f"cache: {config.verify} rows compared with the live teacher: the same")
+        logger.info(f"cache: {config.verify} rows compared with the live teacher: the same")
     teacher = CachedTeacher(
         plan, source.teacher.config, source.teacher.name, source.teacher.dtype, source.teacher.tokenizer
     )

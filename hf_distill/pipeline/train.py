@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,6 +43,9 @@ from hf_distill.tasks import TASKS, Task
 from hf_distill.teachers import ModelTeacher, ServerTeacher, Teacher
 from hf_distill.training.setup import beside
 from hf_distill.training.trainer import DistillationTrainer
+
+logger = logging.getLogger(__name__)
+
 
 Report = Callable[[str], None]
 """Where lines for the person at the terminal go."""
@@ -140,7 +144,6 @@ def train_model(
     teacher: ModelTeacher | ServerTeacher | None,
     teacher_folders: Sequence[Path],
     folder: RunFolder,
-    report: Report,
     lessons: Lessons | None = None,
 ) -> dict[str, Any]:
     """Train ``student`` or ``control`` and save it whole; what was trained before is kept.
@@ -153,18 +156,20 @@ def train_model(
         ``steps``, ``seconds`` (None where it was interrupted), ``padding`` and Trainer's ``log_history``.
     """
     if folder.model(name).is_dir():
-        report(f"{name}: trained already, in {folder.model(name)}")
+        logger.info(f"{name}: trained already, in {folder.model(name)}")
         facts: dict[str, Any] = json.loads(folder.history(name).read_text())
         return facts
     set_seed(recipe.seed)
     student = build()
     total, trained = student.model.num_parameters(), learning(student.model)
-    report(f"{name}: {student.origin}, {total:,} parameters" + (f", {trained:,} of them learn" * (trained < total)))
-    lessons = lessons or pair(recipe, task, data, student, objectives, teacher, teacher_folders, folder, report)
+    logger.info(
+        f"{name}: {student.origin}, {total:,} parameters" + (f", {trained:,} of them learn" * (trained < total))
+    )
+    lessons = lessons or pair(recipe, task, data, student, objectives, teacher, teacher_folders, folder)
     paired, train, validation = lessons
     if name == "student":
         for line in _lost(task, data, train):
-            report(f"{name}: {line}")
+            logger.info(f"{name}: {line}")
     trainer = DistillationTrainer(
         model=student.model,
         teacher=paired,
@@ -176,13 +181,13 @@ def train_model(
         processing_class=student.tokenizer,
         rollout=Rollout(recipe.rollout) if recipe.rollout is not None and paired is not None else None,
         compute_metrics=_metrics_of(task),
-        callbacks=[_Lines(name, report)],
+        callbacks=[_Lines(name)],
     )
     trainer.remove_callback(PrinterCallback)
     for line in trainer.connection_notes:
-        report(f"{name}: {line}")
+        logger.info(f"{name}: {line}")
     resumed = any(folder.checkpoints(name).glob("checkpoint-*"))
-    undropped = _is_without_dropout(name, recipe, objectives, report)
+    undropped = _is_without_dropout(name, recipe, objectives)
     with without_dropout(student.model) if undropped else nullcontext():
         output = trainer.train(resume_from_checkpoint=True)
     if recipe.student.lora is not None and recipe.student.lora.merge:
@@ -218,11 +223,11 @@ def _course(state: TrainerState) -> dict[str, Any]:
     }
 
 
-def _is_without_dropout(name: str, recipe: Recipe, objectives: Mapping[str, Objective], report: Report) -> bool:
+def _is_without_dropout(name: str, recipe: Recipe, objectives: Mapping[str, Objective]) -> bool:
     """As the recipe says, unless a control has nothing else to learn from."""
     views = name == "control" and any("pairs" in objective.needs for objective in objectives.values())
     if recipe.student.disable_dropout and views:
-        report("control: keeps its dropout, which makes the two views of a text that it learns from")
+        logger.info("control: keeps its dropout, which makes the two views of a text that it learns from")
     return recipe.student.disable_dropout and not views
 
 
@@ -235,7 +240,6 @@ def pair(
     teacher: ModelTeacher | ServerTeacher | None,
     teacher_folders: Sequence[Path],
     folder: RunFolder,
-    report: Report,
     others: Sequence[Demand] = (),
 ) -> Lessons:
     """What the student learns from: its teacher, live or cached as the recipe says, and the encoded rows.
@@ -270,9 +274,7 @@ def pair(
     batch_size = training_arguments(recipe, "unused").per_device_eval_batch_size
     if isinstance(teacher, ServerTeacher):
         batch_size = 2 * teacher.client.config.concurrency  # Where one batch ends, few requests are under way.
-    reader, train, validation = cached(
-        source, train, validation, objectives, config, folder.caches, batch_size, report, others
-    )
+    reader, train, validation = cached(source, train, validation, objectives, config, folder.caches, batch_size, others)
     teacher.to(torch.device("cpu"))  # Its room on the device is the student's now.
     return reader, train, validation
 
@@ -341,8 +343,8 @@ def _keep(trainer: DistillationTrainer, folder: RunFolder, name: str, facts: dic
 class _Lines(TrainerCallback):
     """One short line at every log, where there is no progress bar."""
 
-    def __init__(self, name: str, report: Report) -> None:
-        self.name, self.report = name, report
+    def __init__(self, name: str) -> None:
+        self.name = name
 
     def on_log(
         self,
@@ -359,7 +361,7 @@ class _Lines(TrainerCallback):
         }
         if shown:
             values = ", ".join(f"{key} {value:.4f}" for key, value in shown.items())
-            self.report(f"{self.name}: step {state.global_step} of {state.max_steps}: {values}")
+            logger.info(f"{self.name}: step {state.global_step} of {state.max_steps}: {values}")
 
 
 def _is_told(key: str) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from hf_distill.tasks import Task
 from hf_distill.teachers import ServerTeacher, best_dtype
 from hf_distill.teachers.endpoint import Client, Position, prompt_likelihoods
 from hf_distill.teachers.endpoint.errors import NotServed, Unusable
+
+logger = logging.getLogger(__name__)
+
 
 PROBE = "The quick Brown fox, it's 12.5% naïve: «déjà-vu» 東京 ok? My card is in the house, and the bank was very slow."
 """Words, numbers, accents and another script: tokenizers that differ cut some of it otherwise."""
@@ -56,16 +60,13 @@ def served_teacher(config: ServerConfig, client: Client | None = None) -> Served
     return Served(teacher=teacher, tokenizer=tokenizer, facts=facts)
 
 
-def check_server(
-    served: Served, recipe: Recipe, task: Task, report: Callable[[str], None], *, writes_only: bool = False
-) -> None:
+def check_server(served: Served, recipe: Recipe, task: Task, *, writes_only: bool = False) -> None:
     """See that a server gives what a run will ask it for.
 
     Args:
         served: The teacher.
         recipe: Tells how much it is to write.
         task: Tells how long texts are.
-        report: Gets lines that tell what was found.
         writes_only: Whether it is asked for texts alone, and its tokens are nobody's concern.
 
     Raises:
@@ -81,13 +82,13 @@ def check_server(
             "with a longer context"
         )
     if writes_only:
-        report(f"server: {name} is there")
+        logger.info(f"server: {name} is there")
         return
     ids = served.tokenizer(PROBE)["input_ids"]
     positions = prompt_likelihoods(client, ids, served.teacher.k)
-    report(f"server: {name} is there, and gives the {served.teacher.k} likeliest tokens of each position")
-    report(f"server: {_same_tokens(client, served.tokenizer, ids)}")
-    report(f"server: {_same_numbers(client.config, task, ids, positions)}")
+    logger.info(f"server: {name} is there, and gives the {served.teacher.k} likeliest tokens of each position")
+    logger.info(f"server: {_same_tokens(client, served.tokenizer, ids)}")
+    logger.info(f"server: {_same_numbers(client.config, task, ids, positions)}")
 
 
 def _new_tokens(recipe: Recipe, task: Task) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from hf_distill.evaluation.baseline import bag_of_words_floor
 from hf_distill.evaluation.metrics import Predictions, Scored, by_place, primary_metric
 from hf_distill.models.load import load_tokenizer
 from hf_distill.pipeline.results import evaluated_rows
-from hf_distill.pipeline.train import Report
 from hf_distill.recipe import Recipe
 from hf_distill.report.analysis import error_analysis, token_analysis
 from hf_distill.report.analysis_within import answer_analysis, search_analysis, tag_analysis
@@ -23,8 +23,10 @@ from hf_distill.report.figures import quality_against_speed, training_curves
 from hf_distill.run_folder import RunFolder, copy_files, write_json
 from hf_distill.tasks import QuestionAnswering, Task, TokenClassification
 
+logger = logging.getLogger(__name__)
 
-def measure_floor(recipe: Recipe, task: Task, data: Data, report: Report) -> dict[str, Any] | None:
+
+def measure_floor(recipe: Recipe, task: Task, data: Data) -> dict[str, Any] | None:
     """What a bag of words reaches, where the recipe asks.
 
     Raises:
@@ -40,7 +42,7 @@ def measure_floor(recipe: Recipe, task: Task, data: Data, report: Report) -> dic
     floor = bag_of_words_floor(
         list(task.texts(data.train)), list(data.train["label"]), list(task.texts(rows)), list(rows["label"])
     )
-    report(f"floor: {floor['name']}: accuracy {floor['accuracy']:.4f}")
+    logger.info(f"floor: {floor['name']}: accuracy {floor['accuracy']:.4f}")
     return floor
 
 

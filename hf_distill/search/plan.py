@@ -13,6 +13,7 @@ evaluation of the recipe measures on. For each width the deepest student within 
 from __future__ import annotations
 
 import dataclasses
+import logging
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from hf_distill.errors import OutputError, RecipeError, StudentError
+from hf_distill.logs import Report, reported
 from hf_distill.models.hardware import machine
 from hf_distill.pipeline.estimates import Plan
 from hf_distill.pipeline.preflight import planned_teacher, read_data
 from hf_distill.pipeline.results import evaluated_rows, versions
 from hf_distill.pipeline.served import refuse_served
-from hf_distill.pipeline.train import Report, with_defaults
+from hf_distill.pipeline.train import with_defaults
 from hf_distill.recipe import Recipe
 from hf_distill.recipe.load import load_recipe
 from hf_distill.recipe.parse import write_yaml
@@ -34,6 +36,9 @@ from hf_distill.run_folder import write_json
 from hf_distill.search.plan_bounds import Bounds, read_count
 from hf_distill.search.plan_shapes import Column, Sketch, sketch_columns
 from hf_distill.search.plan_speed import Measured, Stopwatch
+
+logger = logging.getLogger(__name__)
+
 
 AS_LARGE = 0.95
 """Students of this share of the largest one's parameters count as large as it; the deepest of them is chosen."""
@@ -82,39 +87,40 @@ def plan(
         StudentError: Where no student keeps to the bounds; the nearest is told.
         HfDistillError: For whatever else the user can mend.
     """
-    most = read_count(max_parameters) if isinstance(max_parameters, str) else max_parameters
-    bounds = Bounds(speedup=speedup, max_latency_ms=max_latency_ms, max_parameters=most)
-    command = _command(recipe, overrides, bounds)
-    recipe = with_defaults(recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides))
-    refuse_served(recipe, "a plan measures students in turn with their teacher")
-    folder = _claimed(Path(runs) / f"{recipe.name}-plan")
-    if recipe.teacher is not None and recipe.teacher.ensemble is not None:
-        raise RecipeError(
-            "recipe.teacher.ensemble: a plan makes students of one teacher, and measures them beside it; name the "
-            "member that the student is to be like in teacher.model"
-        )
-    task, data = read_data(recipe, report)
-    teacher = planned_teacher(recipe, task, data, report)
-    if teacher is None:
-        raise RecipeError("recipe.teacher: a plan makes students of a teacher, and the recipe names none; name one")
-    if not task.is_bound:
-        task.follow(teacher.model.config)
-    columns = _small_enough(sketch_columns(recipe, task, data, teacher, report), bounds)
-    watch = Stopwatch(recipe, task, evaluated_rows(recipe, data), teacher)
-    speeds = _search(columns, bounds, watch, report)
-    teacher_speed, chosen = _confirmed(speeds, columns, bounds, watch, report)
-    content = {
-        "name": recipe.name,
-        "command": command,
-        "bounds": dataclasses.asdict(bounds),
-        "teacher": {"parameters": teacher.parameters, **dataclasses.asdict(teacher_speed)},
-        "students": _entries(speeds, bounds),
-        "chosen": {**_entry(chosen, speeds[chosen], bounds), "student": chosen.student},
-        "speed": watch.conditions,
-        "machine": machine(),
-        "versions": versions(),
-    }
-    return _written(folder, content, chosen, teacher, report)
+    with reported(report):
+        most = read_count(max_parameters) if isinstance(max_parameters, str) else max_parameters
+        bounds = Bounds(speedup=speedup, max_latency_ms=max_latency_ms, max_parameters=most)
+        command = _command(recipe, overrides, bounds)
+        recipe = with_defaults(recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides))
+        refuse_served(recipe, "a plan measures students in turn with their teacher")
+        folder = _claimed(Path(runs) / f"{recipe.name}-plan")
+        if recipe.teacher is not None and recipe.teacher.ensemble is not None:
+            raise RecipeError(
+                "recipe.teacher.ensemble: a plan makes students of one teacher, and measures them beside it; name the "
+                "member that the student is to be like in teacher.model"
+            )
+        task, data = read_data(recipe)
+        teacher = planned_teacher(recipe, task, data)
+        if teacher is None:
+            raise RecipeError("recipe.teacher: a plan makes students of a teacher, and the recipe names none; name one")
+        if not task.is_bound:
+            task.follow(teacher.model.config)
+        columns = _small_enough(sketch_columns(recipe, task, data, teacher), bounds)
+        watch = Stopwatch(recipe, task, evaluated_rows(recipe, data), teacher)
+        speeds = _search(columns, bounds, watch)
+        teacher_speed, chosen = _confirmed(speeds, columns, bounds, watch)
+        content = {
+            "name": recipe.name,
+            "command": command,
+            "bounds": dataclasses.asdict(bounds),
+            "teacher": {"parameters": teacher.parameters, **dataclasses.asdict(teacher_speed)},
+            "students": _entries(speeds, bounds),
+            "chosen": {**_entry(chosen, speeds[chosen], bounds), "student": chosen.student},
+            "speed": watch.conditions,
+            "machine": machine(),
+            "versions": versions(),
+        }
+        return _written(folder, content, chosen, teacher)
 
 
 def _claimed(folder: Path) -> Path:
@@ -134,14 +140,14 @@ def _small_enough(columns: list[Column], bounds: Bounds) -> list[Column]:
     return [column for column in small if column]
 
 
-def _search(columns: list[Column], bounds: Bounds, watch: Stopwatch, report: Report) -> dict[Sketch, Measured]:
+def _search(columns: list[Column], bounds: Bounds, watch: Stopwatch) -> dict[Sketch, Measured]:
     """Measure both ends of every column, then halve what is between the one that fits and the one that does not."""
     speeds: dict[Sketch, Measured] = {}
 
     def measure(sketches: Sequence[Sketch]) -> None:
         for sketch, measured in watch.coarse(sketches):
             speeds[sketch] = measured
-            report(
+            logger.info(
                 f"measured: {sketch.name}: {sketch.parameters / 1e6:.1f} million parameters, {measured.latency_ms:.2f} "
                 f"ms, {measured.speedup:.2f} times the teacher's speed"
             )
@@ -162,7 +168,7 @@ def _search(columns: list[Column], bounds: Bounds, watch: Stopwatch, report: Rep
 
 
 def _confirmed(
-    speeds: dict[Sketch, Measured], columns: list[Column], bounds: Bounds, watch: Stopwatch, report: Report
+    speeds: dict[Sketch, Measured], columns: list[Column], bounds: Bounds, watch: Stopwatch
 ) -> tuple[Measured, Sketch]:
     """The best student, measured once more as an evaluation measures; the next one where that tells otherwise."""
     while True:
@@ -170,7 +176,7 @@ def _confirmed(
         teacher, speeds[chosen] = watch.exact(chosen)
         if bounds.kept(chosen.parameters, speeds[chosen]) >= 1:
             return teacher, chosen
-        report(f"{chosen.name} misses the bounds where it is measured longer; the next one")
+        logger.info(f"{chosen.name} misses the bounds where it is measured longer; the next one")
         (column,) = (column for column in columns if chosen in column)
         shallower = column[max(0, column.index(chosen) - 1)]
         if shallower not in speeds:
@@ -214,7 +220,7 @@ def _entry(sketch: Sketch, measured: Measured, bounds: Bounds) -> dict[str, Any]
     }
 
 
-def _written(folder: Path, content: dict[str, Any], chosen: Sketch, teacher: Plan, report: Report) -> StudentPlan:
+def _written(folder: Path, content: dict[str, Any], chosen: Sketch, teacher: Plan) -> StudentPlan:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -223,7 +229,7 @@ def _written(folder: Path, content: dict[str, Any], chosen: Sketch, teacher: Pla
     plan_frontier(content, folder / "frontier.png")
     write_json(folder / "plan.json", content)
     share = chosen.parameters / teacher.parameters
-    report(f"best: {chosen.name}: {chosen.parameters:,} parameters, {share:.2f} of the teacher's")
+    logger.info(f"best: {chosen.name}: {chosen.parameters:,} parameters, {share:.2f} of the teacher's")
     return StudentPlan(folder=folder, student=chosen.student, results=content)
 
 

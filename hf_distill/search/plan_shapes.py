@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,10 +14,12 @@ from hf_distill.data.load import Data
 from hf_distill.errors import StudentError
 from hf_distill.pipeline.estimates import Plan
 from hf_distill.pipeline.preflight import planned_student
-from hf_distill.pipeline.train import Report
 from hf_distill.recipe import Recipe, StudentConfig, WidthConfig
 from hf_distill.students import Shape, chosen_cuts, family_of_shapes, shape_of
 from hf_distill.tasks import Task
+
+logger = logging.getLogger(__name__)
+
 
 SHARES = (0.75, 0.5, 0.375, 0.25)
 """Of the teacher's heads, hidden size and units: the widths that are planned beside the whole one."""
@@ -66,7 +69,7 @@ Column = list[Sketch]
 """Students that differ in depth alone (in that of the decoder, where there is an encoder), the shallowest first."""
 
 
-def sketch_columns(recipe: Recipe, task: Task, data: Data, teacher: Plan, report: Report) -> list[Column]:
+def sketch_columns(recipe: Recipe, task: Task, data: Data, teacher: Plan) -> list[Column]:
     """All students that are planned.
 
     Args:
@@ -74,14 +77,13 @@ def sketch_columns(recipe: Recipe, task: Task, data: Data, teacher: Plan, report
         task: Bound to the data.
         data: The recipe's.
         teacher: Without weights.
-        report: Is told where only the depth can be planned.
 
     Raises:
         StudentError: Where none can be built.
     """
     columns: list[Column] = []
     refused: StudentError | None = None
-    for width in (None, *_widths(teacher.model.config, report)):
+    for width in (None, *_widths(teacher.model.config)):
         for depths in _depths(teacher):
             columns.append([])
             for layers in depths:
@@ -112,14 +114,14 @@ def _spaced(total: int, most: int) -> list[int]:
     return sorted({round(1 + i * (total - 1) / max(count - 1, 1)) for i in range(count)})
 
 
-def _widths(config: PretrainedConfig, report: Report) -> list[WidthConfig]:
+def _widths(config: PretrainedConfig) -> list[WidthConfig]:
     if config.is_encoder_decoder:
-        report("width: an encoder-decoder cannot be narrowed; only its depth is planned")
+        logger.info("width: an encoder-decoder cannot be narrowed; only its depth is planned")
         return []
     try:
         shapes, source = family_of_shapes(config)[:-1], shape_of(config)
     except StudentError as error:
-        report(f"width: only the depth is planned: {error}")
+        logger.info(f"width: only the depth is planned: {error}")
         return []
     chosen = {_nearest(shapes, share * source.heads): None for share in SHARES if shapes}
     return [

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from hf_distill.evaluation.language_modeling import AGAINST_TEACHER
 from hf_distill.evaluation.metrics import compute_metrics, primary_metric
 from hf_distill.evaluation.predict import Candidate, predict
 from hf_distill.evaluation.served import Served
+from hf_distill.logs import Report, prefixed, reported, silenced
 from hf_distill.models.fingerprints import tokenizer_mark
 from hf_distill.pipeline.compatibility import check_cache
 from hf_distill.pipeline.estimates import Plan
@@ -36,7 +38,7 @@ from hf_distill.pipeline.run import live_teacher, load_teacher
 from hf_distill.pipeline.scoring import build, trained_candidate
 from hf_distill.pipeline.served import refuse_served
 from hf_distill.pipeline.teacher_cache import Demand
-from hf_distill.pipeline.train import Lessons, Report, pair, train_model, with_defaults
+from hf_distill.pipeline.train import Lessons, pair, train_model, with_defaults
 from hf_distill.recipe import CacheConfig, Recipe
 from hf_distill.recipe.load import load_recipe
 from hf_distill.run_folder import RunFolder, recipe_hash, remove, training_part, write_json
@@ -44,6 +46,9 @@ from hf_distill.search.sweep_grid import Grid, read_grid
 from hf_distill.search.sweep_state import Combination, Sweep, SweepState, command_of, told
 from hf_distill.search.sweep_teacher import Counted, score_teacher
 from hf_distill.tasks import Task
+
+logger = logging.getLogger(__name__)
+
 
 _PASS_EACH = "each way needs another pass of the teacher over the rows, and a sweep makes one"
 
@@ -57,7 +62,6 @@ class Setting:
     teacher: Candidate | None
     lessons: Lessons
     metric: str
-    report: Report
 
 
 def sweep(
@@ -83,38 +87,42 @@ def sweep(
     Raises:
         HfDistillError: For anything that the user can mend; what was finished before stays.
     """
-    read = read_grid(grid, overrides)
-    source = recipe.to_dict() if isinstance(recipe, Recipe) else recipe
-    whole = load_recipe(source, read.overrides)
-    if whole.label is not None:
-        raise RecipeError(
-            "recipe.label: a sweep's teacher reads the rows once and writes nothing; write first (hf-distill label), "
-            "name its datasets folder in data.path, and remove label"
+    with reported(report):
+        read = read_grid(grid, overrides)
+        source = recipe.to_dict() if isinstance(recipe, Recipe) else recipe
+        whole = load_recipe(source, read.overrides)
+        if whole.label is not None:
+            raise RecipeError(
+                "recipe.label: a sweep's teacher reads the rows once and writes nothing; write first (hf-distill "
+                "label), name its datasets folder in data.path, and remove label"
+            )
+        if whole.stages:
+            raise RecipeError(
+                "recipe.stages: a sweep compares students of a single training; remove them, and sweep what one "
+                "stage does"
+            )
+        refuse_served(whole, "a sweep counts and scores what its teacher reads")
+        folder = Path(runs) / f"{whole.name}-sweep"
+        recipes = [_cached(load_recipe(source, {**read.overrides, **values})) for values in read.combinations()]
+        if whole.teacher is not None and whole.teacher.kind == "live":
+            logger.info("teacher: set to cached, so that it reads every row once for all students")
+        task, data = prepare(recipes[0])
+        demands = _check_shared(recipes, task, data)
+        logger.info(f"sweep: {len(recipes)} students: {_shown(read)}")
+        named = [_named(each, data) for each in recipes]
+        combinations = [
+            Combination(values=values, recipe=each, folder=RunFolder(folder / each.name, Path(runs)))
+            for values, each in zip(read.combinations(), named, strict=True)
+        ]
+        state = SweepState(
+            folder, read, command_of(recipe, read), primary_metric(task, recipes[0].evaluate), whole, data
         )
-    if whole.stages:
-        raise RecipeError(
-            "recipe.stages: a sweep compares students of a single training; remove them, and sweep what one stage does"
-        )
-    refuse_served(whole, "a sweep counts and scores what its teacher reads")
-    folder = Path(runs) / f"{whole.name}-sweep"
-    recipes = [_cached(load_recipe(source, {**read.overrides, **values})) for values in read.combinations()]
-    if whole.teacher is not None and whole.teacher.kind == "live":
-        report("teacher: set to cached, so that it reads every row once for all students")
-    task, data = prepare(recipes[0], report)
-    demands = _check_shared(recipes, task, data)
-    report(f"sweep: {len(recipes)} students: {_shown(read)}")
-    named = [_named(each, data) for each in recipes]
-    combinations = [
-        Combination(values=values, recipe=each, folder=RunFolder(folder / each.name, Path(runs)))
-        for values, each in zip(read.combinations(), named, strict=True)
-    ]
-    state = SweepState(folder, read, command_of(recipe, read), primary_metric(task, recipes[0].evaluate), whole, data)
-    state.claim()
-    setting = _shared(combinations, task, data, demands, Path(runs), state, report)
-    for number, combination in enumerate(combinations):
-        report(f"sweep: {number + 1} of {len(combinations)}: {told(combination.values)}")
-        state.add(combination, _trained(combination, setting))
-    return state.finish(_cached(whole, fill=False), report)
+        state.claim()
+        setting = _shared(combinations, task, data, demands, Path(runs), state)
+        for number, combination in enumerate(combinations):
+            logger.info(f"sweep: {number + 1} of {len(combinations)}: {told(combination.values)}")
+            state.add(combination, _trained(combination, setting))
+        return state.finish(_cached(whole, fill=False))
 
 
 def _cached(recipe: Recipe, fill: bool = True) -> Recipe:
@@ -145,8 +153,9 @@ def _check_shared(recipes: Sequence[Recipe], task: Task, data: Data) -> list[Dem
             f"recipe.evaluate.metric: {metric} asks the live teacher about every student, and a sweep asks it once; "
             "choose another for the sweep (evaluate.metric=loss)"
         )
-    teacher = planned_teacher(first, task, data, _nobody)
-    students = [prepare_alike(each, task, data, teacher, _nobody) for each in recipes]
+    with reported(silenced):  # Their lines were reported for the first student already.
+        teacher = planned_teacher(first, task, data)
+        students = [prepare_alike(each, task, data, teacher) for each in recipes]
     _check_tokenizers(students)
     demands = [Demand(make_objectives(e), s.model.config) for e, s in zip(recipes, students, strict=True)]
     if len({_pairs(each) for each in demands}) > 1:
@@ -187,11 +196,10 @@ def _shared(
     demands: Sequence[Demand],
     runs: Path,
     state: SweepState,
-    report: Report,
 ) -> Setting:
     """Let the teacher read all rows, once, for all students, and score it."""
     first = combinations[0].recipe
-    teacher = load_teacher(first, task, data, runs, report) if first.teacher is not None else None
+    teacher = load_teacher(first, task, data, runs) if first.teacher is not None else None
     assert not isinstance(teacher, Served)
     live = live_teacher(teacher) if teacher else None
     set_seed(first.seed)
@@ -206,13 +214,12 @@ def _shared(
             live,
             teacher.folders if teacher else (),
             RunFolder(state.folder, runs),
-            report,
             demands[1:],
         )
     if teacher is not None:
-        facts = score_teacher(teacher, lessons, task, data, first.evaluate, student.tokenizer, report)
+        facts = score_teacher(teacher, lessons, task, data, first.evaluate, student.tokenizer)
         state.teacher({**facts, "rows_read": counted.rows})
-    return Setting(task=task, data=data, teacher=teacher, lessons=lessons, metric=state.metric, report=report)
+    return Setting(task=task, data=data, teacher=teacher, lessons=lessons, metric=state.metric)
 
 
 def _trained(combination: Combination, setting: Setting) -> dict[str, Any]:
@@ -220,27 +227,27 @@ def _trained(combination: Combination, setting: Setting) -> dict[str, Any]:
     folder, recipe, task, data = combination.folder, combination.recipe, setting.task, setting.data
     folder.claim(recipe, data.fingerprint)
     try:
-        training = train_model(
-            "student",
-            recipe=recipe,
-            task=task,
-            data=data,
-            build=lambda: build(recipe, task, data, setting.teacher),
-            objectives=make_objectives(recipe),
-            teacher=live_teacher(setting.teacher) if setting.teacher else None,
-            teacher_folders=setting.teacher.folders if setting.teacher else (),
-            folder=folder,
-            report=lambda line: setting.report("  " + line),
-            lessons=setting.lessons,
-        )
+        with prefixed("  "):
+            training = train_model(
+                "student",
+                recipe=recipe,
+                task=task,
+                data=data,
+                build=lambda: build(recipe, task, data, setting.teacher),
+                objectives=make_objectives(recipe),
+                teacher=live_teacher(setting.teacher) if setting.teacher else None,
+                teacher_folders=setting.teacher.folders if setting.teacher else (),
+                folder=folder,
+                lessons=setting.lessons,
+            )
         metrics = _scores(combination, training["origin"], setting)
     except ModelError as error:  # A rate too high is a finding, not the end of the sweep.
-        setting.report(f"  student: {error}")
+        logger.info(f"  student: {error}")
         return {"error": str(error)}
     value = metrics[setting.metric]
     if not math.isfinite(value):
         return {"error": f"its {setting.metric} is {value}"}
-    setting.report(f"  student: {setting.metric} {value:.4f} on {len(data.validation)} validation rows")
+    logger.info(f"  student: {setting.metric} {value:.4f} on {len(data.validation)} validation rows")
     return {"value": value, "metrics": metrics, "seconds": training["seconds"], "steps": training["steps"]}
 
 
@@ -266,7 +273,3 @@ def _scores(combination: Combination, origin: str, setting: Setting) -> dict[str
 
 def _shown(grid: Grid) -> str:
     return " x ".join(f"{len(values)} {key}" for key, values in grid.axes.items())
-
-
-def _nobody(line: str) -> None:
-    """Lines that were told of the first student already."""

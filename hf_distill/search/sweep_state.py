@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,12 +15,13 @@ from accelerate import PartialState
 from hf_distill.data.load import Data
 from hf_distill.errors import ModelError, OutputError
 from hf_distill.evaluation.metrics import LOWER_IS_BETTER
-from hf_distill.pipeline.train import Report
 from hf_distill.recipe import Recipe
 from hf_distill.recipe.load import dump_recipe, load_recipe
 from hf_distill.report.figures import sweep_scores
 from hf_distill.run_folder import RunFolder, write_json
 from hf_distill.search.sweep_grid import Grid
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +112,7 @@ class SweepState:
         self.content["combinations"].append(entry)
         self._write()
 
-    def finish(self, recipe: Recipe, report: Report) -> Sweep:
+    def finish(self, recipe: Recipe) -> Sweep:
         """Choose, draw, and write the best recipe.
 
         Raises:
@@ -132,7 +134,7 @@ class SweepState:
             sweep_scores(self.content, self.folder / "scores.png")
         self._write()
         PartialState().wait_for_everyone()
-        report(f"best: {told(best['values'])}: {self.metric} {best['value']:.4f}")
+        logger.info(f"best: {told(best['values'])}: {self.metric} {best['value']:.4f}")
         return Sweep(folder=self.folder, recipe=path, best=best["values"], results=self.content)
 
     def _write(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,11 +16,14 @@ from transformers import PreTrainedTokenizerBase
 from hf_distill.data.load import Data
 from hf_distill.evaluation.metrics import Predictions, Scored, compute_metrics, primary_metric
 from hf_distill.evaluation.predict import Candidate, check_above_chance, predict
-from hf_distill.pipeline.train import Lessons, Report
+from hf_distill.pipeline.train import Lessons
 from hf_distill.recipe import EvaluateConfig
 from hf_distill.tasks import Task
 from hf_distill.teachers import CachedTeacher
 from hf_distill.training.setup import with_row_ids
+
+logger = logging.getLogger(__name__)
+
 
 BATCH = 64
 """Rows that are looked up at a time."""
@@ -59,7 +63,6 @@ def score_teacher(
     data: Data,
     config: EvaluateConfig,
     tokenizer: PreTrainedTokenizerBase,
-    report: Report,
 ) -> dict[str, Any]:
     """How good the teacher is on the validation rows: from what the cache holds, where that is one decision a row.
 
@@ -79,7 +82,7 @@ def score_teacher(
         teacher.model.to("cpu")  # type: ignore[arg-type]  # Its room on the device is the students' now.
     metric, metrics = primary_metric(task, config), compute_metrics(scored)
     value = metrics[metric]
-    report(f"teacher: {metric} {value:.4f} on {len(data.validation)} validation rows")
+    logger.info(f"teacher: {metric} {value:.4f} on {len(data.validation)} validation rows")
     check_above_chance(scored, value, metric)
     return {
         "model": teacher.facts["model"],

@@ -9,6 +9,7 @@ import torch
 from datasets import Dataset, Features, IterableDataset, Value
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from typing_extensions import override
 
 from hf_distill.errors import DataError, RecipeError
 from hf_distill.models.sanity_checks import check_head, check_packing
@@ -93,22 +94,22 @@ class CausalLanguageModeling(Task):
         self.form: str | None = None
 
     @property
+    @override
     def extra_columns(self) -> tuple[str, ...]:
-        """See :attr:`Task.extra_columns`."""
         return (*super().extra_columns, PLACES)
 
     @property
+    @override
     def settings(self) -> dict[str, Any]:
-        """See :class:`Task`."""
         names = ("max_length", "packing", "too_long", "separator")
         return {name: getattr(self, name) for name in names}
 
+    @override
     def read_labels(self, train: Dataset | IterableDataset) -> None:
-        """See :meth:`Task.read_labels`: the labels are the tokens, so only the columns are looked at."""
         self._read_form(_columns(train))
 
+    @override
     def check_model(self, model: PreTrainedModel) -> None:
-        """See :meth:`Task.check_model`."""
         ids = torch.arange(2, 10, device=model.device)[None] % model.config.get_text_config().vocab_size
         check_head(model, {"input_ids": ids})
         if self.packing and self.form in (None, "text"):
@@ -270,10 +271,10 @@ class CausalLanguageModeling(Task):
                 raise RecipeError(f"task.{name}: does nothing for rows of {' and '.join(_FORMS[form])}; remove it")
         return form
 
+    @override
     def collator(
         self, tokenizer: PreTrainedTokenizerBase, teacher_tokenizer: PreTrainedTokenizerBase | None = None
     ) -> Callable[[list[Mapping[str, Any]]], Batch]:
-        """See :meth:`Task.collator`. Pads on the tokenizer's side to the longest row of the batch."""
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
         left = tokenizer.padding_side == "left"
 
@@ -295,16 +296,16 @@ class CausalLanguageModeling(Task):
 
         return collate
 
+    @override
     def student_inputs(self, batch: Batch) -> dict[str, Tensor]:
-        """See :meth:`Task.student_inputs`. Packed rows tell by their positions alone what sees what."""
         inputs = super().student_inputs(batch)
         if "position_ids" in inputs:
             # With a mask, Transformers would take the row for a single text.
             inputs.pop("attention_mask")
         return inputs
 
+    @override
     def masks(self, batch: Batch) -> Masks:
-        """See :meth:`Task.masks`: one position a token that predicts one that counts."""
         tokens = batch["attention_mask"].bool()
         if WRITTEN in batch:
             predicts = tokens & batch[WRITTEN].roll(-1, dims=1)
@@ -319,8 +320,8 @@ class CausalLanguageModeling(Task):
             positions = positions & (batch[PLACES][:, 1:] != NOWHERE).flatten()
         return {"labels": labels, "positions": positions, "tokens": predicts}
 
+    @override
     def view(self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch) -> View:
-        """See :meth:`Task.view`: position t of a row predicts its token t + 1. The only place where this is shifted."""
         shifted = (
             logits[:, :-1].flatten(0, 1)
             if isinstance(logits, Tensor)
@@ -335,10 +336,10 @@ class CausalLanguageModeling(Task):
             hidden_states=hidden_states,
         )
 
+    @override
     def teacher_logits(
         self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch
     ) -> Tensor | LogitSource:
-        """See :meth:`Task.teacher_logits`. Of a teacher with other tokens: where it tells what the student does."""
         if PLACES not in batch:
             return super().teacher_logits(logits, hidden_states, batch)
         assert isinstance(logits, LogitSource)
@@ -347,8 +348,8 @@ class CausalLanguageModeling(Task):
         hidden = logits.hidden.gather(1, before[..., None].expand(-1, -1, width))
         return LogitSource(hidden=hidden.flatten(0, 1), head=logits.head)
 
+    @override
     def texts(self, rows: Dataset | IterableDataset) -> Iterator[str]:
-        """See :meth:`Task.texts`."""
         for row in rows:
             if row.get("messages") is not None:
                 yield "\n".join(f"{turn['role']}: {turn['content']}" for turn in row["messages"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from transformers import PretrainedConfig
+from typing_extensions import override
 
 from hf_distill.errors import RecipeError
 from hf_distill.tasks.base import Task
@@ -26,18 +27,18 @@ class ClassificationTask(Task):
         self.labels: LabelSet | None = None
 
     @property
+    @override
     def is_bound(self) -> bool:
-        """See :class:`Task`."""
         return self.labels is not None
 
     @property
+    @override
     def label_set(self) -> LabelSet:
-        """See :meth:`Task.label_set`."""
         assert self.labels is not None, "read_labels or follow comes first"
         return self.labels
 
+    @override
     def model_options(self) -> dict[str, Any]:
-        """See :meth:`Task.model_options`."""
         names = self.label_set.names
         return {
             "num_labels": len(names),
@@ -45,8 +46,8 @@ class ClassificationTask(Task):
             "label2id": {name: i for i, name in enumerate(names)},
         }
 
+    @override
     def align(self, teacher: PretrainedConfig, names: list[str] | None = None) -> list[int] | None:
-        """See :meth:`Task.align`."""
         return align_labels(self.label_set, teacher, names)
 
 

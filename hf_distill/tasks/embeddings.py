@@ -12,6 +12,7 @@ import torch
 from datasets import Dataset, IterableDataset
 from torch import Tensor
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
+from typing_extensions import override
 
 from hf_distill.errors import DataError, ModelError, RecipeError
 from hf_distill.models.load import vector_folder
@@ -81,26 +82,26 @@ class Embeddings(Task):
         self.components: Tensor | None = None
 
     @property
+    @override
     def settings(self) -> dict[str, Any]:
-        """See :class:`Task`."""
         names = ("max_length", "pooling", "normalize", "dimensions", "pairs")
         return {name: getattr(self, name) for name in names}
 
     @property
+    @override
     def distribution(self) -> Distribution:
-        """See :class:`Task`."""
         return "vector"
 
     @property
+    @override
     def problem_type(self) -> str:
-        """See :class:`Task`."""
         return self.evaluation
 
     def read_labels(self, train: Dataset | IterableDataset) -> None:
         """See :meth:`Task.read_labels`: there are none."""
 
+    @override
     def check_evaluated(self, rows: Dataset) -> None:
-        """See :meth:`Task.check_evaluated`."""
         wanted = ("text_pair", "score") if self.evaluation == "similarity" else ("text_pair",)
         for name in wanted:
             if name in rows.column_names and all(value is not None for value in rows[name]):
@@ -166,32 +167,32 @@ class Embeddings(Task):
             student, tokenizer, like, self.dimensions or size or like.dimensions(width), targets, texts, self.max_length
         )
 
+    @override
     def save_beside(self, model: PreTrainedModel, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
-        """See :meth:`Task.save_beside`: the files of sentence-transformers."""
         path = folder / "tokenizer_config.json"
         limit = json.loads(path.read_text()).get("model_max_length") if path.is_file() else None
         save_head(model, folder, min(self.max_length, limit or self.max_length), state)
 
+    @override
     def load_beside(self, model: PreTrainedModel, folder: Path) -> None:
-        """See :meth:`Task.load_beside`."""
         own, kept = head_of(model), read_head(folder)
         assert own is not None
         assert kept is not None
         own.load_state_dict(kept.state_dict())
 
+    @override
     def reduced(self, vectors: Tensor) -> Tensor:
-        """See :meth:`Task.reduced`."""
         if self.components is None:
             return vectors
         return vectors @ self.components.to(vectors.device, vectors.dtype).T
 
+    @override
     def encode(
         self,
         rows: Dataset | IterableDataset,
         tokenizer: PreTrainedTokenizerBase,
         teacher_tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> Dataset | IterableDataset:
-        """See :meth:`Task.encode`. Token columns are lists with an entry a text; ``length`` is that of the longest."""
         columns = rows.column_names or list(next(iter(rows)))
 
         def encode_batch(batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
@@ -206,10 +207,10 @@ class Embeddings(Task):
 
         return rows.map(encode_batch, batched=True, remove_columns=columns)
 
+    @override
     def collator(
         self, tokenizer: PreTrainedTokenizerBase, teacher_tokenizer: PreTrainedTokenizerBase | None = None
     ) -> Callable[[list[Mapping[str, Any]]], Batch]:
-        """See :meth:`Task.collator`: ``[rows, texts, tokens]``; a row with fewer texts than others is filled up."""
         readers = [(tokenizer, ""), *([(teacher_tokenizer, TEACHER_PREFIX)] if teacher_tokenizer is not None else [])]
 
         def collate(rows: list[Mapping[str, Any]]) -> Batch:
@@ -226,14 +227,14 @@ class Embeddings(Task):
 
         return collate
 
+    @override
     def masks(self, batch: Batch) -> Masks:
-        """See :meth:`Task.masks`: one position a text."""
         tokens = batch["attention_mask"].flatten(0, 1).bool()
         positions = tokens.any(-1)
         return {"labels": torch.zeros_like(positions), "positions": positions, "tokens": tokens}
 
+    @override
     def view(self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch) -> View:
-        """See :meth:`Task.view`: one position a text."""
         return View(
             logits=logits,
             distribution=self.distribution,
@@ -243,21 +244,21 @@ class Embeddings(Task):
             hidden_states=hidden_states,
         )
 
+    @override
     def texts(self, rows: Dataset | IterableDataset) -> Iterator[str]:
-        """See :meth:`Task.texts`: each text of a row by itself."""
         for row in rows:
             yield from next(_texts_of_rows({name: [value] for name, value in row.items()}))
 
+    @override
     def timed(self, rows: Dataset) -> Dataset:
-        """See :meth:`Task.timed`: one text a row."""
         return rows.select_columns(["text"])
 
+    @override
     def student_inputs(self, batch: Batch) -> dict[str, Tensor]:
-        """See :meth:`Task.student_inputs`: ``[rows x texts, tokens]``."""
         return _flat(super().student_inputs(batch))
 
+    @override
     def teacher_inputs(self, batch: Batch) -> dict[str, Tensor]:
-        """See :meth:`Task.teacher_inputs`: ``[rows x texts, tokens]``."""
         return _flat(super().teacher_inputs(batch))
 
     def _tokens(self, texts: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[Any]]:

@@ -9,6 +9,7 @@ import torch
 from datasets import Dataset, IterableDataset
 from torch import Tensor
 from transformers import AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokenizerBase
+from typing_extensions import override
 
 from hf_distill.errors import RecipeError
 from hf_distill.models.sanity_checks import check_head
@@ -64,25 +65,25 @@ class MaskedLanguageModeling(Task):
         self.mask_probability = mask_probability
 
     @property
+    @override
     def settings(self) -> dict[str, Any]:
-        """See :class:`Task`."""
         return {name: getattr(self, name) for name in ("max_length", "packing", "mask_probability")}
 
     def read_labels(self, train: Dataset | IterableDataset) -> None:
         """See :meth:`Task.read_labels`: the labels are the tokens."""
 
+    @override
     def check_model(self, model: PreTrainedModel) -> None:
-        """See :meth:`Task.check_model`."""
         ids = torch.arange(2, 10, device=model.device)[None] % model.config.get_text_config().vocab_size
         check_head(model, {"input_ids": ids})
 
+    @override
     def encode(
         self,
         rows: Dataset | IterableDataset,
         tokenizer: PreTrainedTokenizerBase,
         teacher_tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> Dataset | IterableDataset:
-        """See :meth:`Task.encode`: nothing is hidden yet. Adds ``length``."""
         before, after = _frame(tokenizer)
         room = min(self.max_length, tokenizer.model_max_length) - len(before) - len(after)
 
@@ -101,19 +102,19 @@ class MaskedLanguageModeling(Task):
         )
         return encoded
 
+    @override
     def collator(
         self, tokenizer: PreTrainedTokenizerBase, teacher_tokenizer: PreTrainedTokenizerBase | None = None
     ) -> Callable[[list[Mapping[str, Any]]], Batch]:
-        """See :meth:`Task.collator`: hides the same tokens of a row whenever it comes."""
         return self.training_collator(tokenizer, teacher_tokenizer, tuple)
 
+    @override
     def training_collator(
         self,
         tokenizer: PreTrainedTokenizerBase,
         teacher_tokenizer: PreTrainedTokenizerBase | None,
         epoch: Callable[[], Sequence[int]],
     ) -> Callable[[list[Mapping[str, Any]]], Batch]:
-        """See :meth:`Task.training_collator`: hides others in each epoch, but for rows that a cache knows."""
         hide = Masking(tokenizer, self.mask_probability)
         left = tokenizer.padding_side == "left"
 
@@ -124,18 +125,18 @@ class MaskedLanguageModeling(Task):
 
         return collate
 
+    @override
     def masks(self, batch: Batch) -> Masks:
-        """See :meth:`Task.masks`: one position a token, of which those count that are to be told."""
         tokens = batch["attention_mask"].bool()
         told = (tokens & (batch["labels"] != IGNORED)).flatten()
         return {"labels": told, "positions": told, "tokens": tokens}
 
+    @override
     def view(self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch) -> View:
-        """See :meth:`Task.view`: one position a token."""
         return view_of_tokens(logits, hidden_states, batch["labels"], self.masks(batch))
 
+    @override
     def texts(self, rows: Dataset | IterableDataset) -> Iterator[str]:
-        """See :meth:`Task.texts`."""
         for row in rows:
             yield row["text"]
 

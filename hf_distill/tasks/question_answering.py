@@ -11,6 +11,7 @@ import torch
 from datasets import Dataset, IterableDataset
 from torch import Tensor
 from transformers import AutoModelForQuestionAnswering, PreTrainedTokenizerBase
+from typing_extensions import override
 
 from hf_distill.errors import DataError, RecipeError
 from hf_distill.tasks.base import Task
@@ -74,17 +75,17 @@ class QuestionAnswering(Task):
         self.may_abstain = False
 
     @property
+    @override
     def settings(self) -> dict[str, Any]:
-        """See :class:`Task`."""
         return {"max_length": self.max_length, "doc_stride": self.doc_stride}
 
+    @override
     def read_labels(self, train: Dataset | IterableDataset) -> None:
-        """See :meth:`Task.read_labels`: whether there are questions without an answer, so that none may be given."""
         rows = train["answers"] if isinstance(train, Dataset) else (r["answers"] for r in islice(train, STREAMED_ROWS))
         self.may_abstain = any(value is not None and not answers_of(value) for value in rows)
 
+    @override
     def model_options(self) -> dict[str, Any]:
-        """See :meth:`Task.model_options`: one output for the begin, one for the end."""
         return {"num_labels": 2}
 
     def encode(
@@ -131,10 +132,10 @@ class QuestionAnswering(Task):
         )
         return encoded
 
+    @override
     def collator(
         self, tokenizer: PreTrainedTokenizerBase, teacher_tokenizer: PreTrainedTokenizerBase | None = None
     ) -> Callable[[list[Mapping[str, Any]]], Batch]:
-        """See :meth:`Task.collator`. Pads to the longest window of the batch, on the tokenizer's side."""
         left = tokenizer.padding_side == "left"
 
         def collate(rows: list[Mapping[str, Any]]) -> Batch:
@@ -149,14 +150,14 @@ class QuestionAnswering(Task):
 
         return collate
 
+    @override
     def masks(self, batch: Batch) -> Masks:
-        """See :meth:`Task.masks`: two positions a window."""
         tokens = batch["attention_mask"].bool()
         positions = tokens.any(-1).repeat_interleave(2)
         return {"labels": positions & (batch["labels"] != IGNORED).view(-1), "positions": positions, "tokens": tokens}
 
+    @override
     def view(self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch) -> View:
-        """See :meth:`Task.view`: begin and end of each window, among its tokens; padding is ruled out."""
         assert isinstance(logits, Tensor)
         padding = ~batch["attention_mask"].bool()
         return View(
@@ -167,8 +168,8 @@ class QuestionAnswering(Task):
             hidden_states=hidden_states,
         )
 
+    @override
     def texts(self, rows: Dataset | IterableDataset) -> Iterator[str]:
-        """See :meth:`Task.texts`."""
         for row in rows:
             yield f"{row['question']} | {row['context']}"
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from torch.nn import functional
+from typing_extensions import override
 
 from hf_distill.errors import RecipeError
 from hf_distill.tasks.encoding import IGNORED, last_turn, padded
@@ -86,14 +87,14 @@ class AfterPrompts(Writing):
         self.prompt_tokens = prompt_tokens
         self.options = {}
 
+    @override
     def taken(self, ids: Sequence[int], labels: Sequence[int]) -> int:
-        """See :meth:`Writing.taken`. A text's last token, which ends it, never belongs to the prompt."""
         if self.prompt_tokens is not None:
             return min(self.prompt_tokens, len(ids) - 1)
         return last_turn(labels)
 
+    @override
     def asked(self, batches: Sequence[Batch], pad: int) -> Asked:
-        """See :meth:`Writing.asked`. Padded on the left: what is written stands right behind the prompt."""
         prompts, answers = [], []
         for ids, labels in (row for batch in batches for row in _rows(batch)):
             start = self.taken(ids, labels)
@@ -106,8 +107,8 @@ class AfterPrompts(Writing):
             answers=answers,
         )
 
+    @override
     def answered(self, batch: Batch, asked: Asked, written: Tensor, kept: Tensor) -> Batch:
-        """See :meth:`Writing.answered`. Padded on the right, where no model counts its positions otherwise."""
         ids = torch.cat((asked.input_ids, written), 1)
         mask = torch.cat((asked.attention_mask, kept.to(asked.attention_mask.dtype)), 1)
         own = torch.cat((torch.zeros_like(asked.attention_mask, dtype=torch.bool), kept), 1)
@@ -135,12 +136,12 @@ class AfterSources(Writing):
     def __init__(self, options: Mapping[str, Any]) -> None:
         self.options = options
 
+    @override
     def taken(self, ids: Sequence[int], labels: Sequence[int]) -> int:
-        """See :meth:`Writing.taken`: the decoder's start, wherever there is a source."""
         return min(len(ids), 1)
 
+    @override
     def asked(self, batches: Sequence[Batch], pad: int) -> Asked:
-        """See :meth:`Writing.asked`: the sources as they are, padded further on the side where they are padded."""
         left = not all(bool(batch["attention_mask"][:, 0].all()) for batch in batches)
         return Asked(
             input_ids=joined([batch["input_ids"] for batch in batches], pad, left),
@@ -148,8 +149,8 @@ class AfterSources(Writing):
             answers=[count for batch in batches for count in (batch["labels"] != IGNORED).sum(1).tolist()],
         )
 
+    @override
     def answered(self, batch: Batch, asked: Asked, written: Tensor, kept: Tensor) -> Batch:
-        """See :meth:`Writing.answered`: the decoder reads again what it read while it wrote."""
         longest = int(kept.sum(1).max())
         return {
             "input_ids": batch["input_ids"],

@@ -9,6 +9,7 @@ import torch
 from datasets import Dataset, IterableDataset
 from torch import Tensor
 from transformers import AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from typing_extensions import override
 
 from hf_distill.errors import ModelError, RecipeError
 from hf_distill.models.sanity_checks import check_decoder_inputs, check_head
@@ -72,14 +73,14 @@ class SequenceToSequence(Task):
         self._rotates = False
 
     @property
+    @override
     def settings(self) -> dict[str, Any]:
-        """See :class:`Task`."""
         names = ("max_length", "max_target_length", "prefix", "source_language", "target_language")
         return {**{name: getattr(self, name) for name in names}, "start": self._start, "rotates": self._rotates}
 
     @property
+    @override
     def longest_text(self) -> int:
-        """See :class:`Task`."""
         return self.max_target_length
 
     @property
@@ -110,21 +111,21 @@ class SequenceToSequence(Task):
             )
         self._start = start
 
+    @override
     def check_model(self, model: PreTrainedModel) -> None:
-        """See :meth:`Task.check_model`."""
         ids = torch.arange(2, 10, device=model.device)[None] % model.config.vocab_size
         labels = ids.flip(1)
         inputs = {"input_ids": ids, "decoder_input_ids": self._decoder_inputs(labels)}
         check_decoder_inputs(model, inputs, labels)
         check_head(model, inputs)
 
+    @override
     def encode(
         self,
         rows: Dataset | IterableDataset,
         tokenizer: PreTrainedTokenizerBase,
         teacher_tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> Dataset | IterableDataset:
-        """See :meth:`Task.encode`. ``length`` is that of the source, ``cut`` tells of either."""
         self._speak(tokenizer)
         columns = list(rows.column_names or next(iter(rows)))
         limit = min(self.max_length, tokenizer.model_max_length)
@@ -142,10 +143,10 @@ class SequenceToSequence(Task):
 
         return rows.map(encode_batch, batched=True, remove_columns=columns)
 
+    @override
     def collator(
         self, tokenizer: PreTrainedTokenizerBase, teacher_tokenizer: PreTrainedTokenizerBase | None = None
     ) -> Callable[[list[Mapping[str, Any]]], Batch]:
-        """See :meth:`Task.collator`. Sources are padded on the tokenizer's side, targets on the right."""
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
         left = tokenizer.padding_side == "left"
 
@@ -161,8 +162,8 @@ class SequenceToSequence(Task):
 
         return collate
 
+    @override
     def prompts(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> Prompts:
-        """See :meth:`Task.prompts`: the sources, and the targets as they stand in the data."""
         encoded = self.encode(rows, tokenizer)
         return Prompts(
             input_ids=list(encoded["input_ids"]),
@@ -171,20 +172,20 @@ class SequenceToSequence(Task):
             options=self._first_token(tokenizer),
         )
 
+    @override
     def writing(self, tokenizer: PreTrainedTokenizerBase | None, prompt_tokens: int | None = None) -> AfterSources:
-        """See :meth:`Task.writing`: a decoder starts as in training, and in the target's language."""
         if prompt_tokens is not None:
             raise RecipeError("recipe.rollout.prompt_tokens: the source is the prompt in this task; remove it")
         start = {} if self._rotates else {"decoder_start_token_id": self._start}
         return AfterSources({**start, **(self._first_token(tokenizer) if tokenizer is not None else {})})
 
+    @override
     def with_answers(self, rows: Dataset, texts: Sequence[str] | None) -> Dataset:
-        """See :meth:`Task.with_answers`: other targets."""
         sources: Dataset = rows.select_columns(["source"])
         return sources.add_column("target", list(texts or [""] * len(rows)))
 
+    @override
     def masks(self, batch: Batch) -> Masks:
-        """See :meth:`Task.masks`: one position a token of the target; a row without a source counts nowhere."""
         given = batch[WRITTEN] if WRITTEN in batch else batch["labels"] != IGNORED
         counted = given & batch["attention_mask"].bool().any(1, keepdim=True)
         positions = counted.flatten()
@@ -192,12 +193,12 @@ class SequenceToSequence(Task):
         sources = batch["attention_mask"].bool()
         return {"labels": labels, "positions": positions, "tokens": counted, "sources": sources}
 
+    @override
     def view(self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch) -> View:
-        """See :meth:`Task.view`: the decoder's position t gives token t of the target; nothing is shifted here."""
         return view_of_tokens(logits, hidden_states, batch["labels"], self.masks(batch))
 
+    @override
     def texts(self, rows: Dataset | IterableDataset) -> Iterator[str]:
-        """See :meth:`Task.texts`: source and target of each row, one after the other."""
         for row in rows:
             yield self.prefix + row["source"]
             yield row["target"]

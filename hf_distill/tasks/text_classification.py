@@ -11,6 +11,7 @@ import torch
 from datasets import Dataset, IterableDataset
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PretrainedConfig, PreTrainedTokenizerBase
+from typing_extensions import override
 
 from hf_distill.data.load import Data
 from hf_distill.errors import RecipeError
@@ -63,8 +64,8 @@ class TextClassification(ClassificationTask):
         self.out_of_scope = out_of_scope
 
     @property
+    @override
     def settings(self) -> dict[str, Any]:
-        """See :class:`Task`."""
         return {
             "max_length": self.max_length,
             "problem_type": self.problem_type,
@@ -73,33 +74,33 @@ class TextClassification(ClassificationTask):
         }
 
     @property
+    @override
     def distribution(self) -> Distribution:
-        """See :class:`Task`."""
         return _DISTRIBUTIONS[self.label_set.problem_type]
 
+    @override
     def set_aside(self, data: Data) -> Data:
-        """See :meth:`Task.set_aside`."""
         return data if self.out_of_scope is None else set_aside(data, self.out_of_scope, self._asked_type)
 
+    @override
     def read_labels(self, train: Dataset | IterableDataset) -> None:
-        """See :meth:`Task.read_labels`."""
         self.labels = read_label_set(train, "label", self._asked_type)
 
+    @override
     def follow(self, config: PretrainedConfig) -> None:
-        """See :meth:`Task.follow`."""
         self.labels = label_set_of(config)
 
+    @override
     def model_options(self) -> dict[str, Any]:
-        """See :meth:`Task.model_options`."""
         return {**super().model_options(), "problem_type": self.label_set.problem_type}
 
+    @override
     def encode(
         self,
         rows: Dataset | IterableDataset,
         tokenizer: PreTrainedTokenizerBase,
         teacher_tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> Dataset | IterableDataset:
-        """See :meth:`Task.encode`. Adds ``length``, in the student's tokens, and ``cut``."""
         unlabelled: Any = self._unlabelled()
         decode = label_decoder(rows, "label", self.label_set)
 
@@ -117,10 +118,10 @@ class TextClassification(ClassificationTask):
         encoded: Dataset | IterableDataset = rows.map(encode_batch, batched=True, remove_columns=replaced(rows))
         return encoded
 
+    @override
     def collator(
         self, tokenizer: PreTrainedTokenizerBase, teacher_tokenizer: PreTrainedTokenizerBase | None = None
     ) -> Callable[[list[Mapping[str, Any]]], Batch]:
-        """See :meth:`Task.collator`. Pads to the longest row of the batch."""
         label_type = torch.long if self.distribution == "categorical" else torch.float
 
         def collate(rows: list[Mapping[str, Any]]) -> Batch:
@@ -135,8 +136,8 @@ class TextClassification(ClassificationTask):
 
         return collate
 
+    @override
     def masks(self, batch: Batch) -> Masks:
-        """See :meth:`Task.masks`: one position a row."""
         tokens = batch["attention_mask"].bool()
         labels = batch.get("labels")
         if labels is None:
@@ -148,8 +149,8 @@ class TextClassification(ClassificationTask):
         positions = tokens.any(-1)
         return {"labels": labelled & positions, "positions": positions, "tokens": tokens}
 
+    @override
     def view(self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch) -> View:
-        """See :meth:`Task.view`: one position a row."""
         return View(
             logits=logits,
             distribution=self.distribution,
@@ -158,13 +159,13 @@ class TextClassification(ClassificationTask):
             hidden_states=hidden_states,
         )
 
+    @override
     def texts(self, rows: Dataset | IterableDataset) -> Iterator[str]:
-        """See :meth:`Task.texts`: a pair is shown as both texts with a bar between."""
         for row in rows:
             yield f"{row['text']} | {row['text_pair']}" if row.get("text_pair") is not None else row["text"]
 
+    @override
     def training_rows(self, rows: Dataset | IterableDataset) -> dict[str, int]:
-        """See :meth:`Task.training_rows`."""
         if self.distribution != "categorical" or isinstance(rows, IterableDataset):
             return {}
         decode = label_decoder(rows, "label", self.label_set)

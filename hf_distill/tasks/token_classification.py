@@ -11,6 +11,7 @@ import torch
 from datasets import Dataset, IterableDataset
 from torch import Tensor
 from transformers import AutoModelForTokenClassification, PretrainedConfig, PreTrainedTokenizerBase
+from typing_extensions import override
 
 from hf_distill.errors import DataError, RecipeError
 from hf_distill.tasks.classification import ClassificationTask
@@ -53,8 +54,8 @@ class TokenClassification(ClassificationTask):
         self.label_all_subwords = label_all_subwords
 
     @property
+    @override
     def settings(self) -> dict[str, Any]:
-        """See :class:`Task`."""
         return {
             "max_length": self.max_length,
             "label_all_subwords": self.label_all_subwords,
@@ -62,12 +63,12 @@ class TokenClassification(ClassificationTask):
         }
 
     @property
+    @override
     def problem_type(self) -> str:
-        """See :class:`Task`: one class of many, but of words."""
         return self.name
 
+    @override
     def read_labels(self, train: Dataset | IterableDataset) -> None:
-        """See :meth:`Task.read_labels`."""
         found = read_label_set(train, "labels", None)
         if found.problem_type != "multi_label_classification":
             raise DataError(
@@ -76,8 +77,8 @@ class TokenClassification(ClassificationTask):
             )
         self.labels = dataclasses.replace(found, problem_type="single_label_classification")
 
+    @override
     def follow(self, config: PretrainedConfig) -> None:
-        """See :meth:`Task.follow`."""
         self.labels = dataclasses.replace(label_set_of(config), problem_type="single_label_classification")
 
     def encode(
@@ -123,10 +124,10 @@ class TokenClassification(ClassificationTask):
         encoded: Dataset | IterableDataset = rows.map(encode_batch, batched=True, remove_columns=replaced(rows))
         return encoded
 
+    @override
     def collator(
         self, tokenizer: PreTrainedTokenizerBase, teacher_tokenizer: PreTrainedTokenizerBase | None = None
     ) -> Callable[[list[Mapping[str, Any]]], Batch]:
-        """See :meth:`Task.collator`. Pads to the longest row of the batch, on the tokenizer's side."""
         left = tokenizer.padding_side == "left"
 
         def collate(rows: list[Mapping[str, Any]]) -> Batch:
@@ -136,14 +137,14 @@ class TokenClassification(ClassificationTask):
 
         return collate
 
+    @override
     def masks(self, batch: Batch) -> Masks:
-        """See :meth:`Task.masks`: one position a token."""
         tokens = batch["attention_mask"].bool()
         positions = (tokens & ~batch[SPECIAL].bool()).view(-1)
         return {"labels": positions & (batch["labels"] != IGNORED).view(-1), "positions": positions, "tokens": tokens}
 
+    @override
     def view(self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch) -> View:
-        """See :meth:`Task.view`: the tokens of all rows, one after the other."""
         assert isinstance(logits, Tensor)
         return View(
             logits=logits.flatten(0, 1),
@@ -153,14 +154,14 @@ class TokenClassification(ClassificationTask):
             hidden_states=hidden_states,
         )
 
+    @override
     def texts(self, rows: Dataset | IterableDataset) -> Iterator[str]:
-        """See :meth:`Task.texts`."""
         for row in rows:
             yield " ".join(row["tokens"])
 
     @property
+    @override
     def extra_columns(self) -> tuple[str, ...]:
-        """See :meth:`Task.extra_columns`."""
         return (*super().extra_columns, SPECIAL)
 
     def _word_labels(self, words: Sequence[str], values: Sequence[Any] | None) -> list[int]:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from hf_distill.errors import RecipeError
 from hf_distill.types import SparseLogits
@@ -65,12 +66,12 @@ class Dense(Scheme):
 
     name = "dense"
 
+    @override
     def keep(self, logits: Tensor, uniform: np.ndarray) -> tuple[Arrays, Arrays]:
-        """See :meth:`Scheme.keep`."""
         return {"logits": logits.float().cpu().numpy()}, {}
 
+    @override
     def give(self, positions: Mapping[str, np.ndarray], entries: Mapping[str, np.ndarray]) -> Tensor:
-        """See :meth:`Scheme.give`."""
         return torch.from_numpy(np.array(positions["logits"]))
 
 
@@ -97,17 +98,17 @@ class Sampled(Scheme):
         self.count_bits = (draws - 1).bit_length()
 
     @property
+    @override
     def settings(self) -> dict[str, Any]:
-        """See :class:`Scheme`."""
         return {"temperature": self.temperature, "draws": self._draws}
 
     @property
+    @override
     def draws(self) -> int:
-        """See :class:`Scheme`."""
         return self._draws
 
+    @override
     def keep(self, logits: Tensor, uniform: np.ndarray) -> tuple[Arrays, Arrays]:
-        """See :meth:`Scheme.keep`: the cumulated distribution is looked up at sorted random numbers."""
         log_probabilities = torch.log_softmax(logits.float() / self.temperature, -1)
         probabilities = log_probabilities.exp()
         entropy = -(probabilities * log_probabilities.clamp(min=-1e4)).sum(-1)
@@ -125,8 +126,8 @@ class Sampled(Scheme):
             {"tokens": _bytes_of(packed, ((self.vocabulary - 1) << self.count_bits | (2**self.count_bits - 1)))},
         )
 
+    @override
     def give(self, positions: Mapping[str, np.ndarray], entries: Mapping[str, np.ndarray]) -> SparseLogits:
-        """See :meth:`Scheme.give`."""
         packed = _numbers_of(entries["tokens"])
         counts = (packed & (2**self.count_bits - 1)) + 1
         ids, shares = _padded(positions["distinct"], packed >> self.count_bits, counts.astype(np.float32) / self._draws)
@@ -160,12 +161,12 @@ class TopK(Scheme):
         self.temperature, self.vocabulary, self.k = temperature, vocabulary, k
 
     @property
+    @override
     def settings(self) -> dict[str, Any]:
-        """See :class:`Scheme`."""
         return {"temperature": self.temperature, "k": self.k}
 
+    @override
     def keep(self, logits: Tensor, uniform: np.ndarray) -> tuple[Arrays, Arrays]:
-        """See :meth:`Scheme.keep`."""
         log_probabilities = torch.log_softmax(logits.float() / self.temperature, -1)
         values, ids = log_probabilities.topk(self.k, dim=-1)
         return self._arrays(ids, values)
@@ -180,8 +181,8 @@ class TopK(Scheme):
             "log_probabilities": values.cpu().numpy().ravel().astype(np.float16),
         }
 
+    @override
     def give(self, positions: Mapping[str, np.ndarray], entries: Mapping[str, np.ndarray]) -> SparseLogits:
-        """See :meth:`Scheme.give`."""
         ids = torch.from_numpy(_numbers_of(entries["tokens"])).view(-1, self.k)
         kept = torch.from_numpy(entries["log_probabilities"].astype(np.float32)).view(-1, self.k).exp()
         return self._completed(ids, kept)

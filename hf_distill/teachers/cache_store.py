@@ -11,6 +11,7 @@ was broken off ends with the same bytes as one that was not.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ from hf_distill.errors import CacheError
 from hf_distill.teachers.cache_schemes import Arrays, Scheme, TopK
 from hf_distill.teachers.cache_shards import Shard, is_written, write_shard
 from hf_distill.types import Batch, LogitSource, Masks, SparseLogits, Targets
+
+logger = logging.getLogger(__name__)
+
 
 SHARD_ROWS = 1024
 """Rows of a shard: what is done again, at most, by each process when a run was broken off."""
@@ -105,7 +109,6 @@ def fill(
     masks: Callable[[Batch], Masks],
     device: torch.device,
     batch_size: int,
-    report: Callable[[str], None],
 ) -> None:
     """Write every shard that is not there yet; several processes share them.
 
@@ -117,7 +120,6 @@ def fill(
         masks: The task's, of a batch.
         device: The teacher's.
         batch_size: Rows of a forward pass.
-        report: Gets a line a shard.
     """
     state = PartialState()
     for number in range(state.process_index, plan.shards, state.num_processes):
@@ -134,7 +136,7 @@ def fill(
             found = kept_rows(plan, [first + i for i in numbers], targets(batch), masks(batch))
             kept |= dict(zip(numbers, found, strict=True))
         write_shard(plan.path(number), [kept[i] for i in range(len(chosen))])
-        report(f"cache: shard {number + 1} of {plan.shards}")
+        logger.info(f"cache: shard {number + 1} of {plan.shards}")
     state.wait_for_everyone()
 
 

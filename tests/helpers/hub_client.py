@@ -10,8 +10,8 @@ from datasets import load_dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainingArguments, pipeline
 
 from hf_distill import DistillationTrainer, Labels
-from hf_distill.hub import push_folder
 from hf_distill.models.load import load_model
+from hf_distill.pipeline.hub import push_folder
 from tests.helpers import tiny
 
 

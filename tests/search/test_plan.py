@@ -70,8 +70,8 @@ def recipe_of(folder: Path, layers: int = 4, **changes: Any) -> dict[str, Any]:
 
 def all_students(recipe: dict[str, Any]) -> list[Any]:
     loaded = load_recipe(recipe)
-    task, data = read_data(loaded, silent)
-    teacher = planned_teacher(loaded, task, data, silent)
+    task, data = read_data(loaded)
+    teacher = planned_teacher(loaded, task, data)
     return [each for column in sketch_columns(loaded, task, data, teacher, silent) for each in column]
 
 

@@ -22,9 +22,9 @@ from transformers import (
 import hf_distill
 from hf_distill import DistillationTrainer, Hidden, Labels, Logits, ModelTeacher, load_recipe, run
 from hf_distill.errors import HubError, ModelError, RecipeError, StudentError
-from hf_distill.hub import push_folder
 from hf_distill.models.forward import run_model
 from hf_distill.models.load import load_config, load_model, save_adapted_config
+from hf_distill.pipeline.hub import push_folder
 from hf_distill.pipeline.preflight import prepare
 from hf_distill.pipeline.train import train_model, with_defaults
 from hf_distill.recipe import LoraConfig

@@ -201,7 +201,7 @@ def test_a_cached_teacher_says_what_the_live_one_says(data, objectives, tmp_path
     )
     encoded = task.encode(data, TOKENIZER)
     named = {str(i): each for i, each in enumerate(objectives)}
-    reader, train, _ = cached(source, encoded, encoded, named, CacheConfig(verify=3), tmp_path, 4, lambda line: None)
+    reader, train, _ = cached(source, encoded, encoded, named, CacheConfig(verify=3), tmp_path, 4)
     collate = with_row_ids(task.collator(TOKENIZER))
     batches = [collate([train[i] for i in part]) for part in ([7, 0, 3, 11, 2], [1, 4], [9])]
     live, kept = (terms(task, batches, copy.deepcopy(student), each, objectives) for each in (teacher, reader))
