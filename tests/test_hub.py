@@ -13,7 +13,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from hf_distill.errors import HubError
-from hf_distill.pipeline.hub import WAITS, push_folder
+from hf_distill.report.hub import WAITS, push_folder
 from tests.helpers.hub_server import LOST, RESET, hub_server
 
 ROOT = Path(__file__).resolve().parents[1]

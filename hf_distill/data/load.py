@@ -51,6 +51,15 @@ class Data:
     outside: Mapping[str, Dataset] = field(default_factory=dict)
     loaded: Data | None = None
 
+    def evaluated(self, split: str) -> Dataset:
+        """The rows that all models are scored on: of ``test`` or ``validation``."""
+        return self.test if split == "test" else self.validation
+
+    @property
+    def whole(self) -> Data:
+        """What was read, with the rows that a task set aside."""
+        return self.loaded or self
+
     def labelled(self) -> Data:
         """The same without the unlabelled rows: what :func:`load_data` gives for a recipe that names none."""
         if self.loaded is not None:

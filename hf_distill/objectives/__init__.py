@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hf_distill.errors import ObjectiveError
@@ -31,6 +31,7 @@ __all__ = [
     "Relation",
     "Similarity",
     "make_objective",
+    "named_objectives",
     "readable_option",
 ]
 
@@ -77,3 +78,13 @@ def _plug_in(path: str) -> type[Objective]:
     if not (isinstance(cls, type) and issubclass(cls, Objective)):
         raise ObjectiveError(f"objective {path!r} is no subclass of hf_distill.objectives.Objective")
     return cls
+
+
+def named_objectives(objectives: Iterable[Objective]) -> dict[str, Objective]:
+    """Objectives by the name that logs show: ``logits``, and ``logits_2`` for a second one."""
+    named: dict[str, Objective] = {}
+    for objective in objectives:
+        name = type(objective).__name__.lower()
+        count = sum(type(other) is type(objective) for other in named.values())
+        named[name if not count else f"{name}_{count + 1}"] = objective
+    return named

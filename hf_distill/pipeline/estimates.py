@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.data.load import Data
 from hf_distill.models.hardware import multiplies_bfloat16
-from hf_distill.pipeline.train import training_arguments
-from hf_distill.recipe import Recipe
-from hf_distill.students import learning
-from hf_distill.tasks import Task
-from hf_distill.teachers import chosen_dtype
+from hf_distill.pipeline.experiment import Experiment, Stage
 
 logger = logging.getLogger(__name__)
 
@@ -24,42 +18,10 @@ SAMPLE = 200
 """Rows that are tokenised to learn how long rows are."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """A model that is not there yet.
-
-    Attributes:
-        model: On the meta device: shapes without weights.
-        tokenizer: Its own.
-        others: Further teachers of the same student.
-        dtype: As a recipe names it; of a teacher.
-    """
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    others: tuple[Plan, ...] = ()
-    dtype: str = "float32"
-
-    @property
-    def parameters(self) -> int:
-        """How many it will have."""
-        return int(self.model.num_parameters()) + sum(other.parameters for other in self.others)
-
-    @property
-    def bytes(self) -> int:
-        """What its weights take where they only answer."""
-        itemsize = chosen_dtype(self.dtype, PartialState().device).itemsize
-        return int(self.model.num_parameters()) * itemsize + sum(other.bytes for other in self.others)
-
-    @property
-    def learning(self) -> int:
-        """How many of them will learn."""
-        return learning(self.model)
-
-
-def tell_costs(recipe: Recipe, task: Task, data: Data, teacher: Plan | None, student: Plan) -> None:
-    """Estimates: steps from the rows; memory from weights, gradients, Adam's moments and a rough activation size."""
-    args = training_arguments(recipe, "unused")
+def report_costs(experiment: Experiment, stage: Stage) -> None:
+    """Report estimates: steps from the rows; memory from weights, gradients, Adam's moments and rough activations."""
+    task, data, student, teacher = experiment.task, experiment.data, experiment.student, experiment.teacher
+    args = stage.arguments
     batch = args.per_device_train_batch_size
     tokens = task.max_length
     sample = first_rows(data)
@@ -77,7 +39,7 @@ def tell_costs(recipe: Recipe, task: Task, data: Data, teacher: Plan | None, stu
         steps = args.max_steps if args.max_steps > 0 else int(args.num_train_epochs * -(-rows // window))
         logger.info(
             f"steps: {steps:,} of {window} rows"
-            + (", and as many for the control" if teacher and recipe.evaluate.control else "")
+            + (", and as many for the control" if teacher and experiment.recipe.evaluate.control else "")
         )
     weights = 4 * student.parameters + 12 * student.learning + (teacher.bytes if teacher else 0)
     # About 34 half-precision values a token, layer and unit of width (Korthikanti et al. 2022, 4.1), in float32.

@@ -16,12 +16,12 @@ from hf_distill.evaluation.served import Served
 from hf_distill.evaluation.written import set_generation
 from hf_distill.logs import prefixed
 from hf_distill.models.load import license_of, load_config, load_model, load_tokenizer, model_folder
-from hf_distill.pipeline.routing import check_one_tokenizer
+from hf_distill.pipeline.experiment import Experiment
+from hf_distill.pipeline.plans import check_one_tokenizer
 from hf_distill.pipeline.verify_server import check_server, served_teacher
 from hf_distill.recipe import MemberConfig, Recipe, TeacherConfig
 from hf_distill.run_folder import recipe_hash, training_part
-from hf_distill.tasks import Task
-from hf_distill.teachers import Ensemble, chosen_dtype
+from hf_distill.teachers import Ensemble, ModelTeacher, ServerTeacher, chosen_dtype, teacher_of
 
 logger = logging.getLogger(__name__)
 
@@ -30,22 +30,18 @@ Make = Callable[[Recipe, Path, Data], Path]
 """Runs the recipe of a teacher on data that were read, below a folder; gives the folder of what it trained."""
 
 
-def load_teacher(
-    recipe: Recipe, task: Task, data: Data, runs: Path, make: Make, *, writes_only: bool = False
-) -> Candidate | Served:
+def load_teacher(experiment: Experiment, make: Make, *, writes_only: bool = False) -> Candidate | Served:
     """The teacher of a recipe; several are one candidate that answers as one; a served one has been seen to fit.
 
     Args:
-        recipe: With a teacher.
-        task: Bound to the data.
-        data: Of the recipe.
-        runs: Where teachers that have a recipe are made, and found again.
+        experiment: With a teacher.
         make: Runs the recipe of a teacher.
         writes_only: Whether it is asked for texts, and not what it says of the data's tokens.
 
     Raises:
         HfDistillError: Where one cannot be made or loaded, or several do not go together.
     """
+    recipe, task = experiment.recipe, experiment.task
     config = recipe.teacher
     assert config is not None
     if config.server is not None:
@@ -53,8 +49,8 @@ def load_teacher(
         check_server(served, recipe, task, writes_only=writes_only)
         return served
     if config.ensemble is None:
-        return _loaded(config, recipe, task, data, runs, make)
-    members = tuple(_loaded(each, recipe, task, data, runs, make) for each in config.ensemble)
+        return _loaded(config, experiment, make)
+    members = tuple(_loaded(each, experiment, make) for each in config.ensemble)
     names = [each.called(number) for number, each in enumerate(config.ensemble)]
     check_one_tokenizer({name: each.tokenizer for name, each in zip(names, members, strict=True)})
     weights = [each.weight or 1.0 for each in config.ensemble]
@@ -88,17 +84,11 @@ def _facts(model: Ensemble, members: tuple[Candidate, ...], route: str | None) -
     }
 
 
-def _loaded(
-    config: TeacherConfig | MemberConfig,
-    recipe: Recipe,
-    task: Task,
-    data: Data,
-    runs: Path,
-    make: Make,
-) -> Candidate:
+def _loaded(config: TeacherConfig | MemberConfig, experiment: Experiment, make: Make) -> Candidate:
+    task = experiment.task
     source, shown, hub_id = config.model, config.model, config.model
     if isinstance(config.recipe, Recipe):
-        source = str(_made(config.recipe, recipe, task, data, runs / "teachers", make))
+        source = str(_made(config.recipe, experiment, make))
         shown, hub_id = config.recipe.name, None
     assert source is not None
     order = task.align(load_config(source, config.revision), config.labels)
@@ -112,7 +102,9 @@ def _loaded(
         model.config.id2label = dict(enumerate(config.labels))
         model.config.label2id = {name: i for i, name in enumerate(config.labels)}
     task.check_model(model)
-    set_generation(model, recipe.evaluate.generation)  # As its students are set, also where speed is measured.
+    set_generation(
+        model, experiment.recipe.evaluate.generation
+    )  # As its students are set, also where speed is measured.
     where = model_folder(source, config.revision)
     is_folder = Path(source).is_dir()
     facts = {
@@ -125,22 +117,31 @@ def _loaded(
     return Candidate(model=model, tokenizer=tokenizer, folder=where, facts=facts, label_order=order)
 
 
-def _made(own: Recipe, recipe: Recipe, task: Task, data: Data, folder: Path, make: Make) -> Path:
+def _made(own: Recipe, experiment: Experiment, make: Make) -> Path:
     """What a teacher's own recipe trains, unless it did before."""
+    folder = experiment.runs / "teachers"
     unnamed = dataclasses.replace(training_part(own), name="teacher")
-    given = _data_of_teacher(own, recipe, task, data)
+    given = _data_of_teacher(own, experiment)
     name = recipe_hash(unnamed, given.fingerprint)[:12]
     logger.info(f"teacher: {own.name}, from {folder / name}")
     with prefixed("  "):
         return make(dataclasses.replace(own, name=name), folder, given)
 
 
-def _data_of_teacher(teacher: Recipe, recipe: Recipe, task: Task, data: Data) -> Data:
+def _data_of_teacher(teacher: Recipe, experiment: Experiment) -> Data:
     """What a teacher's own recipe reads: mostly what was read already.
 
     The recipe's seed splits it, whatever seed the teacher trains by: rows that the student is scored on must not be
     among those that its teacher learned from.
     """
+    recipe, task = experiment.recipe, experiment.task
     if teacher.data == recipe.data.labelled():
-        return data.labelled()
+        return experiment.data.labelled()
     return load_data(teacher.data, task.required, task.optional, task.text_columns, recipe.seed)
+
+
+def live_teacher(teacher: Candidate | Served) -> ModelTeacher | ServerTeacher:
+    """What gives the teacher's targets of a batch."""
+    if isinstance(teacher, Served):
+        return teacher.teacher
+    return teacher_of(teacher.model, teacher.tokenizer, teacher.label_order)

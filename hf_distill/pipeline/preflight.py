@@ -1,43 +1,37 @@
-"""Everything that can be known before training. Configs and tokenizers are loaded, weights are not."""
+"""Resolve a recipe: all that can be known before training. Configs and tokenizers are loaded, weights are not."""
 
 from __future__ import annotations
 
-import dataclasses
 import logging
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
-from transformers import PretrainedConfig, PreTrainedModel
 
 from hf_distill.data.load import Data, load_data
-from hf_distill.errors import RecipeError
-from hf_distill.evaluation.language_modeling import AGAINST_TEACHER
-from hf_distill.evaluation.metrics import primary_metric
+from hf_distill.data.routing import with_teachers
 from hf_distill.evaluation.written import check_generation, scorer_names
 from hf_distill.generation.rollout import Rollout
 from hf_distill.labelling import check_label
 from hf_distill.logs import Report, prefixed, reported
-from hf_distill.models.load import load_config, load_tokenizer
-from hf_distill.objectives import Objective, make_objective
-from hf_distill.pipeline.compatibility import check_cache
-from hf_distill.pipeline.estimates import Plan, first_rows, tell_costs
-from hf_distill.pipeline.results import evaluated_rows
-from hf_distill.pipeline.routing import asked_columns, check_one_tokenizer, check_several, with_teachers
-from hf_distill.pipeline.served import check_asked, check_served_recipe, check_served_tokens
-from hf_distill.pipeline.train import training_arguments, with_defaults
+from hf_distill.models.load import load_tokenizer
+from hf_distill.objectives import Objective
+from hf_distill.pipeline.compatibility import check_recipe, check_stage
+from hf_distill.pipeline.estimates import first_rows, report_costs
+from hf_distill.pipeline.experiment import Experiment, Stage, stages_of
+from hf_distill.pipeline.plans import described, planned_student, planned_teacher
+from hf_distill.pipeline.settings import with_defaults
 from hf_distill.pipeline.verify_server import check_server, served_teacher
-from hf_distill.recipe import CacheConfig, MemberConfig, Recipe, StudentConfig, TeacherConfig
+from hf_distill.recipe import Recipe
 from hf_distill.recipe.load import check_training, load_recipe
 from hf_distill.recipe.stages import in_stage
-from hf_distill.students import Order, Student, build_student, limit_learning, parts_of, quantized
+from hf_distill.run_folder import RunFolder
 from hf_distill.tasks import Task, make_task
 from hf_distill.teachers import same_tokenizer
 from hf_distill.tokenizers.train import fitted
-from hf_distill.training.setup import check_encoder_learns, check_objectives, connect_tokenizers, tell_meetings
-from hf_distill.types import OF_THE_DATA
+from hf_distill.training.setup import check_encoder_learns, check_tokens, connect_tokenizers, tell_meetings
 
 logger = logging.getLogger(__name__)
 
@@ -56,183 +50,119 @@ def check(
         HfDistillError: For the first thing that is wrong.
     """
     with reported(report):
-        loaded = with_defaults(load_recipe(recipe, overrides))
-        task, _ = prepare(loaded)
-        if loaded.teacher is not None and loaded.teacher.server is not None:
-            check_server(served_teacher(loaded.teacher.server), loaded, task)
+        experiment = resolve(load_recipe(recipe, overrides))
+        teacher = experiment.recipe.teacher
+        if teacher is not None and teacher.server is not None:
+            check_server(served_teacher(teacher.server), experiment.recipe, experiment.task)
         logger.info("everything that can be checked before training is in order")
 
 
-def prepare(recipe: Recipe, data: Data | None = None) -> tuple[Task, Data]:
+def resolve(recipe: Recipe, runs: str | Path = "runs", command: str = "", data: Data | None = None) -> Experiment:
     """Load the data, and refuse whatever can be refused before a model is loaded and anything is written.
 
     Args:
-        recipe: With its defaults filled in.
+        recipe: As it was read.
+        runs: The folder that holds all runs.
+        command: What runs it again.
         data: What the recipe's data are, where they were read already.
-
-    Returns:
-        The task, bound to the data, and the data.
 
     Raises:
         HfDistillError: For the first thing that is wrong.
     """
+    recipe = with_defaults(recipe)
     for name, stage in recipe.by_stage().items():
         with in_stage(name):
             check_training(stage.training)
-            training_arguments(stage, "unused")
-    task, data = read_data(recipe, data)
-    _tell_data(task, data)
-    _plan_student(recipe, task, data, planned_teacher(recipe, task, data))
-    return task, data
-
-
-def prepare_alike(recipe: Recipe, task: Task, data: Data, teacher: Plan | None) -> Plan:
-    """As :func:`prepare`, for a recipe that has task, data and teacher in common with one that was prepared.
-
-    Returns:
-        The student that it asks for.
-    """
-    check_training(recipe.training)
-    training_arguments(recipe, "unused")
-    _check_objectives(recipe, task)
-    _check_views(recipe, data)
-    return _plan_student(recipe, task, data, teacher)
-
-
-def _plan_student(recipe: Recipe, task: Task, data: Data, teacher: Plan | None) -> Plan:
+    task = make_task(recipe.task.name, recipe.task.options)
+    folder = RunFolder(Path(runs) / recipe.name)
+    stages = stages_of(recipe, folder)
+    data = read_data(recipe, task, stages, data)
+    teacher = planned_teacher(recipe, task, data)
     student = planned_student(recipe, task, data, teacher)
-    if recipe.teacher is not None and recipe.teacher.server is not None:
-        for stage in recipe.by_stage().values():
-            check_served_tokens(recipe.teacher.server, student.tokenizer, make_objectives(stage), task)
-    share = f", {student.parameters / teacher.parameters:.2f} of the teacher's" if teacher else ""
-    logger.info(f"student: {_described(student)}{share}")
-    if recipe.student.lora is not None or recipe.student.freeze is not None:
-        logger.info(f"student: {student.learning:,} parameters learn, all others stay as they are")
-    if recipe.student.disable_dropout:
-        logger.info("student: learns without dropout")
-    if teacher is not None and student.parameters > teacher.parameters:
-        logger.info("student: larger than its teacher; allowed, but slower")
+    experiment = Experiment(
+        recipe=recipe,
+        task=task,
+        data=data,
+        runs=Path(runs),
+        folder=folder,
+        stages=stages,
+        teacher=teacher,
+        student=student,
+        command=command,
+    )
+    _report_student(experiment)
     if not task.is_bound:
         task.follow((teacher or student).model.config)
-    _check_writing(recipe, task, data, student)
-    for name, stage in recipe.by_stage().items():
-        with in_stage(name), prefixed(stage_prefix(name)):
-            _tell_stage(stage, task, data, teacher, student)
-    return student
+    _check_writing(experiment)
+    for each in stages:
+        with in_stage(each.name), prefixed(each.prefix):
+            _report_stage(experiment, each)
+    return experiment
 
 
-def stage_prefix(stage: str) -> str:
-    """What lines about a stage begin with; empty for a recipe without stages."""
-    return f"stage {stage}: " if stage else ""
+def read_data(recipe: Recipe, task: Task, stages: Sequence[Stage], data: Data | None = None) -> Data:
+    """The recipe's data as the task needs them; the task learns their labels.
 
+    Args:
+        recipe: With all defaults.
+        task: Not yet bound.
+        stages: Of the recipe.
+        data: What was read already.
 
-def _tell_stage(recipe: Recipe, task: Task, data: Data, teacher: Plan | None, student: Plan) -> None:
-    _tell_objectives(recipe, task, data, teacher, student)
-    if recipe.rollout is not None and recipe.rollout.share:
-        rollout, objectives = Rollout(recipe.rollout), make_objectives(recipe)
-        other = teacher.model.config if teacher is not None else None
-        logger.info(rollout.fit(task, student.tokenizer, student.model, other, objectives))
-    tell_costs(recipe, task, data, teacher, student)
-
-
-def make_objectives(recipe: Recipe) -> dict[str, Objective]:
-    """The recipe's objectives, new, by kind; a second one of a kind is called ``kind_2``."""
-    named: dict[str, Objective] = {}
-    for config in recipe.objectives:
-        count = sum(name == config.kind or name.startswith(f"{config.kind}_") for name in named)
-        name = f"{config.kind}_{count + 1}" if count else config.kind
-        named[name] = make_objective(config.kind, {"weight": config.weight, **config.options})
-    return named
-
-
-def read_data(recipe: Recipe, data: Data | None = None) -> tuple[Task, Data]:
-    """Task, objectives, columns, rows and labels."""
-    task = make_task(recipe.task.name, recipe.task.options)
-    for name, stage in recipe.by_stage().items():
-        with in_stage(name):
-            make_objectives(stage)  # Refuses wrong options before any row is read.
+    Raises:
+        HfDistillError: Where rows, task, teacher and objectives do not go together.
+    """
     if data is None:
-        optional = (*task.optional, *asked_columns(recipe.teacher))
+        route = recipe.teacher.route if recipe.teacher is not None else None
+        optional = (*task.optional, *([route] if route is not None else []))
         data = load_data(recipe.data, task.required, optional, task.text_columns, recipe.seed)
-        data = with_teachers(data, recipe.teacher, task)
+        if recipe.teacher is not None and route is not None:
+            data = with_teachers(data, route, recipe.teacher.names, (*task.required, *task.optional))
     data = task.set_aside(data)
-    _check_outside(recipe, task, data)
     task.read_labels(data.train)
     check_label(recipe.label, task, data)
-    task.check_evaluated(evaluated_rows(recipe, data))
-    for name, stage in recipe.by_stage().items():
-        with in_stage(name):
-            _check_objectives(stage, task)
-            _check_views(stage, data)
-    if recipe.teacher is not None and recipe.teacher.server is not None:
-        check_asked(recipe, [each for stage in recipe.by_stage().values() for each in make_objectives(stage).values()])
+    task.check_evaluated(data.evaluated(recipe.evaluate.split))
+    for stage in stages:
+        with in_stage(stage.name):
+            check_stage(stage, task)
+    check_recipe(recipe, task, data, stages)
     for note in data.notes:
         logger.info(note)
-    return task, data
+    _report_data(task, data)
+    return data
 
 
-def _check_objectives(recipe: Recipe, task: Task) -> None:
-    """Refuse what task, teacher and objectives cannot do for each other."""
-    objectives = make_objectives(recipe)
-    metric = primary_metric(task, recipe.evaluate)
-    if recipe.teacher is None and task.has_vocabulary and metric in AGAINST_TEACHER:
-        raise RecipeError(f"recipe.evaluate.metric: {metric} compares with a teacher, and the recipe names none")
-    check_objectives(objectives, task, training_arguments(recipe, "unused"))
-    for name, objective in objectives.items():
-        if recipe.teacher is None and objective.needs - OF_THE_DATA:
-            raise RecipeError(
-                f"objective {name} needs a teacher, but the recipe names none; add teacher.model, or teacher.recipe"
-            )
-    check_several(recipe, task, objectives, scorer_names(task, recipe.evaluate.scorers))
-    if recipe.teacher is not None and recipe.teacher.server is not None:
-        check_served_recipe(recipe, task, objectives)
-    elif recipe.teacher is not None and recipe.teacher.kind == "cached":
-        if not task.same_classes:
-            raise RecipeError(
-                f"recipe.teacher.kind: a cache keeps one number for each class, but in {task.name} every row has its "
-                "own; set it to live"
-            )
-        check_cache(objectives, recipe.teacher.cache or CacheConfig(), task.has_vocabulary)
+def command_of(
+    verb: str,
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    overrides: Sequence[str] | Mapping[str, Any],
+    *options: str,
+) -> str:
+    """The command that does the same again."""
+    if not isinstance(recipe, (str, Path)):
+        return f"hf_distill.{verb}(recipe)"
+    pairs = [f"{key}={value}" for key, value in overrides.items()] if isinstance(overrides, Mapping) else overrides
+    return shlex.join(["hf-distill", verb, str(recipe), *pairs, *options])
 
 
-def _check_views(recipe: Recipe, data: Data) -> None:
-    """Refuse to tell apart two views of a text that nothing makes different."""
-    paired = "text_pair" in (data.train.column_names or ["text_pair"])
-    for name, objective in make_objectives(recipe).items():
-        if recipe.student.disable_dropout and "pairs" in objective.needs and not paired:
-            raise RecipeError(
-                f"recipe.student.disable_dropout: objective {name} reads a text that stands alone twice, and without "
-                "dropout both views are the same; set it to false, remove the objective, or name text pairs in "
-                "data.columns"
-            )
+def _check_writing(experiment: Experiment) -> None:
+    """Refuse settings of ``evaluate.generation`` that do not exist, and rows that are no prompts."""
+    evaluate, task = experiment.recipe.evaluate, experiment.task
+    if scorer_names(task, evaluate.scorers):
+        check_generation(evaluate.generation)
+        task.prompts(experiment.data.test.select(range(1)), experiment.student.tokenizer)
 
 
-def _check_outside(recipe: Recipe, task: Task, data: Data) -> None:
-    """Refuse to look for rows out of scope where there are none."""
-    split = recipe.evaluate.split
-    if task.out_of_scope is not None and not len(data.outside[split]):
-        elsewhere = [name for name, rows in data.outside.items() if len(rows)]
-        raise RecipeError(
-            f"task.out_of_scope: no {split} row is labelled {task.out_of_scope!r}, so nothing can be told from rows in "
-            f"scope; {f'set evaluate.split to {elsewhere[0]}' if elsewhere else 'add such rows'}, or remove it"
-        )
-
-
-def _check_writing(recipe: Recipe, task: Task, data: Data, student: Plan) -> None:
-    """Refuse ways of writing that do nothing or do not exist."""
-    settings = recipe.evaluate.generation
-    if not scorer_names(task, recipe.evaluate.scorers):
-        if settings:
-            raise RecipeError(
-                f"recipe.evaluate.generation: nothing is written in {task.name} unless recipe.evaluate.scorers says "
-                "what judges it; add some, or remove the settings"
-            )
+def _check_served_tokens(experiment: Experiment, objectives: Mapping[str, Objective]) -> None:
+    """Refuse to compare tokens with a served teacher that has others."""
+    teacher = experiment.recipe.teacher
+    if teacher is None or teacher.server is None or not any("logits" in each.needs for each in objectives.values()):
         return
-    check_generation(settings)
-    task.prompts(data.test.select(range(1)), student.tokenizer)
+    if not same_tokenizer(experiment.student.tokenizer, load_tokenizer(teacher.server.tokenizer_source)):
+        check_tokens(objectives, experiment.task)
 
 
-def _tell_data(task: Task, data: Data) -> None:
+def _report_data(task: Task, data: Data) -> None:
     sizes = {"train": data.train, "validation": data.validation, "test": data.test, "unlabelled": data.unlabelled}
     rows = ", ".join(f"{len(part):,} {name}" for name, part in sizes.items() if isinstance(part, Dataset))
     labels = task.label_set
@@ -243,93 +173,28 @@ def _tell_data(task: Task, data: Data) -> None:
     logger.info(f"labels: {task.problem_type}, {len(labels.names)}: {names}")
 
 
-def planned_teacher(recipe: Recipe, task: Task, data: Data) -> Plan | None:
-    """The teacher's shape and tokenizer, also where its own recipe is still to make it; None where there is none."""
-    config = recipe.teacher
-    if config is None:
-        return None
-    if config.server is not None:
-        logger.info(f"teacher: served as {config.server.model}")
-        return None
-    if config.ensemble is None:
-        return _planned(config, task, data)
-    first, *others = (_planned(member, task, data) for member in config.ensemble)
-    names = [member.called(number) for number, member in enumerate(config.ensemble)]
-    check_one_tokenizer({name: each.tokenizer for name, each in zip(names, (first, *others), strict=True)})
-    how = f"one a row, by column {config.route}" if config.route else "mixed by their weights"
-    logger.info(f"teacher: {len(names)}, {how}; what the student takes of a teacher, it takes of {names[0]}")
-    return dataclasses.replace(first, others=tuple(others))
+def _report_student(experiment: Experiment) -> None:
+    student, teacher, config = experiment.student, experiment.teacher, experiment.recipe.student
+    share = f", {student.parameters / teacher.parameters:.2f} of the teacher's" if teacher else ""
+    logger.info(f"student: {described(student)}{share}")
+    if config.lora is not None or config.freeze is not None:
+        logger.info(f"student: {student.learning:,} parameters learn, all others stay as they are")
+    if config.disable_dropout:
+        logger.info("student: learns without dropout")
+    if teacher is not None and student.parameters > teacher.parameters:
+        logger.info("student: larger than its teacher; allowed, but slower")
 
 
-def _planned(config: TeacherConfig | MemberConfig, task: Task, data: Data) -> Plan:
-    """One teacher's shape and tokenizer."""
-    if isinstance(config.recipe, Recipe):
-        plan = planned_student(config.recipe, task, data, None)
-        logger.info(f"teacher: made first, by the recipe {config.recipe.name}: {_described(plan)}")
-        return dataclasses.replace(plan, dtype=config.dtype)
-    assert config.model is not None
-    loaded = load_config(config.model, config.revision)
-    order = task.align(loaded, config.labels)
-    how = "the same order" if order is None else "another order; aligned by name"
-    logger.info(f"labels: the teacher's stand in {how}")
-    tokenizer = load_tokenizer(config.model, config.revision)
-    plan = Plan(model=_on_meta(task, loaded), tokenizer=tokenizer, dtype=config.dtype)
-    logger.info(f"teacher: {config.model}: {_described(plan)}")
-    return plan
-
-
-def planned_student(recipe: Recipe, task: Task, data: Data, teacher: Plan | None) -> Plan:
-    """The student's shape and tokenizer."""
-    asked = recipe.student
-    if asked.pretrained is not None:
-        config = load_config(asked.pretrained, asked.revision)
-        for name, value in task.model_options().items():
-            setattr(config, name, value)
-        named = asked.tokenizer if isinstance(asked.tokenizer, str) else None
-        tokenizer = load_tokenizer(named) if named else load_tokenizer(asked.pretrained, asked.revision)
-        whole = Student(model=_on_meta(task, config), tokenizer=tokenizer, origin=asked.pretrained)
-        quantized(asked.lora)
-        with torch.device("meta"):
-            student = parts_of(whole, _order(task, data, asked)) if asked.parts else whole
-            limit_learning(student.model, asked)
-        return Plan(model=student.model, tokenizer=student.tokenizer)
-    with torch.device("meta"):
-        student = build_student(
-            asked,
-            auto_model=task.auto_model,
-            teacher=teacher.model if teacher else None,
-            teacher_tokenizer=teacher.tokenizer if teacher else None,
-            texts=lambda: task.texts(data.train),
-            model_options=task.model_options(),
-        )
-    return Plan(model=student.model, tokenizer=student.tokenizer)
-
-
-def _order(task: Task, data: Data, asked: StudentConfig) -> Order:
-    """What parts of something pretrained are made by."""
-    return Order(
-        config=asked,
-        auto_model=task.auto_model,
-        teacher=None,
-        teacher_tokenizer=None,
-        texts=lambda: task.texts(data.train),
-        model_options=task.model_options(),
-    )
-
-
-def _on_meta(task: Task, config: PretrainedConfig) -> PreTrainedModel:
-    with torch.device("meta"):
-        model: PreTrainedModel = task.auto_model.from_config(config)
-    return model
-
-
-def _tell_objectives(recipe: Recipe, task: Task, data: Data, teacher: Plan | None, student: Plan) -> None:
-    objectives = make_objectives(recipe)
+def _report_stage(experiment: Experiment, stage: Stage) -> None:
+    """Fit the stage's objectives to the pair of models, and report what that makes of them."""
+    task, student, teacher = experiment.task, experiment.student, experiment.teacher
+    objectives = stage.new_objectives()
+    _check_served_tokens(experiment, objectives)
     check_encoder_learns(objectives, student.model)
     if teacher is not None and not same_tokenizer(student.tokenizer, teacher.tokenizer):
         for line in connect_tokenizers(objectives, task, student.tokenizer, teacher.tokenizer):
             logger.info(f"objective {line}")
-        rows = (first_rows(data), evaluated_rows(recipe, data))
+        rows = (first_rows(experiment.data), experiment.rows)
         for line in tell_meetings(task, *rows, student.tokenizer, fitted(teacher.tokenizer, teacher.model)):
             logger.info(line)
     for name, objective in objectives.items():
@@ -340,7 +205,8 @@ def _tell_objectives(recipe: Recipe, task: Task, data: Data, teacher: Plan | Non
             logger.info(f"objective {line}")
         if teacher is not None:
             objective.check_models(student.model, teacher.model)
-
-
-def _described(plan: Plan) -> str:
-    return f"{plan.model.config.model_type}, {plan.parameters / 1e6:.1f} million parameters"
+    rollout = stage.recipe.rollout
+    if rollout is not None and rollout.share:
+        other = teacher.model.config if teacher is not None else None
+        logger.info(Rollout(rollout).fit(task, student.tokenizer, student.model, other, stage.new_objectives()))
+    report_costs(experiment, stage)

@@ -15,11 +15,12 @@ from datasets import Dataset
 import hf_distill
 from hf_distill.data.load import Data
 from hf_distill.evaluation.bootstrap import compare, model_metrics
-from hf_distill.evaluation.metrics import Scored, expected_calibration_error, primary_metric
+from hf_distill.evaluation.metrics import expected_calibration_error
 from hf_distill.evaluation.predict import Candidate, sizes_and_speeds
-from hf_distill.evaluation.served import Served
 from hf_distill.models.hardware import machine
 from hf_distill.objectives import make_objective
+from hf_distill.pipeline.experiment import Experiment
+from hf_distill.pipeline.scoring import Scores
 from hf_distill.recipe import Recipe
 from hf_distill.tasks import Task
 
@@ -28,45 +29,30 @@ JUDGES = ("sacrebleu", "rouge-score")
 """Told too where texts were judged."""
 
 
-def evaluated_rows(recipe: Recipe, data: Data) -> Dataset:
-    """The split that all models are scored on."""
-    return data.test if recipe.evaluate.split == "test" else data.validation
-
-
 def make_results(
-    *,
-    recipe: Recipe,
-    recipe_sha256: str,
-    task: Task,
-    data: Data,
-    candidates: Mapping[str, Candidate | Served],
-    predictions: Mapping[str, Scored],
+    experiment: Experiment,
+    scores: Scores,
     training: Mapping[str, Mapping[str, Any]],
+    *,
     floor: Mapping[str, Any] | None,
     start: Mapping[str, float] | None,
-    command: str,
     labels: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Measure sizes and speeds, draw the intervals, compare; the content of ``results.json``.
 
     Args:
-        recipe: What was run.
-        recipe_sha256: Its hash.
-        task: Bound to the data.
-        data: What it was run on.
-        candidates: ``teacher`` (unless there is none), ``student``, and ``control`` where one was trained.
-        predictions: Of each candidate, on the evaluated split.
+        experiment: What was run.
+        scores: ``teacher`` (unless there is none), ``student``, and ``control`` where one was trained.
         training: Of student and control, see ``train_model``; of several stages see ``joined``.
         floor: What a bag of words reaches, or None.
         start: Every metric of the student before it was trained, or None.
-        command: What runs it again.
         labels: Where the texts are from that the student learned from, see ``provenance.json``; None: from the data.
     """
-    rows = evaluated_rows(recipe, data)
+    recipe, task, data, rows = experiment.recipe, experiment.task, experiment.data, experiment.rows
+    candidates, predictions, metric = scores.candidates, scores.predictions, experiment.metric
     here = {name: each for name, each in candidates.items() if isinstance(each, Candidate)}
     facts, conditions = sizes_and_speeds(here, task, rows, recipe.evaluate.batch_size)
     metrics = model_metrics(predictions, recipe.evaluate.resamples, recipe.seed)
-    metric = primary_metric(task, recipe.evaluate)
     models = {
         name: {**candidate.facts, **facts.get(name, {}), "metrics": metrics[name]}
         for name, candidate in candidates.items()
@@ -79,10 +65,10 @@ def make_results(
         "task": task.name,
         "pipeline_tag": task.pipeline_tag,
         "problem_type": task.problem_type,
-        "command": command,
+        "command": experiment.command,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seed": recipe.seed,
-        "recipe_sha256": recipe_sha256,
+        "recipe_sha256": experiment.sha256,
         "models": models,
     }
     if "teacher" in candidates:

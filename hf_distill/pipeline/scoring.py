@@ -9,24 +9,29 @@ from typing import Any
 from transformers import set_seed
 
 from hf_distill.data.load import Data
-from hf_distill.evaluation.metrics import Scored, compute_metrics, primary_metric
+from hf_distill.evaluation.baseline import bag_of_words_floor
+from hf_distill.evaluation.metrics import Scored, compute_metrics
 from hf_distill.evaluation.predict import Candidate, predict
 from hf_distill.evaluation.served import Served
 from hf_distill.evaluation.written import set_generation
 from hf_distill.models.forward import members_of
 from hf_distill.models.load import license_of, load_model, load_tokenizer, model_folder
-from hf_distill.pipeline.results import evaluated_rows
-from hf_distill.pipeline.stages import stages_of
-from hf_distill.recipe import Recipe, StudentConfig
+from hf_distill.pipeline.experiment import Experiment
 from hf_distill.run_folder import RunFolder
 from hf_distill.students import Student, build_student
-from hf_distill.tasks import Task
 
 logger = logging.getLogger(__name__)
 
 
-def build(recipe: Recipe, task: Task, data: Data, teacher: Candidate | Served | None) -> Student:
-    """A new student, as the recipe asks for it; what it takes of several teachers, it takes of the first."""
+def build(experiment: Experiment, data: Data, teacher: Candidate | Served | None) -> Student:
+    """A new student, as the recipe asks for it; what it takes of several teachers, it takes of the first.
+
+    Args:
+        experiment: Whose student it is.
+        data: The rows that it may be made from.
+        teacher: Whose layers or config are taken, or None.
+    """
+    recipe, task = experiment.recipe, experiment.task
     taken_of = members_of(teacher.model)[0] if teacher and teacher.model is not None else None
     student = build_student(
         recipe.student,
@@ -47,8 +52,9 @@ def build(recipe: Recipe, task: Task, data: Data, teacher: Candidate | Served | 
     return student
 
 
-def trained_candidate(name: str, folder: RunFolder, task: Task, config: StudentConfig, origin: str) -> Candidate:
+def trained_candidate(name: str, folder: RunFolder, experiment: Experiment, origin: str) -> Candidate:
     """A model of a run that is trained, as it lies on disk."""
+    task, config = experiment.task, experiment.recipe.student
     path = folder.model(name)
     model = load_model(task.auto_model, str(path))
     task.check_model(model)
@@ -68,9 +74,8 @@ def trained_candidate(name: str, folder: RunFolder, task: Task, config: StudentC
 class Scores:
     """Every model of a run, and what it says of the rows that all are scored on."""
 
-    def __init__(self, recipe: Recipe, task: Task, data: Data) -> None:
-        self.recipe, self.task, self.data = recipe, task, data
-        self.metric = primary_metric(task, recipe.evaluate)
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
         self.candidates: dict[str, Candidate | Served] = {}
         self.predictions: dict[str, Scored] = {}
 
@@ -81,44 +86,51 @@ class Scores:
 
     def add(self, name: str, candidate: Candidate | Served) -> float:
         """Score a model; gives the metric that decides."""
-        rows, split = evaluated_rows(self.recipe, self.data), self.recipe.evaluate.split
-        outside = self.data.outside.get(split)
+        experiment = self.experiment
         self.candidates[name] = candidate
-        scored = predict(candidate, self.task, rows, self.teacher, self.recipe.evaluate, outside=outside)
-        self.predictions[name] = scored
-        value = compute_metrics(scored)[self.metric]
-        logger.info(f"{name}: {self.metric} {value:.4f} on {len(rows)} {split} rows")
+        self.predictions[name] = self._scored(candidate)
+        value = compute_metrics(self.predictions[name])[experiment.metric]
+        rows = f"{len(experiment.rows)} {experiment.recipe.evaluate.split} rows"
+        logger.info(f"{name}: {experiment.metric} {value:.4f} on {rows}")
         return value
 
-    def add_trained(self, name: str, facts: dict[str, Any], folder: RunFolder) -> None:
+    def add_trained(self, name: str, facts: dict[str, Any]) -> None:
         """Score what was trained, after each of its stages; the facts of each get the metric that decides."""
-        recipe, task, student = self.recipe, self.task, self.recipe.student
-        *earlier, last = stages_of(recipe, folder)
+        experiment, metric = self.experiment, self.experiment.metric
+        *earlier, last = experiment.stages
         for stage in earlier:
-            candidate = trained_candidate(name, stage.folder, task, student, facts["origin"])
-            value = _metrics(recipe, task, self.data, candidate, self.teacher)[self.metric]
-            facts["stages"][stage.name][self.metric] = value
-            logger.info(f"{name} after {stage.name}: {self.metric} {value:.4f}")
-        value = self.add(name, trained_candidate(name, folder, task, student, facts["origin"]))
+            candidate = trained_candidate(name, stage.folder, experiment, facts["origin"])
+            value = compute_metrics(self._scored(candidate))[metric]
+            facts["stages"][stage.name][metric] = value
+            logger.info(f"{name} after {stage.name}: {metric} {value:.4f}")
+        value = self.add(name, trained_candidate(name, last.folder, experiment, facts["origin"]))
         if earlier:
-            facts["stages"][last.name][self.metric] = value
+            facts["stages"][last.name][metric] = value
 
+    def of_start(self, data: Data) -> dict[str, float] | None:
+        """Every metric of the student before it is trained, where the recipe asks; ``data`` is what it is made from."""
+        experiment = self.experiment
+        if not experiment.recipe.evaluate.start:
+            return None
+        set_seed(experiment.recipe.seed)
+        student = build(experiment, data, self.teacher)
+        candidate = Candidate(model=student.model, tokenizer=student.tokenizer, folder=Path(), facts={})
+        metrics = compute_metrics(self._scored(candidate))
+        value = metrics[experiment.metric]
+        logger.info(f"start: {experiment.metric} {value:.4f}, before the student is trained")
+        return metrics
 
-def score_start(recipe: Recipe, task: Task, data: Data, teacher: Candidate | Served | None) -> dict[str, float] | None:
-    """Every metric of the student before it is trained, where the recipe asks."""
-    if not recipe.evaluate.start:
-        return None
-    set_seed(recipe.seed)
-    born = build(recipe, task, data, teacher)
-    candidate = Candidate(model=born.model, tokenizer=born.tokenizer, folder=Path(), facts={})
-    metrics = _metrics(recipe, task, data, candidate, teacher)
-    metric = primary_metric(task, recipe.evaluate)
-    logger.info(f"start: {metric} {metrics[metric]:.4f}, before the student is trained")
-    return metrics
+    def _scored(self, candidate: Candidate | Served) -> Scored:
+        experiment, config = self.experiment, self.experiment.recipe.evaluate
+        return predict(candidate, experiment.task, experiment.rows, self.teacher, config, outside=experiment.outside)
 
-
-def _metrics(
-    recipe: Recipe, task: Task, data: Data, candidate: Candidate, teacher: Candidate | Served | None
-) -> dict[str, float]:
-    rows, outside = evaluated_rows(recipe, data), data.outside.get(recipe.evaluate.split)
-    return compute_metrics(predict(candidate, task, rows, teacher, recipe.evaluate, outside=outside))
+    def floor(self) -> dict[str, Any] | None:
+        """What a bag of words reaches, where the recipe asks."""
+        if not self.experiment.recipe.evaluate.floor:
+            return None
+        task, train, rows = self.experiment.task, self.experiment.data.train, self.experiment.rows
+        floor = bag_of_words_floor(
+            list(task.texts(train)), list(train["label"]), list(task.texts(rows)), list(rows["label"])
+        )
+        logger.info(f"floor: {floor['name']}: accuracy {floor['accuracy']:.4f}")
+        return floor

@@ -1,51 +1,16 @@
-"""The stages of a run: where each lies on disk, what it goes on from, and what they come to together.
-
-runs/<name>/
-  stages/<stage>/    of every stage but the last: student/, control/, checkpoints/
-  student/           of the last one, as of a run without stages; so are control/ and checkpoints/
-"""
+"""Stages of a training: what one goes on from, and what all come to together."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from hf_distill.models.load import load_model
-from hf_distill.recipe import Recipe
-from hf_distill.run_folder import RunFolder
+from hf_distill.pipeline.experiment import Stage
 from hf_distill.students import Student, has_adapters, load_adapters
 from hf_distill.tasks import Task
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """One of a run's.
-
-    Attributes:
-        name: As in the recipe; empty for the whole of a recipe without stages.
-        recipe: What is trained in it; has no stages.
-        folder: What it leaves.
-        before: What the stage before it left; None for the first.
-    """
-
-    name: str
-    recipe: Recipe
-    folder: RunFolder
-    before: RunFolder | None
-
-
-def stages_of(recipe: Recipe, folder: RunFolder) -> list[Stage]:
-    """The stages of a run, in order; a single one for a recipe without stages."""
-    recipes = recipe.by_stage()
-    runs = folder.runs or folder.path.parent
-    folders = [*(RunFolder(folder.path / "stages" / name, runs) for name in list(recipes)[:-1]), folder]
-    return [
-        Stage(name=name, recipe=each, folder=own, before=before)
-        for (name, each), own, before in zip(recipes.items(), folders, [None, *folders[:-1]], strict=True)
-    ]
 
 
 def continued(student: Student, task: Task, left: Path) -> Student:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from pathlib import Path
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,19 +25,21 @@ from transformers import (
 )
 
 from hf_distill.data.load import Data
-from hf_distill.errors import RecipeError
-from hf_distill.evaluation.language_modeling import BITS_PER_BYTE, METRICS
 from hf_distill.evaluation.metrics import Predictions, compute_metrics
+from hf_distill.evaluation.predict import Candidate
+from hf_distill.evaluation.served import Served
 from hf_distill.generation.rollout import Rollout
 from hf_distill.models.dropout import without_dropout
 from hf_distill.models.fingerprints import weights_mark
-from hf_distill.objectives import Objective
+from hf_distill.objectives import Contrastive, Labels, Objective
+from hf_distill.pipeline.experiment import Experiment, Stage
+from hf_distill.pipeline.load_teacher import live_teacher
+from hf_distill.pipeline.settings import training_arguments
 from hf_distill.pipeline.teacher_cache import Demand, Source, cached
-from hf_distill.recipe import CacheConfig, MemberConfig, Recipe, TeacherConfig
-from hf_distill.recipe.stages import replaced_by_all
+from hf_distill.recipe import CacheConfig, Recipe
 from hf_distill.run_folder import RunFolder, remove, write_json
 from hf_distill.students import Student, learning, merge_adapters
-from hf_distill.tasks import TASKS, Task
+from hf_distill.tasks import Task
 from hf_distill.teachers import ModelTeacher, ServerTeacher, Teacher
 from hf_distill.training.setup import beside
 from hf_distill.training.trainer import DistillationTrainer
@@ -47,114 +47,66 @@ from hf_distill.training.trainer import DistillationTrainer
 logger = logging.getLogger(__name__)
 
 
-Report = Callable[[str], None]
-"""Where lines for the person at the terminal go."""
-
-Lessons = tuple[Teacher | None, Dataset | IterableDataset, Dataset | IterableDataset]
-"""A teacher, and the encoded rows of training and validation."""
-
-Made = TypeVar("Made", TeacherConfig, MemberConfig)
-
-DEFAULTS: dict[str, Any] = {
-    "train_sampling_strategy": "group_by_length",
-    "eval_strategy": "epoch",
-    "save_strategy": "epoch",
-    "save_total_limit": 2,
-    "logging_steps": 50,
-}
-"""What a recipe's ``training`` holds unless it says otherwise; all else is TrainingArguments' own default."""
-
 SHUFFLE_BUFFER = 10_000
 """Rows of a stream that are shuffled among each other."""
 
 
-def with_defaults(recipe: Recipe) -> Recipe:
-    """The recipe with the defaults of ``training`` filled in, its teacher's recipe too.
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """What one model of a run learns from.
 
-    Raises:
-        RecipeError: For streamed data without ``training.max_steps``: a stream has no length to count epochs by.
+    Attributes:
+        name: ``student`` or ``control``: what the model is called on disk and in the results.
+        data: The rows.
+        objectives: The terms of the loss, not yet fitted to any pair of models.
+        teacher: Who gives the targets, or None.
+        max_steps: In place of the recipe's, or None.
     """
-    recipe = _with_metric(recipe)
-    training = {**DEFAULTS, **recipe.training}
-    if recipe.data.streaming:
-        training = {**DEFAULTS, "eval_strategy": "steps", "save_strategy": "steps", **recipe.training}
-        training["train_sampling_strategy"] = recipe.training.get("train_sampling_strategy", "random")
-        if not all(stage.training.get("max_steps") for stage in recipe.by_stage().values()):
-            raise RecipeError("recipe.training.max_steps: required with data.streaming, a stream has no known length")
-        if recipe.data.unlabelled_split or recipe.data.unlabelled_files:
-            raise RecipeError("recipe.data: unlabelled rows cannot be mixed into a stream; set data.streaming to false")
-        if recipe.teacher is not None and recipe.teacher.kind == "cached":
-            raise RecipeError("recipe.teacher.kind: a stream's rows have no ids to be found by; set it to live")
-    # A default that every stage replaces would do nothing.
-    training = {key: value for key, value in training.items() if not replaced_by_all(key, recipe.stages)}
-    teacher = recipe.teacher
-    if teacher is not None:
-        members = teacher.ensemble and tuple(map(_made_with_defaults, teacher.ensemble))
-        teacher = dataclasses.replace(_made_with_defaults(teacher), ensemble=members)
-    return dataclasses.replace(recipe, training=training, teacher=teacher)
+
+    name: str
+    data: Data
+    objectives: Mapping[str, Objective]
+    teacher: Candidate | Served | None = None
+    max_steps: int | None = None
 
 
-def _made_with_defaults(teacher: Made) -> Made:
-    """A teacher with the defaults of its own recipe, where it has one, filled in."""
-    made = teacher.recipe
-    return dataclasses.replace(teacher, recipe=with_defaults(made)) if isinstance(made, Recipe) else teacher
+def lesson_of_control(experiment: Experiment, stage: Stage, student: Mapping[str, Any]) -> Lesson:
+    """What the control learns from: labelled rows alone, or texts alone where a task has no labels.
 
+    Where the student sees rows that its control does not, so that the control's epochs are shorter, the control takes
+    as many steps as the student.
 
-def _with_metric(recipe: Recipe) -> Recipe:
-    """Models with different tokens are compared by bits a byte: a loss a token depends on how long tokens are.
-
-    Raises:
-        RecipeError: Where the recipe asks for another metric of tokens.
+    Args:
+        experiment: Whose control it is.
+        stage: In which it learns.
+        student: What :func:`train_model` told of the student in the same stage.
     """
-    crosses = recipe.task.name in TASKS and TASKS[recipe.task.name].crosses_tokenizers
-    objectives = [objective for stage in recipe.by_stage().values() for objective in stage.objectives]
-    if not crosses or not any(objective.options.get("cross_tokenizer") is True for objective in objectives):
-        return recipe
-    metric = recipe.evaluate.metric or BITS_PER_BYTE
-    if metric in METRICS:
-        raise RecipeError(
-            f"recipe.evaluate.metric: {metric} is a figure of each model's own tokens and says nothing across "
-            f"tokenizers; remove it, or set it to {BITS_PER_BYTE}"
-        )
-    return dataclasses.replace(recipe, evaluate=dataclasses.replace(recipe.evaluate, metric=metric))
-
-
-def training_arguments(recipe: Recipe, output_dir: str, **more: Any) -> TrainingArguments:
-    """``training`` as TrainingArguments.
-
-    Raises:
-        RecipeError: For values that TrainingArguments refuses.
-    """
-    machine = {"disable_tqdm": not sys.stderr.isatty(), "dataloader_pin_memory": torch.cuda.is_available()}
-    settings = {**machine, **recipe.training, **more}
-    try:
-        return TrainingArguments(output_dir=output_dir, seed=recipe.seed, **settings)
-    except (ValueError, TypeError, ImportError) as error:
-        raise RecipeError(f"recipe.training: {error}") from error
+    task, only_the_student = experiment.task, (experiment.data.unlabelled, stage.recipe.label, stage.recipe.rollout)
+    return Lesson(
+        name="control",
+        data=experiment.data,
+        objectives={"contrastive": Contrastive()} if task.distribution == "vector" else {"labels": Labels()},
+        max_steps=None if all(each is None for each in only_the_student) else student["steps"],
+    )
 
 
 def train_model(
-    name: str,
-    *,
-    recipe: Recipe,
-    task: Task,
-    data: Data,
-    build: Callable[[], Student],
-    objectives: Mapping[str, Objective],
-    teacher: ModelTeacher | ServerTeacher | None,
-    teacher_folders: Sequence[Path],
-    folder: RunFolder,
-    lessons: Lessons | None = None,
+    experiment: Experiment, stage: Stage, lesson: Lesson, build: Callable[[], Student], paired: Pair | None = None
 ) -> dict[str, Any]:
-    """Train ``student`` or ``control`` and save it whole; what was trained before is kept.
+    """Train a model in one stage and save it whole; what was trained before is kept.
 
-    The control sees labelled rows only, for as many steps as the student. ``lessons`` are what :func:`pair` gave
-    already, for another student that learns from the same.
+    Args:
+        experiment: Whose model it is.
+        stage: Its settings and its folder.
+        lesson: What the model learns from.
+        build: Makes the model.
+        paired: What :func:`pair` gave already, for another student that learns from the same.
 
     Returns:
         ``origin``, ``kept`` (where parts were taken of a model), ``trainable_parameters``, ``some_are_frozen``,
         ``steps``, ``seconds`` (None where it was interrupted), ``padding`` and Trainer's ``log_history``.
     """
+    name, recipe, folder = lesson.name, stage.recipe, stage.folder
     if folder.model(name).is_dir():
         logger.info(f"{name}: trained already, in {folder.model(name)}")
         facts: dict[str, Any] = json.loads(folder.history(name).read_text())
@@ -165,29 +117,10 @@ def train_model(
     logger.info(
         f"{name}: {student.origin}, {total:,} parameters" + (f", {trained:,} of them learn" * (trained < total))
     )
-    lessons = lessons or pair(recipe, task, data, student, objectives, teacher, teacher_folders, folder)
-    paired, train, validation = lessons
-    if name == "student":
-        for line in _lost(task, data, train):
-            logger.info(f"{name}: {line}")
-    trainer = DistillationTrainer(
-        model=student.model,
-        teacher=paired,
-        task=task,
-        objectives=list(objectives.values()),
-        args=training_arguments(recipe, str(folder.checkpoints(name)), **_length(name, recipe, data, folder)),
-        train_dataset=train,
-        eval_dataset=validation,
-        processing_class=student.tokenizer,
-        rollout=Rollout(recipe.rollout) if recipe.rollout is not None and paired is not None else None,
-        compute_metrics=_metrics_of(task),
-        callbacks=[_Lines(name)],
-    )
-    trainer.remove_callback(PrinterCallback)
-    for line in trainer.connection_notes:
-        logger.info(f"{name}: {line}")
+    paired = paired or pair(experiment, stage, lesson, student)
+    trainer = _trainer(experiment, stage, lesson, student, paired)
     resumed = any(folder.checkpoints(name).glob("checkpoint-*"))
-    undropped = _is_without_dropout(name, recipe, objectives)
+    undropped = _is_without_dropout(recipe, lesson)
     with without_dropout(student.model) if undropped else nullcontext():
         output = trainer.train(resume_from_checkpoint=True)
     if recipe.student.lora is not None and recipe.student.lora.merge:
@@ -205,12 +138,31 @@ def train_model(
     return facts
 
 
-def _length(name: str, recipe: Recipe, data: Data, folder: RunFolder) -> dict[str, Any]:
-    """A control that does not see all the student's rows, so that its epochs are shorter, takes as many steps."""
-    only_the_student = (data.unlabelled, recipe.label, recipe.rollout)
-    if name != "control" or all(rows is None for rows in only_the_student):
-        return {}
-    return {"max_steps": json.loads(folder.history("student").read_text())["steps"]}
+def _trainer(
+    experiment: Experiment, stage: Stage, lesson: Lesson, student: Student, paired: Pair
+) -> DistillationTrainer:
+    name, recipe = lesson.name, stage.recipe
+    if name == "student":
+        for line in _lost(experiment.task, experiment.data, paired.train):
+            logger.info(f"{name}: {line}")
+    length = {} if lesson.max_steps is None else {"max_steps": lesson.max_steps}
+    trainer = DistillationTrainer(
+        model=student.model,
+        teacher=paired.teacher,
+        task=experiment.task,
+        objectives=list(lesson.objectives.values()),
+        args=training_arguments(recipe, str(stage.folder.checkpoints(name)), **length),
+        train_dataset=paired.train,
+        eval_dataset=paired.validation,
+        processing_class=student.tokenizer,
+        rollout=Rollout(recipe.rollout) if recipe.rollout is not None and paired.teacher is not None else None,
+        compute_metrics=_metrics_of(experiment.task),
+        callbacks=[_Lines(name)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    for line in trainer.connection_notes:
+        logger.info(f"{name}: {line}")
+    return trainer
 
 
 def _course(state: TrainerState) -> dict[str, Any]:
@@ -223,47 +175,56 @@ def _course(state: TrainerState) -> dict[str, Any]:
     }
 
 
-def _is_without_dropout(name: str, recipe: Recipe, objectives: Mapping[str, Objective]) -> bool:
+def _is_without_dropout(recipe: Recipe, lesson: Lesson) -> bool:
     """As the recipe says, unless a control has nothing else to learn from."""
-    views = name == "control" and any("pairs" in objective.needs for objective in objectives.values())
+    views = lesson.name == "control" and any("pairs" in objective.needs for objective in lesson.objectives.values())
     if recipe.student.disable_dropout and views:
         logger.info("control: keeps its dropout, which makes the two views of a text that it learns from")
     return recipe.student.disable_dropout and not views
 
 
-def pair(
-    recipe: Recipe,
-    task: Task,
-    data: Data,
-    student: Student,
-    objectives: Mapping[str, Objective],
-    teacher: ModelTeacher | ServerTeacher | None,
-    teacher_folders: Sequence[Path],
-    folder: RunFolder,
-    others: Sequence[Demand] = (),
-) -> Lessons:
-    """What the student learns from: its teacher, live or cached as the recipe says, and the encoded rows.
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """What a student learns from, encoded for it.
 
-    ``teacher_folders`` hold its weights, of several teachers those of each. ``others`` are students that the cache is
-    to serve, too.
-
-    Returns:
-        The teacher, the training rows and the validation rows.
+    Attributes:
+        teacher: Live or cached, as the recipe says; None where there is none.
+        train: The training rows.
+        validation: The validation rows.
     """
+
+    teacher: Teacher | None
+    train: Dataset | IterableDataset
+    validation: Dataset | IterableDataset
+
+
+def pair(experiment: Experiment, stage: Stage, lesson: Lesson, student: Student, others: Sequence[Demand] = ()) -> Pair:
+    """Bring a student and its teacher together: the teacher, live or cached as the recipe says, and the encoded rows.
+
+    Args:
+        experiment: Whose student it is.
+        stage: In which it learns.
+        lesson: The rows, the objectives and the teacher.
+        student: Whose tokens the rows are encoded in.
+        others: Students that the cache is to serve, too.
+    """
+    task, data, recipe = experiment.task, lesson.data, stage.recipe
+    folders = lesson.teacher.folders if lesson.teacher is not None else ()
+    teacher = live_teacher(lesson.teacher) if lesson.teacher is not None else None
     if isinstance(teacher, ModelTeacher):
         teacher = beside(teacher, student.tokenizer, task)
-    if any("pairs" in objective.needs for objective in objectives.values()):
+    if any("pairs" in objective.needs for objective in lesson.objectives.values()):
         task = task.with_pairs()
     train = _training_rows(task, data, student, teacher, recipe.seed)
     validation = task.encode(data.validation, student.tokenizer, teacher.tokenizer if teacher else None)
     if teacher is None or recipe.teacher is None or recipe.teacher.kind == "live":
-        return teacher, train, validation
+        return Pair(teacher=teacher, train=train, validation=validation)
     assert isinstance(train, Dataset)
     assert isinstance(validation, Dataset)
     teacher.to(PartialState().device)
     source = Source(
         teacher=teacher,
-        weights="+".join(map(weights_mark, teacher_folders)) or f"served as {teacher.name}",
+        weights="+".join(map(weights_mark, folders)) or f"served as {teacher.name}",
         task=task,
         tokenizer=student.tokenizer,
         student=student.model.config,
@@ -271,12 +232,13 @@ def pair(
         seed=recipe.seed,
     )
     config = recipe.teacher.cache or CacheConfig()
-    batch_size = training_arguments(recipe, "unused").per_device_eval_batch_size
+    batch_size = stage.arguments.per_device_eval_batch_size
     if isinstance(teacher, ServerTeacher):
         batch_size = 2 * teacher.client.config.concurrency  # Where one batch ends, few requests are under way.
-    reader, train, validation = cached(source, train, validation, objectives, config, folder.caches, batch_size, others)
+    folder = stage.folder.caches
+    reader, train, validation = cached(source, train, validation, lesson.objectives, config, folder, batch_size, others)
     teacher.to(torch.device("cpu"))  # Its room on the device is the student's now.
-    return reader, train, validation
+    return Pair(teacher=reader, train=train, validation=validation)
 
 
 def _training_rows(

@@ -47,16 +47,20 @@ NUMERIC_TRAINING = (
 """Keys of TrainingArguments whose values must be finite numbers of at least 0."""
 
 
-def load_recipe(source: str | Path | Mapping[str, Any], overrides: Sequence[str] | Mapping[str, Any] = ()) -> Recipe:
+def load_recipe(
+    source: str | Path | Mapping[str, Any] | Recipe, overrides: Sequence[str] | Mapping[str, Any] = ()
+) -> Recipe:
     """Read a recipe, put in the overrides, and check every key.
 
     Args:
-        source: A YAML file, or a mapping of the same keys.
+        source: A YAML file, a mapping of the same keys, or a loaded recipe.
         overrides: ``["a.b=value"]``, values in YAML, or ``{"a.b": value}``; numbers index lists.
 
     Raises:
         RecipeError: For anything that does not fit, by its dotted path.
     """
+    if isinstance(source, Recipe):
+        source = source.to_dict()
     path = None if isinstance(source, Mapping) else Path(source)
     content: Any = dict(source) if isinstance(source, Mapping) else read_yaml(Path(source))
     if not isinstance(content, Mapping):

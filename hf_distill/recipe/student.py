@@ -167,6 +167,11 @@ class StudentConfig:
         self._check_what_learns()
 
     @property
+    def needs_teacher(self) -> bool:
+        """Whether it is made of parts of its teacher."""
+        return self.pretrained is None and self.config is None
+
+    @property
     def parts(self) -> list[str]:
         """The keys that take parts of a model."""
         return [name for name in ("layers", "width", "vocabulary") if getattr(self, name) is not None]

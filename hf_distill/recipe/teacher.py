@@ -92,6 +92,26 @@ class TeacherConfig:
             "recipe.teacher.cache: does nothing for a live teacher; set kind: cached, or remove it",
         )
 
+    @property
+    def names(self) -> list[str]:
+        """What its several teachers are called."""
+        return [member.called(number) for number, member in enumerate(self.ensemble or ())]
+
+    @property
+    def traits(self) -> frozenset[str]:
+        """What can be said of it: ``served``, ``several``, ``cached``."""
+        said = {
+            "served": self.server is not None,
+            "several": self.ensemble is not None,
+            "cached": self.kind == "cached",
+        }
+        return frozenset(name for name, is_so in said.items() if is_so)
+
+    @property
+    def top_k(self) -> int | None:
+        """How many tokens a server is asked for, where the recipe tells."""
+        return self.server.top_k if self.server is not None else None
+
     def _check_ensemble(self, members: tuple[MemberConfig, ...]) -> None:
         for name, default in (("revision", None), ("labels", None), ("device_map", None), ("dtype", "auto")):
             refuse_unless(

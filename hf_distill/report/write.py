@@ -10,11 +10,8 @@ from typing import Any
 from datasets import Dataset
 
 from hf_distill.data.load import Data
-from hf_distill.errors import RecipeError
-from hf_distill.evaluation.baseline import bag_of_words_floor
 from hf_distill.evaluation.metrics import Predictions, Scored, by_place, primary_metric
 from hf_distill.models.load import load_tokenizer
-from hf_distill.pipeline.results import evaluated_rows
 from hf_distill.recipe import Recipe
 from hf_distill.report.analysis import error_analysis, token_analysis
 from hf_distill.report.analysis_within import answer_analysis, search_analysis, tag_analysis
@@ -24,26 +21,6 @@ from hf_distill.run_folder import RunFolder, copy_files, write_json
 from hf_distill.tasks import QuestionAnswering, Task, TokenClassification
 
 logger = logging.getLogger(__name__)
-
-
-def measure_floor(recipe: Recipe, task: Task, data: Data) -> dict[str, Any] | None:
-    """What a bag of words reaches, where the recipe asks.
-
-    Raises:
-        RecipeError: Where it is not defined.
-    """
-    if not recipe.evaluate.floor:
-        return None
-    if task.problem_type != "single_label_classification" or recipe.data.streaming:
-        raise RecipeError(
-            "recipe.evaluate.floor: only for one class of many and data that fits in memory; set it to false"
-        )
-    rows = evaluated_rows(recipe, data)
-    floor = bag_of_words_floor(
-        list(task.texts(data.train)), list(data.train["label"]), list(task.texts(rows)), list(rows["label"])
-    )
-    logger.info(f"floor: {floor['name']}: accuracy {floor['accuracy']:.4f}")
-    return floor
 
 
 def write_report(
@@ -56,7 +33,7 @@ def write_report(
     histories: Mapping[str, list[dict[str, Any]]],
 ) -> None:
     """Analysis, figures and card; results.json last, since it marks the run as complete."""
-    rows = evaluated_rows(recipe, data)
+    rows = data.evaluated(recipe.evaluate.split)
     analysis: dict[str, Any] = {}
     folder.figures.mkdir(exist_ok=True)
     figures = [folder.figures / "training.png"]

@@ -23,19 +23,20 @@ from typing import Any
 from hf_distill.errors import OutputError, RecipeError, StudentError
 from hf_distill.logs import Report, reported
 from hf_distill.models.hardware import machine
-from hf_distill.pipeline.estimates import Plan
-from hf_distill.pipeline.preflight import planned_teacher, read_data
-from hf_distill.pipeline.results import evaluated_rows, versions
-from hf_distill.pipeline.served import refuse_served
-from hf_distill.pipeline.train import with_defaults
+from hf_distill.pipeline.experiment import stages_of
+from hf_distill.pipeline.plans import ModelPlan, planned_teacher
+from hf_distill.pipeline.preflight import read_data
+from hf_distill.pipeline.results import versions
+from hf_distill.pipeline.settings import with_defaults
 from hf_distill.recipe import Recipe
 from hf_distill.recipe.load import load_recipe
 from hf_distill.recipe.parse import write_yaml
 from hf_distill.report.figures import plan_frontier
-from hf_distill.run_folder import write_json
+from hf_distill.run_folder import RunFolder, write_json
 from hf_distill.search.plan_bounds import Bounds, read_count
 from hf_distill.search.plan_shapes import Column, Sketch, sketch_columns
 from hf_distill.search.plan_speed import Measured, Stopwatch
+from hf_distill.tasks import make_task
 
 logger = logging.getLogger(__name__)
 
@@ -91,22 +92,17 @@ def plan(
         most = read_count(max_parameters) if isinstance(max_parameters, str) else max_parameters
         bounds = Bounds(speedup=speedup, max_latency_ms=max_latency_ms, max_parameters=most)
         command = _command(recipe, overrides, bounds)
-        recipe = with_defaults(recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides))
-        refuse_served(recipe, "a plan measures students in turn with their teacher")
+        recipe = with_defaults(load_recipe(recipe, overrides))
         folder = _claimed(Path(runs) / f"{recipe.name}-plan")
-        if recipe.teacher is not None and recipe.teacher.ensemble is not None:
-            raise RecipeError(
-                "recipe.teacher.ensemble: a plan makes students of one teacher, and measures them beside it; name the "
-                "member that the student is to be like in teacher.model"
-            )
-        task, data = read_data(recipe)
+        _check_teacher(recipe)
+        task = make_task(recipe.task.name, recipe.task.options)
+        data = read_data(recipe, task, stages_of(recipe, RunFolder(folder)))
         teacher = planned_teacher(recipe, task, data)
-        if teacher is None:
-            raise RecipeError("recipe.teacher: a plan makes students of a teacher, and the recipe names none; name one")
+        assert teacher is not None
         if not task.is_bound:
             task.follow(teacher.model.config)
         columns = _small_enough(sketch_columns(recipe, task, data, teacher), bounds)
-        watch = Stopwatch(recipe, task, evaluated_rows(recipe, data), teacher)
+        watch = Stopwatch(recipe, task, data.evaluated(recipe.evaluate.split), teacher)
         speeds = _search(columns, bounds, watch)
         teacher_speed, chosen = _confirmed(speeds, columns, bounds, watch)
         content = {
@@ -121,6 +117,22 @@ def plan(
             "versions": versions(),
         }
         return _written(folder, content, chosen, teacher)
+
+
+def _check_teacher(recipe: Recipe) -> None:
+    """Refuse a recipe without one teacher that is here."""
+    if recipe.teacher is None:
+        raise RecipeError("recipe.teacher: a plan makes students of a teacher, and the recipe names none; name one")
+    if "served" in recipe.teacher.traits:
+        raise RecipeError(
+            "recipe.teacher.server: a plan measures students in turn with their teacher; use a teacher that is loaded "
+            "here (teacher.model)"
+        )
+    if "several" in recipe.teacher.traits:
+        raise RecipeError(
+            "recipe.teacher.ensemble: a plan makes students of one teacher, and measures them beside it; name the "
+            "member that the student is to be like in teacher.model"
+        )
 
 
 def _claimed(folder: Path) -> Path:
@@ -220,7 +232,7 @@ def _entry(sketch: Sketch, measured: Measured, bounds: Bounds) -> dict[str, Any]
     }
 
 
-def _written(folder: Path, content: dict[str, Any], chosen: Sketch, teacher: Plan) -> StudentPlan:
+def _written(folder: Path, content: dict[str, Any], chosen: Sketch, teacher: ModelPlan) -> StudentPlan:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

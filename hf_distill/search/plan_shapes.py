@@ -12,8 +12,7 @@ from transformers import PretrainedConfig
 
 from hf_distill.data.load import Data
 from hf_distill.errors import StudentError
-from hf_distill.pipeline.estimates import Plan
-from hf_distill.pipeline.preflight import planned_student
+from hf_distill.pipeline.plans import ModelPlan, planned_student
 from hf_distill.recipe import Recipe, StudentConfig, WidthConfig
 from hf_distill.students import Shape, chosen_cuts, family_of_shapes, shape_of
 from hf_distill.tasks import Task
@@ -69,7 +68,7 @@ Column = list[Sketch]
 """Students that differ in depth alone (in that of the decoder, where there is an encoder), the shallowest first."""
 
 
-def sketch_columns(recipe: Recipe, task: Task, data: Data, teacher: Plan) -> list[Column]:
+def sketch_columns(recipe: Recipe, task: Task, data: Data, teacher: ModelPlan) -> list[Column]:
     """All students that are planned.
 
     Args:
@@ -96,7 +95,7 @@ def sketch_columns(recipe: Recipe, task: Task, data: Data, teacher: Plan) -> lis
     return [column for column in columns if column]
 
 
-def _depths(teacher: Plan) -> list[list[int] | list[dict[str, int]]]:
+def _depths(teacher: ModelPlan) -> list[list[int] | list[dict[str, int]]]:
     """Columns of ``student.layers``."""
     if not teacher.model.config.is_encoder_decoder:
         ((total,),) = ((cut.total for cut in chosen_cuts(teacher.model, 1)),)
@@ -134,7 +133,9 @@ def _nearest(shapes: Sequence[Shape], heads: float) -> Shape:
     return min(shapes, key=lambda shape: abs(shape.heads - heads))
 
 
-def _sketch(recipe: Recipe, task: Task, data: Data, teacher: Plan, layers: Any, width: WidthConfig | None) -> Sketch:
+def _sketch(
+    recipe: Recipe, task: Task, data: Data, teacher: ModelPlan, layers: Any, width: WidthConfig | None
+) -> Sketch:
     asked = StudentConfig(layers=layers, width=width)
     student = planned_student(dataclasses.replace(recipe, student=asked), task, data, teacher)
     sizes = ("hidden_size", "heads", "intermediate_size")

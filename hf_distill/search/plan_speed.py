@@ -16,7 +16,7 @@ from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 from hf_distill.evaluation.predict import ROUNDS, Candidate, timed_calls
 from hf_distill.evaluation.speed import Timings, measure_calls
 from hf_distill.evaluation.written import set_generation
-from hf_distill.pipeline.estimates import Plan
+from hf_distill.pipeline.plans import ModelPlan
 from hf_distill.recipe import Recipe
 from hf_distill.search.plan_shapes import Sketch
 from hf_distill.tasks import Task
@@ -58,7 +58,7 @@ class Stopwatch:
         teacher: Without weights.
     """
 
-    def __init__(self, recipe: Recipe, task: Task, rows: Dataset, teacher: Plan) -> None:
+    def __init__(self, recipe: Recipe, task: Task, rows: Dataset, teacher: ModelPlan) -> None:
         self.recipe, self.task, self.rows, self.teacher = recipe, task, rows, teacher
         self.conditions: dict[str, Any] = {}
         self._writes = _generation_config(recipe) if teacher.model.can_generate() else None

@@ -12,13 +12,13 @@ from typing import Any
 
 from accelerate import PartialState
 
-from hf_distill.data.load import Data
 from hf_distill.errors import ModelError, OutputError
 from hf_distill.evaluation.metrics import LOWER_IS_BETTER
+from hf_distill.pipeline.experiment import Experiment
 from hf_distill.recipe import Recipe
 from hf_distill.recipe.load import dump_recipe, load_recipe
 from hf_distill.report.figures import sweep_scores
-from hf_distill.run_folder import RunFolder, write_json
+from hf_distill.run_folder import write_json
 from hf_distill.search.sweep_grid import Grid
 
 logger = logging.getLogger(__name__)
@@ -41,35 +41,20 @@ class Sweep:
     results: Mapping[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Combination:
-    """One student of a sweep.
-
-    Attributes:
-        values: What it has for each axis.
-        recipe: With these values and all defaults.
-        folder: Where it is trained, named by what decides its weights.
-    """
-
-    values: Mapping[str, Any]
-    recipe: Recipe
-    folder: RunFolder
-
-
 class SweepState:
     """What is known so far; ``sweep.json`` holds it at any time."""
 
-    def __init__(self, folder: Path, grid: Grid, command: str, metric: str, recipe: Recipe, data: Data) -> None:
-        self.folder, self.metric = folder, metric
+    def __init__(self, folder: Path, grid: Grid, command: str, first: Experiment) -> None:
+        self.folder, self.metric = folder, first.metric
         self.path = folder / "sweep.json"
         self.content: dict[str, Any] = {
-            "name": recipe.name,
-            "task": recipe.task.name,
+            "name": folder.name.removesuffix("-sweep"),
+            "task": first.recipe.task.name,
             "command": command,
-            "metric": metric,
-            "lower_is_better": metric in LOWER_IS_BETTER,
+            "metric": self.metric,
+            "lower_is_better": self.metric in LOWER_IS_BETTER,
             "split": "validation",
-            "rows": len(data.validation),
+            "rows": len(first.rows),
             "axes": {key: list(values) for key, values in grid.axes.items()},
             "teacher": None,
             "combinations": [],
@@ -106,10 +91,9 @@ class SweepState:
         self.content["teacher"] = facts
         self._write()
 
-    def add(self, combination: Combination, facts: Mapping[str, Any]) -> None:
-        """Note what a student reached."""
-        entry = {"values": dict(combination.values), "folder": combination.folder.path.name, **facts}
-        self.content["combinations"].append(entry)
+    def add(self, values: Mapping[str, Any], folder: str, facts: Mapping[str, Any]) -> None:
+        """Note what the student of a combination reached, and in which folder it lies."""
+        self.content["combinations"].append({"values": dict(values), "folder": folder, **facts})
         self._write()
 
     def finish(self, recipe: Recipe) -> Sweep:
@@ -127,7 +111,7 @@ class SweepState:
         sign = -1 if self.content["lower_is_better"] else 1
         best = max(scored, key=lambda entry: sign * entry["value"])
         self.content["best"] = best
-        chosen = load_recipe(recipe.to_dict(), {"name": f"{recipe.name}-best", **best["values"]})
+        chosen = load_recipe(recipe, {"name": f"{recipe.name}-best", **best["values"]})
         path = self.folder / "best.yaml"
         if PartialState().is_main_process:
             dump_recipe(chosen, path)

@@ -13,11 +13,10 @@ from datasets import Dataset
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from hf_distill.data.load import Data
-from hf_distill.evaluation.metrics import Predictions, Scored, compute_metrics, primary_metric
+from hf_distill.evaluation.metrics import Predictions, Scored, compute_metrics
 from hf_distill.evaluation.predict import Candidate, check_above_chance, predict
-from hf_distill.pipeline.train import Lessons
-from hf_distill.recipe import EvaluateConfig
+from hf_distill.pipeline.experiment import Experiment
+from hf_distill.pipeline.train import Pair
 from hf_distill.tasks import Task
 from hf_distill.teachers import CachedTeacher
 from hf_distill.training.setup import with_row_ids
@@ -57,32 +56,26 @@ class Counted:
 
 
 def score_teacher(
-    teacher: Candidate,
-    lessons: Lessons,
-    task: Task,
-    data: Data,
-    config: EvaluateConfig,
-    tokenizer: PreTrainedTokenizerBase,
+    experiment: Experiment, teacher: Candidate, paired: Pair, tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, Any]:
     """How good the teacher is on the validation rows: from what the cache holds, where that is one decision a row.
 
     Raises:
         TeacherError: Where it is no better than chance.
     """
-    cached, _, validation = lessons
+    task, outside, cached, validation = experiment.task, experiment.outside, paired.teacher, paired.validation
     assert isinstance(cached, CachedTeacher)
     assert isinstance(validation, Dataset)
-    outside = data.outside.get("validation")
     is_kept = task.label_set is not None and not task.by_token and not outside and "logits" in cached.provides
     scored: Scored
     if is_kept:
         scored = _from_cache(cached, task, validation, tokenizer)
     else:
-        scored = predict(teacher, task, data.validation, None, config, outside=outside)
+        scored = predict(teacher, task, experiment.rows, None, experiment.recipe.evaluate, outside=outside)
         teacher.model.to("cpu")  # type: ignore[arg-type]  # Its room on the device is the students' now.
-    metric, metrics = primary_metric(task, config), compute_metrics(scored)
+    metric, metrics = experiment.metric, compute_metrics(scored)
     value = metrics[metric]
-    logger.info(f"teacher: {metric} {value:.4f} on {len(data.validation)} validation rows")
+    logger.info(f"teacher: {metric} {value:.4f} on {len(experiment.rows)} validation rows")
     check_above_chance(scored, value, metric)
     return {
         "model": teacher.facts["model"],

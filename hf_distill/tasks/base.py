@@ -63,6 +63,7 @@ class Task(ABC):
         crosses_tokenizers: Whether a teacher may have other tokens all the same, for objectives that know how to
             compare them.
         same_classes: Whether all positions choose among the same classes, as a cache of a teacher needs it.
+        reads_served: Whether a server can be asked what it finds likely in a row.
         counted: What one decision is about, in words: rows, or something within them.
         max_length: Tokens of one row at most; longer ones are cut.
         out_of_scope: The label of rows that are of no class; None where there are none, see :meth:`set_aside`.
@@ -81,6 +82,7 @@ class Task(ABC):
     by_token: ClassVar[bool] = False
     crosses_tokenizers: ClassVar[bool] = False
     same_classes: ClassVar[bool] = True
+    reads_served: ClassVar[bool] = False
     counted: ClassVar[str] = "rows"
     max_length: int
     out_of_scope: str | None = None

@@ -68,6 +68,7 @@ class CausalLanguageModeling(Task):
     has_vocabulary = True
     by_token = True
     crosses_tokenizers = True
+    reads_served = True
     counted = "tokens"
 
     def __init__(

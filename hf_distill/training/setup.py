@@ -244,13 +244,3 @@ def chosen_objectives(objectives: Sequence[Objective | str] | None, teacher: Tea
     if not objectives:
         raise ObjectiveError("objectives: expected at least one, got none; without one there is nothing to train for")
     return [make_objective(o, {}) if isinstance(o, str) else o for o in objectives]
-
-
-def named_objectives(objectives: Sequence[Objective]) -> dict[str, Objective]:
-    """Objectives by the name that logs show: ``logits``, and ``logits_2`` for a second one."""
-    named: dict[str, Objective] = {}
-    for objective in objectives:
-        name = type(objective).__name__.lower()
-        count = sum(type(other) is type(objective) for other in named.values())
-        named[name if not count else f"{name}_{count + 1}"] = objective
-    return named

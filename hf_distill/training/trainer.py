@@ -30,7 +30,7 @@ from hf_distill.errors import ObjectiveError, RecipeError, TeacherError
 from hf_distill.generation.rollout import Rollout
 from hf_distill.models.attention import caught_projections, check_learning, show_attention
 from hf_distill.models.forward import STATES, accepted_inputs, compared_attentions, members_of, output_logits, run_model
-from hf_distill.objectives import Objective
+from hf_distill.objectives import Objective, named_objectives
 from hf_distill.students import frozen_encoder, share_an_encoder
 from hf_distill.tasks import Task
 from hf_distill.teachers import ENCODED, ModelTeacher, Teacher
@@ -47,7 +47,6 @@ from hf_distill.training.setup import (
     chosen_objectives,
     connect_tokenizers,
     looked_at,
-    named_objectives,
     states_looked_at,
     with_row_ids,
 )

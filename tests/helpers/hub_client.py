@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trai
 
 from hf_distill import DistillationTrainer, Labels
 from hf_distill.models.load import load_model
-from hf_distill.pipeline.hub import push_folder
+from hf_distill.report.hub import push_folder
 from tests.helpers import tiny
 
 

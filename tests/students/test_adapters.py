@@ -24,10 +24,10 @@ from hf_distill import DistillationTrainer, Hidden, Labels, Logits, ModelTeacher
 from hf_distill.errors import HubError, ModelError, RecipeError, StudentError
 from hf_distill.models.forward import run_model
 from hf_distill.models.load import load_config, load_model, save_adapted_config
-from hf_distill.pipeline.hub import push_folder
 from hf_distill.pipeline.preflight import prepare
 from hf_distill.pipeline.train import train_model, with_defaults
 from hf_distill.recipe import LoraConfig
+from hf_distill.report.hub import push_folder
 from hf_distill.run_folder import RunFolder
 from hf_distill.students import add_adapters, build_student, has_adapters, learning, merge_adapters
 from tests.helpers import tiny

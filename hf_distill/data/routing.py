@@ -1,0 +1,64 @@
+"""Who teaches which row, where each row names one of several teachers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from datasets import ClassLabel, Dataset
+
+from hf_distill.data.load import Data
+from hf_distill.errors import DataError
+from hf_distill.names import nearest
+from hf_distill.types import TAUGHT_BY
+
+
+def with_teachers(data: Data, route: str, names: Sequence[str], kept: Collection[str]) -> Data:
+    """The data, every row with the index of the teacher that alone teaches it.
+
+    Args:
+        data: All of it.
+        route: The column that names each row's teacher.
+        names: Of the teachers.
+        kept: Columns that the task reads; ``route`` is removed unless it is one of them.
+
+    Raises:
+        DataError: Where a row names no teacher, or a split has no such column.
+    """
+    parts: dict[str, Any] = {name: getattr(data, name) for name in ("train", "validation", "test", "unlabelled")}
+    notes = []
+    for split, rows in parts.items():
+        if rows is None:
+            continue
+        taught = _taught(rows, split, route, names)
+        counts = Counter(taught)
+        shown = ", ".join(f"{counts[number]:,} by {name}" for number, name in enumerate(names))
+        notes.append(f"teacher: of {len(rows):,} {split} rows {shown} are taught")
+        read = rows if route in kept else rows.remove_columns([route])
+        parts[split] = read.add_column(TAUGHT_BY, taught)
+    return dataclasses.replace(data, **parts, notes=(*data.notes, *notes))
+
+
+def _taught(rows: Dataset, split: str, route: str, names: Sequence[str]) -> list[int]:
+    """Which member teaches each row."""
+    if route not in rows.column_names:
+        raise DataError(
+            f"split {split!r} has no column {route!r}, in which teacher.route looks for the name of each row's "
+            f"teacher; it has {', '.join(rows.column_names)}; add it, or map it in data.columns"
+        )
+    feature = rows.features[route]
+    values = [
+        feature.int2str(value) if isinstance(feature, ClassLabel) and value is not None else value
+        for value in rows[route]
+    ]
+    index = {name: number for number, name in enumerate(names)}
+    unknown = [(number, value) for number, value in enumerate(values) if str(value) not in index]
+    if unknown:
+        number, value = unknown[0]
+        raise DataError(
+            f"split {split!r}: {len(unknown):,} of {len(values):,} rows name no teacher in column {route!r} (first: "
+            f"row {number}, {value!r}); the teachers are called {', '.join(names)}{nearest(str(value), names)}"
+        )
+    return [index[str(value)] for value in values]

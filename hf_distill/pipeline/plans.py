@@ -1,0 +1,156 @@
+"""Teacher and student before their weights are loaded: shapes on the meta device, and tokenizers."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from accelerate import PartialState
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_distill.data.load import Data
+from hf_distill.errors import TeacherError
+from hf_distill.models.load import load_config, load_tokenizer
+from hf_distill.recipe import MemberConfig, Recipe, StudentConfig, TeacherConfig
+from hf_distill.students import Order, Student, build_student, learning, limit_learning, parts_of, quantized
+from hf_distill.tasks import Task
+from hf_distill.teachers import chosen_dtype, same_tokenizer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelPlan:
+    """A model that is not there yet.
+
+    Attributes:
+        model: On the meta device: shapes without weights.
+        tokenizer: Its own.
+        others: Further teachers of the same student.
+        dtype: As a recipe names it; of a teacher.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    others: tuple[ModelPlan, ...] = ()
+    dtype: str = "float32"
+
+    @property
+    def parameters(self) -> int:
+        """How many it will have."""
+        return int(self.model.num_parameters()) + sum(other.parameters for other in self.others)
+
+    @property
+    def bytes(self) -> int:
+        """What its weights take where they only answer."""
+        itemsize = chosen_dtype(self.dtype, PartialState().device).itemsize
+        return int(self.model.num_parameters()) * itemsize + sum(other.bytes for other in self.others)
+
+    @property
+    def learning(self) -> int:
+        """How many of them will learn."""
+        return learning(self.model)
+
+
+def planned_teacher(recipe: Recipe, task: Task, data: Data) -> ModelPlan | None:
+    """The teacher's shape and tokenizer, also where its own recipe is still to make it; None where there is none."""
+    config = recipe.teacher
+    if config is None:
+        return None
+    if config.server is not None:
+        logger.info(f"teacher: served as {config.server.model}")
+        return None
+    if config.ensemble is None:
+        return _planned(config, task, data)
+    first, *others = (_planned(member, task, data) for member in config.ensemble)
+    names = [member.called(number) for number, member in enumerate(config.ensemble)]
+    check_one_tokenizer({name: each.tokenizer for name, each in zip(names, (first, *others), strict=True)})
+    how = f"one a row, by column {config.route}" if config.route else "mixed by their weights"
+    logger.info(f"teacher: {len(names)}, {how}; what the student takes of a teacher, it takes of {names[0]}")
+    return dataclasses.replace(first, others=tuple(others))
+
+
+def _planned(config: TeacherConfig | MemberConfig, task: Task, data: Data) -> ModelPlan:
+    """One teacher's shape and tokenizer."""
+    if isinstance(config.recipe, Recipe):
+        plan = planned_student(config.recipe, task, data, None)
+        logger.info(f"teacher: made first, by the recipe {config.recipe.name}: {described(plan)}")
+        return dataclasses.replace(plan, dtype=config.dtype)
+    assert config.model is not None
+    loaded = load_config(config.model, config.revision)
+    order = task.align(loaded, config.labels)
+    how = "the same order" if order is None else "another order; aligned by name"
+    logger.info(f"labels: the teacher's stand in {how}")
+    tokenizer = load_tokenizer(config.model, config.revision)
+    plan = ModelPlan(model=_on_meta(task, loaded), tokenizer=tokenizer, dtype=config.dtype)
+    logger.info(f"teacher: {config.model}: {described(plan)}")
+    return plan
+
+
+def planned_student(recipe: Recipe, task: Task, data: Data, teacher: ModelPlan | None) -> ModelPlan:
+    """The student's shape and tokenizer."""
+    asked = recipe.student
+    if asked.pretrained is not None:
+        config = load_config(asked.pretrained, asked.revision)
+        for name, value in task.model_options().items():
+            setattr(config, name, value)
+        named = asked.tokenizer if isinstance(asked.tokenizer, str) else None
+        tokenizer = load_tokenizer(named) if named else load_tokenizer(asked.pretrained, asked.revision)
+        whole = Student(model=_on_meta(task, config), tokenizer=tokenizer, origin=asked.pretrained)
+        quantized(asked.lora)
+        with torch.device("meta"):
+            student = parts_of(whole, _order(task, data, asked)) if asked.parts else whole
+            limit_learning(student.model, asked)
+        return ModelPlan(model=student.model, tokenizer=student.tokenizer)
+    with torch.device("meta"):
+        student = build_student(
+            asked,
+            auto_model=task.auto_model,
+            teacher=teacher.model if teacher else None,
+            teacher_tokenizer=teacher.tokenizer if teacher else None,
+            texts=lambda: task.texts(data.train),
+            model_options=task.model_options(),
+        )
+    return ModelPlan(model=student.model, tokenizer=student.tokenizer)
+
+
+def _order(task: Task, data: Data, asked: StudentConfig) -> Order:
+    """What parts of something pretrained are made by."""
+    return Order(
+        config=asked,
+        auto_model=task.auto_model,
+        teacher=None,
+        teacher_tokenizer=None,
+        texts=lambda: task.texts(data.train),
+        model_options=task.model_options(),
+    )
+
+
+def _on_meta(task: Task, config: PretrainedConfig) -> PreTrainedModel:
+    with torch.device("meta"):
+        model: PreTrainedModel = task.auto_model.from_config(config)
+    return model
+
+
+def described(plan: ModelPlan) -> str:
+    """Its kind and size, for people."""
+    return f"{plan.model.config.model_type}, {plan.parameters / 1e6:.1f} million parameters"
+
+
+def check_one_tokenizer(tokenizers: Mapping[str, PreTrainedTokenizerBase]) -> None:
+    """Refuse members that do not cut texts into the same tokens; one may know more special ones, or padding rows.
+
+    Raises:
+        TeacherError: With the names of two that differ.
+    """
+    (first, own), *others = tokenizers.items()
+    for name, other in others:
+        if not same_tokenizer(own, other):
+            raise TeacherError(
+                f"several teachers read the same tokens, but {first} ({len(own):,} tokens) and {name} "
+                f"({len(other):,}) cut texts into different ones; take members with one tokenizer, or distil from one "
+                "after the other"
+            )

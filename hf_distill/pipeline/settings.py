@@ -1,0 +1,93 @@
+"""The settings of a training: the defaults of a recipe's ``training``, and the TrainingArguments that it becomes."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import Any, TypeVar
+
+import torch
+from transformers import TrainingArguments
+
+from hf_distill.errors import RecipeError
+from hf_distill.evaluation.language_modeling import BITS_PER_BYTE, METRICS
+from hf_distill.recipe import MemberConfig, Recipe, TeacherConfig
+from hf_distill.recipe.stages import replaced_by_all
+from hf_distill.tasks import TASKS
+
+Made = TypeVar("Made", TeacherConfig, MemberConfig)
+
+
+DEFAULTS: dict[str, Any] = {
+    "train_sampling_strategy": "group_by_length",
+    "eval_strategy": "epoch",
+    "save_strategy": "epoch",
+    "save_total_limit": 2,
+    "logging_steps": 50,
+}
+"""What a recipe's ``training`` holds unless it says otherwise; all else is TrainingArguments' own default."""
+
+
+def with_defaults(recipe: Recipe) -> Recipe:
+    """The recipe with the defaults of ``training`` filled in, its teacher's recipe too.
+
+    Raises:
+        RecipeError: For streamed data without ``training.max_steps``: a stream has no length to count epochs by.
+    """
+    recipe = _with_metric(recipe)
+    training = {**DEFAULTS, **recipe.training}
+    if recipe.data.streaming:
+        training = {**DEFAULTS, "eval_strategy": "steps", "save_strategy": "steps", **recipe.training}
+        training["train_sampling_strategy"] = recipe.training.get("train_sampling_strategy", "random")
+        if not all(stage.training.get("max_steps") for stage in recipe.by_stage().values()):
+            raise RecipeError("recipe.training.max_steps: required with data.streaming, a stream has no known length")
+        if recipe.data.unlabelled_split or recipe.data.unlabelled_files:
+            raise RecipeError("recipe.data: unlabelled rows cannot be mixed into a stream; set data.streaming to false")
+        if recipe.teacher is not None and recipe.teacher.kind == "cached":
+            raise RecipeError("recipe.teacher.kind: a stream's rows have no ids to be found by; set it to live")
+    # A default that every stage replaces would do nothing.
+    training = {key: value for key, value in training.items() if not replaced_by_all(key, recipe.stages)}
+    teacher = recipe.teacher
+    if teacher is not None:
+        members = teacher.ensemble and tuple(map(_made_with_defaults, teacher.ensemble))
+        teacher = dataclasses.replace(_made_with_defaults(teacher), ensemble=members)
+    return dataclasses.replace(recipe, training=training, teacher=teacher)
+
+
+def _made_with_defaults(teacher: Made) -> Made:
+    """A teacher with the defaults of its own recipe, where it has one, filled in."""
+    made = teacher.recipe
+    return dataclasses.replace(teacher, recipe=with_defaults(made)) if isinstance(made, Recipe) else teacher
+
+
+def _with_metric(recipe: Recipe) -> Recipe:
+    """Models with different tokens are compared by bits a byte: a loss a token depends on how long tokens are.
+
+    Raises:
+        RecipeError: Where the recipe asks for another metric of tokens.
+    """
+    crosses = recipe.task.name in TASKS and TASKS[recipe.task.name].crosses_tokenizers
+    objectives = [objective for stage in recipe.by_stage().values() for objective in stage.objectives]
+    if not crosses or not any(objective.options.get("cross_tokenizer") is True for objective in objectives):
+        return recipe
+    metric = recipe.evaluate.metric or BITS_PER_BYTE
+    if metric in METRICS:
+        raise RecipeError(
+            f"recipe.evaluate.metric: {metric} is a figure of each model's own tokens and says nothing across "
+            f"tokenizers; remove it, or set it to {BITS_PER_BYTE}"
+        )
+    return dataclasses.replace(recipe, evaluate=dataclasses.replace(recipe.evaluate, metric=metric))
+
+
+def training_arguments(recipe: Recipe, output_dir: str, **more: Any) -> TrainingArguments:
+    """``training`` as TrainingArguments.
+
+    Raises:
+        RecipeError: For values that TrainingArguments refuses.
+    """
+    machine = {"disable_tqdm": not sys.stderr.isatty(), "dataloader_pin_memory": torch.cuda.is_available()}
+    settings = {**machine, **recipe.training, **more}
+    try:
+        return TrainingArguments(output_dir=output_dir, seed=recipe.seed, **settings)
+    except (ValueError, TypeError, ImportError) as error:
+        raise RecipeError(f"recipe.training: {error}") from error
