@@ -32,7 +32,8 @@ from hf_distill.evaluation.retrieval import score_vectors
 from hf_distill.models.load import load_model, load_tokenizer
 from hf_distill.objectives import Objective, Similarity
 from hf_distill.recipe import CacheConfig
-from hf_distill.students import chosen_cuts, cut
+from hf_distill.students import chosen_cuts
+from hf_distill.students.layers import cut
 from hf_distill.tasks import Embeddings, Task, TextClassification
 from hf_distill.teachers import CachedTeacher, ModelTeacher, best_dtype
 from hf_distill.training.sampler import LengthGroupedSampler

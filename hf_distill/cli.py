@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import gc
+import inspect
 import json
 import os
 import sys
@@ -41,65 +43,78 @@ Runs = Annotated[Path, typer.Option("--runs", help="The folder that holds the ru
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
 
 
-@app.command()
-def run(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("runs"), debug: Debug = False) -> None:
+def _command(*, models: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a command of a function: what the user can mend is one line on stderr and exit code 2, but with --debug.
+
+    Args:
+        models: Whether it runs models: without bars for files, and all processes leave together.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def guarded(*, debug: bool, **arguments: Any) -> None:
+            try:
+                if models:
+                    _quiet()
+                function(**arguments)
+                if models:
+                    _leave_together()
+            except HfDistillError as error:
+                if debug:
+                    raise
+                print(f"hf-distill: {error}", file=sys.stderr)
+                raise SystemExit(2) from None
+            except KeyboardInterrupt:
+                print("hf-distill: interrupted; the same command goes on where this one stopped", file=sys.stderr)
+                raise SystemExit(130) from None
+
+        signature = inspect.signature(function, eval_str=True)
+        parameter = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug)
+        # Typer reads the options of a command from its signature.
+        vars(guarded)["__signature__"] = signature.replace(parameters=[*signature.parameters.values(), parameter])
+        app.command()(guarded)
+        return guarded
+
+    return decorate
+
+
+@_command(models=True)
+def run(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("runs")) -> None:
     """Distil: data, teacher, student, control, evaluation, card, and a push where the recipe says so."""
+    from hf_distill.pipeline.run import run as run_recipe
+    from hf_distill.report.tables import results_table
 
-    def work() -> None:
-        _quiet()
-        from hf_distill.pipeline.run import run as run_recipe
-        from hf_distill.report.tables import results_table
-
-        result = run_recipe(recipe, overrides or [], runs=runs, report=_line)
-        _show(results_table(result.results))
-        _line(f"student: {result.student}")
-        _line(f"card: {result.student / 'README.md'}")
-        _leave_together()
-
-    _guarded(work, debug)
+    result = run_recipe(recipe, overrides or [], runs=runs, report=_line)
+    _show(results_table(result.results))
+    _line(f"student: {result.student}")
+    _line(f"card: {result.student / 'README.md'}")
 
 
-@app.command()
-def check(recipe: RecipeFile, overrides: Overrides = None, debug: Debug = False) -> None:
+@_command()
+def check(recipe: RecipeFile, overrides: Overrides = None) -> None:
     """Tell everything that can be known before training; loads no weights where configs are enough."""
+    from hf_distill.pipeline.preflight import check as check_recipe
 
-    def work() -> None:
-        from hf_distill.pipeline.preflight import check as check_recipe
-
-        check_recipe(recipe, overrides or [], report=_line)
-
-    _guarded(work, debug)
+    check_recipe(recipe, overrides or [], report=_line)
 
 
-@app.command()
-def cache(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("runs"), debug: Debug = False) -> None:
+@_command(models=True)
+def cache(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("runs")) -> None:
     """Take a cached teacher's targets for all rows of a recipe, and train nothing; run finds them."""
+    from hf_distill.pipeline.run import cache as cache_teacher
 
-    def work() -> None:
-        _quiet()
-        from hf_distill.pipeline.run import cache as cache_teacher
-
-        cache_teacher(recipe, overrides or [], runs=runs, report=_line)
-        _leave_together()
-
-    _guarded(work, debug)
+    cache_teacher(recipe, overrides or [], runs=runs, report=_line)
 
 
-@app.command()
-def label(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("runs"), debug: Debug = False) -> None:
+@_command(models=True)
+def label(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("runs")) -> None:
     """Let the teacher write for all training rows, and train nothing; what it wrote is a data set to train on."""
+    from hf_distill.pipeline.run import label as label_recipe
 
-    def work() -> None:
-        _quiet()
-        from hf_distill.pipeline.run import label as label_recipe
-
-        label_recipe(recipe, overrides or [], runs=runs, report=_line)
-        _leave_together()
-
-    _guarded(work, debug)
+    label_recipe(recipe, overrides or [], runs=runs, report=_line)
 
 
-@app.command()
+@_command(models=True)
 def sweep(
     recipe: RecipeFile,
     grid: Annotated[
@@ -110,25 +125,18 @@ def sweep(
         ),
     ],
     runs: Runs = Path("runs"),
-    debug: Debug = False,
 ) -> None:
     """Train a grid of students from one pass of their teacher, and choose by the validation rows."""
+    from hf_distill.report.tables import sweep_table
+    from hf_distill.search.sweep import sweep as sweep_grid
 
-    def work() -> None:
-        _quiet()
-        from hf_distill.report.tables import sweep_table
-        from hf_distill.search.sweep import sweep as sweep_grid
-
-        result = sweep_grid(recipe, grid, runs=runs, report=_line)
-        _show(sweep_table(result.results))
-        _line(f"scores: {result.folder / 'scores.png'}")
-        _line(f"best: hf-distill run {result.recipe}")
-        _leave_together()
-
-    _guarded(work, debug)
+    result = sweep_grid(recipe, grid, runs=runs, report=_line)
+    _show(sweep_table(result.results))
+    _line(f"scores: {result.folder / 'scores.png'}")
+    _line(f"best: hf-distill run {result.recipe}")
 
 
-@app.command()
+@_command(models=True)
 def plan(
     recipe: RecipeFile,
     overrides: Overrides = None,
@@ -136,90 +144,62 @@ def plan(
     max_latency_ms: Annotated[float | None, typer.Option(help="Milliseconds for one row, at most.")] = None,
     max_parameters: Annotated[str | None, typer.Option(help="Parameters at most, such as 10M.")] = None,
     runs: Runs = Path("runs"),
-    debug: Debug = False,
 ) -> None:
     """Find the largest student, by depth and width, that is as fast and as small as asked; trains nothing."""
+    from hf_distill.report.tables import plan_table
+    from hf_distill.search.plan import plan as plan_student
 
-    def work() -> None:
-        _quiet()
-        from hf_distill.report.tables import plan_table
-        from hf_distill.search.plan import plan as plan_student
-
-        bounds: dict[str, Any] = {
-            "speedup": speedup,
-            "max_latency_ms": max_latency_ms,
-            "max_parameters": max_parameters,
-        }
-        result = plan_student(recipe, overrides or [], **bounds, runs=runs, report=_line)
-        _show(plan_table(result.results))
-        _line(f"frontier: {result.folder / 'frontier.png'}")
-        _line(f"student: {result.folder / 'student.yaml'}: {json.dumps(result.student)}")
-
-    _guarded(work, debug)
+    bounds: dict[str, Any] = {
+        "speedup": speedup,
+        "max_latency_ms": max_latency_ms,
+        "max_parameters": max_parameters,
+    }
+    result = plan_student(recipe, overrides or [], **bounds, runs=runs, report=_line)
+    _show(plan_table(result.results))
+    _line(f"frontier: {result.folder / 'frontier.png'}")
+    _line(f"student: {result.folder / 'student.yaml'}: {json.dumps(result.student)}")
 
 
-@app.command()
-def evaluate(run_folder: RunPath, overrides: Overrides = None, debug: Debug = False) -> None:
+@_command(models=True)
+def evaluate(run_folder: RunPath, overrides: Overrides = None) -> None:
     """Evaluate a run again, perhaps with other evaluate.* keys; writes its results and card anew."""
+    from hf_distill.pipeline.run import evaluate as evaluate_run
+    from hf_distill.report.tables import results_table
 
-    def work() -> None:
-        _quiet()
-        from hf_distill.pipeline.run import evaluate as evaluate_run
-        from hf_distill.report.tables import results_table
-
-        _show(results_table(evaluate_run(run_folder, overrides or [], report=_line).results))
-        _leave_together()
-
-    _guarded(work, debug)
+    _show(results_table(evaluate_run(run_folder, overrides or [], report=_line).results))
 
 
-@app.command()
+@_command()
 def push(
     run_folder: RunPath,
     model_id: Annotated[str | None, typer.Option(help="user/name; the recipe's hub.model_id unless given.")] = None,
     private: Annotated[bool | None, typer.Option(help="The recipe's hub.private unless given.")] = None,
-    debug: Debug = False,
 ) -> None:
     """Push a run's student to the Hub, with its card, in one commit."""
+    from hf_distill.pipeline.run import push as push_run
 
-    def work() -> None:
-        from hf_distill.pipeline.run import push as push_run
-
-        _line(f"pushed: {push_run(run_folder, model_id, private=private)}")
-
-    _guarded(work, debug)
+    _line(f"pushed: {push_run(run_folder, model_id, private=private)}")
 
 
-@app.command()
-def recipes(
-    folder: Annotated[Path, typer.Argument(help="Where to look for recipes.")] = Path("recipes"), debug: Debug = False
-) -> None:
+@_command()
+def recipes(folder: Annotated[Path, typer.Argument(help="Where to look for recipes.")] = Path("recipes")) -> None:
     """List recipes: their files and what they say of themselves."""
+    from hf_distill.recipe.templates import list_recipes
 
-    def work() -> None:
-        from hf_distill.recipe.templates import list_recipes
-
-        for path, about in list_recipes(folder):
-            _line(f"{path}: {about}")
-
-    _guarded(work, debug)
+    for path, about in list_recipes(folder):
+        _line(f"{path}: {about}")
 
 
-@app.command()
+@_command()
 def init(
     task: Annotated[str, typer.Argument(help="A task, such as text-classification.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The recipe to write.")] = Path("recipe.yaml"),
-    debug: Debug = False,
 ) -> None:
     """Write a commented recipe for a task, with the objectives that proved best."""
+    from hf_distill.recipe.templates import write_template
 
-    def work() -> None:
-        from hf_distill.recipe.templates import write_template
-
-        write_template(task, output)
-        _line(f"{output}: name your data and models in it, then: hf-distill check {output}")
-
-    _guarded(work, debug)
+    write_template(task, output)
+    _line(f"{output}: name your data and models in it, then: hf-distill check {output}")
 
 
 def main() -> None:
@@ -227,20 +207,6 @@ def main() -> None:
     # Dotted paths in a recipe (my_data:load) name modules of the folder that the command runs in.
     sys.path.append(os.getcwd())
     app()
-
-
-def _guarded(work: Callable[[], None], debug: bool) -> None:
-    """One line on stderr and exit code 2 for what the user can mend; a traceback only with --debug."""
-    try:
-        work()
-    except HfDistillError as error:
-        if debug:
-            raise
-        print(f"hf-distill: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("hf-distill: interrupted; the same command goes on where this one stopped", file=sys.stderr)
-        raise SystemExit(130) from None
 
 
 def _leave_together() -> None:

@@ -1,10 +1,12 @@
-"""Names: when two are the same, which known one is meant, and how many of them a message shows."""
+"""Names: when two are the same, which known one is meant, what a dotted path names, and how many a message shows."""
 
 from __future__ import annotations
 
 import difflib
+import importlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 
 def folded(name: str) -> str:
@@ -32,3 +34,58 @@ def nearest_or_all(name: str, known: Iterable[str]) -> str:
     """As :func:`nearest`, but where none is near, the list of all."""
     known = list(known)
     return nearest(name, known) or f"; expected one of {', '.join(known)}"
+
+
+def look_up(name: str, registry: Mapping[str, Any], what: str, error: type[Exception], base: type | None = None) -> Any:
+    """The entry of a registry, or what ``package.module:Class`` names; see :func:`plug_in`."""
+    if name in registry:
+        return registry[name]
+    if ":" in name:
+        return plug_in(name, what, error, base)
+    raise error(
+        f"{what}: {name!r} is unknown{nearest(name, registry)}; choose one of {', '.join(registry)}, or name your own "
+        f"as {_form(base)}"
+    )
+
+
+def plug_in(path: str, what: str, error: type[Exception], base: type | None = None) -> Any:
+    """Import what a dotted path names: ``my_package.losses:MyLoss``.
+
+    Args:
+        path: Module and name, with a colon between.
+        what: Begins the message: a recipe's key, or what is plugged in.
+        error: Raised where the path names nothing of use.
+        base: The class that it must be a subclass of; None for anything that can be called.
+    """
+    module, _, name = path.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as cause:
+        raise error(f"{what}: {path} cannot be imported ({cause}); expected {_form(base)}") from cause
+    if base is None and not callable(found):
+        raise error(f"{what}: {path} is of type {type(found).__name__} and cannot be called; expected {_form(base)}")
+    if base is not None and not (isinstance(found, type) and issubclass(found, base)):
+        raise error(f"{what}: {path} is no subclass of {base.__module__.removesuffix('.base')}.{base.__name__}")
+    return found
+
+
+def check_values(cls: type, name: str, known: Iterable[str], error: type[Exception], *, several: bool = False) -> None:
+    """Refuse a class whose attribute is missing, or has a value that does not exist.
+
+    Args:
+        cls: The class.
+        name: Of the attribute.
+        known: The values that exist.
+        error: Raised with those.
+        several: Whether the attribute is a set of values.
+    """
+    value, known = getattr(cls, name, None), tuple(known)
+    right = isinstance(value, (set, frozenset)) and value <= set(known) if several else value in known
+    if not right:
+        got = "none" if value is None else sorted(value) if isinstance(value, (set, frozenset)) else repr(value)
+        expected = f"a set of {', '.join(known)}" if several else f"one of {', '.join(known)}"
+        raise error(f"{cls.__module__}.{cls.__qualname__}: {name}: expected {expected}, got {got}")
+
+
+def _form(base: type | None) -> str:
+    return "package.module:function" if base is None else "package.module:Class"

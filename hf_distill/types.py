@@ -1,8 +1,7 @@
 """The small types that tasks, teachers, objectives and the trainer hand to each other.
 
 A :class:`View` is what a task makes of a student's outputs and a batch; :class:`Targets` are what a teacher gives for
-the same batch; a :class:`Term` is what an objective returns. No type here knows which task, teacher or objective it
-serves.
+the same batch. No type here knows which task, teacher or objective it serves.
 """
 
 from __future__ import annotations
@@ -141,6 +140,7 @@ class SparseLogits:
         does a rest where all leading tokens are kept. The entropy follows; where tokens were sampled, only about.
         Outside the mask everything becomes 0.
         """
+        # Tokens from ``shared`` on are padding rows that one vocabulary has and the other has not.
         given = self.probabilities.masked_fill(~mask[:, None], 0.0)
         beyond = self.ids >= shared
         leading, lost = given.masked_fill(beyond, 0.0), given.masked_fill(~beyond, 0.0)
@@ -150,8 +150,10 @@ class SparseLogits:
             rest = bucket.masked_fill((leading > 0).sum(-1) >= shared, 0.0)
             lost = torch.cat((lost, (bucket - rest)[:, None]), -1)
             total, left = total + bucket, left + rest
-        # Exactly 1 where nothing is lost.
+        # The kept probabilities p become c * p with c = total / left: exactly 1 where nothing is lost.
         growth = torch.where(left > 0, total / left, 1.0)
+        # With S the sum of p log p over what is kept, the entropy before is -S minus that of what is lost, and after
+        # -sum of (c p) log(c p) = -c S - log c, since the c p sum to 1.
         entropy = (self.entropy + torch.special.xlogy(lost, lost).sum(-1)) * growth - growth.log()
         targets = replace(
             self,
@@ -217,18 +219,3 @@ class Targets:
 def logits_at(mask: Tensor, logits: Tensor | LogitSource) -> Tensor:
     """``[M, C]`` logits of the M positions that a mask ``[N]`` chooses, made now where only their source is there."""
     return logits[mask] if isinstance(logits, Tensor) else logits.head.logits(logits.hidden[mask])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Term:
-    """An objective's value on one micro-batch: a sum, and over how many units it was taken.
-
-    The trainer alone divides: by the count over the whole accumulation window and all processes.
-
-    Attributes:
-        total: Scalar, differentiable, float32.
-        count: Scalar, how many units of ``Objective.unit`` were summed.
-    """
-
-    total: Tensor
-    count: Tensor

@@ -36,7 +36,6 @@ STILL = {
     ("generation", "training"),
     ("labelling", "pipeline"),
     ("report", "pipeline"),
-    ("tokenizers", "tasks"),
 }
 """Arrows against the direction that are still to go."""
 

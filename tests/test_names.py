@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from hf_distill.names import are_generic, folded, nearest, nearest_or_all, shortened
+import pytest
+
+from hf_distill.errors import DataError
+from hf_distill.names import are_generic, folded, look_up, nearest, nearest_or_all, plug_in, shortened
 
 
 def test_case_blanks_and_joints_make_no_difference():
@@ -28,3 +31,33 @@ def test_the_nearest_known_name_is_told_and_only_a_near_one():
     assert nearest("x", ["beta", "temperature"]) == ""
     assert nearest_or_all("temprature", ["beta", "temperature"]) == "; did you mean temperature?"
     assert nearest_or_all("x", ["beta", "temperature"]) == "; expected one of beta, temperature"
+
+
+def test_a_registry_gives_its_entries_and_what_a_dotted_path_names():
+    assert look_up("one", {"one": 1}, "task", DataError) == 1
+    assert look_up("decimal:Decimal", {}, "task", DataError, base=object).__name__ == "Decimal"
+    with pytest.raises(
+        DataError, match=r"^task: 'ones' is unknown; did you mean one\?; choose one of one, or .*:Class$"
+    ):
+        look_up("ones", {"one": 1}, "task", DataError, base=object)
+
+
+@pytest.mark.parametrize(
+    ("path", "base", "message"),
+    [
+        (
+            "no.such.module:f",
+            None,
+            r"^data\.path: no\.such\.module:f cannot be imported \(.*\); .* package.module:function$",
+        ),
+        ("math:nothing", None, "cannot be imported"),
+        ("math", None, "cannot be imported"),
+        (":pi", None, "cannot be imported"),
+        ("math:pi", None, "is of type float and cannot be called"),
+        ("math:sqrt", Exception, "math:sqrt is no subclass of builtins.Exception"),
+        ("decimal:Decimal", Exception, "no subclass of"),
+    ],
+)
+def test_a_dotted_path_that_names_nothing_of_use_is_refused(path, base, message):
+    with pytest.raises(DataError, match=message):
+        plug_in(path, "data.path", DataError, base)

@@ -23,9 +23,6 @@ class Columns:
         required: The task's columns.
         optional: Columns that rows may have.
         where: The key of the recipe that says so.
-
-    Raises:
-        DataError: For a name that the task does not know.
     """
 
     def __init__(

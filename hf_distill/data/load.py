@@ -60,15 +60,35 @@ class Data:
         """What was read, with the rows that a task set aside."""
         return self.loaded or self
 
+    @property
+    def is_stream(self) -> bool:
+        """Whether the training rows are read one by one, and their number is not known."""
+        return isinstance(self.train, IterableDataset)
+
+    @property
+    def splits(self) -> dict[str, Any]:
+        """The rows by split, those without labels last and only where there are some."""
+        more = {} if self.unlabelled is None else {"unlabelled": self.unlabelled}
+        return {"train": self.train, "validation": self.validation, "test": self.test, **more}
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many rows each split has; a stream is left out."""
+        return {name: len(rows) for name, rows in self.splits.items() if isinstance(rows, Dataset)}
+
     def labelled(self) -> Data:
         """The same without the unlabelled rows: what :func:`load_data` gives for a recipe that names none."""
         if self.loaded is not None:
             return self.loaded.labelled()
         if self.unlabelled is None:
             return self
-        assert isinstance(self.train, Dataset)  # Streams are never mixed with unlabelled rows.
-        rest = fingerprint([self.validation, self.test, self.train])
-        return dataclasses.replace(self, unlabelled=None, fingerprint=rest)
+        data = dataclasses.replace(self, unlabelled=None)
+        return dataclasses.replace(data, fingerprint=data.digest())
+
+    def digest(self) -> str:
+        """The :attr:`fingerprint` of these rows."""
+        named = (self.splits.get(name) for name in ("validation", "test", "train", "unlabelled"))
+        return fingerprint([rows for rows in named if isinstance(rows, Dataset)], self.source if self.is_stream else "")
 
 
 def load_data(
@@ -103,30 +123,25 @@ def load_data(
     else:
         train, validation, note = _split_off(train, "validation", config.validation_size, seed)
         notes.append(note)
-    train = _limited(train, config.train_limit, seed)
-    validation = _limited(validation, config.validation_limit, seed)
-    test = _limited(test, config.test_limit, seed)
     unlabelled = _unlabelled(config, splits, columns)
     if unlabelled is not None and not LABELS & {*required, *optional}:
         raise DataError("data: no row of this task has a label that could be missing; add the rows to the train split")
-    for name, rows in (("train", train), ("validation", validation), ("test", test), ("unlabelled", unlabelled)):
-        if rows is not None:
-            _check_rows(rows, name, texts)
-    for name, rows in (("validation", validation), ("test", test)):
-        _check_labels(rows, name)
     source, dataset_id = source_of(config)
-    stream = isinstance(train, IterableDataset)
-    parts = [validation, test, *([] if stream else [train]), *([unlabelled] if unlabelled is not None else [])]
-    return Data(
-        train=train,
-        validation=validation,
-        test=test,
+    data = Data(
+        train=_limited(train, config.train_limit, seed),
+        validation=_limited(validation, config.validation_limit, seed),
+        test=_limited(test, config.test_limit, seed),
         unlabelled=unlabelled,
-        fingerprint=fingerprint(parts, source if stream else ""),
+        fingerprint="",
         source=source,
         dataset_id=dataset_id,
         notes=tuple(notes),
     )
+    for name, rows in data.splits.items():
+        _check_rows(rows, name, texts)
+    for name in ("validation", "test"):
+        _check_labels(data.splits[name], name)
+    return dataclasses.replace(data, fingerprint=data.digest())
 
 
 def fingerprint(parts: Sequence[Dataset], more: str = "") -> str:
@@ -142,33 +157,22 @@ def fingerprint(parts: Sequence[Dataset], more: str = "") -> str:
 
 def _split_names(config: DataConfig, splits: Splits) -> tuple[dict[str, str], list[str]]:
     """Which split serves as what. What is not named is taken by its usual name, never the same split for two."""
-    there, notes = list(splits), []
-
-    def named(key: str, wanted: str) -> str:
-        if wanted not in there:
-            raise DataError(
-                f"data.{key}: there is no split {wanted!r}; there are {', '.join(there)}{nearest(wanted, there)}"
-            )
-        return wanted
-
-    names = {"train": named("train_split", config.train_split)}
-    if config.test_split is not None:
-        names["test"] = named("test_split", config.test_split)
-    elif "test" in there:
-        names["test"] = "test"
-    if config.validation_split is not None:
-        names["validation"] = named("validation_split", config.validation_split)
-    elif "validation" in there and names.get("test") != "validation":
-        names["validation"] = "validation"
+    names: dict[str, str] = {}
+    roles = {"train": config.train_split, "test": config.test_split, "validation": config.validation_split}
+    for role, wanted in roles.items():
+        if wanted is not None:
+            names[role] = _checked_split(wanted, f"data.{role}_split", splits)
+        elif role in splits and names.get("test") != role:
+            names[role] = role
+    notes = []
     if config.test is not None:
         names.pop("test", None)
-    elif config.test_size is not None:
-        if "test" in names:
-            raise DataError("data.test_size: does nothing where there is a test split; remove it")
-    elif "test" not in names:
+    elif "test" in names and config.test_size is not None:
+        raise DataError("data.test_size: does nothing where there is a test split; remove it")
+    elif "test" not in names and config.test_size is None:
         if "validation" not in names:
             raise DataError(
-                f"there is no test split among {', '.join(there)}; "
+                f"there is no test split among {', '.join(splits)}; "
                 "name one in data.test_split, add one to data.files, or take rows of train with data.test_size"
             )
         names["test"] = names.pop("validation")
@@ -180,21 +184,21 @@ def _split_names(config: DataConfig, splits: Splits) -> tuple[dict[str, str], li
     return names, notes
 
 
+def _checked_split(name: str, key: str, splits: Splits) -> str:
+    if name not in splits:
+        raise DataError(f"{key}: there is no split {name!r}; there are {', '.join(splits)}{nearest(name, splits)}")
+    return name
+
+
 def _from_elsewhere(config: TestDataConfig, required: Sequence[str], optional: Sequence[str]) -> Dataset:
-    """The test split, from a source of its own."""
     splits = splits_of(config.source())
-    if config.split not in splits:
-        raise DataError(
-            f"data.test.split: there is no split {config.split!r}; there are {', '.join(splits)}"
-            f"{nearest(config.split, splits)}"
-        )
+    name = _checked_split(config.split, "data.test.split", splits)
     columns = Columns(config.columns, required, optional, "data.test.columns")
-    rows: Dataset = columns.named(_in_memory(splits[config.split]), config.split)
+    rows: Dataset = columns.named(_in_memory(splits[name]), name)
     return rows
 
 
 def _split_off(train: Any, name: str, size: int | float, seed: int) -> tuple[Any, Dataset, str]:
-    """Rows of another split out of the training rows."""
     if isinstance(train, IterableDataset):
         if not isinstance(size, int):
             raise DataError(f"data.{name}_size: a stream has no known length; expected a number of rows, got {size}")
@@ -225,11 +229,7 @@ def _unlabelled(config: DataConfig, splits: Splits, columns: Columns) -> Dataset
     if config.unlabelled_files is not None:
         rows = read_files(config.unlabelled_files, "unlabelled")
     elif config.unlabelled_split is not None:
-        if config.unlabelled_split not in splits:
-            raise DataError(
-                f"data.unlabelled_split: there is no split {config.unlabelled_split!r}; there are {', '.join(splits)}"
-            )
-        rows = splits[config.unlabelled_split]
+        rows = splits[_checked_split(config.unlabelled_split, "data.unlabelled_split", splits)]
     else:
         return None
     named = columns.named(_in_memory(rows), "unlabelled", labelled=False)
@@ -238,7 +238,6 @@ def _unlabelled(config: DataConfig, splits: Splits, columns: Columns) -> Dataset
 
 
 def _check_rows(rows: Dataset | IterableDataset, split: str, columns: Sequence[str]) -> None:
-    """Refuse a split without rows, and texts that are missing or empty."""
     looked_at: Any = list(rows.take(STREAMED_ROWS)) if isinstance(rows, IterableDataset) else rows
     if len(looked_at) == 0:
         raise DataError(f"split {split!r} has no rows; check the file, data.{split}_split and data.{split}_limit")
@@ -247,8 +246,7 @@ def _check_rows(rows: Dataset | IterableDataset, split: str, columns: Sequence[s
         if column not in there:
             continue
         values = [row[column] for row in looked_at] if isinstance(looked_at, list) else looked_at[column]
-        bad = [i for i, value in enumerate(values) if not _has_text(value)]
-        if bad:
+        if bad := [i for i, value in enumerate(values) if not _has_text(value)]:
             raise DataError(
                 f"split {split!r}: {len(bad)} of {len(values)} rows have no text in column {column!r} "
                 f"(first: row {bad[0]}, {values[bad[0]]!r}); remove or fill them: an empty text teaches nothing"
@@ -266,13 +264,11 @@ def _check_labels(rows: Dataset, split: str) -> None:
     """Refuse rows without a label where models are scored: -1 and null mean that a benchmark hides them."""
     for name in LABELS & set(rows.column_names):
         values = rows[name]
-        hidden = [i for i, value in enumerate(values) if _is_hidden(value)]
-        if not hidden:
-            continue
-        raise DataError(
-            f"split {split!r}: {len(hidden)} of {len(values)} rows have no label (first: row {hidden[0]}); "
-            "benchmarks hide the labels of their test split: set data.test_split: validation"
-        )
+        if hidden := [i for i, value in enumerate(values) if _is_hidden(value)]:
+            raise DataError(
+                f"split {split!r}: {len(hidden)} of {len(values)} rows have no label (first: row {hidden[0]}); "
+                "benchmarks hide the labels of their test split: set data.test_split: validation"
+            )
 
 
 def _is_hidden(value: Any) -> bool:

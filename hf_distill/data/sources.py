@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ import datasets
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 
 from hf_distill.errors import DataError
+from hf_distill.names import plug_in
 
 if TYPE_CHECKING:
     from hf_distill.recipe import DataConfig
@@ -32,11 +32,7 @@ Splits = Mapping[str, "Dataset | IterableDataset"]
 
 
 def splits_of(config: DataConfig) -> Splits:
-    """All splits that a recipe's data have, as they are.
-
-    Raises:
-        DataError: For a source that cannot be read.
-    """
+    """All splits that a recipe's data have, as they are."""
     if config.files is not None:
         return {split: read_files(files, split, config.streaming) for split, files in config.files.items()}
     assert config.path is not None
@@ -46,11 +42,7 @@ def splits_of(config: DataConfig) -> Splits:
 
 
 def read_files(files: str | list[str], split: str, streaming: bool = False) -> Dataset | IterableDataset:
-    """The rows of local files of one kind.
-
-    Raises:
-        DataError: For a file that is not there, of an unknown kind, empty or broken.
-    """
+    """The rows of local files of one kind."""
     paths = [Path(name) for name in ([files] if isinstance(files, str) else files)]
     for path in paths:
         if not path.is_file():
@@ -75,11 +67,7 @@ def read_files(files: str | list[str], split: str, streaming: bool = False) -> D
 
 
 def _called(path: str, arguments: Mapping[str, Any]) -> Splits:
-    module, _, name = path.partition(":")
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise DataError(f"data.path: {path} cannot be imported ({error}); expected package.module:function") from error
+    function = plug_in(path, "data.path", DataError)
     try:
         inspect.signature(function).bind(**arguments)
     except TypeError as error:

@@ -6,7 +6,6 @@ again: n-gram counts for BLEU and chrF, which are figures of a whole corpus; a s
 
 from __future__ import annotations
 
-import importlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from sacrebleu.metrics import BLEU, CHRF
 from typing_extensions import override
 
 from hf_distill.errors import RecipeError
-from hf_distill.names import nearest
+from hf_distill.names import look_up
 
 
 class Scorer(ABC):
@@ -129,37 +128,33 @@ def _last_number(text: str) -> float | None:
     return float(found[-1].replace(",", "")) if found else None
 
 
-SCORERS: dict[str, Callable[[], Scorer]] = {
+SCORERS: dict[str, type[Scorer] | Callable[[str, str], float]] = {
     "bleu": Bleu,
     "chrf": Chrf,
     "rouge": Rouge,
-    "exact_match": lambda: Function("exact_match", exact_match),
-    "last_number": lambda: Function("last_number", last_number),
+    "exact_match": exact_match,
+    "last_number": last_number,
 }
 """By the name that recipes use."""
 
 
 def make_scorers(names: Sequence[str], where: str = "recipe.evaluate.scorers") -> list[Scorer]:
-    """Scorers by name, or by ``package.module:function`` of a text and its reference.
+    """Scorers by name, or by ``package.module:name`` of a :class:`Scorer` or a function of a text and its reference.
 
     Args:
         names: Of a recipe.
         where: Their key.
 
     Raises:
-        RecipeError: For a name or function that is not there.
+        RecipeError: For a name, class or function that is not there.
     """
-    return [SCORERS[name]() if name in SCORERS else _imported(name, where) for name in names]
+    return [_scorer(name, where) for name in names]
 
 
-def _imported(path: str, where: str) -> Scorer:
-    module, colon, name = path.partition(":")
-    if not colon:
-        raise RecipeError(
-            f"{where}: {path!r} is unknown{nearest(path, SCORERS)}; choose of {', '.join(SCORERS)}, or name a "
-            "function: package.module:function"
-        )
-    try:
-        return Function(name, getattr(importlib.import_module(module), name))
-    except (ImportError, AttributeError) as error:
-        raise RecipeError(f"{where}: {path} cannot be imported ({error}); expected package.module:function") from error
+def _scorer(name: str, where: str) -> Scorer:
+    found = look_up(name, SCORERS, where, RecipeError)
+    if not isinstance(found, type):
+        return Function(name.rpartition(":")[2], found)
+    if not issubclass(found, Scorer):
+        raise RecipeError(f"{where}: {name} is no subclass of {__name__}.Scorer, and no function")
+    return found()

@@ -1,7 +1,7 @@
 """A divergence between two vocabularies: over the classes into which both are sorted.
 
-Where both models have read the same bytes (:func:`hf_distill.tokenizers.alignment.meetings`) they are about to tell the
-same thing, each in its own tokens. Its tokens are sorted into classes that mean the same for both
+Where both models have read the same bytes (:func:`hf_distill.tokenizers.alignment.meetings`) they predict the same
+text, each in its own tokens. Its tokens are sorted into classes that mean the same for both
 (:func:`hf_distill.tokenizers.shared_vocabulary.shared_classes`), and any divergence of ``DIVERGENCES`` is taken between
 
     P(c) = sum of softmax(student / T)_v over the tokens v of class c, and Q(c) of the teacher's likewise,
@@ -31,11 +31,7 @@ from hf_distill.tokenizers.shared_vocabulary import SharedClasses
 
 
 class Crossing:
-    """The classes of two vocabularies as tensors, and sums of what was compared.
-
-    Args:
-        classes: The student's vocabulary is the first.
-    """
+    """The classes of two vocabularies as tensors, the student's first, and sums of what was compared."""
 
     def __init__(self, classes: SharedClasses) -> None:
         self.count = classes.count
@@ -47,14 +43,7 @@ class Crossing:
     def gradient(
         self, divergence: str, student: Tensor, teacher: Tensor, options: Mapping[str, float]
     ) -> tuple[Tensor, Tensor]:
-        """The value ``[n]`` and its gradient in the student's logits, with the conventions of ``GRADIENTS``.
-
-        Args:
-            divergence: Its name.
-            student: ``[n, V]`` finite logits, used up; the gradient lies in their place.
-            teacher: ``[n, V_teacher]``, used up.
-            options: Of the divergence.
-        """
+        """The value ``[n]`` and its gradient in the student's logits, with the conventions of ``GRADIENTS``."""
         temperature, others = _split(options)
         (own, exact), (other, other_exact) = self._on(student, 0), self._on(teacher, 1)
         softmax_(student.masked_fill_(own == self.count, -torch.inf), temperature)
@@ -68,7 +57,7 @@ class Crossing:
         return value * temperature**2, student.mul_(share.gather(1, own.expand_as(student)))
 
     def value(self, divergence: str, student: Tensor, teacher: Tensor, options: Mapping[str, float]) -> Tensor:
-        """The value ``[n]`` alone, of logits that stay as they are, for autograd too."""
+        """The value ``[n]`` alone; the logits stay as they are, and autograd may follow."""
         temperature, others = _split(options)
         logits = []
         for side, given in enumerate((student, teacher)):
@@ -79,17 +68,16 @@ class Crossing:
         found: Tensor = DIVERGENCES[divergence](*logits, **others)
         return found * temperature**2
 
-    def saw(self, compared: Tensor, told: Tensor) -> None:
-        """Add positions ``[N]`` to the sums: those that were compared, and all that tell a token that counts."""
-        self._add(torch.stack([compared.sum(), told.sum()]), 3)
+    def saw(self, compared: Tensor, counted: Tensor) -> None:
+        """Add masks ``[N]`` to the sums: positions that were compared, and all that predict a token that counts."""
+        self._add(torch.stack([compared.sum(), counted.sum()]), 3)
 
     def logs(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """Since the last call: the share of positions compared, and each model's mass on tokens that both have."""
-        sums = reduce(self._sums).tolist()
+        """The share of positions compared, and each model's mass on tokens that both have, since the last call."""
+        student, teacher, rows, compared, counted = reduce(self._sums).tolist()
         self._sums = torch.zeros_like(self._sums)
-        student, teacher, rows, compared, told = sums
         return {
-            "compared_positions": compared / max(told, 1.0),
+            "compared_positions": compared / max(counted, 1.0),
             "shared_mass_student": student / max(rows, 1.0),
             "shared_mass_teacher": teacher / max(rows, 1.0),
         }
@@ -99,7 +87,7 @@ class Crossing:
         self._sums[at : at + len(values)] += values
 
     def _on(self, logits: Tensor, side: int) -> tuple[Tensor, Tensor]:
-        """By column of the logits its class, ``count`` where it has none, and whether both vocabularies have it."""
+        """The class of each column, ``count`` where it has none, and whether both vocabularies have it."""
         columns, device = logits.shape[1], logits.device
         if self._maps[side].device != device or len(self._maps[side]) != columns:
             beyond = max(columns - len(self._maps[side]), 0)  # Rows that pad a vocabulary.
@@ -115,5 +103,4 @@ class Crossing:
 
 
 def _split(options: Mapping[str, float]) -> tuple[float, dict[str, float]]:
-    """The temperature, and all other options."""
     return options.get("temperature", 1.0), {name: value for name, value in options.items() if name != "temperature"}

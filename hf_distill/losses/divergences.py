@@ -3,7 +3,7 @@
 Every function in ``DIVERGENCES`` takes the logits of student and teacher ``[N, C]``, works in float32 whatever their
 dtype (float64 stays float64), carries the factor T^2 that keeps the gradient's size independent of the temperature
 (Hinton et al. 2015, section 2.1), and returns ``[N]``. A class that the teacher rules out with ``-inf`` (the padding
-rows of a vocabulary) adds nothing.
+rows of a vocabulary) adds nothing. Shares of a mixture lie strictly between 0 and 1.
 
 :mod:`hf_distill.losses.gradients` has the same divergences with their gradients written out.
 """
@@ -17,22 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hf_distill.losses.gradients import GRADIENTS
 from hf_distill.types import Distribution
-
-__all__ = [
-    "DIVERGENCES",
-    "GRADIENTS",
-    "forward_kl",
-    "jsd",
-    "kl",
-    "log_probabilities",
-    "mse",
-    "reverse_kl",
-    "skewed_kl",
-    "skewed_reverse_kl",
-    "total_variation",
-]
 
 
 def _wide(logits: Tensor) -> Tensor:
@@ -40,14 +25,7 @@ def _wide(logits: Tensor) -> Tensor:
 
 
 def log_probabilities(logits: Tensor, temperature: float, distribution: Distribution) -> Tensor:
-    """Log-probabilities at a temperature, at least float32.
-
-    Args:
-        logits: ``[N, C]``.
-        temperature: Above 0; the logits are divided by it.
-        distribution: ``categorical`` gives ``[N, C]`` over the classes; ``bernoulli`` gives ``[N, C, 2]``, yes and
-            no of each class.
-    """
+    """Log-probabilities at a temperature, at least float32: ``[N, C]``, or ``[N, C, 2]``, yes and no (bernoulli)."""
     scaled = _wide(logits) / temperature
     if distribution == "bernoulli":
         return torch.stack((functional.logsigmoid(scaled), functional.logsigmoid(-scaled)), dim=-1)
@@ -56,9 +34,7 @@ def log_probabilities(logits: Tensor, temperature: float, distribution: Distribu
 
 def kl(reference: Tensor, other: Tensor) -> Tensor:
     """KL(reference || other) of log-probabilities, summed over the last dimension, 0 where the reference is 0."""
-    difference = (reference - other).masked_fill(reference == -torch.inf, 0.0)
-    value: Tensor = (reference.exp() * difference).sum(-1)
-    return value
+    return (reference.exp() * (reference - other).masked_fill(reference == -torch.inf, 0.0)).sum(-1)
 
 
 def _log_mixture(log_teacher: Tensor, log_student: Tensor, share: float) -> Tensor:
@@ -74,7 +50,7 @@ def _both(student: Tensor, teacher: Tensor, temperature: float, distribution: Di
 
 
 def _over_classes(value: Tensor) -> Tensor:
-    """``[N]`` as it is; ``[N, C]``, one divergence a class (bernoulli), as its mean over the classes."""
+    """The mean over the classes of ``[N, C]``, one divergence a class (bernoulli); ``[N]`` as it is."""
     return value if value.dim() == 1 else value.mean(-1)
 
 
@@ -106,13 +82,6 @@ def jsd(
     """T^2 times the generalised Jensen-Shannon divergence, Agarwal et al. 2024 (GKD), equation 1.
 
     ``beta * KL(teacher || m) + (1 - beta) * KL(student || m)`` with ``m = beta * teacher + (1 - beta) * student``.
-
-    Args:
-        student: ``[N, C]`` logits.
-        teacher: ``[N, C]`` logits.
-        temperature: Above 0.
-        distribution: What the logits mean.
-        beta: The teacher's share of the mixture, strictly between 0 and 1.
     """
     log_student, log_teacher = _both(student, teacher, temperature, distribution)
     mixture = _log_mixture(log_teacher, log_student, beta)
@@ -130,15 +99,8 @@ def skewed_kl(
 ) -> Tensor:
     """T^2 * KL(teacher || alpha * teacher + (1 - alpha) * student), Ko et al. 2024 (DistiLLM).
 
-    The teacher's share keeps the ratio of the two below ``1 / alpha``: no gradient explodes where the student holds
-    impossible what the teacher says.
-
-    Args:
-        student: ``[N, C]`` logits.
-        teacher: ``[N, C]`` logits.
-        temperature: Above 0.
-        distribution: What the logits mean.
-        alpha: The teacher's share of the mixture, strictly between 0 and 1.
+    The teacher's share keeps the ratio of the two below ``1 / alpha``: no gradient explodes where the student rules
+    out what the teacher says.
     """
     log_student, log_teacher = _both(student, teacher, temperature, distribution)
     return _over_classes(kl(log_teacher, _log_mixture(log_teacher, log_student, alpha))) * temperature**2
@@ -152,15 +114,7 @@ def skewed_reverse_kl(
     distribution: Distribution = "categorical",
     alpha: float = 0.1,
 ) -> Tensor:
-    """T^2 * KL(student || (1 - alpha) * teacher + alpha * student), Ko et al. 2024 (DistiLLM).
-
-    Args:
-        student: ``[N, C]`` logits.
-        teacher: ``[N, C]`` logits.
-        temperature: Above 0.
-        distribution: What the logits mean.
-        alpha: The student's share of the mixture, strictly between 0 and 1.
-    """
+    """T^2 * KL(student || (1 - alpha) * teacher + alpha * student), Ko et al. 2024 (DistiLLM)."""
     log_student, log_teacher = _both(student, teacher, temperature, distribution)
     return _over_classes(kl(log_student, _log_mixture(log_teacher, log_student, 1.0 - alpha))) * temperature**2
 
@@ -173,8 +127,7 @@ def total_variation(
     It grows with the difference and not with its square: T^2 stands here for the one convention's sake.
     """
     log_student, log_teacher = _both(student, teacher, temperature, distribution)
-    value: Tensor = (log_student.exp() - log_teacher.exp()).abs().sum(-1) / 2
-    return _over_classes(value) * temperature**2
+    return _over_classes((log_student.exp() - log_teacher.exp()).abs().sum(-1) / 2) * temperature**2
 
 
 def mse(student: Tensor, teacher: Tensor, *, distribution: Distribution = "categorical") -> Tensor:
@@ -190,9 +143,7 @@ def mse(student: Tensor, teacher: Tensor, *, distribution: Distribution = "categ
     if distribution == "categorical":
         student = student - student.sum(-1, keepdim=True) / classes
         teacher = teacher - teacher.sum(-1, keepdim=True) / classes
-    squared = (student - teacher).square().masked_fill(ruled_out, 0.0)
-    value: Tensor = squared.sum(-1) / classes.squeeze(-1)
-    return value
+    return (student - teacher).square().masked_fill(ruled_out, 0.0).sum(-1) / classes.squeeze(-1)
 
 
 DIVERGENCES: dict[str, Callable[..., Tensor]] = {

@@ -37,7 +37,7 @@ def softmax_(logits: Tensor, temperature: float) -> Tensor:
 
 
 def _log_softmax_(logits: Tensor, temperature: float) -> Tensor:
-    """Logits to probabilities, in place; returns what scaled logits are more than their logarithms, ``[n]``."""
+    """Logits to probabilities, in place; returns the log-normalisers ``[n]`` of the scaled logits."""
     highest = logits.amax(-1) / temperature
     return highest - softmax_(logits, temperature).amax(-1).log_()
 
@@ -148,10 +148,6 @@ def sparse_forward_kl(student: Tensor, targets: SparseLogits) -> tuple[Tensor, T
     The gradient is ``T * (p - teacher)`` at the kept tokens. At the others it is ``T * p``, times
     ``1 - rest / (their mass in p)`` where the cache keeps their mass in the teacher. The value of sampled targets is
     right on average, so that it may be below 0.
-
-    Args:
-        student: ``[n, C]`` finite logits, used up.
-        targets: Of the same positions, over the same C tokens.
     """
     ids, temperature = targets.ids, targets.temperature
     given = targets.probabilities.to(student.dtype)

@@ -1,4 +1,4 @@
-"""Where a model keeps its self-attention, and how to look at its queries, keys and values while it runs.
+"""Finds a model's self-attention, and catches its queries, keys and values while it runs.
 
 They are caught as they leave the linear layers that make them: before rotary positions are applied, before they are
 cut into heads, and whatever kernel multiplies them.
@@ -30,7 +30,7 @@ _FUSED = ("Wqkv", "c_attn")
 """One layer that gives queries, keys and values of the model's width, in this order."""
 
 _CROSS = re.compile(r"cross|encoder_attn|EncDecAttention")
-"""In the names of what looks at an encoder."""
+"""In the names of modules that attend to an encoder."""
 
 _DROPOUTS = ("dropout", "attn_dropout", "attention_dropout")
 
@@ -65,7 +65,7 @@ def projection_widths(model: PreTrainedModel, layer: int) -> dict[str, int]:
 
 @contextmanager
 def caught_projections(model: PreTrainedModel, layers: Collection[int]) -> Iterator[dict[int, Projections]]:
-    """Let a model's forward leave the projections of some layers; those of all others are not kept.
+    """Catch the projections of some layers while a model runs.
 
     The hooks are gone before a backward pass runs parts of the forward again for gradient checkpointing.
     """
@@ -81,7 +81,7 @@ def caught_projections(model: PreTrainedModel, layers: Collection[int]) -> Itera
 
 @contextmanager
 def eager_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Let a model run without a fused attention kernel, which would make no maps; afterwards it runs as before."""
+    """Run a model without a fused attention kernel, which would make no maps; afterwards it runs as before."""
     changer: Any = model
     before = model.config._attn_implementation
     changer.set_attn_implementation("eager")
@@ -92,11 +92,9 @@ def eager_attention(model: PreTrainedModel) -> Iterator[None]:
 
 
 def show_attention(student: PreTrainedModel) -> None:
-    """Let a student run without a fused attention kernel for good, so that what is computed again for a backward pass
-    is the same; and without dropout in its maps, which would not be whole.
+    """Switch a student to eager attention without dropout for good, so that its maps are whole.
 
-    Raises:
-        ModelError: Where its attention is not found.
+    Not only while it runs: a backward pass may compute parts of the forward again.
     """
     changer: Any = student
     changer.set_attn_implementation("eager")
@@ -110,11 +108,7 @@ def show_attention(student: PreTrainedModel) -> None:
 
 
 def check_learning(seen: Iterable[Tensor]) -> None:
-    """Refuse what a student that learns shows of its attention, where nothing that is done with it would teach it.
-
-    Raises:
-        ModelError: With the way out.
-    """
+    """Refuse a student in training if no gradient reaches its attention."""
     if torch.is_grad_enabled() and not any(tensor.requires_grad for tensor in seen):
         raise ModelError(
             "no gradient reaches the student's attention, so an objective that looks into it would teach nothing: "
@@ -135,7 +129,7 @@ def _hooks(attention: nn.Module, store: Projections) -> Iterator[torch.utils.hoo
 
 
 def _parts(attention: nn.Module) -> list[tuple[tuple[str, ...], nn.Module]]:
-    """The linear layers, and which of ``q``, ``k`` and ``v`` each gives."""
+    """The linear layers of an attention, each with those of ``q``, ``k`` and ``v`` that it gives."""
     names = _apart(attention)
     if names is not None:
         return [((part,), getattr(attention, name)) for part, name in zip("qkv", names, strict=True)]
@@ -154,7 +148,7 @@ def _fused(module: nn.Module, hidden: int) -> bool:
 
 
 def _width(module: Any) -> int:
-    """Of what a linear layer, or Transformers' Conv1D, gives; 0 for anything else."""
+    """The outputs of a linear layer or Transformers' Conv1D; 0 for anything else."""
     if not isinstance(module, nn.Module):
         return 0
     return int(getattr(module, "out_features", None) or getattr(module, "nf", None) or 0)

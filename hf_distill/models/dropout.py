@@ -6,21 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 
 @contextmanager
 def without_dropout(model: PreTrainedModel) -> Iterator[None]:
-    """Let nothing of a model be dropped at random, neither values nor layers; afterwards all is as it was.
+    """Set all dropout of a model to 0, of values and of layers; afterwards all is as it was.
 
     Rates are found by name, in modules and in configs, which some models (Falcon, Wav2Vec2) read while they run.
-
-    Args:
-        model: Any model of Transformers.
     """
     owners: list[Any] = list(model.modules())
-    configs = {id(owner.config): owner.config for owner in owners if isinstance(_config(owner), PretrainedConfig)}
+    found = (vars(owner).get("config") for owner in owners)
+    configs = {id(config): config for config in found if isinstance(config, PretrainedConfig)}
     before = [(owner, name, rate) for owner in [*owners, *configs.values()] for name, rate in _rates(owner)]
     try:
         for owner, name, _ in before:
@@ -29,10 +26,6 @@ def without_dropout(model: PreTrainedModel) -> Iterator[None]:
     finally:
         for owner, name, rate in before:
             setattr(owner, name, rate)
-
-
-def _config(module: nn.Module) -> Any:
-    return vars(module).get("config")
 
 
 def _rates(owner: Any) -> Iterator[tuple[str, float]]:

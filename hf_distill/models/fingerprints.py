@@ -1,4 +1,4 @@
-"""What tells a model's weights, and a tokenizer, from others."""
+"""Fingerprints of weights and tokenizers."""
 
 from __future__ import annotations
 
@@ -12,11 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 
 def weights_mark(folder: Path) -> str:
-    """What tells the weights in a folder from others: the Hub's commit, or the checksum of the files.
-
-    Args:
-        folder: Of a model; in the Hub's cache it is named after the commit.
-    """
+    """The Hub's commit of the weights in a folder (in the Hub's cache it names the folder), else their checksum."""
     if folder.parent.name == "snapshots":
         return folder.name
     digest = hashlib.sha256()
@@ -28,13 +24,13 @@ def weights_mark(folder: Path) -> str:
 
 
 def tokenizer_mark(tokenizers: Sequence[PreTrainedTokenizerBase]) -> str:
-    """Of vocabulary, way of cutting, special tokens and chat template."""
+    """A digest of vocabulary, way of cutting, special tokens and chat template."""
     parts = []
     for tokenizer in tokenizers:
         backend = getattr(tokenizer, "backend_tokenizer", None)
         parts.append(
             [
-                _without_length(json.loads(backend.to_str())) if backend is not None else sorted(tokenizer.get_vocab()),
+                _settings(json.loads(backend.to_str())) if backend is not None else sorted(tokenizer.get_vocab()),
                 tokenizer.special_tokens_map,
                 tokenizer.chat_template,
                 tokenizer.padding_side,
@@ -43,6 +39,6 @@ def tokenizer_mark(tokenizers: Sequence[PreTrainedTokenizerBase]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _without_length(settings: dict[str, Any]) -> dict[str, Any]:
-    """A tokenizer remembers how it was last asked to cut and pad; that is no part of it."""
-    return {name: value for name, value in settings.items() if name not in ("truncation", "padding")}
+def _settings(state: dict[str, Any]) -> dict[str, Any]:
+    # A tokenizer remembers how it last cut and padded; that is no part of it.
+    return {name: value for name, value in state.items() if name not in ("truncation", "padding")}

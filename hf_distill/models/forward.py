@@ -1,4 +1,4 @@
-"""Output heads over a vocabulary: what they compute, and how to run a model without them.
+"""Runs a model, and catches what enters an output head over a vocabulary.
 
 Logits over a vocabulary are the largest tensor of a step. The fused loss never holds all of them, so it needs what
 they come from: the last hidden states and the head. :func:`without_head` runs a model's own forward and catches that.
@@ -22,11 +22,7 @@ from hf_distill.types import Head, LogitSource, Need
 
 
 class Caught:
-    """What entered the head in the last forward pass.
-
-    Attributes:
-        hidden: ``[B, T, H]``.
-    """
+    """What entered the head in the last forward pass: ``[B, T, H]``."""
 
     hidden: Tensor | None = None
 
@@ -37,7 +33,7 @@ def members_of(model: Any) -> list[PreTrainedModel]:
 
 
 def output_head(model: PreTrainedModel) -> Head:
-    """A model's head as the matrix, bias, scale and soft-cap that its logits are made with.
+    """A model's head: the matrix, bias, scale and soft-cap of its logits.
 
     Raises:
         ModelError: Where the head is no single linear map, or an adapter changes it.
@@ -63,7 +59,7 @@ def output_head(model: PreTrainedModel) -> Head:
 
 @contextmanager
 def without_head(model: PreTrainedModel) -> Iterator[Caught]:
-    """Let a model's forward catch what enters its head, in the dtype of the product, instead of multiplying it.
+    """Let a model's forward catch what enters its head, in the dtype of the product, and not multiply it.
 
     The logits that the forward returns meanwhile are zeros for one position, and mean nothing.
     """
@@ -82,7 +78,7 @@ def without_head(model: PreTrainedModel) -> Iterator[Caught]:
 
 
 def _as_multiplied(hidden: Tensor) -> Tensor:
-    """What a head makes its product of: under autocast half precision, but of float64."""
+    """Cast as autocast does for a product: to half precision, but not float64."""
     device = hidden.device.type
     if hidden.dtype == torch.float64 or not torch.is_autocast_enabled(device):
         return hidden
@@ -96,25 +92,25 @@ def _base(model: PreTrainedModel) -> Any:
 
 
 def accepted_inputs(model: PreTrainedModel, inputs: dict[str, Tensor]) -> dict[str, Any]:
-    """The inputs that a model's forward names; a shared tokenizer may give more (token types to a DistilBERT)."""
+    """The inputs that a model's forward takes; a shared tokenizer may give more (token types to a DistilBERT)."""
     names = inspect.signature(_base(model).forward).parameters
     return {name: value for name, value in inputs.items() if name in names}
 
 
 def output_logits(outputs: Any) -> Tensor:
-    """A model's logits; of one that tells where an answer begins and ends, both: ``[B, 2, T]``."""
+    """A model's logits. For question answering, start and end logits stacked to ``[B, 2, T]``."""
     logits: Tensor | None = getattr(outputs, "logits", None)
     return torch.stack((outputs.start_logits, outputs.end_logits), dim=1) if logits is None else logits
 
 
 def compared_states(outputs: Any) -> tuple[Tensor, ...]:
-    """``[B, T, H]`` each: the hidden states that objectives compare, the decoder's where there is an encoder, too."""
+    """The hidden states ``[B, T, H]`` that objectives compare; an encoder-decoder's are its decoder's."""
     states: tuple[Tensor, ...] | None = getattr(outputs, "decoder_hidden_states", None)
     return outputs.hidden_states if states is None else states
 
 
 def encoder_states(outputs: Any) -> tuple[Tensor, ...]:
-    """``[B, S, H]`` each: the hidden states of an encoder beside a decoder."""
+    """The hidden states ``[B, S, H]`` of an encoder beside a decoder."""
     states: tuple[Tensor, ...] = outputs.encoder_hidden_states
     return states
 
@@ -123,15 +119,11 @@ STATES: dict[Need, Callable[[Any], tuple[Tensor, ...]]] = {
     "hidden_states": compared_states,
     "encoder_states": encoder_states,
 }
-"""Where a model's outputs have what objectives ask for layer by layer."""
+"""Reads from a model's outputs what objectives need layer by layer."""
 
 
 def compared_attentions(outputs: Any, model: PreTrainedModel) -> tuple[Tensor, ...]:
-    """``[B, heads, T, T]`` each: the maps of the layers of :func:`compared_states`.
-
-    Raises:
-        ModelError: Where the model gave none.
-    """
+    """The attention maps ``[B, heads, T, T]`` of the layers of :func:`compared_states`."""
     maps: tuple[Tensor, ...] | None = getattr(outputs, "decoder_attentions", None)
     maps = getattr(outputs, "attentions", None) if maps is None else maps
     if not maps or maps[0] is None:

@@ -1,4 +1,4 @@
-"""The machine that this runs on, as results tell it."""
+"""The machine that this runs on, as results report it."""
 
 from __future__ import annotations
 
@@ -11,23 +11,20 @@ import torch
 
 
 def machine() -> dict[str, Any]:
-    """What this was run on, as plain data."""
-    accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    """Processor, accelerator and system, as plain data."""
     return {
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
         "instructions": cpu_instructions(),
-        "accelerator": accelerator,
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": platform.system(),
     }
 
 
 def cpu_instructions() -> list[str] | None:
-    """The sets that decide how fast matrix products are; CPUs of one name may differ in them.
+    """Instruction sets that decide how fast matrix products are, in which CPUs of one name may differ.
 
-    Returns:
-        Of ``avx2``, ``avx512``, ``avx512_bf16`` and ``amx_tile`` those that this CPU has; None for other CPUs than
-        Intel's and AMD's, of which nothing is known.
+    None where nothing is known: for other CPUs than Intel's and AMD's.
     """
     if platform.machine() not in ("x86_64", "AMD64"):
         return None
@@ -37,20 +34,17 @@ def cpu_instructions() -> list[str] | None:
         "avx512_bf16": torch.cpu._is_avx512_bf16_supported,
         "amx_tile": torch.cpu._is_amx_tile_supported,
     }
-    return [name for name, asked in has.items() if asked()]
+    return [name for name, is_there in has.items() if is_there()]
 
 
 def multiplies_bfloat16() -> bool | None:
-    """Whether this machine's CPU has instructions for it; None where nothing is known of it."""
+    """Whether this machine's CPU multiplies bfloat16 in hardware; None where that is not known."""
     known = cpu_instructions()
     return None if known is None else not {"avx512_bf16", "amx_tile"}.isdisjoint(known)
 
 
 def _cpu_name() -> str:
     path = Path("/proc/cpuinfo")
-    names = (
-        [line.split(":", 1)[1].strip() for line in path.read_text().splitlines() if line.startswith("model name")]
-        if path.is_file()
-        else []
-    )
-    return names[0] if names else platform.processor()
+    lines = path.read_text().splitlines() if path.is_file() else []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())

@@ -73,11 +73,7 @@ def load_config(name: str, revision: str | None = None) -> PretrainedConfig:
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model; see :func:`load_config`.
-
-    Raises:
-        ModelError: As :func:`load_config`, and where there is a model but no tokenizer.
-    """
+    """The tokenizer of a model; see :func:`load_config`."""
     with _told("tokenizer", name, revision):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             name, revision=revision or "main", trust_remote_code=False
@@ -129,11 +125,7 @@ def load_model(
 
 
 def model_folder(name: str, revision: str | None = None) -> Path:
-    """The folder that holds a model's files: the folder itself, or the Hub's snapshot in the cache, with its README.
-
-    Raises:
-        ModelError: As :func:`load_config`.
-    """
+    """The folder that holds a model's files: the folder itself, or the Hub's snapshot in the cache, with its README."""
     if Path(name).is_dir():
         return Path(name)
     main = "config.json" if _adapter(name, revision) is None else "adapter_config.json"
@@ -146,11 +138,7 @@ def model_folder(name: str, revision: str | None = None) -> Path:
 
 
 def vector_folder(name: str, revision: str | None = None) -> Path | None:
-    """The folder of a model whose files tell how it makes vectors, all of them fetched; None where none does.
-
-    Raises:
-        ModelError: As :func:`load_config`.
-    """
+    """The folder of a model whose files tell how it makes vectors, all of them fetched; None where none does."""
     with _told("vectors' modules", name, revision):
         modules = _optional_file(name, "modules.json", revision)
         if modules is None:

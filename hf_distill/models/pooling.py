@@ -48,17 +48,7 @@ _KINDS = "sentence_transformers.models."
 
 
 class Dense(nn.Module):
-    """A layer above the pooled vector, as sentence-transformers' Dense.
-
-    Args:
-        width: Of what comes in.
-        outputs: Of what goes out.
-        bias: Whether it adds one.
-        activation: The name of a class in ``torch.nn``.
-
-    Raises:
-        ModelError: For an activation that is not known here.
-    """
+    """A layer above the pooled vector, as sentence-transformers' Dense."""
 
     def __init__(self, width: int, outputs: int, bias: bool = False, activation: str = "Identity") -> None:
         super().__init__()
@@ -82,9 +72,6 @@ class VectorHead(nn.Module):
         pooling: How the states of the tokens become one.
         normalize: Whether vectors get the length 1.
         layers: Applied in turn between the two.
-
-    Raises:
-        ModelError: For a pooling that is not known.
     """
 
     def __init__(self, pooling: str = "mean", normalize: bool = True, layers: Sequence[Dense] = ()) -> None:
@@ -152,11 +139,7 @@ def vector_size(model: PreTrainedModel) -> int:
 
 
 def read_head(folder: Path) -> VectorHead | None:
-    """The head that lies in a model's folder, or None where there is none.
-
-    Raises:
-        ModelError: For modules that are not known here.
-    """
+    """The head that lies in a model's folder, or None where there is none."""
     path = folder / "modules.json"
     if not path.is_file():
         return None

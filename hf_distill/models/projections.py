@@ -25,11 +25,7 @@ Texts = Callable[[], Iterable[str]]
 
 
 def principal_components(vectors: Tensor, count: int) -> Tensor:
-    """``[count, D]``: the orthonormal directions in which ``[N, D]`` vectors, not centred, vary most.
-
-    Raises:
-        RecipeError: Where there are not so many.
-    """
+    """``[count, D]``: the orthonormal directions in which ``[N, D]`` vectors, not centred, vary most."""
     most = min(vectors.shape)
     if count > most:
         raise RecipeError(

@@ -18,15 +18,7 @@ TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3}
 
 
 def check_head(model: PreTrainedModel, inputs: dict[str, Tensor]) -> None:
-    """Refuse a model whose logits are not what its head makes of its last hidden states.
-
-    Args:
-        model: On any device, in any dtype.
-        inputs: A small batch.
-
-    Raises:
-        ModelError: Where they differ, for the fused loss would be that of another model.
-    """
+    """Refuse a model whose logits are not what its head makes of its last hidden states."""
     with _evaluated(model):
         expected = model(**inputs).logits
         with without_head(model) as caught:
@@ -49,9 +41,6 @@ def check_decoder_inputs(model: PreTrainedModel, inputs: dict[str, Tensor], labe
         model: With an encoder and a decoder, on any device, in any dtype.
         inputs: A small batch, ``decoder_input_ids`` as the task makes them among it.
         labels: ``[B, T]``, what they were made of.
-
-    Raises:
-        ModelError: Where the model makes others of the same labels.
     """
     with _evaluated(model):
         own = model(input_ids=inputs["input_ids"], labels=labels).logits
@@ -65,14 +54,7 @@ def check_decoder_inputs(model: PreTrainedModel, inputs: dict[str, Tensor], labe
 
 
 def check_packing(model: PreTrainedModel) -> None:
-    """Refuse a model that lets one packed text see another.
-
-    Args:
-        model: A decoder, on any device, in any dtype.
-
-    Raises:
-        ModelError: Where a text gets other logits behind another one than alone.
-    """
+    """Refuse a model that lets one packed text see another."""
     if len(accepted_inputs(model, {"position_ids": torch.empty(0)})) == 0:
         raise ModelError(
             f"{type(model).__name__} takes no position_ids, so packed texts would see one another; set task.packing to "

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hf_distill.errors import ObjectiveError
+from hf_distill.names import look_up
 from hf_distill.objectives.attention import Attention
 from hf_distill.objectives.base import Objective
 from hf_distill.objectives.contrastive import Contrastive
@@ -53,12 +53,7 @@ def make_objective(kind: str, options: Mapping[str, Any]) -> Objective:
     Raises:
         ObjectiveError: For an unknown kind or an option that the objective does not know.
     """
-    cls = _plug_in(kind) if ":" in kind else OBJECTIVES.get(kind)
-    if cls is None:
-        raise ObjectiveError(
-            f"objective {kind!r} is unknown; choose one of {', '.join(OBJECTIVES)}, "
-            "or name your own as package.module:Class"
-        )
+    cls = look_up(kind, OBJECTIVES, "objective", ObjectiveError, Objective)
     known = [name for name in inspect.signature(cls).parameters if name != "self"]
     for name in options:
         if name not in known:
@@ -67,17 +62,6 @@ def make_objective(kind: str, options: Mapping[str, Any]) -> Objective:
         return cls(**options)
     except TypeError as error:
         raise ObjectiveError(f"objective {kind}: {error}") from error
-
-
-def _plug_in(path: str) -> type[Objective]:
-    module, _, name = path.partition(":")
-    try:
-        cls = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ObjectiveError(f"objective {path!r} cannot be imported: {error}") from error
-    if not (isinstance(cls, type) and issubclass(cls, Objective)):
-        raise ObjectiveError(f"objective {path!r} is no subclass of hf_distill.objectives.Objective")
-    return cls
 
 
 def named_objectives(objectives: Iterable[Objective]) -> dict[str, Objective]:

@@ -28,9 +28,6 @@ class Attention(Objective):
             ``mse``: the squared distance of the two (TinyBERT takes it of the scores before the softmax).
         layers: ``auto`` (see :func:`spaced_layer_map`), or a mapping of student layer to teacher layer.
         weight: See :class:`Objective`.
-
-    Raises:
-        ObjectiveError: For an unknown loss, a map that is not one of integers, or a layer out of range.
     """
 
     unit = "tokens"
@@ -40,14 +37,11 @@ class Attention(Objective):
 
     def __init__(self, *, loss: str = "kl", layers: Layers = "auto", weight: Scheduled = 1.0) -> None:
         super().__init__(weight=weight)
-        if loss not in ("kl", "mse"):
-            raise ObjectiveError(f"attention: loss must be kl or mse, got {loss!r}")
         check_layers("attention", layers)
-        self.loss = loss
-        self.layers = layers
+        self.loss, self.layers = self.one_of("loss", loss, ("kl", "mse")), layers
 
+    @override
     def connect(self, student: PretrainedConfig, teacher: PretrainedConfig | None) -> list[str]:
-        """Settle the layer map."""
         assert teacher is not None
         self.layer_map = chosen_layers("attention", self.layers, student, teacher)
         own, other = (config.get_text_config(decoder=True).num_attention_heads for config in (student, teacher))
@@ -57,8 +51,8 @@ class Attention(Objective):
             f"attention: {heads}, with eager attention, the student's without dropout",
         ]
 
+    @override
     def check_models(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
-        """Refuse models whose self-attention is not found, and a student that may not look where its teacher does."""
         own, other = (getattr(self_attentions(model)[0], "is_causal", False) for model in (student, teacher))
         if own and not other:
             raise ObjectiveError(

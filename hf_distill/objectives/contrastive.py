@@ -23,9 +23,6 @@ class Contrastive(Objective):
     Args:
         scale: Cosines are multiplied by it before the softmax; above 0.
         weight: See :class:`Objective`.
-
-    Raises:
-        ObjectiveError: For a scale out of bounds.
     """
 
     unit = "positions"

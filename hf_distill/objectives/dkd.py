@@ -29,9 +29,6 @@ class DKD(Objective):
         beta: Of NCKD, at least 0; more of it the surer the teacher is.
         temperature: Above 0; softens both distributions; or its schedule.
         weight: See :class:`Objective`.
-
-    Raises:
-        ObjectiveError: For a value out of bounds.
     """
 
     unit = "labels"

@@ -8,7 +8,6 @@ from torch.nn import functional
 from transformers import PretrainedConfig
 from typing_extensions import override
 
-from hf_distill.errors import ObjectiveError
 from hf_distill.objectives.base import Objective
 from hf_distill.objectives.layer_maps import Layers, check_layers, chosen_layers, readable
 from hf_distill.objectives.schedules import Scheduled
@@ -28,12 +27,10 @@ class Hidden(Objective):
         side: Of an encoder-decoder: ``decoder``, token by token of the target, or ``encoder``, of the source. Models of
             one stack have no other than that.
         weight: See :class:`Objective`.
-
-    Raises:
-        ObjectiveError: For an unknown loss or side, a map that is not one of integers, a layer out of range, or an
-            encoder that is not there.
     """
 
+    unit: Unit = "tokens"
+    needs: frozenset[Need] = frozenset({"hidden_states"})
     compares_tokens = True
     paper = "Sun et al. 2019, Patient Knowledge Distillation for BERT Model Compression, arXiv:1908.09355"
 
@@ -41,19 +38,14 @@ class Hidden(Objective):
         self, *, loss: str = "mse", layers: Layers = "auto", side: str = "decoder", weight: Scheduled = 1.0
     ) -> None:
         super().__init__(weight=weight)
-        if loss not in ("mse", "cosine"):
-            raise ObjectiveError(f"hidden: loss must be mse or cosine, got {loss!r}")
-        if side not in ("decoder", "encoder"):
-            raise ObjectiveError(f"hidden: side must be decoder or encoder, got {side!r}")
         check_layers("hidden", layers)
-        self.loss = loss
-        self.layers = layers
-        self.of_encoder = side == "encoder"
-        self.unit: Unit = "sources" if self.of_encoder else "tokens"
-        self.needs: frozenset[Need] = frozenset({"encoder_states" if self.of_encoder else "hidden_states"})
+        self.loss, self.layers = self.one_of("loss", loss, ("mse", "cosine")), layers
+        self.of_encoder = self.one_of("side", side, ("decoder", "encoder")) == "encoder"
+        if self.of_encoder:
+            self.unit, self.needs = "sources", frozenset({"encoder_states"})
 
+    @override
     def connect(self, student: PretrainedConfig, teacher: PretrainedConfig | None) -> list[str]:
-        """Settle the layer map and, where the widths differ, make the projections."""
         assert teacher is not None
         self.layer_map = self._chosen(student, teacher)
         whose = "encoder layer" if self.of_encoder else "layer"

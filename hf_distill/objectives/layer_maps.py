@@ -24,11 +24,7 @@ def spaced_layer_map(student_layers: int, teacher_layers: int) -> dict[int, int]
 
 
 def check_layers(name: str, layers: Layers) -> None:
-    """Refuse an option ``layers`` of objective ``name`` that is neither ``auto`` nor a map of integers.
-
-    Raises:
-        ObjectiveError: With the way out.
-    """
+    """Refuse an option ``layers`` of objective ``name`` that is neither ``auto`` nor a map of integers."""
     if layers == "auto":
         return
     whole = isinstance(layers, Mapping) and all(type(number) is int for pair in layers.items() for number in pair)
@@ -43,13 +39,6 @@ def chosen_layers(
     name: str, layers: Layers, student: PretrainedConfig, teacher: PretrainedConfig, *, of_encoder: bool = False
 ) -> dict[int, int]:
     """The layers of a pair of models that the option ``layers`` of objective ``name`` means, counted from 0.
-
-    Args:
-        name: For messages.
-        layers: The option.
-        student: The student's config.
-        teacher: The teacher's.
-        of_encoder: Whether they are those of an encoder beside a decoder.
 
     Raises:
         ObjectiveError: For a layer out of range, a student layer that is named twice, or an encoder that is not there.

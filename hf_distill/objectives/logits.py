@@ -41,9 +41,6 @@ class Logits(Objective):
             bytes, over the tokens that they share, see :mod:`hf_distill.losses.cross_vocabulary`. Not for mse, which
             compares single logits. Where both have the same tokens it changes nothing.
         weight: See :class:`Objective`.
-
-    Raises:
-        ObjectiveError: For an unknown divergence, an option that it does not know, or a value out of bounds.
     """
 
     unit = "positions"
@@ -64,8 +61,7 @@ class Logits(Objective):
         super().__init__(weight=weight)
         if not isinstance(cross_tokenizer, bool):
             raise ObjectiveError(f"logits: cross_tokenizer must be true or false, got {cross_tokenizer!r}")
-        if divergence not in DIVERGENCES:
-            raise ObjectiveError(f"logits: divergence must be one of {', '.join(DIVERGENCES)}, got {divergence!r}")
+        self.divergence = self.one_of("divergence", divergence, tuple(DIVERGENCES))
         if cross_tokenizer and divergence == "mse":
             raise ObjectiveError(
                 "logits: mse compares single logits, and tokens of two vocabularies have none in common; with "
@@ -82,7 +78,7 @@ class Logits(Objective):
             share = given[name]
             if share is not None and not 0 < share < 1:
                 raise ObjectiveError(f"logits: {name} must lie strictly between 0 and 1, got {share!r}")
-        self.divergence, self.cross_tokenizer = divergence, cross_tokenizer
+        self.cross_tokenizer = cross_tokenizer
         self.crossing: Crossing | None = None
         chosen = {**DEFAULTS, **{name: value for name, value in given.items() if value is not None}}
         self.options: dict[str, Any] = {name: value for name, value in chosen.items() if name in known}
@@ -94,8 +90,8 @@ class Logits(Objective):
         else:
             super().take(name, value)
 
+    @override
     def check(self, distribution: Distribution) -> None:
-        """Refuse vectors, and a divergence of probabilities where the outputs are real values."""
         super().check(distribution)
         if distribution == "real" and self.divergence != "mse":
             raise ObjectiveError(

@@ -39,9 +39,6 @@ class Relation(Objective):
         student_layer: Counted from 0; negative from the end.
         teacher_layer: The same. Of large teachers an upper middle layer teaches best (the paper takes the 21st of 24).
         weight: See :class:`Objective`.
-
-    Raises:
-        ObjectiveError: For relations that do not exist, and layers or heads out of range.
     """
 
     unit = "tokens"
@@ -77,8 +74,8 @@ class Relation(Objective):
         self.layers = {student_layer: teacher_layer}
         self.heads = 1
 
+    @override
     def connect(self, student: PretrainedConfig, teacher: PretrainedConfig | None) -> list[str]:
-        """Settle the layers and the number of relation heads."""
         assert teacher is not None
         self.layer_map = chosen_layers("relation", self.layers, student, teacher)
         self.heads = self.relation_heads or teacher.get_text_config(decoder=True).num_attention_heads
@@ -87,8 +84,8 @@ class Relation(Objective):
             f"relation: {', '.join(self.relations)} of {self.heads} heads",
         ]
 
+    @override
     def check_models(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
-        """Refuse models whose projections are not found, or cannot be cut into the relation heads."""
         ((own, other),) = self.layer_map.items()
         found = {"student": projection_widths(student, own), "teacher": projection_widths(teacher, other)}
         widths = {
@@ -103,10 +100,10 @@ class Relation(Objective):
         every = [w for width in widths.values() for w in width.values()]
         if any(w % self.heads for w in every):
             largest = math.gcd(*every)
-            told = ", ".join(str(n) for n in range(1, largest + 1) if largest % n == 0)
+            divisors = ", ".join(str(n) for n in range(1, largest + 1) if largest % n == 0)
             raise ObjectiveError(
                 f"relation: {self.heads} relation heads do not divide the widths of what is compared ({widths}); set "
-                f"relation_heads to one of {told}"
+                f"relation_heads to one of {divisors}"
             )
 
     @override

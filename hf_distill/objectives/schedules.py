@@ -42,16 +42,7 @@ class Schedule:
 
 
 def read_schedule(value: Scheduled, where: str, *, above_zero: bool) -> Schedule:
-    """A schedule; for a plain number one that stays where it is.
-
-    Args:
-        value: What the recipe holds.
-        where: Its place, for messages.
-        above_zero: Whether 0 is refused, too.
-
-    Raises:
-        ObjectiveError: For a key or shape that does not exist, or a number out of bounds.
-    """
+    """A schedule; for a plain number one that stays where it is."""
     given = value if isinstance(value, Mapping) else {"from": value, "to": value}
     if not {"from", "to"} <= given.keys() <= {"from", "to", "shape"}:
         raise ObjectiveError(

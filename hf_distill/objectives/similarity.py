@@ -41,9 +41,6 @@ class Similarity(Objective):
         scale: Cosines are multiplied by it before a softmax; above 0. Of ``in_batch_kl``, ``contrastive`` and
             ``listwise_kl``; 20 unless given.
         weight: See :class:`Objective`.
-
-    Raises:
-        ObjectiveError: For options out of bounds, or that would do nothing.
     """
 
     unit = "positions"
@@ -59,17 +56,14 @@ class Similarity(Objective):
         self, *, loss: str = "cosine", target: str = "own", scale: float | None = None, weight: Scheduled = 1.0
     ) -> None:
         super().__init__(weight=weight)
-        if loss not in get_args(Loss):
-            raise ObjectiveError(f"similarity: loss must be one of {', '.join(get_args(Loss))}, got {loss!r}")
-        if target not in ("own", "first"):
-            raise ObjectiveError(f"similarity: target must be own or first, got {target!r}")
+        self.loss = self.one_of("loss", loss, get_args(Loss))
+        self.target = self.one_of("target", target, ("own", "first"))
         if target == "first" and loss not in ("cosine", "mse", "contrastive"):
             raise ObjectiveError(f"similarity: target: first does nothing for {loss}; remove it")
         if scale is not None and loss not in ("in_batch_kl", "contrastive", "listwise_kl"):
             raise ObjectiveError(f"similarity: scale does nothing for {loss}; remove it")
         if scale is not None and not scale > 0:
             raise ObjectiveError(f"similarity: scale must be above 0, got {scale!r}")
-        self.loss, self.target = loss, target
         self.scale = 20.0 if scale is None else float(scale)
 
     @override

@@ -15,7 +15,7 @@ from hf_distill.data.load import Data
 from hf_distill.errors import TeacherError
 from hf_distill.models.load import load_config, load_tokenizer
 from hf_distill.recipe import MemberConfig, Recipe, StudentConfig, TeacherConfig
-from hf_distill.students import Order, Student, build_student, learning, limit_learning, parts_of, quantized
+from hf_distill.students import Student, StudentRequest, build_student, learning, limit_learning, parts_of, quantized
 from hf_distill.tasks import Task
 from hf_distill.teachers import chosen_dtype, same_tokenizer
 
@@ -117,9 +117,9 @@ def planned_student(recipe: Recipe, task: Task, data: Data, teacher: ModelPlan |
     return ModelPlan(model=student.model, tokenizer=student.tokenizer)
 
 
-def _order(task: Task, data: Data, asked: StudentConfig) -> Order:
+def _order(task: Task, data: Data, asked: StudentConfig) -> StudentRequest:
     """What parts of something pretrained are made by."""
-    return Order(
+    return StudentRequest(
         config=asked,
         auto_model=task.auto_model,
         teacher=None,

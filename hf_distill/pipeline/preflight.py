@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
-
 from hf_distill.data.load import Data, load_data
 from hf_distill.data.routing import with_teachers
 from hf_distill.evaluation.written import check_generation, scorer_names
@@ -163,8 +161,7 @@ def _check_served_tokens(experiment: Experiment, objectives: Mapping[str, Object
 
 
 def _report_data(task: Task, data: Data) -> None:
-    sizes = {"train": data.train, "validation": data.validation, "test": data.test, "unlabelled": data.unlabelled}
-    rows = ", ".join(f"{len(part):,} {name}" for name, part in sizes.items() if isinstance(part, Dataset))
+    rows = ", ".join(f"{count:,} {name}" for name, count in data.counts.items())
     labels = task.label_set
     logger.info(f"data: {data.source}: {rows}")
     if labels is None:

@@ -10,8 +10,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from datasets import Dataset
-
 import hf_distill
 from hf_distill.data.load import Data
 from hf_distill.evaluation.bootstrap import compare, model_metrics
@@ -111,13 +109,12 @@ def _learned_from(recipe: Recipe) -> dict[str, Any]:
 
 
 def _data_facts(recipe: Recipe, data: Data, task: Task) -> dict[str, Any]:
-    splits = {"train": data.train, "validation": data.validation, "test": data.test, "unlabelled": data.unlabelled}
     outside = data.outside.get(recipe.evaluate.split)
     return {
         "source": data.source,
         "dataset_id": data.dataset_id,
         "fingerprint": data.fingerprint,
-        "rows": {name: len(rows) for name, rows in splits.items() if isinstance(rows, Dataset)},
+        "rows": data.counts,
         "evaluated_split": recipe.evaluate.split,
         "labels": list(task.label_set.names) if task.label_set else [],
         **({"out_of_scope": {"label": task.out_of_scope, "rows": len(outside)}} if outside is not None else {}),

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hf_distill.errors import StudentError
-from hf_distill.students.base import told_as
+from hf_distill.students.base import refused_as
 
 if TYPE_CHECKING:
     from hf_distill.recipe import LoraConfig
@@ -33,16 +33,12 @@ def has_adapters(model: nn.Module) -> bool:
 def add_adapters(model: PreTrainedModel, config: LoraConfig, revision: str | None = None) -> None:
     """Freeze a model and put new adapters into it.
 
-    Whatever its head is, unless it is over a vocabulary, and a pooler learn whole and are saved with the adapters: they
-    are often new, and what is new must be kept.
+    A pooler, and a head that is not over a vocabulary, learn whole and are saved with the adapters: they are often new.
 
     Args:
         model: With the task's head.
         config: ``student.lora`` of a recipe.
-        revision: Of what the model was loaded from; others load the same beside the adapters.
-
-    Raises:
-        StudentError: Where no module is meant, or one whose weights are read elsewhere, too.
+        revision: Of the loaded model; others load the same beside the adapters.
     """
     from peft import LoraConfig as PeftLoraConfig
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -55,7 +51,7 @@ def add_adapters(model: PreTrainedModel, config: LoraConfig, revision: str | Non
         modules_to_save=_learning_whole(model) or None,
         revision=revision,
     )
-    with told_as("student.lora"):
+    with refused_as("student.lora"):
         model.add_adapter(lora, ADAPTER)
     for what, module in (("output head", model.get_output_embeddings()), ("embeddings", model.get_input_embeddings())):
         if isinstance(module, BaseTunerLayer):
@@ -67,7 +63,7 @@ def add_adapters(model: PreTrainedModel, config: LoraConfig, revision: str | Non
 
 
 def merge_adapters(model: PreTrainedModel) -> None:
-    """Add the adapters to the weights beside which they learned, and leave an ordinary model."""
+    """Add the adapters to the frozen weights, which leaves an ordinary model."""
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import ModulesToSaveWrapper
 
@@ -82,7 +78,7 @@ def merge_adapters(model: PreTrainedModel) -> None:
 
 
 def load_adapters(model: PreTrainedModel, folder: Path) -> None:
-    """Give the adapters inside a model the weights that a checkpoint holds; Trainer does so for a PeftModel alone."""
+    """Load a checkpoint's weights into a model's adapters; Trainer does so for a PeftModel alone."""
     from peft import set_peft_model_state_dict
 
     state = load_file(folder / "adapter_model.safetensors")
@@ -93,11 +89,7 @@ def load_adapters(model: PreTrainedModel, folder: Path) -> None:
 
 
 def quantized(config: LoraConfig | None) -> dict[str, Any]:
-    """Arguments of ``from_pretrained`` that load the frozen weights as the recipe asks for.
-
-    Raises:
-        StudentError: Naming what 4 bits need and is not there.
-    """
+    """Arguments of ``from_pretrained`` that load the frozen weights as the recipe asks for."""
     if config is None or config.quantize is None:
         return {}
     where = "student.lora.quantize"

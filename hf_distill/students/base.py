@@ -1,4 +1,4 @@
-"""What a way of building a student gets and gives."""
+"""What a student is built from, and what building it gives."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
-    """Everything that a student may be made of; see ``build_student``."""
+class StudentRequest:
+    """Everything that a student may be made of; see :func:`hf_distill.students.build_student`."""
 
     config: StudentConfig
     auto_model: Any
@@ -34,10 +34,10 @@ class Student:
 
     Attributes:
         model: With the task's head, its labels in the data's order.
-        tokenizer: That cuts no text longer than the model can read.
+        tokenizer: It cuts texts at the length that the model can read.
         origin: Where its weights come from, for people: ``layers 0, 2, 5 of 6 of the teacher``.
-        layer_map: For each of its layers the layer that it was copied from, by side (``encoder``, ``decoder``; empty
-            where there is one stack); None unless it was.
+        layer_map: The layer that each of its layers was copied from, by side (``encoder``, ``decoder``; empty where
+            there is one stack); None unless layers were copied.
         report: What was kept of its source where it is narrower or knows fewer tokens, as plain data; else None.
     """
 
@@ -49,7 +49,7 @@ class Student:
 
 
 def set_options(config: PretrainedConfig, options: dict[str, Any]) -> None:
-    """Set config attributes one by one, in their order."""
+    """Set config attributes one by one, since some change others."""
     for name, value in options.items():
         setattr(config, name, value)
 
@@ -57,8 +57,7 @@ def set_options(config: PretrainedConfig, options: dict[str, Any]) -> None:
 def per_layer_lists(config: PretrainedConfig) -> dict[str, list[Any]]:
     """Config attributes with one entry a layer, such as ``layer_types``.
 
-    They are known by their length and by a name that speaks of layers or windows: DeBERTa's ``pos_att_type`` may be as
-    long by chance.
+    Length alone does not tell them: DeBERTa's ``pos_att_type`` may be as long by chance.
     """
     return {
         name: list(value)
@@ -70,8 +69,8 @@ def per_layer_lists(config: PretrainedConfig) -> dict[str, list[Any]]:
 
 
 @contextmanager
-def told_as(subject: str) -> Iterator[None]:
-    """Tell what Transformers refuses about a config as a StudentError about ``subject``."""
+def refused_as(subject: str) -> Iterator[None]:
+    """Turn what Transformers refuses about a config into a StudentError about ``subject``."""
     try:
         yield
     except (StrictDataclassError, ValueError, TypeError, AssertionError, LookupError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""Parts of a student that stay as they are, and what need not be computed twice where its teacher has them, too."""
+"""Freezes parts of a student, and finds a frozen encoder that its teacher has, too."""
 
 from __future__ import annotations
 
@@ -13,17 +13,10 @@ from hf_distill.students.layers import difference
 
 
 def freeze(model: PreTrainedModel, parts: Sequence[str]) -> None:
-    """Let parts of a model stay as they are.
+    """Freeze ``embeddings`` (all tables: tokens, positions, segments), or the ``encoder`` of an encoder-decoder.
 
     What shares its weights with a frozen part is frozen with it: a tied head with the embeddings, and the embeddings of
     a decoder with those of its encoder.
-
-    Args:
-        model: The student.
-        parts: ``embeddings`` (its tables: tokens, positions, segments), or ``encoder`` of an encoder-decoder.
-
-    Raises:
-        StudentError: Where the model has no such part, or nothing would be left to learn.
     """
     for part in parts:
         for module in _modules(model, part):

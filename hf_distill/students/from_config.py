@@ -12,44 +12,39 @@ from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig, PreTraine
 from hf_distill.errors import StudentError
 from hf_distill.models.forward import compared_layers
 from hf_distill.names import nearest
-from hf_distill.students.base import Order, Student, per_layer_lists, set_options, told_as
+from hf_distill.students.base import Student, StudentRequest, per_layer_lists, refused_as, set_options
 from hf_distill.tokenizers.train import choose_tokenizer
 
 _SPECIAL = {"pad": "pad", "bos": "cls", "eos": "sep", "cls": "bos", "sep": "eos", "mask": "mask"}
 """Special tokens that configs name, and which other one stands in where the tokenizer has none."""
 
 
-def from_config(order: Order) -> Student:
-    """A model from the teacher's config with changes, or, with ``model_type``, from a new one.
-
-    Raises:
-        StudentError: For keys that the config does not have, or sizes that do not fit each other.
-    """
-    assert order.config.config is not None
-    changes = dict(order.config.config)
+def from_config(request: StudentRequest) -> Student:
+    """A model from the teacher's config with changes, or, with ``model_type``, from a new one."""
+    assert request.config.config is not None
+    changes = dict(request.config.config)
     model_type = changes.pop("model_type", None)
-    tokenizer = choose_tokenizer(order.config.tokenizer, order.teacher_tokenizer, order.texts)
+    tokenizer = choose_tokenizer(request.config.tokenizer, request.teacher_tokenizer, request.texts)
     if model_type is not None:
         config = _new_config(model_type, changes)
-    elif order.teacher is not None:
-        config = _changed_config(order.teacher.config, changes)
+    elif request.teacher is not None:
+        config = _changed_config(request.teacher.config, changes)
     else:
         raise StudentError(
             "student.config: without a teacher it must say what to build; add model_type: bert, for instance"
         )
-    if model_type is not None or tokenizer is not order.teacher_tokenizer:
+    if model_type is not None or tokenizer is not request.teacher_tokenizer:
         _follow_tokenizer(config, tokenizer)
     _check_heads(config)
-    set_options(config, order.model_options)
-    with told_as("student.config"):
+    set_options(config, request.model_options)
+    with refused_as("student.config"):
         config.validate()
-        model = order.auto_model.from_config(config, dtype=torch.float32)
-    if order.teacher is not None and tokenizer is order.teacher_tokenizer and model.can_generate():
-        model.generation_config = copy.deepcopy(order.teacher.generation_config)
-    depth = f"{config.num_hidden_layers}"
-    if config.is_encoder_decoder:
-        depth += f" and {compared_layers(config)}"
-    origin = f"fresh {config.model_type}, {depth} layers, hidden size {config.hidden_size}"
+        model = request.auto_model.from_config(config, dtype=torch.float32)
+    if request.teacher is not None and tokenizer is request.teacher_tokenizer and model.can_generate():
+        model.generation_config = copy.deepcopy(request.teacher.generation_config)
+    decoder = f" and {compared_layers(config)}" if config.is_encoder_decoder else ""
+    depth = f"{config.num_hidden_layers}{decoder} layers"
+    origin = f"fresh {config.model_type}, {depth}, hidden size {config.hidden_size}"
     return Student(model=model, tokenizer=tokenizer, origin=origin)
 
 
@@ -58,16 +53,16 @@ def _new_config(model_type: str, changes: dict[str, Any]) -> PretrainedConfig:
         raise StudentError(
             f"student.config.model_type: Transformers knows no {model_type!r}{nearest(model_type, CONFIG_MAPPING)}"
         )
-    with told_as("student.config"):
+    with refused_as("student.config"):
         renamed = _checked(AutoConfig.for_model(model_type), changes)
         return AutoConfig.for_model(model_type, **renamed)
 
 
 def _changed_config(teacher: PretrainedConfig, changes: dict[str, Any]) -> PretrainedConfig:
-    """The teacher's config with changes; where its depth changes, its lists with one entry a layer follow."""
+    """The teacher's config with changes; lists with one entry a layer follow its depth."""
     config = copy.deepcopy(teacher)
     total, lists = getattr(config, "num_hidden_layers", 0), per_layer_lists(config)
-    with told_as("student.config"):
+    with refused_as("student.config"):
         set_options(config, {"name_or_path": "", **_checked(config, changes)})
     for name, values in lists.items():
         if name not in changes:
@@ -92,16 +87,15 @@ def _checked(config: PretrainedConfig, changes: dict[str, Any]) -> dict[str, Any
 
 
 def _follow_tokenizer(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Set the size of the vocabulary and the ids of the special tokens."""
     if tokenizer.pad_token_id is None:
         raise StudentError("student.tokenizer: it has no padding token, so texts cannot be batched; use another")
     for name in ("vocab_size", "decoder_vocab_size"):
         if hasattr(config, name):
             setattr(config, name, len(tokenizer))
+    ids = {name: getattr(tokenizer, f"{name}_token_id") for name in _SPECIAL}
     for name, other in _SPECIAL.items():
         if hasattr(config, f"{name}_token_id"):
-            own = getattr(tokenizer, f"{name}_token_id")
-            setattr(config, f"{name}_token_id", getattr(tokenizer, f"{other}_token_id") if own is None else own)
+            setattr(config, f"{name}_token_id", ids[other] if ids[name] is None else ids[name])
     if config.is_encoder_decoder:
         # What tokenizers put before a text, so that it is not predicted; T5 and Marian have no such token and use pad.
         start = getattr(config, "bos_token_id", None)
@@ -113,11 +107,8 @@ def _follow_tokenizer(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBa
 def _check_heads(config: PretrainedConfig) -> None:
     hidden, heads = getattr(config, "hidden_size", None), getattr(config, "num_attention_heads", None)
     if hidden and heads and not getattr(config, "head_dim", None) and hidden % heads:
+        divisor = next(fewer for fewer in range(heads, 0, -1) if hidden % fewer == 0)
         raise StudentError(
             f"student.config: hidden_size {hidden} cannot be shared by {heads} attention heads; set "
-            f"num_attention_heads to a divisor of it, {_divisor(hidden, heads)} for instance"
+            f"num_attention_heads to a divisor of it, {divisor} for instance"
         )
-
-
-def _divisor(hidden: int, most: int) -> int:
-    return next(heads for heads in range(most, 0, -1) if hidden % heads == 0)

@@ -1,4 +1,4 @@
-"""A student made of parts of a model: some of its layers, heads, units, channels and tokens; each if asked for."""
+"""A student made of parts of a model: some of its layers, heads, units, channels or tokens."""
 
 from __future__ import annotations
 
@@ -9,80 +9,65 @@ from typing import Any
 from torch import Tensor
 
 from hf_distill.errors import StudentError
-from hf_distill.students.base import Order, Student, set_options
+from hf_distill.students.base import Student, StudentRequest, set_options
 from hf_distill.students.label_heads import kept_label_order, reorder_outputs
 from hf_distill.students.layer_choice import chosen_cuts, layer_stack
 from hf_distill.students.layers import cut
 from hf_distill.students.pretrained import from_pretrained
-from hf_distill.students.pruning.families import Shape, shape_of
+from hf_distill.students.pruning.families import shape_of
 from hf_distill.students.pruning.importance import Importance, activation_importance, random_importance, sample
 from hf_distill.students.pruning.slicing import Kept, first_ones, most_important, prune
 from hf_distill.students.pruning.target_shape import chosen_shape
 from hf_distill.students.vocabulary import cut_vocabulary
 
 PARTS = ("layers", "width", "vocabulary")
-"""Keys of ``student`` that take parts, in the order in which they do."""
+"""Keys of ``student`` that choose parts, in the order in which these are taken."""
 
 
-def from_parts(order: Order) -> Student:
-    """The teacher, or a pretrained model, without some of its layers, its width or its tokens.
-
-    Raises:
-        StudentError: For parts that are not there, or a model that cannot be cut.
-        LabelError: Where the source's head does not know the data's labels.
-    """
-    return parts_of(whole(order), order)
+def from_parts(request: StudentRequest) -> Student:
+    """The teacher, or a pretrained model, without some of its layers, its width or its tokens."""
+    return parts_of(whole(request), request)
 
 
-def whole(order: Order) -> Student:
-    """What parts are taken of: a pretrained model where one is named, else the teacher itself.
-
-    Raises:
-        StudentError: Where there is no teacher, or a tokenizer that its embeddings do not belong to.
-    """
-    if order.config.pretrained is not None:
-        return from_pretrained(order)
-    key = next(name for name in PARTS if getattr(order.config, name) is not None)
-    if order.teacher is None or order.teacher_tokenizer is None:
+def whole(request: StudentRequest) -> Student:
+    """The model to take parts of: a pretrained one where one is named, else the teacher itself."""
+    if request.config.pretrained is not None:
+        return from_pretrained(request)
+    key = next(name for name in PARTS if getattr(request.config, name) is not None)
+    if request.teacher is None or request.teacher_tokenizer is None:
         raise StudentError(f"student.{key}: needs a teacher to take {key} from; name one, or use student.config")
-    if order.config.tokenizer is not None:
+    if request.config.tokenizer is not None:
         raise StudentError(
             f"student.tokenizer: a student of the teacher's {key} keeps its embeddings, so its tokenizer too; "
             "leave it out"
         )
-    return Student(model=order.teacher, tokenizer=order.teacher_tokenizer, origin="the teacher")
+    return Student(model=request.teacher, tokenizer=request.teacher_tokenizer, origin="the teacher")
 
 
-def parts_of(source: Student, order: Order) -> Student:
-    """A new student of those parts of a model that a recipe asks for; the model is left as it is.
+def parts_of(source: Student, request: StudentRequest) -> Student:
+    """Make a student of the parts of a model that a recipe names; the model stays as it is.
 
-    Args:
-        source: The whole model. On the meta device nothing is measured, and the student has its shape alone.
-        order: What is asked for.
-
-    Raises:
-        StudentError: See :func:`from_parts`.
-        LabelError: See :func:`from_parts`.
+    On the meta device nothing is measured, and the student has its shape alone.
     """
-    config = order.config
-    outputs = kept_label_order(source.model.config, order.model_options)
+    config = request.config
+    outputs = kept_label_order(source.model.config, request.model_options)
     student = dataclasses.replace(source, origin=f"of {source.origin}")
     if config.layers is not None:
-        student = _with_layers(student, order)
+        student = _with_layers(student, request)
     if config.width is not None:
-        student = _narrowed(student, source, order)
+        student = _narrowed(student, source, request)
     if source.model.can_generate():
         student.model.generation_config = copy.deepcopy(source.model.generation_config)
     if config.vocabulary is not None:
-        student = cut_vocabulary(student, config.vocabulary, order.texts)
+        student = cut_vocabulary(student, config.vocabulary, request.texts)
     reorder_outputs(student.model, outputs)
-    set_options(student.model.config, order.model_options)
+    set_options(student.model.config, request.model_options)
     return dataclasses.replace(student, origin=student.origin.removeprefix("of "))
 
 
-def _with_layers(student: Student, order: Order) -> Student:
-    assert order.config.layers is not None
-    cuts = chosen_cuts(student.model, order.config.layers)
+def _with_layers(student: Student, request: StudentRequest) -> Student:
+    assert request.config.layers is not None
+    cuts = chosen_cuts(student.model, request.config.layers)
     return dataclasses.replace(
         student,
         model=cut(student.model, cuts),
@@ -91,9 +76,9 @@ def _with_layers(student: Student, order: Order) -> Student:
     )
 
 
-def _narrowed(student: Student, source: Student, order: Order) -> Student:
-    """Importance is measured on the whole source, whose layers say most about what each of them is good for."""
-    width = order.config.width
+def _narrowed(student: Student, source: Student, request: StudentRequest) -> Student:
+    # Importance is measured on the whole source, whose layers say most about what each of them is good for.
+    width = request.config.width
     assert width is not None
     model = student.model
     if model.config.is_encoder_decoder:
@@ -112,7 +97,7 @@ def _narrowed(student: Student, source: Student, order: Order) -> Student:
         if width.importance == "random":
             importance = random_importance(before, depth)
         else:
-            texts = sample(order.texts(), width.calibration_rows)
+            texts = sample(request.texts(), width.calibration_rows)
             importance = activation_importance(source.model, source.tokenizer, texts, layers)
             by = f"by activation on {len(texts)} texts"
         kept = most_important(importance, before, shape)
@@ -120,20 +105,14 @@ def _narrowed(student: Student, source: Student, order: Order) -> Student:
     return dataclasses.replace(
         student,
         model=prune(model, shape, kept),
-        origin=f"of {_told(before, shape)}, {by}, {student.origin}",
+        origin=f"of width {shape.hidden_size} of {before.hidden_size}, {shape.heads} of {before.heads} heads, "
+        f"{shape.intermediate_size} of {before.intermediate_size} units a layer, {by}, {student.origin}",
         report={**(student.report or {}), "width": report},
     )
 
 
-def _told(before: Shape, after: Shape) -> str:
-    return (
-        f"width {after.hidden_size} of {before.hidden_size}, {after.heads} of {before.heads} heads, "
-        f"{after.intermediate_size} of {before.intermediate_size} units a layer"
-    )
-
-
 def _shares(importance: Importance, kept: Kept, layers: list[int]) -> dict[str, Any]:
-    """Which heads are kept, and what share of the importance of all is kept, of channels and in each layer."""
+    """Which heads are kept, and the share of all importance that is, of channels and in each layer."""
 
     def share(values: Tensor, indices: list[int]) -> float:
         return round(float(values[indices].sum() / values.sum().clamp(min=1e-30)), 4)

@@ -1,4 +1,4 @@
-"""The student's output layer: which module it is, and in which order it gives the labels."""
+"""The student's output layer, and the order in which it gives the labels."""
 
 from __future__ import annotations
 
@@ -20,10 +20,7 @@ def names_of(id2label: Mapping[Any, str] | None) -> list[str]:
 
 
 def label_order(own: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
-    """For each wanted label the index of the same one among ``own``, or None where they are not the same labels.
-
-    Case, outer blanks, and whether words are joined by blanks, hyphens or underscores make no difference.
-    """
+    """The index among ``own`` of each wanted label; None where the labels, compared by ``names.folded``, differ."""
     index = {folded(name): i for i, name in enumerate(own)}
     names = [folded(name) for name in wanted]
     same = len(index) == len(own) == len(names) and set(index) == set(names)
@@ -33,12 +30,7 @@ def label_order(own: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
 def kept_label_order(teacher: PretrainedConfig, options: dict[str, Any]) -> list[int] | None:
     """The order in which a copy of the teacher's head must give its outputs; None where it can stay as it is.
 
-    Args:
-        teacher: Whose ``id2label`` names the outputs; LABEL_0, LABEL_1, ... are taken to be in the data's order.
-        options: The task's config attributes.
-
-    Raises:
-        LabelError: Where numbers or names of the labels differ.
+    Outputs called LABEL_0, LABEL_1, ... are taken to be in the data's order.
     """
     if "id2label" not in options:
         return None
@@ -61,13 +53,9 @@ def kept_label_order(teacher: PretrainedConfig, options: dict[str, Any]) -> list
 
 
 def output_layer(model: PreTrainedModel) -> nn.Linear:
-    """The linear layer that gives the logits.
+    """The linear layer that gives the logits: the last one outside the base model with one output a label.
 
-    It is the last ``nn.Linear`` outside the base model with one output a label: heads are written in the order in which
-    they run, so ``classifier.out_proj`` comes after ``classifier.dense`` even where both have as many outputs.
-
-    Raises:
-        StudentError: Where there is none.
+    Heads list their modules as they run: ``classifier.out_proj`` comes after a ``classifier.dense`` of the same size.
     """
     base = model.base_model_prefix + "."
     found = [

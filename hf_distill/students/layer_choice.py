@@ -1,4 +1,4 @@
-"""Where a model keeps its layers, and which of them a recipe chooses."""
+"""Finds a model's layers, and those of them that a recipe chooses."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Cut:
     Attributes:
         side: ``encoder`` or ``decoder`` of an encoder-decoder, else empty.
         stack: The name of the list of layers among the model's modules.
-        count: What the config calls their number.
+        count: The config's attribute for their number.
         total: How many there are.
-        layer_map: Which are kept, ascending.
+        layer_map: Those that are kept, ascending.
     """
 
     side: str
@@ -50,16 +50,10 @@ class Cut:
 
 
 def chosen_cuts(model: PreTrainedModel, chosen: Layers) -> list[Cut]:
-    """Which layers of a model a recipe keeps.
+    """Which layers of a model a recipe keeps, by stack.
 
-    Args:
-        model: Whose layers are chosen.
-        chosen: See :func:`choose_layers`; for an encoder-decoder a mapping of ``encoder``, ``decoder`` or both to that,
-            where a side that is not named keeps all its layers.
-
-    Raises:
-        StudentError: For layers that are not there, the wrong one of these forms, or a model whose layers cannot be
-            told apart.
+    ``chosen`` is as in :func:`choose_layers`; for an encoder-decoder a mapping of ``encoder``, ``decoder`` or both to
+    that, where a side that is not named keeps all its layers.
     """
     kind = type(model).__name__
     if not model.config.is_encoder_decoder:
@@ -97,9 +91,6 @@ def choose_layers(chosen: int | Sequence[int], total: int, where: str = "student
             which, ascending, where negative numbers count from the end.
         total: How many the teacher has.
         where: The key, for messages.
-
-    Raises:
-        StudentError: For layers out of range, twice, or out of order.
     """
     if isinstance(chosen, int):
         if not 1 <= chosen <= total:
@@ -122,18 +113,10 @@ def choose_layers(chosen: int | Sequence[int], total: int, where: str = "student
 
 
 def layer_stack(model: PreTrainedModel, part: nn.Module, count: str) -> tuple[str, int]:
-    """Where a model, or one side of it, keeps its layers: the one list of that many modules of the same class.
-
-    Args:
-        model: The model.
-        part: The side of it, or the model itself.
-        count: What its config calls their number.
+    """Find the layers in a model's ``part``: the one list of as many modules of one class as the config's ``count``.
 
     Returns:
         The list's name among the model's modules, and how many there are.
-
-    Raises:
-        StudentError: Where there is no such list, more than one, or layers that are shared.
     """
     config, kind = model.config, type(model).__name__
     if hasattr(config, "num_hidden_groups"):

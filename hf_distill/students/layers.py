@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from hf_distill.errors import StudentError
-from hf_distill.students.base import per_layer_lists, set_options, told_as
+from hf_distill.students.base import per_layer_lists, refused_as, set_options
 from hf_distill.students.layer_choice import Cut
 
 _PLAIN = (bool, int, float, str, tuple, list, type(None))
 
 _POSITIONS = "relative_attention_bias"
-"""The table of positions that T5 and its like keep in their first layer and hand to all others."""
+"""The table of positions that T5 and its like keep in their first layer and pass to all others."""
 
 
 def cut(teacher: PreTrainedModel, cuts: Sequence[Cut]) -> PreTrainedModel:
@@ -26,21 +26,14 @@ def cut(teacher: PreTrainedModel, cuts: Sequence[Cut]) -> PreTrainedModel:
 
     It is built from its own config, so that what a module knows of its position is right, and loads with
     ``from_pretrained``.
-
-    Args:
-        teacher: The model.
-        cuts: Which layers to keep of each of its stacks.
-
-    Raises:
-        StudentError: Where a kept layer would not do the same at its new place.
     """
-    with told_as("student.layers"):
+    with refused_as("student.layers"):
         config = _cut_config(teacher.config, cuts)
         student = type(teacher)(config).float()
     for each in cuts:
         _check_same_build(student.get_submodule(each.stack), teacher.get_submodule(each.stack), each.layer_map)
     state = _cut_state(teacher.state_dict(), cuts)
-    with told_as("student.layers"):
+    with refused_as("student.layers"):
         student.load_state_dict(state)
     _check_copied(student, teacher, state)
     return student
@@ -57,7 +50,6 @@ def _cut_config(config: PretrainedConfig, cuts: Sequence[Cut]) -> PretrainedConf
 
 
 def _cut_state(state: dict[str, Tensor], cuts: Sequence[Cut]) -> dict[str, Tensor]:
-    """The teacher's tensors under the student's names."""
     kept = {name: tensor for name, tensor in state.items() if not any(each.holds(name) for each in cuts)}
     for each in cuts:
         for i, source in enumerate(each.layer_map):
@@ -74,7 +66,6 @@ def _of_layer(state: dict[str, Tensor], stack: str, source: int, place: int) -> 
 
 
 def _check_same_build(blocks: Any, sources: Any, layer_map: Sequence[int]) -> None:
-    """Refuse a layer that would be built otherwise at its new place: equal weights alone do not make it do the same."""
     for i, source in enumerate(layer_map):
         reason = difference(blocks[i], sources[source], (i, source))
         if reason:
@@ -85,12 +76,9 @@ def _check_same_build(blocks: Any, sources: Any, layer_map: Sequence[int]) -> No
 
 
 def difference(block: nn.Module, source: nn.Module, positions: tuple[int, int]) -> str | None:
-    """In what one module is built otherwise than another, for people; None where equal weights make them do the same.
+    """How one module is built otherwise than another, for people; None where equal weights make them do the same.
 
-    Args:
-        block: A module.
-        source: What it is compared with.
-        positions: Of both among their like, which they may know.
+    They may differ in their ``positions`` among their like, which some modules know.
     """
     for (name, module), (other_name, other) in zip_longest(_modules(block), _modules(source), fillvalue=("", None)):
         if name != other_name or type(module) is not type(other):

@@ -5,33 +5,28 @@ from __future__ import annotations
 from hf_distill.errors import StudentError
 from hf_distill.models.load import load_config, load_model, load_tokenizer
 from hf_distill.students.adapters import has_adapters, quantized
-from hf_distill.students.base import Order, Student
+from hf_distill.students.base import Student, StudentRequest
 from hf_distill.students.label_heads import label_order, names_of, reorder_outputs
 
 
-def from_pretrained(order: Order) -> Student:
-    """A Hub model or a folder, in float32, with a new head unless its own has as many outputs as the data has labels.
-
-    Raises:
-        ModelError: Where it cannot be loaded.
-        StudentError: Where a tokenizer is to be trained for it: its embeddings belong to its own.
-    """
-    name, revision = order.config.pretrained, order.config.revision
+def from_pretrained(request: StudentRequest) -> Student:
+    """Load a student in float32, with a new head unless its own has as many outputs as the data has labels."""
+    name, revision = request.config.pretrained, request.config.revision
     assert name is not None
-    if isinstance(order.config.tokenizer, dict):
+    if isinstance(request.config.tokenizer, dict):
         raise StudentError(
             "student.tokenizer: a pretrained student knows its own tokens only; leave it out, or name one"
         )
     # A head that knows the data's labels in another order is worth keeping, in the data's order.
     own = names_of(load_config(name, revision).id2label)
-    outputs = label_order(own, names_of(order.model_options.get("id2label", {})))
-    options = {**order.model_options, **quantized(order.config.lora)}
-    model = load_model(order.auto_model, name, revision=revision, new_head=True, **options)
+    outputs = label_order(own, names_of(request.model_options.get("id2label", {})))
+    options = {**request.model_options, **quantized(request.config.lora)}
+    model = load_model(request.auto_model, name, revision=revision, new_head=True, **options)
     if has_adapters(model):
         raise StudentError(
             f"student.pretrained: {name} holds adapters, and a student starts from a whole model; merge them first "
             "(lora.merge: true where they were made)"
         )
     reorder_outputs(model, outputs)
-    tokenizer = load_tokenizer(order.config.tokenizer) if order.config.tokenizer else load_tokenizer(name, revision)
+    tokenizer = load_tokenizer(request.config.tokenizer) if request.config.tokenizer else load_tokenizer(name, revision)
     return Student(model=model, tokenizer=tokenizer, origin=f"{name}@{revision}" if revision else name)

@@ -1,4 +1,4 @@
-"""A student that knows only the tokens that a corpus needs: tokenizer, embeddings, output head and config together."""
+"""Cuts a student's vocabulary to the tokens that a corpus needs: tokenizer, embeddings, output head and config."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 
 from hf_distill.errors import StudentError
-from hf_distill.students.base import Student, set_options, told_as
+from hf_distill.students.base import Student, refused_as, set_options
 from hf_distill.students.pruning.slicing import selected
 from hf_distill.tokenizers.prune import Vocabulary, check_same_cut
 
@@ -27,21 +27,13 @@ _LISTS = ("suppress_tokens", "begin_suppress_tokens", "bad_words_ids")
 """Settings of generation that name tokens, beside those whose names end in ``_token_id``."""
 
 _SAMPLE = 100
-"""On how many texts it is verified that they are cut as before."""
+"""How many texts verify that they are cut as before."""
 
 
 def cut_vocabulary(student: Student, setting: VocabularyConfig, texts: Callable[[], Iterable[str]]) -> Student:
     """A student without the tokens that its training texts do not need; all others mean what they meant.
 
     Special and added tokens, single characters and bytes, and what the chat template says are always kept.
-
-    Args:
-        student: It is left as it is.
-        setting: ``student.vocabulary`` of a recipe.
-        texts: Gives the training texts, again at each call.
-
-    Raises:
-        StudentError: For a slow tokenizer, no texts, or a size that is too small.
     """
     model, tokenizer = student.model, student.tokenizer
     if not hasattr(model.config, "vocab_size"):
@@ -59,20 +51,17 @@ def cut_vocabulary(student: Student, setting: VocabularyConfig, texts: Callable[
     check_same_cut(tokenizer, smaller, islice(texts(), _SAMPLE))
     made = _with_tokens(model, order)
     saved = model.num_parameters() - made.num_parameters()
+    report = {"tokens": len(order), "of": len(tokenizer), "parameters_saved": saved}
     return dataclasses.replace(
         student,
         model=made,
         tokenizer=smaller,
         origin=f"of {len(order):,} of {len(tokenizer):,} tokens ({saved:,} parameters fewer) {student.origin}",
-        report={
-            **(student.report or {}),
-            "vocabulary": {"tokens": len(order), "of": len(tokenizer), "parameters_saved": saved},
-        },
+        report={**(student.report or {}), "vocabulary": report},
     )
 
 
 def _kept(vocabulary: Vocabulary, always: set[int], counts: Counter[int], setting: VocabularyConfig) -> set[int]:
-    """The ids of all tokens to keep, with what they need."""
     kept = always | set(vocabulary.ancestors(always))
     if setting.size is None:
         used = {i for i, count in counts.items() if count >= setting.least}
@@ -95,7 +84,7 @@ def _with_tokens(model: PreTrainedModel, order: list[int]) -> PreTrainedModel:
     new = {old: i for i, old in enumerate(order)}
     config = copy.deepcopy(model.config)
     sizes = {name: len(order) for name in _SIZES if hasattr(config, name)}
-    with told_as("student.vocabulary"):
+    with refused_as("student.vocabulary"):
         set_options(config, {"name_or_path": "", **_moved_ids(config, new), **sizes})
         made = selected(model, config, lambda name, dimension: order)
     if model.can_generate():
@@ -106,7 +95,7 @@ def _with_tokens(model: PreTrainedModel, order: list[int]) -> PreTrainedModel:
 
 
 def _named_ids(model: PreTrainedModel) -> Iterator[int]:
-    """Ids that a model itself speaks of."""
+    """Ids that a model's settings and its table of positions depend on."""
     for config in (model.config, model.generation_config if model.can_generate() else None):
         for name, value in vars(config).items() if config is not None else ():
             if name.endswith("_token_id"):
@@ -118,7 +107,7 @@ def _named_ids(model: PreTrainedModel) -> Iterator[int]:
 
 
 def _moved_ids(config: PretrainedConfig | GenerationConfig, new: dict[int, int]) -> dict[str, Any]:
-    """The settings that name tokens, with their new ids; what is no token any more is left out."""
+    """The settings that name tokens, with their new ids; tokens that are gone are left out."""
     return {
         name: _moved(value, new)
         for name, value in vars(config).items()

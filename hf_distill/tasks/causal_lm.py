@@ -17,7 +17,6 @@ from hf_distill.tasks.base import TEACHER_PREFIX, Prompts, Task
 from hf_distill.tasks.encoding import (
     IGNORED,
     Example,
-    answered,
     fit,
     last_turn,
     pack,
@@ -25,10 +24,10 @@ from hf_distill.tasks.encoding import (
     read_chat,
     read_completion,
     read_text,
-    render_chat,
 )
 from hf_distill.tasks.rollout_batches import WRITTEN, AfterPrompts, check_prompt_tokens
 from hf_distill.tasks.routed import carried, check_apart
+from hf_distill.tokenizers.chat import answered, render_chat
 from hf_distill.tokenizers.cross_reader import NOWHERE, Reading, TeacherReader
 from hf_distill.types import Batch, LogitSource, Masks, View
 

@@ -1,4 +1,4 @@
-"""What a teacher with other tokens reads of a row, and where student and teacher have read the same bytes."""
+"""Reads a student's rows with a teacher's tokenizer, and finds where both have read the same bytes."""
 
 from __future__ import annotations
 
@@ -6,40 +6,26 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from hf_distill.tasks.encoding import Chat
 from hf_distill.tokenizers.alignment import Place, Region, meetings, token_bytes
+from hf_distill.tokenizers.chat import Chat
 
 NOWHERE = -1
-"""In the place of a teacher's token, where the student's meets none."""
+"""Stands for a teacher's token where the student's meets none."""
 
 Reading = tuple[list[int], list[int]]
-"""The teacher's tokens of a row; and of each of the student's tokens the place, among these, of the one that begins at
-the same byte, or :data:`NOWHERE`. Not shifted."""
+"""The teacher's tokens of a row; and, for each of the student's, the place of the teacher's token that begins at the
+same byte, or :data:`NOWHERE`. Not shifted."""
 
 
 class TeacherReader:
-    """Reads rows of a student with a teacher's tokenizer, each row the same bytes.
-
-    Args:
-        student: The student's tokenizer.
-        teacher: The teacher's.
-
-    Raises:
-        ModelError: Where the tokens of one do not cover all bytes of a text.
-    """
+    """Reads rows of a student with a teacher's tokenizer, each row the same bytes."""
 
     def __init__(self, student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> None:
         self.tokenizer, self.limit = teacher, teacher.model_max_length
         self.student, self.teacher = token_bytes(student), token_bytes(teacher)
 
     def of_text(self, text: str, ids: Sequence[int], row: slice) -> Reading:
-        """Of a row that is a part of a text: the teacher reads that part alone, and its end where the row has one.
-
-        Args:
-            text: The whole text.
-            ids: The student's tokens of it.
-            row: Which of these the row holds.
-        """
+        """Read a row that holds the tokens ``row`` of a text: that part alone, and the end where the row has it."""
         whole = text.encode(errors="surrogatepass")
         places = self.student.places(ids, whole)[row]
         is_last = row.stop >= len(ids)
@@ -56,13 +42,9 @@ class TeacherReader:
         return self._meet(ids[row], places, own, self.teacher.places(own, part.encode()), [region])
 
     def of_chat(self, chat: Chat, own_chat: Chat, ids: Sequence[int], row: slice) -> Reading:
-        """Of a chat: each model in its own template, compared on what the assistant says and that it ends there.
+        """Read a row of a chat, each model in its own template, compared on what the assistant says and that it ends.
 
-        Args:
-            chat: In the student's template.
-            own_chat: In the teacher's.
-            ids: The student's tokens of it.
-            row: Which of these the row holds; of a row without the chat's beginning nothing is compared.
+        Nothing is compared in a row without the chat's beginning.
         """
         own: list[int] = self.tokenizer(own_chat.text, add_special_tokens=False, verbose=False)["input_ids"]
         first, second = chat.text.encode(), own_chat.text.encode()

@@ -34,9 +34,6 @@ class Vocabulary:
         ids: Of all tokens, special and added ones too.
         always: Ids without which something could not be encoded any more, or would have lost its mark: special and
             added tokens, single characters and bytes.
-
-    Raises:
-        StudentError: For a slow tokenizer, or a kind whose tokens cannot be told apart.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -96,15 +93,7 @@ class Vocabulary:
         return own + sorted(kept - set(own))
 
     def smaller(self, tokenizer: PreTrainedTokenizerBase, order: list[int]) -> PreTrainedTokenizerBase:
-        """A copy of a tokenizer with some of its tokens.
-
-        Args:
-            tokenizer: Whose vocabulary this is.
-            order: See :meth:`order`.
-
-        Raises:
-            StudentError: Where its tokens cannot be numbered so.
-        """
+        """A copy of a tokenizer with some of its tokens."""
         new = {old: i for i, old in enumerate(order)}
         content = copy.deepcopy(self.content)
         model = content["model"]
@@ -150,11 +139,7 @@ class Vocabulary:
 
 
 def check_same_cut(old: PreTrainedTokenizerBase, new: PreTrainedTokenizerBase, texts: Iterable[str]) -> None:
-    """Refuse a smaller tokenizer that cuts a text of kept tokens into others.
-
-    Raises:
-        StudentError: For the first such text.
-    """
+    """Refuse a smaller tokenizer that cuts a text of kept tokens into others."""
     kept = new.get_vocab().keys()
     for text in texts:
         before, after = old.tokenize(text), new.tokenize(text)

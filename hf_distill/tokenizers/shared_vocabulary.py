@@ -1,4 +1,4 @@
-"""Which tokens of two vocabularies mean the same: both are sorted into the same classes."""
+"""Sort two vocabularies into the same classes of tokens that mean the same."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class SharedClasses:
     begin its bytes. A class is then the same event for both models: that the text goes on with those bytes.
 
     Attributes:
-        first: By id, the class; -1 where a token takes no part.
-        second: The same of the second vocabulary.
-        count: How many classes there are.
-        first_exact: By id, whether both vocabularies have the token.
-        second_exact: The same of the second.
+        first: The class of each id of the first vocabulary; -1 where a token takes no part.
+        second: The same for the second.
+        count: The number of classes.
+        first_exact: Whether both vocabularies have the token, by id of the first.
+        second_exact: The same for the second.
     """
 
     first: Sequence[int]
@@ -39,12 +39,12 @@ def shared_classes(
     """Sort two vocabularies into classes.
 
     Tokens with the same bytes share a class; of several with the same bytes (a letter and its byte token) the first
-    goes with the first, and so on. End tokens share one, other special tokens do by their text. What nothing shared
-    begins, special tokens of one model for one, is the class of the rest; it takes no part where only one has such.
+    goes with the first, and so on. End tokens share one, other special tokens do by their text. Tokens that no shared
+    one begins, special tokens of one model for example, form the last class; they take part only where both have some.
 
     Args:
-        first: The one's tokens.
-        second: The other's.
+        first: The tokens of one tokenizer.
+        second: Those of the other.
         begins: For bytes that only the first (second) knows as a token, the token with which the second (first) begins
             them, see :func:`beginnings`.
 
@@ -70,35 +70,26 @@ def shared_classes(
         for own, number in zip(classes, pair, strict=True):
             own[number] = count
         count += 1
-    exact = [set(own) for own in classes]
-    rest: list[list[int]] = [[], []]
+    flags = [[i in own for i in range(len(side.pieces))] for side, own in zip(sides, classes, strict=True)]
+    rest: list[list[int]] = []
     for side, (by, own) in enumerate(zip(ids, classes, strict=True)):
-        for text, numbers in by.items():
-            root = _root(text, side, of_bytes, begins)
-            if root is None:
-                rest[side] += numbers
-            elif text not in of_bytes:
-                own |= dict.fromkeys(numbers, root)
-        rest[side] += [number for number in sides[side].special if number not in own]
+        roots = {text: _root(text, side, of_bytes, begins) for text in by if text not in of_bytes}
+        own |= {number: root for text, root in roots.items() if root is not None for number in by[text]}
+        alone = [number for text, root in roots.items() if root is None for number in by[text]]
+        rest.append(alone + [number for number in sides[side].special if number not in own])
     if all(rest):
         for own, numbers in zip(classes, rest, strict=True):
             own |= dict.fromkeys(numbers, count)
         count += 1
     maps = [[own.get(i, -1) for i in range(len(side.pieces))] for side, own in zip(sides, classes, strict=True)]
-    flags = [[i in both for i in range(len(side.pieces))] for side, both in zip(sides, exact, strict=True)]
     return SharedClasses(first=maps[0], second=maps[1], count=count, first_exact=flags[0], second_exact=flags[1])
 
 
 def beginnings(owner: TokenBytes, other: TokenBytes, tokenizer: PreTrainedTokenizerBase) -> dict[bytes, bytes]:
     """With which token the other tokenizer begins the bytes of each token that only the owner has.
 
-    Read behind a line break, with which no token merges. Of bytes that are no text (a part of a character) or that it
-    reads otherwise it is the longest token of the other that they begin with.
-
-    Args:
-        owner: Whose tokens these are.
-        other: What the tokens of ``tokenizer`` stand for.
-        tokenizer: The other one.
+    The bytes are read behind a line break, with which no token merges. Where they are no text (a part of a character),
+    or are read otherwise, it is the longest token of the other that they begin with.
     """
     known = {piece for piece in other.pieces if piece}
     alone = [piece for piece in dict.fromkeys(owner.pieces) if piece and piece not in known]
@@ -119,7 +110,7 @@ def beginnings(owner: TokenBytes, other: TokenBytes, tokenizer: PreTrainedTokeni
 def _root(
     text: bytes, side: int, of_bytes: Mapping[bytes, int], begins: tuple[Mapping[bytes, bytes], Mapping[bytes, bytes]]
 ) -> int | None:
-    """The class of a token: its own, or that of the shared token that begins it, each step a shorter one."""
+    """The class of the shared token that begins a text, found over ever shorter ones."""
     while text not in of_bytes:
         beginning = begins[side].get(text)
         if beginning is None or len(beginning) >= len(text):
@@ -129,13 +120,13 @@ def _root(
 
 
 def _special_pairs(first: TokenBytes, second: TokenBytes) -> Iterator[tuple[int, int]]:
-    ends = (first.end, second.end)
-    has_ends = first.end is not None and second.end is not None
+    ends = set()
     if first.end is not None and second.end is not None:
+        ends = {(0, first.end), (1, second.end)}
         yield first.end, second.end
     names = {mark: number for number, mark in second.special.items()}
     for number, mark in first.special.items():
-        if mark in names and not (has_ends and (number == ends[0] or names[mark] == ends[1])):
+        if mark in names and (0, number) not in ends and (1, names[mark]) not in ends:
             yield number, names[mark]
 
 

@@ -26,17 +26,7 @@ def choose_tokenizer(
     default: PreTrainedTokenizerBase | None,
     texts: Callable[[], Iterable[str]],
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer that ``student.tokenizer`` asks for.
-
-    Args:
-        setting: A Hub id or folder; options of :func:`train_tokenizer`; or None for the default.
-        default: The teacher's.
-        texts: What to train on, again at each call.
-
-    Raises:
-        StudentError: For unknown options, or where there is no default.
-        ModelError: Where it cannot be loaded.
-    """
+    """The tokenizer that ``student.tokenizer`` names, or trains with options of :func:`train_tokenizer`."""
     if isinstance(setting, str):
         return load_tokenizer(setting)
     if isinstance(setting, dict):
@@ -65,9 +55,6 @@ def train_tokenizer(
         lowercase: Only for ``wordpiece``: whether case and accents are dropped, as they are unless this says no.
         kind: ``wordpiece`` as BERT has it (``[CLS] A [SEP] B [SEP]``), for models that read; ``bpe`` of bytes as GPT-2
             and BART have it (``<s> A </s>``), for models that write: every text comes back as it was.
-
-    Raises:
-        StudentError: For texts without a word, or a vocabulary too small for anything but special tokens.
     """
     if kind == "bpe":
         if lowercase is not None:

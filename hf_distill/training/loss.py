@@ -15,16 +15,18 @@ from hf_distill.types import Head, LogitSource, SparseLogits, Targets, Unit, Vie
 def weighted_loss(
     objectives: Mapping[str, Objective], view: View, targets: Targets, counts: Mapping[Unit, Tensor]
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Every term divided by its own count, weighted, and added.
+    """Divide every objective's sum by its own count, weight it, and add them up.
+
+    This is the one place that divides what is learned from; the trainer divides the sums once more for the log.
 
     Args:
         objectives: By name.
         view: Of the student, for one micro-batch.
         targets: Of the teacher, for the same.
-        counts: How many units each term is averaged over: of the whole accumulation window and all processes.
+        counts: How many of each unit there are in the whole accumulation window, over all processes.
 
     Returns:
-        The loss, and each term's total over the micro-batch, detached.
+        The loss, and each objective's sum over the micro-batch, detached.
     """
     factors = {name: o.weight / counts[o.unit].clamp(min=1) for name, o in objectives.items()}
     fused = _fused_terms(objectives, view, factors)
@@ -35,7 +37,7 @@ def weighted_loss(
         totals |= dict(zip(fused, values, strict=True))
     for name, objective in objectives.items():
         if name not in fused:
-            total = objective(view, targets).total
+            total = objective.total(view, targets)
             loss = loss + objective.weight * total / counts[objective.unit].clamp(min=1)
             totals[name] = total.detach()
     return loss, {name: totals[name] for name in objectives}

@@ -29,7 +29,8 @@ from hf_distill.pipeline.train import train_model, with_defaults
 from hf_distill.recipe import LoraConfig
 from hf_distill.report.hub import push_folder
 from hf_distill.run_folder import RunFolder
-from hf_distill.students import add_adapters, build_student, has_adapters, learning, merge_adapters
+from hf_distill.students import build_student, has_adapters, learning, merge_adapters
+from hf_distill.students.adapters import add_adapters
 from tests.helpers import tiny
 from tests.helpers.hub_server import hub_server
 
@@ -266,7 +267,7 @@ def recipe(pretrained: str, **lora: Any) -> dict[str, Any]:
 def train(name: str, made: dict[str, Any], folder: Path, teacher: PreTrainedModel | None = None) -> Path:
     """Train a student or control as a run does, and evaluate nothing."""
     loaded = with_defaults(load_recipe(made))
-    task, data = prepare(loaded, silent)
+    task, data = prepare(loaded)
     train_model(
         name,
         recipe=loaded,
@@ -284,7 +285,6 @@ def train(name: str, made: dict[str, Any], folder: Path, teacher: PreTrainedMode
         teacher=ModelTeacher(teacher) if teacher else None,
         teacher_folders=(),
         folder=RunFolder(folder),
-        report=silent,
     )
     return folder / name
 

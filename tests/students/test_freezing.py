@@ -13,7 +13,10 @@ from transformers import PreTrainedModel, TrainingArguments
 from hf_distill import DistillationTrainer, Hidden, Labels, Logits, load_recipe
 from hf_distill.errors import RecipeError, StudentError
 from hf_distill.recipe import LoraConfig
-from hf_distill.students import add_adapters, chosen_cuts, cut, freeze, frozen_encoder, learning, share_an_encoder
+from hf_distill.students import chosen_cuts, frozen_encoder, learning, share_an_encoder
+from hf_distill.students.adapters import add_adapters
+from hf_distill.students.freezing import freeze
+from hf_distill.students.layers import cut
 from hf_distill.tasks import Translation
 from tests.helpers import tiny
 

@@ -16,20 +16,12 @@ from transformers.utils import logging
 from hf_distill import check, load_recipe, run
 from hf_distill.errors import RecipeError, StudentError
 from hf_distill.recipe import WidthConfig
-from hf_distill.students import (
-    Shape,
-    build_student,
-    chosen_cuts,
-    count_parameters,
-    cut,
-    explicit_shape,
-    family_of_shapes,
-    pruned_config,
-    shape_of,
-)
-from hf_distill.students.pruning.families import FAMILIES, head_counts
+from hf_distill.students import Shape, build_student, chosen_cuts, family_of_shapes, shape_of
+from hf_distill.students.layers import cut
+from hf_distill.students.pruning.families import FAMILIES, head_counts, pruned_config
 from hf_distill.students.pruning.importance import Importance, activation_importance, sample
 from hf_distill.students.pruning.slicing import first_ones, most_important, prune
+from hf_distill.students.pruning.target_shape import count_parameters, explicit_shape
 from tests.helpers import tiny
 
 SMALL = {

@@ -14,10 +14,11 @@ from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassificati
 
 from hf_distill.errors import LabelError, ModelError, StudentError
 from hf_distill.models import load as models
-from hf_distill.students import Student, build_student, choose_layers, chosen_cuts, train_tokenizer
+from hf_distill.students import Student, build_student, chosen_cuts
 from hf_distill.students.label_heads import output_layer
+from hf_distill.students.layer_choice import choose_layers
 from hf_distill.students.layers import cut
-from hf_distill.tokenizers.train import position_limit
+from hf_distill.tokenizers.train import position_limit, train_tokenizer
 from tests.helpers import tiny
 
 NAMES = ("angry", "happy", "sad")

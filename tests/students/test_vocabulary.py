@@ -25,8 +25,9 @@ from transformers.utils import logging
 from hf_distill import check, load_recipe, run
 from hf_distill.errors import RecipeError, StudentError
 from hf_distill.recipe import VocabularyConfig, WidthConfig
-from hf_distill.students import build_student, train_tokenizer
+from hf_distill.students import build_student
 from hf_distill.teachers import same_tokenizer
+from hf_distill.tokenizers.train import train_tokenizer
 from tests.helpers import tiny
 
 GENERAL = [

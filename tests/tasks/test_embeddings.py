@@ -29,7 +29,7 @@ from hf_distill.objectives import Contrastive, Similarity
 from hf_distill.pipeline.preflight import check
 from hf_distill.pipeline.teacher_cache import Source, cached
 from hf_distill.recipe import CacheConfig, LoraConfig
-from hf_distill.students import add_adapters
+from hf_distill.students.adapters import add_adapters
 from hf_distill.tasks import Embeddings
 from hf_distill.training.setup import with_row_ids
 from tests.helpers import tiny

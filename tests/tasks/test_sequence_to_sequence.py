@@ -20,10 +20,10 @@ from hf_distill.evaluation.written import beam_cache, check_generation, generate
 from hf_distill.pipeline.compatibility import check_cache
 from hf_distill.recipe import CacheConfig
 from hf_distill.report.sentences import written_summary
-from hf_distill.students import train_tokenizer
 from hf_distill.tasks import CausalLanguageModeling, Summarization, Translation
 from hf_distill.tasks.encoding import IGNORED
 from hf_distill.teachers import ModelTeacher
+from hf_distill.tokenizers.train import train_tokenizer
 from tests.helpers import tiny
 from tests.helpers.one_step import assert_same, terms
 
@@ -154,7 +154,7 @@ def test_states_of_an_encoder_are_asked_only_where_one_learns():
         terms(bound(student), {}, student, teacher, [Hidden(side="encoder")])
     with pytest.raises(ObjectiveError, match="bert has one stack of layers"):
         Hidden(side="encoder").connect(tiny.bert().config, tiny.bert().config)
-    with pytest.raises(ObjectiveError, match="side must be decoder or encoder"):
+    with pytest.raises(ObjectiveError, match="side must be one of decoder, encoder"):
         Hidden(side="left")
     with pytest.raises(TeacherError, match="encoder_states, which a cache does not keep"):
         check_cache({"hidden": Hidden(side="encoder")}, CacheConfig(), True)
@@ -260,11 +260,16 @@ def test_rouge_and_functions_are_means_over_rows():
     assert own.scores(np.array([[3.0]]), np.array([4]))["longer"] == pytest.approx(0.75)
 
 
+def test_a_scorer_may_be_a_class_of_ones_own():
+    (scorer,) = make_scorers(["hf_distill.evaluation.text_metrics:Rouge"])
+    assert scorer.names == ("rouge1", "rouge2", "rougeL")
+
+
 def longer(text: str, reference: str) -> float:
     return float(len(text) > len(reference))
 
 
-@pytest.mark.parametrize("name", ["blue", "tests.nowhere:score", "tests.helpers.tiny:nothing"])
+@pytest.mark.parametrize("name", ["blue", "tests.nowhere:score", "tests.helpers.tiny:nothing", "decimal:Decimal"])
 def test_a_scorer_that_is_not_there_is_refused(name):
     with pytest.raises(RecipeError, match=r"recipe\.evaluate\.scorers"):
         make_scorers([name])

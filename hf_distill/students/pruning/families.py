@@ -9,7 +9,7 @@ from typing import Literal
 from transformers import PretrainedConfig
 
 from hf_distill.errors import StudentError
-from hf_distill.students.base import set_options, told_as
+from hf_distill.students.base import refused_as, set_options
 
 _FOLLOWING = ("pooler_hidden_size", "embedding_size")
 """Config attributes that are the hidden size under another name, where they are equal to it."""
@@ -123,11 +123,7 @@ FAMILIES: dict[str, Family] = {
 
 
 def family_of(config: PretrainedConfig) -> Family:
-    """The family of a model.
-
-    Raises:
-        StudentError: Where it is none of :data:`FAMILIES`.
-    """
+    """The family of a model."""
     if config.model_type not in FAMILIES:
         raise StudentError(
             f"student.width: {config.model_type} cannot be narrowed, only {', '.join(FAMILIES)} can; use "
@@ -137,11 +133,7 @@ def family_of(config: PretrainedConfig) -> Family:
 
 
 def shape_of(config: PretrainedConfig) -> Shape:
-    """How wide a model is.
-
-    Raises:
-        StudentError: See :func:`family_of`.
-    """
+    """How wide a model is."""
     units = getattr(config, family_of(config).units, None)
     heads = config.num_attention_heads
     return Shape(
@@ -192,11 +184,7 @@ def family_of_shapes(config: PretrainedConfig) -> list[Shape]:
 
 
 def pruned_config(config: PretrainedConfig, shape: Shape) -> PretrainedConfig:
-    """The config of the same model in another shape; heads keep their size.
-
-    Raises:
-        StudentError: Where Transformers refuses that shape, or builds a model of other parts.
-    """
+    """The config of the same model in another shape; heads keep their size."""
     if shape.hidden_size == _own_embeddings(config):
         raise StudentError(
             f"student.width.hidden_size: with {shape.hidden_size}, the width of its embeddings, {config.model_type} "
@@ -219,7 +207,7 @@ def pruned_config(config: PretrainedConfig, shape: Shape) -> PretrainedConfig:
     if hasattr(config, "head_dim") or size != shape.hidden_size // shape.heads:
         sizes["head_dim"] = size
     pruned = copy.deepcopy(config)
-    with told_as("student.width"):
+    with refused_as("student.width"):
         set_options(pruned, sizes)
         pruned.validate()
     return pruned

@@ -60,12 +60,6 @@ def activation_importance(
 
     Of a head it is the L2 norm of its output before the output projection, of a unit the absolute value that enters the
     down projection, of a hidden channel the absolute output of the norms, summed over them.
-
-    Args:
-        model: The whole source; it is left as it is, and read where it is.
-        tokenizer: Its own.
-        texts: The sample.
-        layers: Of the source, whose importance is asked for.
     """
     shape, family = shape_of(model.config), family_of(model.config)
     stack, total = layer_stack(model, model, "num_hidden_layers")
@@ -95,11 +89,7 @@ def activation_importance(
 
 
 def sample(texts: Iterable[str], rows: int) -> list[str]:
-    """So many texts, drawn evenly from the first ones of a corpus; the same in every process.
-
-    Raises:
-        StudentError: Where there is no text.
-    """
+    """So many texts, drawn evenly from the first ones of a corpus; the same in every process."""
     pool = list(islice((text for text in texts if text.strip()), max(rows, _POOL)))
     if not pool:
         raise StudentError(

@@ -13,7 +13,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from hf_distill.errors import StudentError
-from hf_distill.students.base import told_as
+from hf_distill.students.base import refused_as
 from hf_distill.students.layer_choice import layer_stack
 from hf_distill.students.pruning.families import Shape, family_of, pruned_config, shape_of
 from hf_distill.students.pruning.importance import Importance
@@ -64,16 +64,7 @@ def first_ones(shape: Shape, layers: int) -> Kept:
 
 
 def prune(model: PreTrainedModel, shape: Shape, kept: Kept) -> PreTrainedModel:
-    """A copy of a model in a narrower shape, in float32, an ordinary model of its class.
-
-    Args:
-        model: The model; it is left as it is.
-        shape: The shape.
-        kept: As many of all as the shape has.
-
-    Raises:
-        StudentError: Where the model has tensors that its family is not known to have.
-    """
+    """A copy of a model in a narrower shape, in float32, an ordinary model of its class."""
     along_layers = _of_layers(model, kept)
     old, new = shape_of(model.config).hidden_size, shape.hidden_size
     state = model.state_dict()
@@ -89,18 +80,12 @@ def prune(model: PreTrainedModel, shape: Shape, kept: Kept) -> PreTrainedModel:
             )
         return kept.hidden
 
-    with told_as(f"student.width of {old} to {new}"):
+    with refused_as(f"student.width of {old} to {new}"):
         return selected(model, pruned_config(model.config, shape), select)
 
 
 def selected(model: PreTrainedModel, config: PretrainedConfig, select: Select) -> PreTrainedModel:
-    """A copy of a model with another config, in float32, whose tensors are a selection of the model's.
-
-    Args:
-        model: The model.
-        config: Of the copy; the dimensions of tensors that it makes smaller are those that are selected along.
-        select: Gives what to keep.
-    """
+    """A copy of a model with another config, in float32, whose tensors are a selection of the model's."""
     # mypy would take the class for a torch module's.
     kind: Any = type(model)
     student: PreTrainedModel = kind(config).float()

@@ -29,16 +29,7 @@ Count = Callable[[Shape], int]
 
 
 def chosen_shape(model: PreTrainedModel, width: WidthConfig, parameters: int) -> Shape:
-    """The shape that a recipe asks for.
-
-    Args:
-        model: What is narrowed; it may be on the meta device.
-        width: ``student.width`` of a recipe.
-        parameters: Of the source, which ``target`` is a share of.
-
-    Raises:
-        StudentError: For sizes that the model cannot have, or a share that it cannot reach.
-    """
+    """The shape that a recipe asks for."""
     if width.target is None:
         return explicit_shape(model.config, width)
     most = int(width.target * parameters)
@@ -56,14 +47,6 @@ def largest_shape(config: PretrainedConfig, most: int, count: Count) -> Shape:
 
     Hidden size, heads and units are scaled together as far as they go; units then take up what is left: more of them,
     or, where there are no more, fewer beside the next hidden size.
-
-    Args:
-        config: Of what is narrowed.
-        most: How many parameters it may have.
-        count: How many it has in a shape.
-
-    Raises:
-        StudentError: Where the narrowest shape has more, or the model has no more as it is.
     """
     shapes = family_of_shapes(config)
     source, least, total = shapes[-1], count(shapes[0]), count(shapes[-1])
@@ -101,11 +84,7 @@ def _with_units(shape: Shape, most: int, count: Count) -> Shape:
 
 
 def explicit_shape(config: PretrainedConfig, width: WidthConfig) -> Shape:
-    """The shape of sizes that a recipe names; what is not named stays as it is, or follows.
-
-    Raises:
-        StudentError: For more than the model has, or sizes that do not fit each other.
-    """
+    """The shape of sizes that a recipe names; what is not named stays as it is, or follows."""
     source, family = shape_of(config), family_of(config)
     units = _size("intermediate_size", width.intermediate_size, source.intermediate_size)
     if family.head_size == "follows":

@@ -1,0 +1,94 @@
+"""The ways of building a student."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_distill.errors import StudentError
+from hf_distill.students.adapters import add_adapters
+from hf_distill.students.base import Student, StudentRequest
+from hf_distill.students.freezing import freeze
+from hf_distill.students.from_config import from_config
+from hf_distill.students.from_parts import PARTS, from_parts
+from hf_distill.students.pretrained import from_pretrained
+from hf_distill.tokenizers.train import fitted
+
+if TYPE_CHECKING:
+    from hf_distill.recipe import StudentConfig
+
+STUDENTS: dict[str, Callable[[StudentRequest], Student]] = {
+    **dict.fromkeys(PARTS, from_parts),
+    "config": from_config,
+    "pretrained": from_pretrained,
+}
+
+
+def build_student(
+    config: StudentConfig,
+    *,
+    auto_model: Any,
+    teacher: PreTrainedModel | None,
+    teacher_tokenizer: PreTrainedTokenizerBase | None,
+    texts: Callable[[], Iterable[str]],
+    model_options: dict[str, Any],
+) -> Student:
+    """A student as the recipe asks for it, in float32, on the CPU; what ``lora.quantize`` says of it aside.
+
+    Random weights come from torch's global generator: seed it before.
+
+    Args:
+        config: ``student`` of a recipe; the first key of ``STUDENTS`` that is set decides.
+        auto_model: The Transformers class that makes a model with the task's head.
+        teacher: Whose layers or config are taken; None where there is no teacher. It is left as it is.
+        teacher_tokenizer: The teacher's tokenizer.
+        texts: Gives the training texts, again at each call; read where a tokenizer is trained, importance is measured
+            or tokens are counted.
+        model_options: Config attributes of the task: ``num_labels``, ``id2label``, ``label2id``, ``problem_type``.
+
+    Raises:
+        StudentError: Where it cannot be built as asked.
+        LabelError: Where the teacher's head does not know the data's labels.
+        ModelError: Where a model or tokenizer cannot be loaded.
+    """
+    way = next((name for name in STUDENTS if getattr(config, name) is not None), None)
+    if way is None:
+        raise StudentError(f"student: expected one of {', '.join(STUDENTS)}, got none")
+    student = STUDENTS[way](
+        StudentRequest(
+            config=config,
+            auto_model=auto_model,
+            teacher=teacher,
+            teacher_tokenizer=teacher_tokenizer,
+            texts=texts,
+            model_options=model_options,
+        )
+    )
+    model, tokenizer = student.model, student.tokenizer
+    if not getattr(model, "is_loaded_in_4bit", False):
+        model = model.float()
+    embeddings: Any = model.get_input_embeddings()
+    rows = len(embeddings.weight)
+    if len(tokenizer) > rows:
+        raise StudentError(
+            f"student.tokenizer: it has {len(tokenizer)} tokens, but the model only knows {rows}; "
+            "use the tokenizer that belongs to the model"
+        )
+    limit_learning(model, config)
+    return dataclasses.replace(student, model=model, tokenizer=fitted(tokenizer, model))
+
+
+def limit_learning(model: PreTrainedModel, config: StudentConfig) -> None:
+    """Freeze what a recipe freezes, and put in the adapters that it lets learn instead."""
+    if config.freeze is not None:
+        freeze(model, config.freeze)
+    if config.lora is not None:
+        add_adapters(model, config.lora, config.revision)
+
+
+def learning(model: PreTrainedModel) -> int:
+    """How many parameters learn."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
