@@ -7,17 +7,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from hf_distill.cli import app
 from tests.helpers import tiny
-
-
-def call(*arguments: str) -> int:
-    """Run a command in this process; its exit code."""
-    try:
-        app([str(argument) for argument in arguments], standalone_mode=False)
-    except SystemExit as error:
-        return int(error.code or 0)
-    return 0
+from tests.helpers.command_line import call, refused
 
 
 @pytest.fixture
@@ -36,18 +27,6 @@ def rows_file(folder: Path, lines: list[str]) -> str:
     path = folder / "rows.csv"
     path.write_text("text,label\n" + "\n".join(lines) + "\n")
     return str(path)
-
-
-def refused(capsys, tmp_path, *arguments: str) -> str:
-    """The one line with which a command is refused."""
-    before = sorted(str(path) for path in tmp_path.rglob("*"))
-    code = call(*arguments)
-    lines = capsys.readouterr().err.strip().splitlines()
-    told = [line for line in lines if line.startswith("hf-distill: ")]
-    assert code == 2, lines
-    assert told == lines[-1:], lines
-    assert sorted(str(path) for path in tmp_path.rglob("*")) == before
-    return told[0]
 
 
 CASES = {

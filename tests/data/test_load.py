@@ -12,6 +12,7 @@ from hf_distill.errors import DataError, RecipeError
 from hf_distill.recipe import DataConfig, TestDataConfig
 from hf_distill.recipe.load import load_recipe
 from tests.helpers import tiny
+from tests.helpers.data import given
 
 REQUIRED, OPTIONAL = ("text", "label"), ("text_pair",)
 
@@ -61,19 +62,9 @@ def test_a_folder_that_was_saved_to_disk_and_several_files_of_a_split_are_read(t
 def test_columns_are_named_as_the_task_names_them_even_where_names_swap():
     rows = tiny.rows(40, 0).rename_columns({"text": "label", "label": "text"})
     splits = DatasetDict(train=rows, test=rows.select(range(8)))
-    splits_in = {"path": "tests.data.test_load:given", "columns": {"text": "label", "label": "text"}}
+    splits_in = {"path": "tests.helpers.data:given", "columns": {"text": "label", "label": "text"}}
     given.value = splits
     assert plain(load(**splits_in).test) == plain(tiny.rows(40, 0).select(range(8)))
-
-
-def given() -> DatasetDict:
-    """What a test has put there."""
-    return given.value
-
-
-def listed() -> list[str]:
-    """No DatasetDict."""
-    return ["text"]
 
 
 def test_limits_and_splits_follow_the_seed():
@@ -97,7 +88,7 @@ def test_a_stream_is_not_read_into_memory_and_gives_its_first_rows_for_validatio
 
 def test_a_test_split_is_drawn_from_the_training_rows_where_there_is_none():
     given.value = DatasetDict(train=tiny.rows(40, 0))
-    data = load(path="tests.data.test_load:given", test_size=8, validation_size=4)
+    data = load(path="tests.helpers.data:given", test_size=8, validation_size=4)
     assert [len(part) for part in (data.train, data.validation, data.test)] == [28, 4, 8]
     assert sorted(plain(data.train) + plain(data.validation) + plain(data.test)) == sorted(plain(tiny.rows(40, 0)))
     with pytest.raises(DataError, match="test_size: does nothing where there is a test split"):
@@ -115,7 +106,7 @@ def test_rows_to_score_on_may_come_from_another_source_under_names_of_their_own(
     assert data.source == "tests.helpers.tiny:splits, test: other"
     assert len(load(path=SPLITS, test=other, test_limit=5).test) == 5
     given.value = DatasetDict(train=tiny.rows(40, 0))
-    assert len(load(path="tests.data.test_load:given", test=other, validation_size=4).train) == 36
+    assert len(load(path="tests.helpers.data:given", test=other, validation_size=4).train) == 36
 
 
 def test_rows_to_score_on_are_refused_where_they_cannot_be_used(tmp_path):
@@ -138,7 +129,7 @@ def test_several_columns_of_candidates_become_a_list_and_one_stays_as_it_is():
     rows = Dataset.from_dict({"text": ["a", "b"], "wrong": ["x", "y"], "worse": ["z", None]})
     given.value = DatasetDict(train=rows, test=rows, validation=rows)
     for columns, expected in ((["wrong", "worse"], [["x", "z"], ["y"]]), ("wrong", ["x", "y"])):
-        config = DataConfig(path="tests.data.test_load:given", columns={"candidates": columns})
+        config = DataConfig(path="tests.helpers.data:given", columns={"candidates": columns})
         data = load_data(config, ("text",), ("candidates",), ("text", "candidates"), 0)
         assert data.train["candidates"] == expected
 
@@ -146,16 +137,16 @@ def test_several_columns_of_candidates_become_a_list_and_one_stays_as_it_is():
 def test_a_column_within_a_column_is_named_with_a_dot():
     rows = Dataset.from_list([{"pair": {"de": "ja", "en": "yes"}, "label": 0}] * 4)
     given.value = DatasetDict(train=rows, test=rows, validation=rows)
-    assert load(path="tests.data.test_load:given", columns={"text": "pair.de"}).train["text"] == ["ja"] * 4
+    assert load(path="tests.helpers.data:given", columns={"text": "pair.de"}).train["text"] == ["ja"] * 4
 
 
 def test_a_column_may_be_several_joined_and_what_is_empty_leaves_no_gap():
     rows = Dataset.from_dict({"ask": ["a", "b"], "more": ["x", None], "label": [0, 1]})
     given.value = DatasetDict(train=rows, test=rows, validation=rows)
-    data = load(path="tests.data.test_load:given", columns={"text": ["ask", "more"]})
+    data = load(path="tests.helpers.data:given", columns={"text": ["ask", "more"]})
     assert data.train["text"] == ["a\n\nx", "b"]
     with pytest.raises(DataError, match="no column 'most'"):
-        load(path="tests.data.test_load:given", columns={"text": ["ask", "most"]})
+        load(path="tests.helpers.data:given", columns={"text": ["ask", "most"]})
 
 
 def test_unlabelled_rows_need_no_label_and_lose_the_one_they_have(tmp_path):
@@ -166,7 +157,7 @@ def test_unlabelled_rows_need_no_label_and_lose_the_one_they_have(tmp_path):
         "a second text",
     ]
     given.value = DatasetDict(**tiny.splits(), more=tiny.rows(8, 5))
-    assert load(path="tests.data.test_load:given", unlabelled_split="more").unlabelled.column_names == ["text"]
+    assert load(path="tests.helpers.data:given", unlabelled_split="more").unlabelled.column_names == ["text"]
 
 
 def test_the_fingerprint_is_that_of_the_content():
@@ -189,7 +180,7 @@ def test_the_fingerprint_is_that_of_the_content():
         ({"path": SPLITS, "unlabelled_split": "more"}, "there is no split 'more'"),
         ({"path": SPLITS, "arguments": {"rows": 3}}, "data.arguments"),
         (
-            {"path": "tests.data.test_load:listed"},
+            {"path": "tests.helpers.data:listed"},
             "must return a datasets.DatasetDict",
         ),
         ({"path": "./nowhere"}, "neither a folder here nor a data set on the Hub"),

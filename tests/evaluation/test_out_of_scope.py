@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from datasets import Dataset
 from sklearn.metrics import roc_auc_score
 
 from hf_distill import evaluate, run
@@ -20,49 +20,21 @@ from hf_distill.evaluation.predict import Candidate, check_above_chance, predict
 from hf_distill.pipeline.preflight import check
 from hf_distill.recipe import DataConfig, EvaluateConfig
 from hf_distill.tasks import TextClassification
+from tests.helpers import data as shared_data
 from tests.helpers import tiny
 
 NAMES = ("bad", "good")
 
 
-def with_others(rows: Dataset, every: int = 5) -> Dataset:
-    """The same, some rows of which are of no class; the class between the others, as alphabets have it."""
-    labels = ["none" if i % every == every - 1 else NAMES[label] for i, label in enumerate(rows["label"])]
-    texts = [
-        " ".join(word for word in text.split() if word not in (*tiny.GOOD, *tiny.BAD)) if label == "none" else text
-        for text, label in zip(rows["text"], labels, strict=True)
-    ]
-    features = Features({"text": Value("string"), "label": ClassLabel(names=["bad", "none", "good"])})
-    return Dataset.from_dict({"text": texts, "label": labels}, features=features)
-
-
-def splits(train: int = 240, test: int = 80, scopeless: str = "") -> DatasetDict:
-    parts = {"train": tiny.rows(train, 0), "validation": tiny.rows(test, 1), "test": tiny.rows(test, 2)}
-    return DatasetDict({name: rows if name == scopeless else with_others(rows) for name, rows in parts.items()})
-
-
-def plain(train: int = 60, test: int = 40) -> DatasetDict:
-    """Labels as words, without features that name them."""
-    named = splits(train, test)
-    return DatasetDict(
-        {
-            split: Dataset.from_dict(
-                {"text": rows["text"], "label": [rows.features["label"].int2str(i) for i in rows["label"]]}
-            )
-            for split, rows in named.items()
-        }
-    )
-
-
 def recipe(**changes):
-    data = {"path": "tests.evaluation.test_out_of_scope:splits"}
+    data = {"path": "tests.helpers.data:out_of_scope"}
     task = {"name": "text-classification", "max_length": 32, "out_of_scope": "none"}
     return tiny.recipe(**{"task": task, "data": data, **changes})
 
 
-def read(source: str = "splits", name: str = "none", **config):
+def read(source: str = "out_of_scope", name: str = "none", **config):
     task = TextClassification(out_of_scope=name)
-    given = DataConfig(path=f"tests.evaluation.test_out_of_scope:{source}", **config)
+    given = DataConfig(path=f"tests.helpers.data:{source}", **config)
     data = task.set_aside(load_data(given, task.required, task.optional, task.text_columns, 0))
     task.read_labels(data.train)
     return task, data
@@ -74,7 +46,7 @@ def made(tmp_path_factory):
     return run(recipe(), runs=tmp_path_factory.mktemp("runs"), report=lines.append), lines
 
 
-@pytest.mark.parametrize("source", ["splits", "plain"])
+@pytest.mark.parametrize("source", ["out_of_scope", "out_of_scope_in_words"])
 def test_rows_of_no_class_are_left_out_of_training_and_kept_aside_elsewhere(source):
     task, data = read(source)
     assert task.label_set.names == NAMES
@@ -95,12 +67,12 @@ def test_classes_keep_their_rows_when_their_numbers_move():
         assert set(row["text"].split()) & set(words[data.test.features["label"].int2str(row["label"])])
 
 
-@pytest.mark.parametrize("source", ["splits", "plain"])
+@pytest.mark.parametrize("source", ["out_of_scope", "out_of_scope_in_words"])
 def test_a_stream_is_read_without_them(source):
     task, data = read(source, streaming=True)
     assert task.label_set.names == NAMES
     labels = [row["labels"] for row in task.encode(data.train, tiny.tokenizer())]
-    whole = splits() if source == "splits" else plain()
+    whole = getattr(shared_data, source)()
     assert len(labels) == 4 * len(whole["train"]) // 5
     assert set(labels) == {0, 1}
 
@@ -235,7 +207,7 @@ def test_it_decides_between_the_models_of_a_run(made, tmp_path):
 def test_what_would_measure_nothing_is_refused(changes, message):
     name = changes.pop("name", "none")
     task = {"name": "text-classification", "out_of_scope": name}
-    data = {"path": "tests.evaluation.test_out_of_scope:splits", "arguments": changes}
+    data = {"path": "tests.helpers.data:out_of_scope", "arguments": changes}
     with pytest.raises(RecipeError, match=message):
         check(recipe(task=task, data=data), report=lambda line: None)
 

@@ -24,17 +24,11 @@ from hf_distill.tasks.encoding import IGNORED
 from hf_distill.tasks.rollout_batches import WRITTEN
 from hf_distill.teachers import CachedTeacher
 from tests.helpers import tiny
+from tests.helpers.data import completions
 from tests.helpers.known_writer import END, Known
 
 SURE = 1e-4
 """A temperature at which the likeliest token is drawn."""
-
-
-def completions(count: int = 32) -> Dataset:
-    halves = [sentence.rsplit(" ", 2) for sentence in tiny.rows(count)["text"]]
-    return Dataset.from_dict(
-        {"prompt": [first + " " for first, *_ in halves], "completion": [" ".join(last) for _, *last in halves]}
-    )
 
 
 def chats(count: int = 32) -> Dataset:
@@ -56,7 +50,7 @@ def trainer(folder, config: RolloutConfig | None = None, writer=None, **changes)
         "teacher": None if "teacher" in given else tiny.decoder(2, 48, seed=2),
         "task": CausalLanguageModeling(max_length=32),
         "objectives": [Logits(divergence="reverse_kl", temperature=1.0)],
-        "train_dataset": completions(),
+        "train_dataset": completions(32),
         "processing_class": tiny.chat_tokenizer(),
     }
     settings = {

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from datasets import Dataset, DatasetDict, load_dataset
+from datasets import Dataset, load_dataset
 from transformers import AutoModelForSeq2SeqLM, LogitsProcessorList
 
 import hf_distill
@@ -23,7 +23,9 @@ from hf_distill.generation.logprobs import Likelihood
 from hf_distill.labelling.selection import compression_ratio, sentence_scorer
 from hf_distill.recipe.load import dump_recipe, load_recipe
 from hf_distill.tasks import CausalLanguageModeling, Translation
+from tests.helpers import data as shared_data
 from tests.helpers import tiny
+from tests.helpers.data import reversed_pairs, translations
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = {"suppress_tokens": [0, 1, 2, 4], "min_new_tokens": 2}
@@ -34,36 +36,6 @@ BEAMS = {"num_beams": 3, "max_new_tokens": 6, **WORDS}
 
 def silent(line: str) -> None:
     """Nobody reads it."""
-
-
-def pairs(count: int, seed: int) -> Dataset:
-    texts = tiny.rows(count, seed)["text"]
-    return Dataset.from_dict({"source": texts, "target": [" ".join(reversed(text.split())) for text in texts]})
-
-
-def splits(train: int = 24, **more) -> DatasetDict:
-    parts = {"train": pairs(train, 0), "validation": pairs(6, 1), "test": pairs(6, 2)}
-    if more:
-        parts["more"] = pairs(5, 3).remove_columns("target")
-    return DatasetDict(parts)
-
-
-def completions() -> DatasetDict:
-    return DatasetDict(
-        {name: rows.rename_columns({"source": "prompt", "target": "completion"}) for name, rows in splits(8).items()}
-    )
-
-
-def chats() -> DatasetDict:
-    def turns(row: dict) -> dict:
-        said = [{"role": "user", "content": row["source"]}, {"role": "assistant", "content": row["target"]}]
-        return {"messages": [*said, *said]}
-
-    return DatasetDict({n: rows.map(turns).select_columns(["messages"]) for n, rows in splits(8).items()})
-
-
-def texts() -> DatasetDict:
-    return DatasetDict({n: rows.rename_columns({"source": "text"}) for n, rows in splits(8).items()})
 
 
 @pytest.fixture(scope="module")
@@ -84,14 +56,14 @@ def teachers(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def recipe(teachers):
-    def make(name: str = "translation", rows: str = "splits", **label_keys) -> dict:
+    def make(name: str = "translation", rows: str = "translations", **label_keys) -> dict:
         kind = "t5" if name == "translation" else "llama"
         lengths = {"max_length": 32, **({"max_target_length": 12} if name == "translation" else {})}
         return {
             "version": 1,
             "name": "written",
             "task": {"name": name, **lengths},
-            "data": {"path": f"tests.labelling.test_label:{rows}"},
+            "data": {"path": f"tests.helpers.data:{rows}", "arguments": {"train": 24 if rows == "translations" else 8}},
             "teacher": {"model": str(teachers / kind), "dtype": "float32"},
             "label": {"generation": BEAMS, **label_keys},
             "student": {"layers": {"decoder": [0]} if name == "translation" else 1},
@@ -121,8 +93,8 @@ def test_every_row_gets_what_the_teacher_itself_generates(recipe, teachers, tmp_
     found = written(label(recipe(batch_size=5), runs=tmp_path, report=silent))
     model, words = AutoModelForSeq2SeqLM.from_pretrained(teachers / "t5"), tiny.chat_tokenizer()
     assert found["row_id"] == list(range(24))
-    assert found["source"] == splits()["train"]["source"]
-    assert found["original_target"] == splits()["train"]["target"]
+    assert found["source"] == translations()["train"]["source"]
+    assert found["original_target"] == translations()["train"]["target"]
     for row in list(found)[:6]:
         ids = words(row["source"], return_tensors="pt")["input_ids"]
         expected = model.generate(ids, do_sample=False, **BEAMS)[0]
@@ -271,9 +243,9 @@ def test_a_short_text_that_is_right_has_the_whole_score():
 
 
 def test_completions_and_the_last_turns_of_chats_are_written_anew_and_all_else_stays(recipe, tmp_path):
-    for rows, column in (("completions", "completion"), ("chats", "messages")):
+    for rows, column in (("answers", "completion"), ("chats", "messages")):
         found = written(label(recipe("causal-lm", rows), runs=tmp_path, report=silent))
-        given = getattr(sys.modules[__name__], rows)()["train"]
+        given = getattr(shared_data, rows)(8)["train"]
         if column == "messages":
             for before, after, old in zip(given, found, found["original_target"], strict=True):
                 assert after["messages"][:3] == before["messages"][:3]
@@ -297,7 +269,7 @@ def test_rows_without_a_target_are_written_for_too(recipe, tmp_path):
     settings["data"] |= {"arguments": {"more": True}, "unlabelled_split": "more"}
     folder = label(settings, runs=tmp_path, report=silent)
     found = written(folder)
-    assert found["source"][24:] == list(pairs(5, 3)["source"])
+    assert found["source"][24:] == list(reversed_pairs(5, 3)["source"])
     assert found["original_target"][24:] == [None] * 5
     assert provenance(folder)["rows"] == {"asked": 29, "written": 29, "kept": 29, "original": 0}
     settings["label"] |= {"hypotheses": 2, "choose": "best"}
@@ -323,9 +295,9 @@ def test_a_run_trains_the_student_on_the_labels_and_the_control_on_the_data(reci
     folder = label(recipe(keep_original=True), runs=tmp_path, report=silent)
     found = written(folder)
     assert found["writer"] == ["teacher"] * 24 + ["data"] * 24
-    assert found["target"][24:] == splits()["train"]["target"]
+    assert found["target"][24:] == translations()["train"]["target"]
     assert seen["48"] == [found["target"][0]]
-    assert seen["24"][-2:-1] == [splits()["train"]["target"][0]]
+    assert seen["24"][-2:-1] == [translations()["train"]["target"][0]]
     assert result.results["labels"]["rows"]["original"] == 24
     card = (result.student / "README.md").read_text()
     assert "its teacher's: 24 of 24 rows, beside the rows as the data have them: Kim and Rush 2016" in card
@@ -386,7 +358,7 @@ def test_a_teacher_that_cannot_write_is_refused_with_the_way_out(recipe, tmp_pat
     cached = recipe()
     cached["teacher"]["kind"] = "cached"
     nobody = {key: value for key, value in recipe().items() if key != "teacher"}
-    plain = recipe("causal-lm", "texts")
+    plain = recipe("causal-lm", "answer_texts")
     words = {**tiny.recipe(), "label": {}}
     for settings, told in (
         (cached, r"set teacher\.kind to live"),

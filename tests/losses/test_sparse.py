@@ -18,7 +18,7 @@ from hf_distill.losses.gradients import GRADIENTS, sparse_forward_kl, sparse_for
 from hf_distill.objectives import Labels, Logits
 from hf_distill.training.loss import weighted_loss
 from hf_distill.types import Head, LogitSource, SparseLogits, Targets, View
-from tests.losses.test_fused import (
+from tests.helpers.fused_cases import (
     COMPARED,
     LABELLED,
     POSITIONS,

@@ -13,8 +13,7 @@ from hf_distill.errors import RecipeError
 from hf_distill.models.dropout import without_dropout
 from hf_distill.recipe import LoraConfig, StudentConfig
 from tests.helpers import tiny
-from tests.tasks.test_embeddings import recipe as vectors_recipe
-from tests.tasks.test_embeddings import saved, with_head
+from tests.helpers.vectors import saved, vector_recipe, with_head
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48, "vocab_size": 60}
 BART = {"d_model": 32, "encoder_attention_heads": 2, "decoder_attention_heads": 2, "vocab_size": 60}
@@ -113,8 +112,8 @@ def teacher(tmp_path_factory):
 def test_a_control_that_learns_from_two_views_of_a_text_keeps_the_dropout_that_makes_them(teacher, tmp_path):
     told: list[str] = []
     changes = {"objectives": [{"kind": "similarity"}]}
-    student = {**vectors_recipe(teacher)["student"], "disable_dropout": True}
-    done = run(vectors_recipe(teacher, student=student, **changes), runs=tmp_path, report=told.append)
+    student = {**vector_recipe(teacher)["student"], "disable_dropout": True}
+    done = run(vector_recipe(teacher, student=student, **changes), runs=tmp_path, report=told.append)
     assert any(line.startswith("control: keeps its dropout") for line in told)
     trained = done.results["training"]
     assert (trained["student"].get("without_dropout"), trained["control"].get("without_dropout")) == (True, None)
@@ -123,9 +122,9 @@ def test_a_control_that_learns_from_two_views_of_a_text_keeps_the_dropout_that_m
 
 
 def test_a_student_is_not_asked_to_tell_two_equal_views_apart(teacher):
-    student = {**vectors_recipe(teacher)["student"], "disable_dropout": True}
+    student = {**vector_recipe(teacher)["student"], "disable_dropout": True}
     with pytest.raises(RecipeError, match="contrastive reads a text that stands alone twice"):
-        check(vectors_recipe(teacher, student=student), report=lambda line: None)
+        check(vector_recipe(teacher, student=student), report=lambda line: None)
 
 
 def test_check_tells_that_a_student_learns_without_dropout():

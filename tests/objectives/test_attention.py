@@ -16,7 +16,7 @@ from hf_distill.pipeline.compatibility import check_cache
 from hf_distill.recipe import CacheConfig
 from hf_distill.tasks import CausalLanguageModeling
 from tests.helpers import tiny
-from tests.training.test_trainer import arguments, assert_same, trained, trainer
+from tests.helpers.trainers import arguments, assert_same, trained, trainer
 
 LAYERS, WIDTH, LENGTH = 2, 32, 6
 SIZES = {

@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import Dataset
 from transformers import TrainingArguments
 
 from hf_distill import DistillationTrainer, Hidden, Labels, Logits, run
@@ -395,15 +395,6 @@ def test_a_tokenizer_that_does_not_cover_all_bytes_is_refused_by_name(tmp_path):
 # --- a whole run ------------------------------------------------------------------------------------------------------
 
 
-def splits() -> DatasetDict:
-    return DatasetDict(
-        {name: Dataset.from_dict({"text": sentences(count, seed)}) for seed, (name, count) in enumerate(SIZES.items())}
-    )
-
-
-SIZES = {"train": 48, "validation": 12, "test": 16}
-
-
 @pytest.fixture
 def recipe(tmp_path) -> dict:
     for name, model, made in (
@@ -416,7 +407,7 @@ def recipe(tmp_path) -> dict:
         "version": 1,
         "name": "crossed",
         "task": {"name": "causal-lm", "max_length": 64, "packing": False},
-        "data": {"path": "tests.objectives.test_cross_tokenizer:splits"},
+        "data": {"path": "tests.helpers.data:byte_text_splits"},
         "teacher": {"model": str(tmp_path / "teacher")},
         "student": {"pretrained": str(tmp_path / "student")},
         "objectives": [{"kind": "labels"}, {"kind": "logits", "temperature": 1.0, "cross_tokenizer": True}],

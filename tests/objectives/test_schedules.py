@@ -16,7 +16,7 @@ from hf_distill.recipe import CacheConfig
 from hf_distill.recipe.load import load_recipe
 from hf_distill.report.card import _making
 from tests.helpers import tiny
-from tests.training.test_trainer import assert_same, trained, trainer
+from tests.helpers.trainers import assert_same, trained, trainer
 
 WEIGHT = {"from": 1.0, "to": 0.2, "shape": "cosine"}
 TEMPERATURE = {"from": 4.0, "to": 1.0, "shape": "linear"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from huggingface_hub import ModelCard
 from transformers import BertForTokenClassification
 
@@ -14,7 +13,6 @@ from hf_distill.errors import DataError, RecipeError, TeacherError
 from hf_distill.recipe.load import dump_recipe
 from hf_distill.report.card_metadata import card_metadata, licenses_of
 from tests.helpers import tiny
-from tests.helpers.stand_ins import tagged
 
 PAIR = [{"model": "org/first"}, {"model": "org/second"}]
 TAGS = ["O", "B-thing", "B-judgement"]
@@ -23,24 +21,6 @@ LOGITS = [{"kind": "labels"}, {"kind": "logits", "temperature": 2.0}]
 
 def silent(_: str) -> None:
     pass
-
-
-def by_language(train: int = 192, test: int = 48) -> DatasetDict:
-    """Rows that name who teaches them, under another name than the recipe's."""
-    splits = tiny.splits(train, test)
-    return DatasetDict(
-        {name: rows.add_column("tongue", ["de", "en", "en"] * (len(rows) // 3)) for name, rows in splits.items()}
-    )
-
-
-def texts() -> DatasetDict:
-    sizes = {"train": 48, "validation": 12, "test": 12}
-    return DatasetDict(
-        {
-            name: Dataset.from_dict({"text": tiny.rows(count, seed)["text"], "tongue": ["de", "en"] * (count // 2)})
-            for seed, (name, count) in enumerate(sizes.items())
-        }
-    )
 
 
 def recipe(members: list[dict] | None = None, teacher: dict | None = None, **changes) -> dict:
@@ -161,7 +141,7 @@ def test_check_tells_of_all_members_and_refuses_what_they_cannot_do(folders):
 )
 def test_rows_that_name_no_teacher_are_refused_when_they_are_read(names, columns, told, folders):
     members = [{"model": folders[m], "name": n} for m, n in zip(("first", "second"), names, strict=True)]
-    data = {"path": "tests.pipeline.test_ensemble_recipe:by_language", "columns": columns}
+    data = {"path": "tests.helpers.data:by_language", "columns": columns}
     with pytest.raises(DataError, match=told):
         check(recipe(members, {"route": "language"}, data=data), report=silent)
 
@@ -186,7 +166,7 @@ def language_recipe(members: list[dict], teacher: dict | None = None, packing: b
         "version": 1,
         "name": "language",
         "task": {"name": "causal-lm", "max_length": 16, "packing": packing},
-        "data": {"path": "tests.pipeline.test_ensemble_recipe:texts"},
+        "data": {"path": "tests.helpers.data:texts_by_language"},
         "teacher": {"ensemble": members, **(teacher or {})},
         "student": {"layers": 2},
         "objectives": [{"kind": "labels"}, {"kind": "logits", "temperature": 1.0}],
@@ -244,7 +224,7 @@ def test_a_cache_keeps_what_all_say_together_and_a_sweep_reads_it(tmp_path, fold
 @pytest.mark.parametrize("kind", ["live", "cached"])
 def test_rows_are_taught_by_the_teacher_that_they_name(kind, tmp_path, folders, no_chance):
     members = [{"model": folders["first"], "name": "de"}, {"model": folders["second"], "name": "en"}]
-    data = {"path": "tests.pipeline.test_ensemble_recipe:by_language", "columns": {"language": "tongue"}}
+    data = {"path": "tests.helpers.data:by_language", "columns": {"language": "tongue"}}
     given = recipe(members, {"route": "language", "kind": kind}, data=data)
     given["training"] = {**given["training"], "max_steps": 3, "save_strategy": "no", "eval_strategy": "no"}
     lines: list[str] = []
@@ -288,40 +268,14 @@ def test_what_the_hub_reads_names_every_member_that_it_has(finished):
     assert ModelCard.load(finished / "student" / "README.md").data.tags
 
 
-def tags() -> DatasetDict:
-    splits = tagged("train", "validation", "test")
-    return DatasetDict({name: rows.select(range(48)) for name, rows in splits.items()})
-
-
-def several_labels() -> DatasetDict:
-    """Rows of several classes each: what they speak of, and how."""
-    splits = tiny.splits(96, 32)
-    features = Features({"text": Value("string"), "label": List(ClassLabel(names=["bad", "card", "good"]))})
-    return DatasetDict(
-        {
-            name: Dataset.from_dict(
-                {
-                    "text": rows["text"],
-                    "label": [
-                        [2 * value] + [1] * ("card" in text.split())
-                        for text, value in zip(rows["text"], rows["label"], strict=True)
-                    ],
-                },
-                features=features,
-            )
-            for name, rows in splits.items()
-        }
-    )
-
-
 @pytest.mark.parametrize("kind", ["live", "cached"])
 @pytest.mark.parametrize(
     ("task", "data", "labels"),
     [
-        ("token-classification", {"path": "tests.pipeline.test_ensemble_recipe:tags"}, TAGS),
+        ("token-classification", {"path": "tests.helpers.data:few_tags"}, TAGS),
         (
             "text-classification",
-            {"path": "tests.pipeline.test_ensemble_recipe:several_labels"},
+            {"path": "tests.helpers.data:several_labels"},
             ["bad", "card", "good"],
         ),
     ],

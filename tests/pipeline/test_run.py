@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -20,6 +19,7 @@ from hf_distill.errors import HubError, OutputError, RecipeError, TeacherError
 from hf_distill.pipeline import run as flow
 from hf_distill.recipe.load import dump_recipe
 from tests.helpers import tiny
+from tests.helpers.command_line import process
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,13 +42,6 @@ def with_teachers(finished: Path, runs: Path) -> Path:
     """A folder of runs whose teacher is made already."""
     shutil.copytree(finished.parent / "teachers", runs / "teachers")
     return runs
-
-
-def process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    settings = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment}
-    return subprocess.run(
-        [sys.executable, *arguments], env=settings, capture_output=True, text=True, timeout=300, cwd=ROOT
-    )
 
 
 def test_a_run_leaves_everything_that_the_layout_promises(finished):

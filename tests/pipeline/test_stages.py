@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset, DatasetDict
 from safetensors.torch import load_file
 from transformers import BertModel
 
@@ -22,9 +21,9 @@ from hf_distill.pipeline.run import cache, evaluate
 from hf_distill.pipeline.train import with_defaults
 from hf_distill.recipe.load import dump_recipe
 from hf_distill.report.figures import training_curves
-from tests.generation.test_rollout import completions
 from tests.helpers import tiny
-from tests.pipeline.test_run import process
+from tests.helpers.command_line import process
+from tests.helpers.data import completions
 
 STAGES = [
     {"name": "off-policy", "objectives": [{"kind": "logits", "temperature": 1.0}], "training": {"max_steps": 4}},
@@ -35,14 +34,6 @@ STAGES = [
         "training": {"max_steps": 3, "learning_rate": 0.02},
     },
 ]
-
-
-def splits() -> DatasetDict:
-    """Prompts and completions, as a recipe's ``path: tests.pipeline.test_stages:splits`` takes them."""
-    rows = completions(40)
-    return DatasetDict(
-        train=rows.select(range(24)), validation=rows.select(range(24, 32)), test=rows.select(range(32, 40))
-    )
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +63,7 @@ def recipe(teacher: str, **changes: Any) -> dict[str, Any]:
         "name": "staged",
         "seed": 3,
         "task": {"name": "causal-lm", "max_length": 32},
-        "data": {"path": "tests.pipeline.test_stages:splits"},
+        "data": {"path": "tests.helpers.data:completion_splits"},
         "teacher": {"model": teacher},
         "student": {"layers": 2},
         "stages": STAGES,
@@ -185,7 +176,7 @@ def test_vectors_go_on_with_the_projection_that_is_a_part_of_the_student(tmp_pat
         {"name": name, "objectives": [{"kind": "similarity"}], "training": {"max_steps": 2, "learning_rate": rate}}
         for name, rate in rates.items()
     ]
-    more = {"task": {"name": "embeddings", "dimensions": 8}, "data": {"path": "tests.pipeline.test_stages:pairs"}}
+    more = {"task": {"name": "embeddings", "dimensions": 8}, "data": {"path": "tests.helpers.data:scored_pairs"}}
     more |= {"student": {"layers": 1}, "evaluate": {"resamples": 100, "control": False}, "stages": stages}
     made = recipe(str(folder), **more)
     del made["training"]["learning_rate"]
@@ -197,17 +188,6 @@ def test_vectors_go_on_with_the_projection_that_is_a_part_of_the_student(tmp_pat
     )
     assert torch.equal(one, two)
     assert not torch.equal(one, start)
-
-
-def pairs() -> DatasetDict:
-    """Scored pairs of texts."""
-    texts = tiny.rows(48)["text"]
-    rows = Dataset.from_dict(
-        {"text": texts, "text_pair": texts[1:] + texts[:1], "score": [float(i % 5) for i in range(48)]}
-    )
-    return DatasetDict(
-        train=rows.select(range(24)), validation=rows.select(range(24, 36)), test=rows.select(range(36, 48))
-    )
 
 
 # --- what was finished is never lost ----------------------------------------------------------------------------------

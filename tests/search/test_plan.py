@@ -18,8 +18,8 @@ from hf_distill.search.plan import AS_LARGE
 from hf_distill.search.plan_bounds import read_count
 from hf_distill.search.plan_shapes import sketch_columns
 from tests.helpers import tiny
-from tests.teachers.test_cache import language_recipe
-from tests.test_cli import call, refused
+from tests.helpers.command_line import call, refused
+from tests.helpers.recipes import language_recipe
 
 
 def silent(line: str) -> None:
@@ -198,18 +198,12 @@ def test_of_an_encoder_decoder_the_depth_of_both_sides_is_planned_as_it_writes(t
     tiny.chat_tokenizer().save_pretrained(tmp_path / "teacher")
     recipe = recipe_of(tmp_path, objectives=[{"kind": "logits"}], student={"layers": {"encoder": 1, "decoder": 1}})
     recipe |= {"task": {"name": "translation", "max_length": 16}}
-    recipe["data"] = {"path": "tests.search.test_plan:pairs"}
+    recipe["data"] = {"path": "tests.helpers.data:copies"}
     lines: list[str] = []
     plan = hf_distill.plan(recipe, max_latency_ms=60_000, runs=tmp_path / "runs", report=lines.append)
     assert plan.student == {"layers": {"encoder": 2, "decoder": 2}}
     assert plan.results["speed"]["written_tokens"] > 0
     assert any("only its depth is planned" in line for line in lines)
-
-
-def pairs() -> Any:
-    """Sentences that are translated to themselves."""
-    texts = tiny.splits(16, 4)
-    return texts.map(lambda row: dict.fromkeys(("source", "target"), row["text"]), remove_columns=["text", "label"])
 
 
 def test_a_plan_needs_a_teacher(tmp_path):

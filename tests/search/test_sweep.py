@@ -19,8 +19,8 @@ from hf_distill.recipe.load import dump_recipe, load_recipe
 from hf_distill.search import sweep as sweeping
 from hf_distill.search.sweep_grid import read_grid
 from tests.helpers import tiny
-from tests.teachers.test_cache import language_recipe
-from tests.test_cli import call, refused
+from tests.helpers.command_line import call, refused
+from tests.helpers.recipes import language_recipe
 
 DEPTH = 3
 """Layers of the teacher; no student has as many."""

@@ -242,21 +242,9 @@ def base(folder: Path) -> str:
     return str(folder)
 
 
-def three_classes(count: int = 96) -> Any:
-    from datasets import ClassLabel, DatasetDict
-
-    def part(seed: int) -> Any:
-        rows = tiny.rows(count, seed)
-        neither = {"text": "the river and the garden", "label": 2}
-        rows = rows.cast_column("label", ClassLabel(names=NAMES))
-        return rows.map(lambda row, i: neither if i % 4 == 0 else row, with_indices=True)
-
-    return DatasetDict(train=part(0), validation=part(1), test=part(2))
-
-
 def recipe(pretrained: str, **lora: Any) -> dict[str, Any]:
     """Trained on labels alone: the quickest run."""
-    made = tiny.recipe(name="adapted", data={"path": "tests.students.test_adapters:three_classes"}, objectives=[])
+    made = tiny.recipe(name="adapted", data={"path": "tests.helpers.data:three_classes"}, objectives=[])
     del made["teacher"], made["objectives"]
     made["student"] = {"pretrained": pretrained, "lora": {"r": 4, "alpha": 8, **lora}}
     made["training"] = {**made["training"], "max_steps": 4}

@@ -31,6 +31,7 @@ from hf_distill.tasks.encoding import IGNORED, fit, pack, read_chat, read_comple
 from hf_distill.teachers import ModelTeacher
 from hf_distill.training.loss import weighted_loss
 from tests.helpers import tiny
+from tests.helpers.data import completions, given, texts
 from tests.helpers.one_step import assert_same, terms
 
 WORDS = tiny.CHAT_WORDS
@@ -38,17 +39,6 @@ MARKED = (
     "{% for m in messages %}{{ m.role }} {% if m.role == 'assistant' %}{% generation %}{{ m.content }} [SEP] "
     "{% endgeneration %}{% else %}{{ m.content }} [SEP] {% endif %}{% endfor %}"
 )
-
-
-def texts(count: int = 24, seed: int = 0) -> Dataset:
-    return Dataset.from_dict({"text": tiny.rows(count, seed)["text"]})
-
-
-def completions(count: int = 24) -> Dataset:
-    halves = [sentence.rsplit(" ", 2) for sentence in tiny.rows(count)["text"]]
-    return Dataset.from_dict(
-        {"prompt": [first + " " for first, *_ in halves], "completion": [" ".join(last) for _, *last in halves]}
-    )
 
 
 def batch_of(task: CausalLanguageModeling, rows: Dataset, made=None) -> dict:
@@ -419,10 +409,6 @@ def test_options_out_of_bounds_are_refused(options):
         CausalLanguageModeling(**options)
 
 
-def splits() -> DatasetDict:
-    return DatasetDict(train=texts(200), validation=texts(24, 1), test=texts(48, 2))
-
-
 def test_a_run_distils_a_decoder_from_its_layers_and_proves_it(tmp_path):
     made, teacher = tiny.chat_tokenizer(), tiny.decoder(4, seed=3)
     made.save_pretrained(tmp_path / "teacher")
@@ -432,7 +418,7 @@ def test_a_run_distils_a_decoder_from_its_layers_and_proves_it(tmp_path):
         task=CausalLanguageModeling(max_length=32),
         objectives=[Labels()],
         args=TrainingArguments(str(tmp_path / "made"), report_to="none", save_strategy="no", **training),
-        train_dataset=splits()["train"],
+        train_dataset=texts(200),
         processing_class=made,
     )
     first.train()
@@ -441,7 +427,7 @@ def test_a_run_distils_a_decoder_from_its_layers_and_proves_it(tmp_path):
         "version": 1,
         "name": "decoder",
         "task": {"name": "causal-lm", "max_length": 32},
-        "data": {"path": "tests.tasks.test_causal_lm:splits"},
+        "data": {"path": "tests.helpers.data:text_splits", "arguments": {"train": 200, "test": 48}},
         "teacher": {"model": str(tmp_path / "teacher")},
         "student": {"layers": 2},
         "objectives": [{"kind": "labels"}, {"kind": "logits", "temperature": 1.0}, {"kind": "hidden"}],
@@ -468,7 +454,7 @@ def test_a_metric_against_a_teacher_is_refused_where_there_is_none(tmp_path):
         "version": 1,
         "name": "alone",
         "task": "causal-lm",
-        "data": {"path": "tests.tasks.test_causal_lm:splits"},
+        "data": {"path": "tests.helpers.data:text_splits", "arguments": {"train": 200, "test": 48}},
         "student": {"pretrained": "some/model"},
         "evaluate": {"metric": "agreement"},
     }
@@ -504,10 +490,6 @@ def test_a_teacher_of_other_tokens_is_refused_and_one_that_knows_more_of_them_is
     assert pair(more).teacher.tokenizer is None
 
 
-def given() -> DatasetDict:
-    return given.value
-
-
 def test_rows_that_are_dropped_or_cut_are_counted_in_the_report(tmp_path):
     long = "card " * 40
     data = Dataset.from_dict(
@@ -522,7 +504,7 @@ def test_rows_that_are_dropped_or_cut_are_counted_in_the_report(tmp_path):
             "version": 1,
             "name": "counted",
             "task": {"name": "causal-lm", "max_length": 16, "separator": " "},
-            "data": {"path": "tests.tasks.test_causal_lm:given"},
+            "data": {"path": "tests.helpers.data:given"},
             "student": {"pretrained": str(tmp_path / "teacher")},
             "training": {"max_steps": 1, "use_cpu": True, "save_strategy": "no", "eval_strategy": "no"},
             "evaluate": {"resamples": 100},

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import Dataset
 from safetensors.torch import load_file
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
@@ -23,7 +23,7 @@ from hf_distill.evaluation.metrics import compute_metrics, expected_calibration_
 from hf_distill.evaluation.retrieval import score_vectors
 from hf_distill.models.forward import accepted_inputs, run_model
 from hf_distill.models.load import load_model, save_adapted_config
-from hf_distill.models.pooling import POOLINGS, Dense, VectorHead, attach_head, head_of, pooled, read_head, save_head
+from hf_distill.models.pooling import POOLINGS, Dense, VectorHead, attach_head, head_of, pooled, read_head
 from hf_distill.models.projections import principal_components, vectors_of
 from hf_distill.objectives import Contrastive, Similarity
 from hf_distill.pipeline.preflight import check
@@ -33,7 +33,9 @@ from hf_distill.students.adapters import add_adapters
 from hf_distill.tasks import Embeddings
 from hf_distill.training.setup import with_row_ids
 from tests.helpers import tiny
+from tests.helpers.data import similar_pairs
 from tests.helpers.one_step import assert_same, terms
+from tests.helpers.vectors import bert, saved, vector_recipe, with_head
 
 TOKENIZER = tiny.tokenizer()
 LOSSES = ("cosine", "mse", "in_batch", "in_batch_kl", "margin_mse", "listwise_kl")
@@ -48,13 +50,6 @@ def rows(count: int = 8, least: int = 1) -> Dataset:
     """Rows of three texts and more, never as many as their neighbours."""
     candidates = [texts(least + i % 4, 10 + i) for i in range(count)]
     return Dataset.from_dict({"text": texts(count), "text_pair": texts(count, 1), "candidates": candidates})
-
-
-def bert(seed: int = 0, layers: int = 2, hidden: int = 32, **options):
-    made = tiny.bert(layers, hidden, seed=seed, kind=BertModel, **options)
-    # So that a text may begin anywhere.
-    made.embeddings.position_embeddings.weight.requires_grad_(False).zero_()
-    return made
 
 
 def batch_of(data: Dataset, side: str = "right", task: Embeddings | None = None, **more) -> dict:
@@ -81,21 +76,6 @@ def vectors(model, listed: list[str], side: str = "right", task: Embeddings | No
     batch = batch_of(Dataset.from_dict({"text": listed}), side, task)
     with torch.no_grad():
         return run_model(model.eval(), model, accepted_inputs(model, task.student_inputs(batch)), False, False)[1]
-
-
-def with_head(pooling: str = "mean", normalize: bool = False, layers: tuple[Dense, ...] = (), seed: int = 0):
-    torch.manual_seed(seed)
-    model = bert(seed)
-    attach_head(model, VectorHead(pooling, normalize, layers))
-    return model
-
-
-def saved(model, folder: Path) -> Path:
-    """As a run saves it."""
-    model.save_pretrained(folder)
-    TOKENIZER.save_pretrained(folder)
-    save_head(model, folder, 64)
-    return folder
 
 
 # --- what is learned --------------------------------------------------------------------------------------------------
@@ -419,42 +399,6 @@ def test_the_best_models_projection_is_taken_back_and_is_no_part_of_the_checkpoi
 # --- from a recipe to a student that others load ----------------------------------------------------------------------
 
 
-def scored(count: int, seed: int) -> Dataset:
-    """Sentences, others that keep some of their words, and how many they keep."""
-    pairs = []
-    for i, (one, other) in enumerate(zip(texts(count, seed), texts(count, seed + 50), strict=True)):
-        words, kept = one.split(), (i % 5) / 4
-        many = round(kept * len(words))
-        pairs.append(
-            {"text": one, "text_pair": " ".join(words[:many] + other.split()[many:] or ["card"]), "score": kept}
-        )
-    return Dataset.from_list(pairs)
-
-
-def splits() -> DatasetDict:
-    return DatasetDict(
-        train=Dataset.from_dict({"text": texts(64)}),
-        validation=Dataset.from_dict({"text": texts(8, 1)}),
-        test=scored(40, 2),
-    )
-
-
-def recipe(teacher: Path, **changes) -> dict:
-    narrow = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32, "num_hidden_layers": 1}
-    return {
-        "version": 1,
-        "name": "vectors",
-        "task": {"name": "embeddings", "max_length": 32, "dimensions": 8},
-        "data": {"path": "tests.tasks.test_embeddings:splits"},
-        "teacher": {"model": str(teacher), "kind": "cached"},
-        "student": {"config": narrow},
-        "objectives": [{"kind": "similarity"}, {"kind": "contrastive", "weight": 0.1}],
-        "training": {"max_steps": 8, "learning_rate": 5e-3, "per_device_train_batch_size": 16, "use_cpu": True},
-        "evaluate": {"resamples": 100},
-        **changes,
-    }
-
-
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory) -> Path:
     return saved(with_head("mean", True, seed=4), tmp_path_factory.mktemp("teacher"))
@@ -462,11 +406,11 @@ def teacher(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(teacher, tmp_path_factory):
-    return run(recipe(teacher), runs=tmp_path_factory.mktemp("runs"), report=lambda line: None)
+    return run(vector_recipe(teacher), runs=tmp_path_factory.mktemp("runs"), report=lambda line: None)
 
 
 def test_a_student_loads_in_sentence_transformers_and_in_transformers_as_it_was_evaluated(finished, recwarn):
-    rows = scored(40, 2)
+    rows = similar_pairs(40, 2)
     loaded = SentenceTransformer(str(finished.student), device="cpu")
     first, second = (loaded.encode(rows[name]) for name in ("text", "text_pair"))
     assert first.shape == (40, 8)
@@ -532,7 +476,7 @@ def test_each_text_of_a_row_is_a_text_by_itself():
 
 
 def test_scored_pairs_are_ordered_as_scipy_says():
-    task, model, data = Embeddings(), bert(3), scored(30, 7)
+    task, model, data = Embeddings(), bert(3), similar_pairs(30, 7)
     task.check_model(model)
     found = score_vectors(model, task, TOKENIZER, data, 7)
     cosines = (vectors(model, list(data["text"])) * vectors(model, list(data["text_pair"]))).sum(-1)
@@ -544,15 +488,9 @@ def test_scored_pairs_are_ordered_as_scipy_says():
 # --- bad input --------------------------------------------------------------------------------------------------------
 
 
-def pairs_without_scores() -> DatasetDict:
-    return DatasetDict(
-        {name: rows.remove_columns("score") if name == "test" else rows for name, rows in splits().items()}
-    )
-
-
 REFUSED = {
     "pairs without a score": (
-        {"data": {"path": "tests.tasks.test_embeddings:pairs_without_scores"}},
+        {"data": {"path": "tests.helpers.data:pairs_without_scores"}},
         DataError,
         "40 of 40 evaluated rows have no score",
     ),
@@ -579,7 +517,7 @@ REFUSED = {
 def test_what_cannot_be_learned_is_told_before_training(name, teacher):
     changes, kind, told = REFUSED[name]
     with pytest.raises(kind, match=told):
-        check(recipe(teacher, **changes), report=lambda line: None)
+        check(vector_recipe(teacher, **changes), report=lambda line: None)
 
 
 def test_models_and_rows_that_do_not_fit_are_told_with_the_way_out():

@@ -7,7 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import Dataset
 from transformers import (
     AutoModelForMaskedLM,
     BertForMaskedLM,
@@ -31,6 +31,7 @@ from hf_distill.teachers import ModelTeacher
 from hf_distill.training.loss import weighted_loss
 from hf_distill.types import Targets
 from tests.helpers import tiny
+from tests.helpers.data import texts
 from tests.helpers.one_step import assert_same, terms
 
 MASK, WORDS = tiny.WORDS.index("[MASK]"), tiny.WORDS
@@ -41,10 +42,6 @@ def encoder(layers: int = 2, hidden: int = 32, seed: int = 0, **options):
     model = tiny.bert(layers, hidden, seed=seed, kind=BertForMaskedLM, **options)
     torch.nn.init.normal_(model.cls.predictions.decoder.bias)
     return model
-
-
-def texts(count: int = 24, seed: int = 0) -> Dataset:
-    return Dataset.from_dict({"text": tiny.rows(count, seed)["text"]})
 
 
 def task_of(**options) -> MaskedLanguageModeling:
@@ -401,10 +398,6 @@ def test_scores_are_those_of_the_plain_logits_over_hidden_tokens_whatever_the_ba
     assert same["agreement"] == 1.0
 
 
-def splits() -> DatasetDict:
-    return DatasetDict(train=texts(96), validation=texts(16, 1), test=texts(24, 2))
-
-
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
     folder = tmp_path_factory.mktemp("teacher")
@@ -422,7 +415,7 @@ def teacher(tmp_path_factory):
             num_train_epochs=8,
             per_device_train_batch_size=16,
         ),
-        train_dataset=splits()["train"],
+        train_dataset=texts(96),
         processing_class=made,
     )
     trainer.train()
@@ -436,7 +429,7 @@ def recipe(folder, **changes):
         "version": 1,
         "name": "encoder",
         "task": {"name": "masked-lm", "max_length": 16, "mask_probability": 0.4},
-        "data": {"path": "tests.tasks.test_masked_lm:splits"},
+        "data": {"path": "tests.helpers.data:text_splits"},
         "teacher": {"model": str(folder), "dtype": "float32"},
         "student": {"layers": 2},
         "objectives": [
@@ -464,7 +457,7 @@ def test_a_run_distils_an_encoder_that_fills_masks(teacher, tmp_path):
 
 
 def test_a_stream_is_learned_from_as_long_as_there_are_steps(teacher, tmp_path):
-    data = {"path": "tests.tasks.test_masked_lm:splits", "streaming": True}
+    data = {"path": "tests.helpers.data:text_splits", "streaming": True}
     training = {**recipe(teacher)["training"], "eval_steps": 4, "save_strategy": "no"}
     result = run(
         recipe(teacher, name="stream", data=data, training=training, evaluate={"resamples": 100, "control": False}),

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import Dataset
 from transformers import BertForQuestionAnswering
 
 from hf_distill import Hidden, Labels, Logits, run
@@ -28,11 +28,6 @@ from tests.helpers.stand_ins import asked
 
 def rows(count: int = 12) -> Dataset:
     return asked("test")["test"].select(range(count))
-
-
-def splits(train: int = 96, test: int = 16) -> DatasetDict:
-    made = asked("train", "validation", "test")
-    return DatasetDict({name: part.select(range(train if name == "train" else test)) for name, part in made.items()})
 
 
 def of(context: str, answers: dict | None, question: str = "is the card") -> Dataset:
@@ -233,7 +228,7 @@ def recipe(**changes) -> dict:
     return tiny.recipe(
         name="reader",
         task={"name": "question-answering", "max_length": 32, "doc_stride": 8},
-        data={"path": "tests.tasks.test_question_answering:splits"},
+        data={"path": "tests.helpers.data:questions"},
         evaluate={"resamples": 100},
         **changes,
     )

@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import random
 
 import numpy as np
 import pytest
 import torch
-from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
+from datasets import Dataset
 from seqeval.metrics import classification_report, f1_score, precision_score, recall_score
 from transformers import BertForTokenClassification, TrainingArguments
 
@@ -27,34 +26,13 @@ from hf_distill.tasks import TokenClassification
 from hf_distill.tasks.encoding import IGNORED
 from hf_distill.teachers import ModelTeacher
 from tests.helpers import one_step, tiny
+from tests.helpers.data import TAGS, tagged_words
 from tests.helpers.one_step import assert_same
-
-TAGS = ("O", "B-thing", "I-thing", "B-word")
-ENDINGS = ("", "s", "ness")
-
-
-def rows(count: int = 16, seed: int = 0) -> Dataset:
-    """Things, of one word or two, and words that judge; some words are of two tokens."""
-    generator = random.Random(seed)
-    words, tags = [], []
-    for text in tiny.rows(count, seed)["text"]:
-        words.append([word + generator.choice(ENDINGS) for word in text.split()])
-        tags.append([])
-        for word in text.split():
-            after_thing = bool(tags[-1]) and tags[-1][-1] == 1
-            thing = 2 if after_thing else 1
-            tags[-1].append(thing if word in tiny.SUBJECTS else 0 if word in tiny.OTHER else 3)
-    features = Features({"tokens": List(Value("string")), "labels": List(ClassLabel(names=list(TAGS)))})
-    return Dataset.from_dict({"tokens": words, "labels": tags}, features=features)
-
-
-def splits(train: int = 192, test: int = 48) -> DatasetDict:
-    return DatasetDict(train=rows(train, 0), validation=rows(test, 1), test=rows(test, 2))
 
 
 def bound(data: Dataset | None = None, **options) -> TokenClassification:
     task = TokenClassification(**options)
-    task.read_labels(rows() if data is None else data)
+    task.read_labels(tagged_words() if data is None else data)
     return task
 
 
@@ -72,7 +50,7 @@ def tagger(seed: int = 0, labels: tuple[str, ...] = TAGS, **options):
 
 def batch_of(task: TokenClassification, side: str = "right", data: Dataset | None = None) -> dict:
     made = tiny.wordpiece(side)
-    return task.collator(made)(list(task.encode(rows() if data is None else data, made)))
+    return task.collator(made)(list(task.encode(tagged_words() if data is None else data, made)))
 
 
 def terms(task, batches: list[dict], objectives, student=None) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -137,7 +115,7 @@ def test_the_side_of_the_padding_what_stands_in_it_and_how_a_batch_is_split_chan
     garbage = copy.deepcopy(whole)
     garbage["input_ids"][whole["attention_mask"] == 0] = 7
     garbage["labels"][whole["attention_mask"] == 0] = 1
-    parts = [batch_of(task, data=rows().select([i])) for i in range(16)]
+    parts = [batch_of(task, data=tagged_words().select([i])) for i in range(16)]
     expected = terms(task, [whole], objectives)
     for batches in ([batch_of(task, "left")], [garbage], parts):
         assert_same(expected, terms(task, batches, objectives))
@@ -262,7 +240,7 @@ def test_a_teacher_that_calls_every_word_the_same_is_stopped():
 
 
 def test_a_model_of_another_tokenizer_is_scored_on_the_same_words():
-    task, data = bound(max_length=8), rows(12)
+    task, data = bound(max_length=8), tagged_words(12)
     pieces, whole = tiny.wordpiece(), tiny.tokenizer()
     first, second = (
         score_tags(tagger(), task, each, task.encode(data, each), batch_size=5) for each in (pieces, whole)
@@ -300,7 +278,7 @@ def test_a_recipe_runs_from_words_to_the_card(tmp_path):
     recipe = tiny.recipe(
         name="tags",
         task={"name": "token-classification", "max_length": 32},
-        data={"path": "tests.tasks.test_token_classification:splits", "unlabelled_split": "validation"},
+        data={"path": "tests.helpers.data:tagged_splits", "unlabelled_split": "validation"},
         evaluate={"resamples": 100},
     )
     result = run(recipe, runs=tmp_path, report=lambda line: None)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import Dataset
 
 from hf_distill import CausalLanguageModeling, Hidden, Logits, ModelTeacher, cache, run
 from hf_distill.errors import CacheError, TeacherError
@@ -26,6 +26,7 @@ from hf_distill.run_folder import RunFolder
 from hf_distill.teachers.cache_schemes import Dense, NaiveTopK, Sampled, TopK
 from hf_distill.teachers.cache_shards import Shard, write_shard
 from tests.helpers import tiny
+from tests.helpers.recipes import language_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 VOCABULARY = 300
@@ -145,32 +146,6 @@ def test_where_the_cache_keeps_everything_the_losses_are_those_with_the_live_tea
     # Not to the last bit: the teacher saw the rows in other batches.
     assert losses(result.folder) == pytest.approx(losses(finished), rel=1e-3)
     assert any("compared with the live teacher: the same" in line for line in lines)
-
-
-def splits() -> DatasetDict:
-    """Enough rows for three shards."""
-    rows = {"train": (2100, 0), "validation": (64, 1), "test": (64, 2)}
-    return DatasetDict(
-        {name: Dataset.from_dict({"text": tiny.rows(count, seed)["text"]}) for name, (count, seed) in rows.items()}
-    )
-
-
-def language_recipe(folder: Path, **cache_keys) -> dict:
-    """A cached decoder teacher with random weights: what it says is as good as anything to keep."""
-    if not (folder / "decoder").is_dir():
-        tiny.decoder(3, seed=5, initializer_range=0.05).save_pretrained(folder / "decoder")
-        tiny.chat_tokenizer().save_pretrained(folder / "decoder")
-    return {
-        "version": 1,
-        "name": "language",
-        "task": {"name": "causal-lm", "max_length": 16, "packing": False},
-        "data": {"path": "tests.teachers.test_cache:splits"},
-        "teacher": {"model": str(folder / "decoder"), "kind": "cached", "cache": cache_keys},
-        "student": {"layers": 2},
-        "objectives": [{"kind": "labels"}, {"kind": "logits", "temperature": 1.0}, {"kind": "hidden"}],
-        "training": {"max_steps": 4, "per_device_train_batch_size": 8, "use_cpu": True, "eval_strategy": "no"},
-        "evaluate": {"resamples": 100, "control": False},
-    }
 
 
 @pytest.mark.parametrize("settings", [{"scheme": "sampled"}, {"scheme": "top_k", "k": 4}])

@@ -21,9 +21,9 @@ from hf_distill.tasks import Embeddings, MaskedLanguageModeling, QuestionAnsweri
 from hf_distill.teachers import teacher_of
 from hf_distill.types import TAUGHT_BY, Head, LogitSource
 from tests.helpers import tiny
+from tests.helpers.fused_cases import LargestTensor
 from tests.helpers.one_step import assert_same, terms
-from tests.losses.test_fused import LargestTensor
-from tests.training.test_trainer import TOKENIZER, trainer
+from tests.helpers.trainers import TOKENIZER, trainer
 
 LOGITS = frozenset({"logits"})
 

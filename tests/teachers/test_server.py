@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import Dataset
 from transformers import TrainingArguments
 
 from hf_distill import (
@@ -37,6 +37,7 @@ from hf_distill.teachers import ServerTeacher
 from hf_distill.teachers.endpoint import Client, prompt_likelihoods, write
 from hf_distill.teachers.endpoint.completions import sampling
 from hf_distill.teachers.server import documents_of
+from tests.helpers import data as shared_data
 from tests.helpers import tiny
 from tests.helpers.serving import CUT, DROP, GARBAGE, serving
 
@@ -47,27 +48,6 @@ IDS = [5, 9, 12, 7, 20, 3]
 
 def silent(line: str) -> None:
     """Nobody reads it."""
-
-
-def pairs(count: int, seed: int) -> Dataset:
-    texts = tiny.rows(count, seed)["text"]
-    return Dataset.from_dict({"prompt": texts, "completion": [" ".join(reversed(text.split())) for text in texts]})
-
-
-def completions(train: int = 24) -> DatasetDict:
-    return DatasetDict(train=pairs(train, 0), validation=pairs(6, 1), test=pairs(6, 2))
-
-
-def texts(train: int = 24) -> DatasetDict:
-    return DatasetDict({name: rows.rename_column("prompt", "text") for name, rows in completions(train).items()})
-
-
-def chats() -> DatasetDict:
-    def turns(row: dict) -> dict:
-        said = [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["completion"]}]
-        return {"messages": [*said, *said]}
-
-    return DatasetDict({name: rows.map(turns).select_columns(["messages"]) for name, rows in completions(8).items()})
 
 
 @pytest.fixture(autouse=True)
@@ -100,12 +80,12 @@ def config(server, **keys) -> ServerConfig:
 
 @pytest.fixture
 def recipe(server, folder):
-    def make(rows: str = "completions", **keys) -> dict:
+    def make(rows: str = "answers", **keys) -> dict:
         return {
             "version": 1,
             "name": "served",
             "task": {"name": "causal-lm", "max_length": 32},
-            "data": {"path": f"tests.teachers.test_server:{rows}"},
+            "data": {"path": f"tests.helpers.data:{rows}"},
             "teacher": {"server": {"url": server.url, "model": server.name, "tokenizer": str(folder), "retries": 1}},
             "student": {"config": {"model_type": "llama", **SHAPE}, "tokenizer": str(folder)},
             "objectives": [{"kind": "labels"}, {"kind": "logits", "temperature": 1.0}],
@@ -129,7 +109,9 @@ SHAPE = {
 # --- as if it were here ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("rows", "options"), [("texts", {}), ("texts", {"packing": False}), ("completions", {})])
+@pytest.mark.parametrize(
+    ("rows", "options"), [("answer_texts", {}), ("answer_texts", {"packing": False}), ("answers", {})]
+)
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_all_tokens_of_a_served_teacher_give_loss_and_gradient_of_the_same_teacher_here(
     rows, options, side, server, tmp_path
@@ -143,7 +125,7 @@ def test_all_tokens_of_a_served_teacher_give_loss_and_gradient_of_the_same_teach
             task=CausalLanguageModeling(max_length=24, **options),
             objectives=[Labels(), Logits(temperature=1.0)],
             args=TrainingArguments(str(tmp_path), use_cpu=True, report_to="none"),
-            train_dataset=globals()[rows](8)["train"],
+            train_dataset=getattr(shared_data, rows)(8)["train"],
             processing_class=tiny.chat_tokenizer(side=side),
         )
         batch = next(iter(trainer.get_train_dataloader()))
@@ -195,7 +177,7 @@ def test_each_text_of_a_packed_row_is_asked_by_itself_up_to_its_last_token_that_
 
 
 def test_a_served_teacher_is_scored_as_the_same_model_here(server, folder):
-    rows, task = completions()["test"], CausalLanguageModeling(max_length=32)
+    rows, task = shared_data.answers()["test"], CausalLanguageModeling(max_length=32)
     served = served_teacher(config(server, tokenizer=str(folder)))
     found = score_served(served, task, rows, EvaluateConfig())
     encoded = task.encode(rows, served.tokenizer)
@@ -206,7 +188,7 @@ def test_a_served_teacher_is_scored_as_the_same_model_here(server, folder):
 
 
 def test_a_served_teacher_writes_what_the_same_model_writes_here(recipe, folder, tmp_path):
-    for rows in ("completions", "chats"):
+    for rows in ("answers", "chats"):
         settings = recipe(rows, label={"generation": {"num_beams": 1, "max_new_tokens": 6}}, name=rows)
         settings["task"]["max_length"] = 64  # Of a chat that is longer, a teacher that is here sees the end alone.
         local = {**settings, "teacher": {"model": str(folder), "dtype": "float32"}}
@@ -515,7 +497,7 @@ def test_a_run_learns_from_a_served_teacher_and_tells_what_is_not_known_of_it(
 ):
     monkeypatch.setenv("HF_DISTILL_API_KEY", KEY)
     with serving(tiny.decoder(2, seed=3), tiny.chat_tokenizer(), key=KEY) as server:
-        settings = recipe("texts" if kind == "live" else "completions")
+        settings = recipe("answer_texts" if kind == "live" else "answers")
         settings["teacher"] |= {"kind": kind}
         settings["teacher"]["server"] |= {"url": server.url, "top_k": 12}
         lines: list[str] = []

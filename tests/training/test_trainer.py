@@ -9,7 +9,7 @@ from typing import ClassVar
 import pytest
 import torch
 from datasets import Dataset
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from hf_distill import DistillationTrainer, Hidden, Labels, Logits, ModelTeacher
@@ -17,8 +17,8 @@ from hf_distill.errors import LabelError, ObjectiveError, TeacherError
 from hf_distill.tasks import TextClassification
 from hf_distill.training.sampler import LengthGroupedSampler
 from tests.helpers import tiny
+from tests.helpers.trainers import TOKENIZER, arguments, assert_same, trained, trainer
 
-TOKENIZER = tiny.tokenizer()
 OBJECTIVES = {
     "labels": lambda: [Labels()],
     "logits": lambda: [Logits(temperature=3.0)],
@@ -31,57 +31,10 @@ OBJECTIVES = {
 }
 
 
-def arguments(folder, **options) -> TrainingArguments:
-    settings = {
-        "output_dir": str(folder),
-        "use_cpu": True,
-        "per_device_train_batch_size": 8,
-        "max_steps": 4,
-        "learning_rate": 1e-3,
-        "logging_steps": 1,
-        "report_to": "none",
-        "disable_tqdm": True,
-        "save_strategy": "no",
-        "train_sampling_strategy": "group_by_length",
-        **options,
-    }
-    return TrainingArguments(**settings)
-
-
-def trainer(folder, objectives, rows=None, student=None, teacher=None, **options) -> DistillationTrainer:
-    keys = ("callbacks", "compute_metrics", "eval_dataset", "model_init", "teacher_processing_class", "task")
-    more = {key: options.pop(key) for key in keys if key in options}
-    if "model_init" not in more:
-        more["model"] = student if student is not None else tiny.bert(2, 32, seed=1)
-    return DistillationTrainer(
-        teacher=teacher if teacher is not None else tiny.bert(4, 48, seed=2),
-        objectives=objectives,
-        args=arguments(folder, **options),
-        train_dataset=rows if rows is not None else tiny.rows(64),
-        processing_class=TOKENIZER,
-        **more,
-    )
-
-
-def trained(folder, objectives, **options):
-    one = trainer(folder, objectives, **options)
-    one.train()
-    weights = {name: value.clone() for name, value in one.model.state_dict().items()}
-    losses = [entry["loss"] for entry in one.state.log_history if "loss" in entry]
-    return losses, weights
-
-
 def unlabelled_in_part(count: int = 64) -> Dataset:
     rows = tiny.rows(count)
     labels = [None if i % 5 == 0 else label for i, label in enumerate(rows["label"])]
     return rows.remove_columns("label").add_column("label", labels)
-
-
-def assert_same(first, second, tolerance=1e-6):
-    assert first[0] == pytest.approx(second[0], abs=tolerance)
-    assert first[1].keys() == second[1].keys()
-    for name, value in first[1].items():
-        assert torch.allclose(value, second[1][name], atol=tolerance, rtol=0), name
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
