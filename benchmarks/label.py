@@ -33,7 +33,7 @@ from hf_distill.evaluation.written import writer_inputs
 from hf_distill.generation.hypotheses import Writer, writing_settings
 from hf_distill.labelling.shards import write_all
 from hf_distill.recipe import LabelConfig
-from hf_distill.tasks.base import Prompts
+from hf_distill.tasks.rollout_batches import Prompts
 
 FASTER = {"generate, sorted": 1.0, "generate, as the data come": 1.5}
 """How many times the texts a second of each ours shall have; at least."""

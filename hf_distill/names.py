@@ -77,12 +77,12 @@ def check_values(cls: type, name: str, known: Iterable[str], error: type[Excepti
         name: Of the attribute.
         known: The values that exist.
         error: Raised with those.
-        several: Whether the attribute is a set of values.
+        several: Whether the attribute is a set, or a tuple, of values.
     """
     value, known = getattr(cls, name, None), tuple(known)
-    right = isinstance(value, (set, frozenset)) and value <= set(known) if several else value in known
+    right = isinstance(value, (set, frozenset, tuple)) and set(value) <= set(known) if several else value in known
     if not right:
-        got = "none" if value is None else sorted(value) if isinstance(value, (set, frozenset)) else repr(value)
+        got = "none" if value is None else sorted(value) if isinstance(value, (set, frozenset, tuple)) else repr(value)
         expected = f"a set of {', '.join(known)}" if several else f"one of {', '.join(known)}"
         raise error(f"{cls.__module__}.{cls.__qualname__}: {name}: expected {expected}, got {got}")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from hf_distill.evaluation.token_classification import score_tags
 from hf_distill.evaluation.written import scorer_names, write_and_score
 from hf_distill.models.forward import accepted_inputs
 from hf_distill.recipe import EvaluateConfig
-from hf_distill.tasks import Embeddings, QuestionAnswering, Task, TokenClassification
+from hf_distill.tasks import Task
 from hf_distill.teachers import best_dtype, same_tokenizer
 from hf_distill.training.setup import with_row_ids
 
@@ -94,35 +94,66 @@ def predict(
     """
     if isinstance(candidate, Served):
         return score_served(candidate, task, rows, config or EvaluateConfig())
-    if isinstance(task, QuestionAnswering):
-        return score_answers(candidate.model, task, candidate.tokenizer, rows, batch_size)
-    if isinstance(task, Embeddings):
-        return score_vectors(candidate.model, task, candidate.tokenizer, rows, batch_size)
-    encoded = task.encode(rows, candidate.tokenizer)
-    assert isinstance(encoded, Dataset)
-    if task.has_vocabulary:
-        alike = teacher is not None and same_tokenizer(candidate.tokenizer, teacher.tokenizer)
-        other = teacher.model if teacher is not None and alike else None
-        few, sizes = max(1, batch_size // 8), [len(text.encode()) for text in task.texts(rows)]
-        scores = score_tokens(candidate.model, task, candidate.tokenizer, encoded, other, few, sizes)
-        names = scorer_names(task, config.scorers if config is not None else ())
-        if not names:
-            return scores
-        settings = config.generation if config is not None else {}
-        size = config.batch_size if config is not None else few
-        written = write_and_score(candidate.model, task, candidate.tokenizer, rows, names, settings, size)
-        return dataclasses.replace(scores, written=written)
-    if isinstance(task, TokenClassification):
-        return score_tags(candidate.model, task, candidate.tokenizer, encoded, candidate.label_order, batch_size)
-    labels = task.label_set
-    assert labels is not None
+    asked = _Asked(candidate, task, rows, teacher, config, batch_size, outside)
+    return SCORE_FUNCTIONS[task.scored_as](asked)
+
+
+class _Asked(NamedTuple):
+    """The arguments of :func:`predict` for a model that is here."""
+
+    candidate: Candidate
+    task: Any
+    rows: Dataset
+    teacher: Candidate | Served | None
+    config: EvaluateConfig | None
+    batch_size: int
+    outside: Dataset | None
+
+    @property
+    def place(self) -> tuple[PreTrainedModel, Any, PreTrainedTokenizerBase]:
+        return self.candidate.model, self.task, self.candidate.tokenizer
+
+    @property
+    def encoded(self) -> Dataset:
+        encoded: Dataset = self.task.encode(self.rows, self.candidate.tokenizer)
+        return encoded
+
+
+def _token_scores(asked: _Asked) -> Scored:
+    task, tokenizer, config = asked.task, asked.candidate.tokenizer, asked.config
+    alike = asked.teacher is not None and same_tokenizer(tokenizer, asked.teacher.tokenizer)
+    other = asked.teacher.model if asked.teacher is not None and alike else None
+    few, sizes = max(1, asked.batch_size // 8), [len(text.encode()) for text in task.texts(asked.rows)]
+    scores = score_tokens(*asked.place, asked.encoded, other, few, sizes)
+    names = scorer_names(task, config.scorers if config is not None else ())
+    if not names:
+        return scores
+    settings = config.generation if config is not None else {}
+    size = config.batch_size if config is not None else few
+    written = write_and_score(*asked.place, asked.rows, names, settings, size)
+    return dataclasses.replace(scores, written=written)
+
+
+def _decisions(asked: _Asked) -> Predictions:
+    candidate, task, encoded, labels = asked.candidate, asked.task, asked.encoded, asked.task.row_labels
+    outside = task.encode(asked.outside, candidate.tokenizer) if asked.outside else None
     return Predictions(
-        logits=_logits(candidate, task, encoded, batch_size),
+        logits=_logits(candidate, task, encoded, asked.batch_size),
         labels=np.asarray(encoded["labels"]),
         problem_type=labels.problem_type,
         label_names=labels.names,
-        outside=_logits(candidate, task, task.encode(outside, candidate.tokenizer), batch_size) if outside else None,
+        outside=_logits(candidate, task, outside, asked.batch_size) if outside is not None else None,
     )
+
+
+SCORE_FUNCTIONS: dict[str, Callable[[_Asked], Scored]] = {
+    "decisions": _decisions,
+    "tags": lambda asked: score_tags(*asked.place, asked.encoded, asked.candidate.label_order, asked.batch_size),
+    "answers": lambda asked: score_answers(*asked.place, asked.rows, asked.batch_size),
+    "vectors": lambda asked: score_vectors(*asked.place, asked.rows, asked.batch_size),
+    "tokens": _token_scores,
+}
+"""What scores a model, by a task's ``scored_as``."""
 
 
 def _logits(candidate: Candidate, task: Task, encoded: Any, batch_size: int) -> np.ndarray:
@@ -224,7 +255,8 @@ def timed_calls(
     """
     device = next(iter(candidates.values())).model.device
     dtype = best_dtype(device)
-    count = TIMED_TEXTS if task.generates else TIMED_ROWS
+    generates = task.timed_as == "generate"
+    count = TIMED_TEXTS if generates else TIMED_ROWS
     step = max(1, len(rows) // count)
     timed = task.timed(rows.select(range(0, len(rows), step)[:count]))
     for candidate in candidates.values():
@@ -232,10 +264,10 @@ def timed_calls(
         _cast(candidate.model, dtype)
     singles = {name: _batches(candidate, task, timed, 1) for name, candidate in candidates.items()}
     batches = {name: _batches(candidate, task, timed, batch_size) for name, candidate in candidates.items()}
-    tokens = _written_tokens(batches) if task.generates else 0
+    tokens = _written_tokens(batches) if generates else 0
     forwards = {
         name: functools.partial(_generate, candidate.model, tokens)
-        if task.generates
+        if generates
         else functools.partial(_forward, candidate.model)
         for name, candidate in candidates.items()
     }
@@ -246,7 +278,7 @@ def timed_calls(
         "batch_size": batch_size,
         "rounds": ROUNDS,
         "rows": len(timed),
-        **({"written_tokens": tokens} if task.generates else {}),
+        **({"written_tokens": tokens} if generates else {}),
     }
     return (forwards, singles, batches), conditions
 

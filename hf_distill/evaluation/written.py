@@ -26,8 +26,8 @@ from hf_distill.errors import RecipeError
 from hf_distill.evaluation.text_metrics import Scorer, make_scorers
 from hf_distill.names import nearest
 from hf_distill.tasks import Task
-from hf_distill.tasks.base import Prompts
 from hf_distill.tasks.encoding import padded
+from hf_distill.tasks.rollout_batches import Prompts
 from hf_distill.teachers import place
 
 RESHAPING = ("num_return_sequences", "return_dict_in_generate")

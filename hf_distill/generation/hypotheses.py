@@ -15,7 +15,7 @@ from hf_distill.errors import WritingError
 from hf_distill.evaluation.written import beam_cache, with_length, writer_inputs
 from hf_distill.generation.logprobs import Likelihood
 from hf_distill.recipe import LabelConfig
-from hf_distill.tasks.base import Prompts
+from hf_distill.tasks.rollout_batches import Prompts
 
 RUN = 4
 """Tokens of a run that counts as repeated where it stood in a text before (seq-rep-4 of Welleck et al. 2020)."""

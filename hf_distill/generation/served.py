@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from hf_distill.errors import WritingError
 from hf_distill.generation.hypotheses import Hypothesis, repeated_share
 from hf_distill.recipe import LabelConfig
-from hf_distill.tasks.base import Prompts
+from hf_distill.tasks.rollout_batches import Prompts
 from hf_distill.teachers.endpoint import Answer, Client, write
 from hf_distill.teachers.endpoint.completions import sampling
 

@@ -27,11 +27,8 @@ def check_label(config: LabelConfig | None, task: Task, data: Data) -> None:
         HfDistillError: With the way out.
     """
     if config is None:
-        if data.unlabelled is not None and task.has_vocabulary:
-            raise DataError(
-                f"data: rows of {task.name} without what should be written teach nothing unless the teacher writes it; "
-                "add label: {} to the recipe, or remove the unlabelled rows"
-            )
+        if data.unlabelled is not None:
+            task.check_unlabelled()
         return
     check_generation(config.generation, "recipe.label.generation", "label.hypotheses tells how many; remove it")
     make_scorers(scorer_of(config, task), "recipe.label.scorer")

@@ -34,7 +34,7 @@ from hf_distill.labelling.shards import SHARD_ROWS, digest, read_all, write_all
 from hf_distill.recipe import LabelConfig, Recipe
 from hf_distill.run_folder import write_json, write_whole
 from hf_distill.tasks import Task
-from hf_distill.tasks.base import Prompts
+from hf_distill.tasks.rollout_batches import Prompts
 from hf_distill.teachers import place
 
 logger = logging.getLogger(__name__)

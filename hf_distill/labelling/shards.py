@@ -26,7 +26,7 @@ from hf_distill.errors import WritingError
 from hf_distill.generation.hypotheses import Hypothesis, Writer
 from hf_distill.generation.served import ServedWriter
 from hf_distill.run_folder import write_json
-from hf_distill.tasks.base import Prompts
+from hf_distill.tasks.rollout_batches import Prompts
 
 logger = logging.getLogger(__name__)
 

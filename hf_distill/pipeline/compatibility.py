@@ -17,18 +17,9 @@ from hf_distill.pipeline.experiment import Experiment, Stage
 from hf_distill.pipeline.rules import RecipeCase, Rule, TargetsCase
 from hf_distill.recipe import CacheConfig, Recipe
 from hf_distill.tasks import Task
-from hf_distill.teachers import check_mixes
 from hf_distill.training.setup import check_objectives
 
 RULES_OF_RECIPES = (
-    Rule(
-        teacher="served",
-        what="a task other than causal-lm",
-        breaks=lambda case: not case.task.reads_served,
-        message="recipe.teacher.server: a server tells what comes next in a text, which is asked for causal-lm alone, "
-        "got {case.task.name}; use a teacher that is loaded here (teacher.model), or let a served one write, with "
-        "rows of prompt or messages (task: causal-lm, hf-distill label), and train on its texts",
-    ),
     Rule(
         teacher="served",
         what="a student made of its teacher's layers",
@@ -59,7 +50,7 @@ RULES_OF_RECIPES = (
     Rule(
         teacher="cached",
         what="a task whose rows have classes of their own",
-        breaks=lambda case: not case.task.same_classes,
+        breaks=lambda case: not case.task.cache_schemes,
         message="recipe.teacher.kind: a cache keeps one number for each class, but in {case.task.name} every row has "
         "its own; set it to live",
     ),
@@ -185,26 +176,23 @@ RULES_OF_STAGES = (
     Rule(
         teacher="cached",
         what="cache.scheme: dense over a vocabulary",
-        breaks=lambda case: case.cache.scheme == "dense" and case.task.has_vocabulary,
+        breaks=lambda case: case.scheme == "dense" and "dense" not in case.task.cache_schemes,
         message="teacher.cache.scheme: dense keeps all logits of a few classes, but those over a vocabulary are never "
         "held whole; use sampled, or top_k",
         error=TeacherError,
     ),
     Rule(
         teacher="cached",
-        what="cache.draws over a few classes",
-        breaks=lambda case: (
-            case.cache.draws is not None
-            and (case.cache.scheme == "dense" or (case.cache.scheme == "auto" and not case.task.has_vocabulary))
-        ),
-        message="teacher.cache.draws: does nothing for classes, of which all logits are kept; remove it",
+        what="cache.scheme: sampled or top_k over a few classes",
+        breaks=lambda case: case.scheme not in case.task.cache_schemes,
+        message="teacher.cache.scheme: {case.scheme} is for vocabularies; use dense, which keeps all classes",
         error=TeacherError,
     ),
     Rule(
         teacher="cached",
-        what="cache.scheme: sampled or top_k over a few classes",
-        breaks=lambda case: case.cache.scheme not in ("dense", "auto") and not case.task.has_vocabulary,
-        message="teacher.cache.scheme: {case.cache.scheme} is for vocabularies; use dense, which keeps all classes",
+        what="cache.draws over a few classes",
+        breaks=lambda case: case.cache.draws is not None and case.scheme == "dense",
+        message="teacher.cache.draws: does nothing for classes, of which all logits are kept; remove it",
         error=TeacherError,
     ),
     Rule(
@@ -234,8 +222,11 @@ def check_recipe(recipe: Recipe, task: Task, data: Data, stages: Sequence[Stage]
     Raises:
         HfDistillError: For the first rule that is broken, with the way out.
     """
-    if "several" in (recipe.teacher.traits if recipe.teacher is not None else ()):
-        check_mixes(task)
+    traits = recipe.teacher.traits if recipe.teacher is not None else frozenset()
+    if "several" in traits:
+        task.check_mixture()
+    if "served" in traits:
+        task.check_served()
     objectives = {f"{stage.name} {name}".strip(): each for stage in stages for name, each in stage.objectives.items()}
     _check(RULES_OF_RECIPES, RecipeCase(recipe=recipe, task=task, data=data, objectives=objectives))
 

@@ -29,7 +29,7 @@ from hf_distill.run_folder import RunFolder
 from hf_distill.tasks import Task, make_task
 from hf_distill.teachers import same_tokenizer
 from hf_distill.tokenizers.train import fitted
-from hf_distill.training.setup import check_encoder_learns, check_tokens, connect_tokenizers, tell_meetings
+from hf_distill.training.setup import check_encoder_learns, check_tokens, connect_tokenizers
 
 logger = logging.getLogger(__name__)
 
@@ -192,7 +192,7 @@ def _report_stage(experiment: Experiment, stage: Stage) -> None:
         for line in connect_tokenizers(objectives, task, student.tokenizer, teacher.tokenizer):
             logger.info(f"objective {line}")
         rows = (first_rows(experiment.data), experiment.rows)
-        for line in tell_meetings(task, *rows, student.tokenizer, fitted(teacher.tokenizer, teacher.model)):
+        for line in task.compare_tokenizers(*rows, student.tokenizer, fitted(teacher.tokenizer, teacher.model)):
             logger.info(line)
     for name, objective in objectives.items():
         lines = objective.connect(student.model.config, teacher.model.config if teacher else None)

@@ -60,7 +60,7 @@ def make_results(
             models[name]["calibration_error"] = expected_calibration_error(each)
     results: dict[str, Any] = {
         "name": recipe.name,
-        "task": task.name,
+        "task": recipe.task.name,
         "pipeline_tag": task.pipeline_tag,
         "problem_type": task.problem_type,
         "command": experiment.command,

@@ -69,10 +69,14 @@ class TargetsCase:
         return " and ".join(sorted(self.objective.needs - OF_THE_DATA - ALL.intersection(*given)))
 
     @property
+    def scheme(self) -> str:
+        """How a cache keeps logits."""
+        return self.task.cache_schemes[0] if self.cache.scheme == "auto" else self.cache.scheme
+
+    @property
     def knows_some(self) -> bool:
         """Whether only some probabilities of each position are known: from a server, or a cache of a vocabulary."""
-        kept = "cached" in self.teacher and self.task.has_vocabulary and self.cache.scheme != "dense"
-        return "served" in self.teacher or kept
+        return "served" in self.teacher or ("cached" in self.teacher and self.scheme != "dense")
 
     @property
     def words(self) -> tuple[str, str, str, str]:

@@ -10,10 +10,10 @@ import torch
 from transformers import TrainingArguments
 
 from hf_distill.errors import RecipeError
-from hf_distill.evaluation.language_modeling import BITS_PER_BYTE, METRICS
+from hf_distill.evaluation.language_modeling import METRICS
 from hf_distill.recipe import MemberConfig, Recipe, TeacherConfig
 from hf_distill.recipe.stages import replaced_by_all
-from hf_distill.tasks import TASKS
+from hf_distill.tasks import task_class
 
 Made = TypeVar("Made", TeacherConfig, MemberConfig)
 
@@ -66,15 +66,15 @@ def _with_metric(recipe: Recipe) -> Recipe:
     Raises:
         RecipeError: Where the recipe asks for another metric of tokens.
     """
-    crosses = recipe.task.name in TASKS and TASKS[recipe.task.name].crosses_tokenizers
+    shared = task_class(recipe.task.name).metric_across_tokenizers
     objectives = [objective for stage in recipe.by_stage().values() for objective in stage.objectives]
-    if not crosses or not any(objective.options.get("cross_tokenizer") is True for objective in objectives):
+    if shared is None or not any(objective.options.get("cross_tokenizer") is True for objective in objectives):
         return recipe
-    metric = recipe.evaluate.metric or BITS_PER_BYTE
+    metric = recipe.evaluate.metric or shared
     if metric in METRICS:
         raise RecipeError(
             f"recipe.evaluate.metric: {metric} is a figure of each model's own tokens and says nothing across "
-            f"tokenizers; remove it, or set it to {BITS_PER_BYTE}"
+            f"tokenizers; remove it, or set it to {shared}"
         )
     return dataclasses.replace(recipe, evaluate=dataclasses.replace(recipe.evaluate, metric=metric))
 

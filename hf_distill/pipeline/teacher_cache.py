@@ -193,9 +193,7 @@ def _larger(plan: Plan, config: CacheConfig, folder: Path) -> Plan | None:
 
 def _scheme(source: Source, objectives: Mapping[str, Objective], config: CacheConfig) -> Scheme:
     vocabulary = source.teacher.outputs
-    name = config.scheme
-    if name == "auto":
-        name = "sampled" if source.task.has_vocabulary else "dense"
+    name = source.task.cache_schemes[0] if config.scheme == "auto" else config.scheme
     if name == "dense":
         if vocabulary > MOST_DENSE:
             raise TeacherError(

@@ -212,7 +212,7 @@ def pair(experiment: Experiment, stage: Stage, lesson: Lesson, student: Student,
     folders = lesson.teacher.folders if lesson.teacher is not None else ()
     teacher = live_teacher(lesson.teacher) if lesson.teacher is not None else None
     if isinstance(teacher, ModelTeacher):
-        teacher = beside(teacher, student.tokenizer, task)
+        teacher = beside(teacher, student.tokenizer)
     if any("pairs" in objective.needs for objective in lesson.objectives.values()):
         task = task.with_pairs()
     train = _training_rows(task, data, student, teacher, recipe.seed)
@@ -259,18 +259,17 @@ def _lost(task: Task, data: Data, encoded: Dataset | IterableDataset) -> Iterato
     if not isinstance(encoded, Dataset) or not isinstance(data.train, Dataset) or "cut" not in encoded.column_names:
         return
     given = len(data.train)
-    limit = f"longer than task.max_length ({task.max_length} tokens)"
     if len(encoded) < given:
-        yield f"{given - len(encoded):,} of {given:,} rows are dropped: their prompts are {limit}"
+        gone = f"{given - len(encoded):,} of {given:,} rows are dropped"
+        yield f"{gone}: their prompts are longer than task.max_length ({task.max_length} tokens)"
     cut = sum(encoded["cut"])
     if cut:
-        target = f" or task.max_target_length ({task.longest_text})" if task.generates else ""
-        yield f"{cut:,} of {len(encoded):,} rows are cut: they are {limit}{target}"
+        yield f"{cut:,} of {len(encoded):,} rows are cut: they are longer than {task.length_limit}"
 
 
 def _metrics_of(task: Task) -> Callable[[EvalPrediction], dict[str, float]] | None:
-    labels = task.label_set
-    if labels is None or task.by_token:
+    labels = task.row_labels
+    if labels is None:
         return None  # The terms of the loss are what is watched.
 
     def metrics(prediction: EvalPrediction) -> dict[str, float]:

@@ -13,7 +13,7 @@ from hf_distill.objectives import readable_option
 from hf_distill.report.card_metadata import card_metadata, lessons_of, licenses_of, members_of, portable
 from hf_distill.report.card_usage import usage
 from hf_distill.report.markdown import escaped, table
-from hf_distill.tasks import TASKS
+from hf_distill.tasks import task_class
 
 ROWS = 6
 """How many rows a table about weaknesses shows at most: a card is read on a phone."""
@@ -138,7 +138,7 @@ def _quality(results: Mapping[str, Any]) -> Iterator[str]:
             if alike is None
             else f"They correlate at {alike:.4f}"
             if regression
-            else f"They agree on {alike:.1%} of the {TASKS[results['task']].counted}"
+            else f"They agree on {alike:.1%} of the {task_class(results['task']).counted}"
         )
         yield f"Student minus teacher: {shown}. {agree}."
     if outside := data.get("out_of_scope"):

@@ -8,6 +8,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult
 
+from hf_distill.tasks import task_class
+
 TAGS = ("distillation", "knowledge-distillation", "hf_distill")
 
 HUB_METRICS = {"pearson": "pearsonr", "spearman": "spearmanr"}
@@ -35,7 +37,7 @@ def card_metadata(results: Mapping[str, Any]) -> dict[str, Any]:
     scores = _eval_results(results)
     metadata: dict[str, Any] = {
         "model_name": results["name"],
-        "library_name": "sentence-transformers" if results["task"] == "embeddings" else "transformers",
+        "library_name": task_class(results["task"]).library,
         "pipeline_tag": results["pipeline_tag"],
         "tags": ["hf_distill"],
         "metrics": list(dict.fromkeys(score.metric_type for score in scores)),

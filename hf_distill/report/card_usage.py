@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from hf_distill.report.markdown import escaped
-from hf_distill.tasks import TASKS
+from hf_distill.tasks import task_class
 
 NAMED = 8
 """How many labels are named."""
@@ -20,12 +20,10 @@ def usage(results: Mapping[str, Any]) -> str:
     """
     if results["models"]["student"].get("adapters"):
         return _usage_of_adapters(results)
-    if TASKS[results["task"]].generates:
-        return _usage_of_writers(results)
-    if results["task"] == "question-answering":
-        return _usage_of_readers(results)
-    if results["task"] == "embeddings":
-        return _usage_of_vectors(results)
+    return USAGES[task_class(results["task"]).usage](results)
+
+
+def _usage_of_pipelines(results: Mapping[str, Any]) -> str:
     masked = results["pipeline_tag"] == "fill-mask"
     text = 'f"your {model.tokenizer.mask_token} text"' if masked else '"your text"'
     return (
@@ -63,7 +61,7 @@ def _usage_of_vectors(results: Mapping[str, Any]) -> str:
 
 def _usage_of_writers(results: Mapping[str, Any]) -> str:
     """Transformers has no pipeline for them any more."""
-    loader = TASKS[results["task"]].auto_model.__name__
+    loader = task_class(results["task"]).auto_model.__name__
     return (
         f"## Use\n\n```python\nfrom transformers import AutoTokenizer, {loader}\n\n"
         f'tokenizer = AutoTokenizer.from_pretrained("USER/{results["name"]}")\n'
@@ -76,7 +74,7 @@ def _usage_of_writers(results: Mapping[str, Any]) -> str:
 
 def _usage_of_adapters(results: Mapping[str, Any]) -> str:
     """Labels are said, for Transformers takes the config of the model beside which the adapters learned."""
-    loader, labels = TASKS[results["task"]].auto_model.__name__, dict(enumerate(results["data"]["labels"]))
+    loader, labels = task_class(results["task"]).auto_model.__name__, dict(enumerate(results["data"]["labels"]))
     names = {name: i for i, name in labels.items()}
     told = f", ignore_mismatched_sizes=True, id2label={labels!r}, label2id={names!r}" if labels else ""
     return (
@@ -94,3 +92,12 @@ def _answers(results: Mapping[str, Any]) -> str:
         return ""
     more = f" and {len(labels) - NAMED} more" if len(labels) > NAMED else ""
     return f" It knows {len(labels)} labels: {', '.join(map(escaped, labels[:NAMED]))}{more}."
+
+
+USAGES: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "pipeline": _usage_of_pipelines,
+    "question-answering": _usage_of_readers,
+    "sentence-transformers": _usage_of_vectors,
+    "generate": _usage_of_writers,
+}
+"""The section by a task's ``usage``."""

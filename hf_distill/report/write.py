@@ -18,7 +18,7 @@ from hf_distill.report.analysis_within import answer_analysis, search_analysis, 
 from hf_distill.report.card import write_card
 from hf_distill.report.figures import quality_against_speed, training_curves
 from hf_distill.run_folder import RunFolder, copy_files, write_json
-from hf_distill.tasks import QuestionAnswering, Task, TokenClassification
+from hf_distill.tasks import Task
 
 logger = logging.getLogger(__name__)
 
@@ -54,19 +54,13 @@ def write_report(
 def _analysis(
     task: Task, data: Data, rows: Dataset, predictions: Mapping[str, Scored], student: Path
 ) -> dict[str, Any]:
-    if task.has_vocabulary:
-        tokenizer = load_tokenizer(str(student))
-        encoded = task.encode(rows, tokenizer)
-        if "source" in encoded.column_names:
-            known = set(encoded["source"])
-            return token_analysis(predictions, [text for i, text in enumerate(task.texts(rows)) if i in known])
-        texts = tokenizer.batch_decode(list(encoded["input_ids"]), skip_special_tokens=task.generates)
-        return token_analysis(predictions, texts)
-    if isinstance(task, QuestionAnswering):
+    if task.scored_as == "tokens":
+        return token_analysis(predictions, task.scored_texts(rows, load_tokenizer(str(student))))
+    if task.scored_as == "answers":
         return answer_analysis(predictions, list(rows["question"]), list(rows["context"]))
     if task.problem_type == "retrieval":
         return search_analysis(predictions, list(dict.fromkeys(rows["text_pair"])))
-    if isinstance(task, TokenClassification):
+    if task.scored_as == "tags":
         return tag_analysis(predictions, list(rows["tokens"]))
     decided = {name: each for name, each in predictions.items() if isinstance(each, Predictions)}
     if task.problem_type == "similarity":

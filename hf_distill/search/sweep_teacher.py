@@ -66,7 +66,7 @@ def score_teacher(
     task, outside, cached, validation = experiment.task, experiment.outside, paired.teacher, paired.validation
     assert isinstance(cached, CachedTeacher)
     assert isinstance(validation, Dataset)
-    is_kept = task.label_set is not None and not task.by_token and not outside and "logits" in cached.provides
+    is_kept = task.row_labels is not None and not outside and "logits" in cached.provides
     scored: Scored
     if is_kept:
         scored = _from_cache(cached, task, validation, tokenizer)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hf_distill.errors import RecipeError
+from hf_distill.names import look_up
 from hf_distill.tasks.base import Task
 from hf_distill.tasks.causal_lm import CausalLanguageModeling
 from hf_distill.tasks.embeddings import Embeddings
@@ -28,6 +29,7 @@ __all__ = [
     "TokenClassification",
     "Translation",
     "make_task",
+    "task_class",
 ]
 
 TASKS: dict[str, type[Task]] = {
@@ -42,16 +44,25 @@ TASKS: dict[str, type[Task]] = {
 }
 
 
+def task_class(name: str) -> type[Task]:
+    """The task by name (``causal-lm``) or dotted path (``my_package.tasks:MyTask``).
+
+    Raises:
+        RecipeError: For an unknown name, and a path that leads to no task.
+    """
+    cls: type[Task] = look_up(name, TASKS, "task", RecipeError, Task)
+    return cls
+
+
 def make_task(name: str, options: Mapping[str, Any] | None = None) -> Task:
     """A task by name, with its options.
 
     Raises:
         RecipeError: For an unknown name or an option that the task does not know.
     """
-    if name not in TASKS:
-        raise RecipeError(f"task: {name!r} is unknown; choose one of {', '.join(TASKS)}")
-    known = [option for option in inspect.signature(TASKS[name]).parameters if option != "self"]
+    cls = task_class(name)
+    known = [option for option in inspect.signature(cls).parameters if option != "self"]
     for option in options or {}:
         if option not in known:
             raise RecipeError(f"task.{option}: no such option of {name}; it knows {', '.join(known)}")
-    return TASKS[name](**(options or {}))
+    return cls(**(options or {}))

@@ -2,43 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-import torch
-from datasets import Dataset, Features, IterableDataset, Value
-from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from datasets import Dataset, Features, Value
+from transformers import AutoModelForCausalLM, PreTrainedModel
 from typing_extensions import override
 
 from hf_distill.errors import DataError, RecipeError
-from hf_distill.models.sanity_checks import check_head, check_packing
-from hf_distill.tasks.base import TEACHER_PREFIX, Prompts, Task
+from hf_distill.models.sanity_checks import check_packing
+from hf_distill.tasks.base import TEACHER_PREFIX
 from hf_distill.tasks.encoding import (
     IGNORED,
     Example,
+    Rows,
+    Tokenizer,
+    carried,
+    check_apart,
+    columns_of,
     fit,
     last_turn,
     pack,
-    padded,
-    read_chat,
-    read_completion,
-    read_text,
 )
-from hf_distill.tasks.rollout_batches import WRITTEN, AfterPrompts, check_prompt_tokens
-from hf_distill.tasks.routed import carried, check_apart
+from hf_distill.tasks.language import FORMS, PACKED_TOGETHER, PLACES, CausalTask, form_of
+from hf_distill.tasks.rollout_batches import AfterPrompts, Prompts, check_prompt_tokens
 from hf_distill.tokenizers.chat import answered, render_chat
-from hf_distill.tokenizers.cross_reader import NOWHERE, Reading, TeacherReader
-from hf_distill.types import Batch, LogitSource, Masks, View
-
-PLACES = TEACHER_PREFIX + "places"
-"""The column of where, among the teacher's tokens, each of the student's is met."""
-
-PACKED_TOGETHER = 10_000
-"""Texts whose tokens are laid end to end; the last block of each such group may be short."""
+from hf_distill.tokenizers.cross_reader import Reading, TeacherReader
 
 
-class CausalLanguageModeling(Task):
+class CausalLanguageModeling(CausalTask):
     """Rows of ``text``, of ``prompt`` and ``completion``, or of ``messages``; each token predicts the next.
 
     Texts are packed: laid end to end and cut into blocks of ``max_length`` tokens, without padding. The positions start
@@ -64,11 +56,6 @@ class CausalLanguageModeling(Task):
     required = ()
     optional = ("text", "prompt", "completion", "messages")
     text_columns = ("text", "prompt", "completion")
-    has_vocabulary = True
-    by_token = True
-    crosses_tokenizers = True
-    reads_served = True
-    counted = "tokens"
 
     def __init__(
         self,
@@ -95,55 +82,38 @@ class CausalLanguageModeling(Task):
 
     @property
     @override
-    def extra_columns(self) -> tuple[str, ...]:
-        return (*super().extra_columns, PLACES)
-
-    @property
-    @override
     def settings(self) -> dict[str, Any]:
-        names = ("max_length", "packing", "too_long", "separator")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in ("max_length", "packing", "too_long", "separator")}
 
     @override
-    def read_labels(self, train: Dataset | IterableDataset) -> None:
-        self._read_form(_columns(train))
+    def read_labels(self, train: Rows) -> None:
+        self._read_form(columns_of(train))
 
     @override
     def check_model(self, model: PreTrainedModel) -> None:
-        ids = torch.arange(2, 10, device=model.device)[None] % model.config.get_text_config().vocab_size
-        check_head(model, {"input_ids": ids})
+        super().check_model(model)
         if self.packing and self.form in (None, "text"):
             check_packing(model)
 
-    def encode(
-        self,
-        rows: Dataset | IterableDataset,
-        tokenizer: PreTrainedTokenizerBase,
-        teacher_tokenizer: PreTrainedTokenizerBase | None = None,
-    ) -> Dataset | IterableDataset:
-        """See :meth:`Task.encode`. Adds ``length``, ``labels``, ``bytes`` and ``position_ids`` where rows are packed.
+    @override
+    def encode(self, rows: Rows, tokenizer: Tokenizer, teacher_tokenizer: Tokenizer | None = None) -> Rows:
+        """Tokenise rows; adds ``length``, ``labels``, ``bytes`` and ``position_ids`` where rows are packed.
 
         ``bytes`` are those that the tokens stand for that count. Where rows are not packed there are ``cut`` and
         ``source``, the row that each is of. For a teacher with another tokenizer there are its tokens of the same bytes
         and, for each of the student's, where among them the one stands that begins with it: ``teacher_places``.
-
-        Raises:
-            DataError: For a tokenizer without an end token or chat template, for rows that cannot be read, and where
-                none is left because every prompt is too long.
-            ModelError: For two tokenizers that cannot be compared.
-            RecipeError: Where texts are packed and the teacher has another tokenizer.
         """
-        columns = _columns(rows)
+        columns = columns_of(rows)
         form = self._read_form(columns)
         limit = min(self.max_length, tokenizer.model_max_length)
         packed = form == "text" and self.packing
         check_apart(columns, packed)
         if teacher_tokenizer is not None:
-            self.check_crossing()
+            self._check_not_packed()
         reader = TeacherReader(tokenizer, teacher_tokenizer) if teacher_tokenizer is not None else None
 
         def encode_batch(batch: Mapping[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
-            given = [list(values) for values in zip(*(batch[name] for name in _FORMS[form]), strict=True)]
+            given = [list(values) for values in zip(*(batch[name] for name in FORMS[form].columns), strict=True)]
             examples = [self._read(tokenizer, form, values) for values in given]
             if packed:
                 return pack(examples, limit)
@@ -163,7 +133,7 @@ class CausalLanguageModeling(Task):
                 pieces.append(len(fitted))
             return {**made, **carried(batch, pieces)}
 
-        encoded: Dataset | IterableDataset = rows.map(
+        encoded: Rows = rows.map(
             encode_batch,
             batched=True,
             with_indices=True,
@@ -177,13 +147,10 @@ class CausalLanguageModeling(Task):
             )
         return encoded
 
-    def prompts(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> Prompts:
-        """See :meth:`Task.prompts`: prompts without their completion, chats without the assistant's last turn.
-
-        Raises:
-            RecipeError: For plain text, which has no prompt.
-        """
-        form = self._read_form(_columns(rows))
+    @override
+    def prompts(self, rows: Dataset, tokenizer: Tokenizer) -> Prompts:
+        """Prompts without their completion, chats without the assistant's last turn."""
+        form = self._read_form(columns_of(rows))
         if form == "text":
             raise RecipeError(
                 "recipe.evaluate.scorers: plain text has no prompt to write after; remove them, or give rows of prompt "
@@ -193,7 +160,7 @@ class CausalLanguageModeling(Task):
         input_ids: list[list[int]] = []
         references, row_ids, chats = [], [], []
         for number, row in enumerate(rows):
-            example = self._read(tokenizer, form, [row[name] for name in _FORMS[form]])
+            example = self._read(tokenizer, form, [row[name] for name in FORMS[form].columns])
             if not list(fit(example, limit, False, self.too_long)):
                 continue
             input_ids.append(example[0][: last_turn(example[1])][-limit:])
@@ -204,12 +171,9 @@ class CausalLanguageModeling(Task):
                 chats.append(answered(row["messages"], "")[:-1])
         return Prompts(input_ids=input_ids, references=references, row_ids=row_ids, chats=chats or None)
 
+    @override
     def with_answers(self, rows: Dataset, texts: Sequence[str] | None) -> Dataset:
-        """See :meth:`Task.with_answers`: other completions, or another last turn of the assistant.
-
-        Raises:
-            RecipeError: For plain text, which has no prompt.
-        """
+        """Other completions, or another last turn of the assistant."""
         if "messages" in rows.column_names:
             chats = map(answered, rows["messages"], texts or ["."] * len(rows))
             return _with_column(rows, "messages", list(chats))
@@ -220,12 +184,8 @@ class CausalLanguageModeling(Task):
             "prompt (with or without a completion), or of messages"
         )
 
-    def writing(self, tokenizer: PreTrainedTokenizerBase | None, prompt_tokens: int | None = None) -> AfterPrompts:
-        """See :meth:`Task.writing`.
-
-        Raises:
-            RecipeError: For texts that are packed, and for prompts of unknown length.
-        """
+    @override
+    def writing(self, tokenizer: Tokenizer | None, prompt_tokens: int | None = None) -> AfterPrompts:
         check_prompt_tokens(prompt_tokens, self.form)
         if self.form == "text" and self.packing:
             raise RecipeError(
@@ -234,29 +194,18 @@ class CausalLanguageModeling(Task):
             )
         return AfterPrompts(prompt_tokens)
 
-    def _read(self, tokenizer: PreTrainedTokenizerBase, form: str, values: list[Any]) -> Example:
+    def _read(self, tokenizer: Tokenizer, form: str, values: list[Any]) -> Example:
         options = {"separator": self.separator} if form == "completion" else {}
-        return _READERS[form](tokenizer, *values, **options)
+        return FORMS[form].read(tokenizer, *values, **options)
 
     def _read_beside(
-        self,
-        reader: TeacherReader,
-        tokenizer: PreTrainedTokenizerBase,
-        form: str,
-        values: list[Any],
-        ids: list[int],
-        row: slice,
+        self, reader: TeacherReader, tokenizer: Tokenizer, form: str, values: list[Any], ids: list[int], row: slice
     ) -> Reading:
         if form == "messages":
             return reader.of_chat(render_chat(tokenizer, *values), render_chat(reader.tokenizer, *values), ids, row)
         return reader.of_text(self.separator.join(values), ids, row)
 
-    def check_crossing(self) -> None:
-        """See :meth:`Task.check_crossing`.
-
-        Raises:
-            RecipeError: For texts that are packed.
-        """
+    def _check_not_packed(self) -> None:
         if self.packing and self.form in (None, "text"):
             raise RecipeError(
                 "task.packing: a teacher with another tokenizer cuts texts that are laid end to end into other blocks "
@@ -265,91 +214,50 @@ class CausalLanguageModeling(Task):
 
     def _read_form(self, columns: list[str]) -> str:
         """What the rows are made of; refused where an option does nothing for them."""
-        self.form = form = _form(columns)
+        self.form = form = form_of(columns)
         for name, value in self._given.items():
-            if value is not None and form not in _FORMS_OF[name]:
-                raise RecipeError(f"task.{name}: does nothing for rows of {' and '.join(_FORMS[form])}; remove it")
+            if value is not None and name not in FORMS[form].options:
+                told = " and ".join(FORMS[form].columns)
+                raise RecipeError(f"task.{name}: does nothing for rows of {told}; remove it")
         return form
 
     @override
-    def collator(
-        self, tokenizer: PreTrainedTokenizerBase, teacher_tokenizer: PreTrainedTokenizerBase | None = None
-    ) -> Callable[[list[Mapping[str, Any]]], Batch]:
-        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
-        left = tokenizer.padding_side == "left"
-
-        def collate(rows: list[Mapping[str, Any]]) -> Batch:
-            masked = [{**row, "attention_mask": [1] * len(row["input_ids"])} for row in rows]
-            fillers = {"input_ids": pad, "attention_mask": 0, "labels": IGNORED, "position_ids": 0, PLACES: NOWHERE}
-            batch = {
-                name: torch.tensor(padded([row[name] for row in masked], filler, left))
-                for name, filler in fillers.items()
-                if name in masked[0]
-            }
-            if PLACES not in batch:
-                return batch
-            # On the right, whatever its tokenizer says: the places count from the left.
-            own = [row[TEACHER_PREFIX + "input_ids"] for row in rows]
-            real = padded([[1] * len(ids) for ids in own], 0, left=False)
-            read = {"input_ids": torch.tensor(padded(own, 0, left=False)), "attention_mask": torch.tensor(real)}
-            return {**batch, **{TEACHER_PREFIX + name: value for name, value in read.items()}}
-
-        return collate
+    def check_served(self) -> None:
+        """Every server tells what comes next."""
 
     @override
-    def student_inputs(self, batch: Batch) -> dict[str, Tensor]:
-        inputs = super().student_inputs(batch)
-        if "position_ids" in inputs:
-            # With a mask, Transformers would take the row for a single text.
-            inputs.pop("attention_mask")
-        return inputs
+    def check_tokenizers(self, by_bytes: bool) -> None:
+        if not by_bytes:
+            super().check_tokenizers(by_bytes)
+        self._check_not_packed()
 
     @override
-    def masks(self, batch: Batch) -> Masks:
-        tokens = batch["attention_mask"].bool()
-        if WRITTEN in batch:
-            predicts = tokens & batch[WRITTEN].roll(-1, dims=1)
-        elif "labels" not in batch:
-            predicts = tokens & tokens.roll(-1, dims=1)
-        else:
-            predicts = tokens & (batch["labels"] != IGNORED).roll(-1, dims=1)
-        predicts[:, -1] = False
-        positions = predicts[:, :-1].flatten()
-        labels = positions if WRITTEN not in batch else torch.zeros_like(positions)
-        if PLACES in batch:
-            positions = positions & (batch[PLACES][:, 1:] != NOWHERE).flatten()
-        return {"labels": labels, "positions": positions, "tokens": predicts}
+    def compare_tokenizers(
+        self, sample: Dataset | None, evaluated: Dataset, student: Tokenizer, teacher: Tokenizer
+    ) -> Iterator[str]:
+        own, other = (set(self.encode(evaluated, tokenizer)["source"]) for tokenizer in (student, teacher))
+        if own != other:
+            raise RecipeError(
+                f"task.max_length: {len(own ^ other):,} of {len(evaluated):,} evaluated rows fit in the tokens of one "
+                "model only, so that the two would be scored on different texts; raise it, or set task.too_long to "
+                "truncate"
+            )
+        if sample is not None:
+            encoded = self.encode(sample, student, teacher)
+            masks = self.masks(self.collator(student, teacher)(list(encoded)))
+            met = float(masks["positions"].sum() / masks["labels"].sum().clamp(min=1))
+            yield f"cross_tokenizer: {met:.1%} of the student's tokens begin where one of the teacher's does: compared"
 
     @override
-    def view(self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch) -> View:
-        shifted = (
-            logits[:, :-1].flatten(0, 1)
-            if isinstance(logits, Tensor)
-            else LogitSource(hidden=logits.hidden[:, :-1].flatten(0, 1), head=logits.head)
-        )
-        labels = batch.get("labels")
-        return View(
-            logits=shifted,
-            distribution="categorical",
-            labels=labels[:, 1:].flatten() if labels is not None else None,
-            masks=self.masks(batch),
-            hidden_states=hidden_states,
-        )
+    def scored_texts(self, rows: Dataset, tokenizer: Tokenizer) -> list[str]:
+        encoded = self.encode(rows, tokenizer)
+        if "source" not in encoded.column_names:
+            return super().scored_texts(rows, tokenizer)
+        left = set(encoded["source"])
+        return [text for i, text in enumerate(self.texts(rows)) if i in left]
 
     @override
-    def teacher_logits(
-        self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch
-    ) -> Tensor | LogitSource:
-        if PLACES not in batch:
-            return super().teacher_logits(logits, hidden_states, batch)
-        assert isinstance(logits, LogitSource)
-        before = (batch[PLACES][:, 1:] - 1).clamp(min=0)
-        width = logits.hidden.shape[-1]
-        hidden = logits.hidden.gather(1, before[..., None].expand(-1, -1, width))
-        return LogitSource(hidden=hidden.flatten(0, 1), head=logits.head)
-
-    @override
-    def texts(self, rows: Dataset | IterableDataset) -> Iterator[str]:
+    def texts(self, rows: Rows) -> Iterator[str]:
         for row in rows:
             if row.get("messages") is not None:
                 yield "\n".join(f"{turn['role']}: {turn['content']}" for turn in row["messages"])
@@ -363,33 +271,7 @@ _COLUMNS = ("input_ids", "labels", "length", "cut", "bytes", "source")
 _READ_BESIDE = (TEACHER_PREFIX + "input_ids", PLACES)
 """Beside them, where the teacher has another tokenizer."""
 
-_FORMS = {"messages": ("messages",), "completion": ("prompt", "completion"), "text": ("text",)}
-"""The columns of each form of rows; the first that is there wins."""
-
-_FORMS_OF = {"packing": ("text",), "too_long": ("completion", "messages"), "separator": ("completion",)}
-"""The forms of rows for which an option does something."""
-
-_READERS: dict[str, Callable[..., Example]] = {
-    "messages": read_chat,
-    "completion": read_completion,
-    "text": read_text,
-}
-
-
-def _form(columns: list[str]) -> str:
-    for form, names in _FORMS.items():
-        if set(names) <= set(columns):
-            return form
-    raise DataError(
-        "causal-lm needs a column text, or prompt and completion, or messages; there are "
-        f"{', '.join(columns) or 'none'}: name the right ones in data.columns"
-    )
-
 
 def _with_column(rows: Dataset, name: str, values: list[Any]) -> Dataset:
     features = Features({**rows.features, name: rows.features.get(name, Value("string"))})
     return Dataset.from_dict({**rows.to_dict(), name: values}, features=features)
-
-
-def _columns(rows: Dataset | IterableDataset) -> list[str]:
-    return list(rows.column_names or next(iter(rows)))

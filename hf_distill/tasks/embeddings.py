@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from datasets import Dataset, IterableDataset
+from datasets import Dataset
 from torch import Tensor
-from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModel, PreTrainedModel
 from typing_extensions import override
 
 from hf_distill.errors import DataError, ModelError, RecipeError
@@ -19,8 +19,7 @@ from hf_distill.models.load import vector_folder
 from hf_distill.models.pooling import POOLINGS, VectorHead, attach_head, head_of, read_head, save_head
 from hf_distill.models.projections import give_head, principal_components, teacher_vectors
 from hf_distill.tasks.base import TEACHER_PREFIX, Task
-from hf_distill.tasks.classification import checked_length
-from hf_distill.tasks.encoding import padded_inputs, were_cut
+from hf_distill.tasks.encoding import Collate, Rows, Tokenizer, checked_length, columns_of, padded_inputs, were_cut
 from hf_distill.types import Batch, Distribution, LogitSource, Masks, View
 
 Evaluation = Literal["similarity", "retrieval"]
@@ -58,6 +57,9 @@ class Embeddings(Task):
     optional = ("text_pair", "candidates", "score")
     text_columns = TEXTS
     counted = "queries"
+    library = "sentence-transformers"
+    usage = "sentence-transformers"
+    scored_as = "vectors"
 
     def __init__(
         self,
@@ -97,9 +99,6 @@ class Embeddings(Task):
     def problem_type(self) -> str:
         return self.evaluation
 
-    def read_labels(self, train: Dataset | IterableDataset) -> None:
-        """See :meth:`Task.read_labels`: there are none."""
-
     @override
     def check_evaluated(self, rows: Dataset) -> None:
         wanted = ("text_pair", "score") if self.evaluation == "similarity" else ("text_pair",)
@@ -113,18 +112,15 @@ class Embeddings(Task):
                 f"task.evaluation to {'retrieval' if name == 'score' else 'what the rows hold'}"
             )
 
+    @override
     def with_pairs(self) -> Embeddings:
         """The same, where a text that stands alone is read twice: with dropout, two views of one meaning."""
         doubled = copy.copy(self)
         doubled.pairs = True
         return doubled
 
+    @override
     def check_model(self, model: PreTrainedModel) -> None:
-        """See :meth:`Task.check_model`: a model that does not know how to make vectors is told.
-
-        Raises:
-            ModelError: For an encoder-decoder.
-        """
         if model.config.is_encoder_decoder:
             raise ModelError(
                 f"{type(model).__name__} has a decoder, which makes no vectors; save its encoder alone and name that"
@@ -142,19 +138,16 @@ class Embeddings(Task):
         head.normalize = head.normalize if self.normalize is None else self.normalize
         return head
 
+    @override
     def prepare_student(
         self,
         student: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: Tokenizer,
         teacher: PreTrainedModel | None,
-        teacher_tokenizer: PreTrainedTokenizerBase | None,
+        teacher_tokenizer: Tokenizer | None,
         texts: Callable[[], Iterable[str]],
     ) -> None:
-        """See :meth:`Task.prepare_student`: a head like the teacher's, and a projection where sizes differ.
-
-        Raises:
-            RecipeError: For more dimensions than the teacher has.
-        """
+        """Give it a head like the teacher's, and a projection where sizes differ."""
         if teacher is None or teacher_tokenizer is None:
             like, size, targets = self.head_near(str(student.config._name_or_path)), None, None
         else:
@@ -187,14 +180,7 @@ class Embeddings(Task):
         return vectors @ self.components.to(vectors.device, vectors.dtype).T
 
     @override
-    def encode(
-        self,
-        rows: Dataset | IterableDataset,
-        tokenizer: PreTrainedTokenizerBase,
-        teacher_tokenizer: PreTrainedTokenizerBase | None = None,
-    ) -> Dataset | IterableDataset:
-        columns = rows.column_names or list(next(iter(rows)))
-
+    def encode(self, rows: Rows, tokenizer: Tokenizer, teacher_tokenizer: Tokenizer | None = None) -> Rows:
         def encode_batch(batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
             texts = list(_texts_of_rows(batch))
             encoded = self._tokens(texts, tokenizer)
@@ -205,12 +191,10 @@ class Embeddings(Task):
                 encoded |= {TEACHER_PREFIX + name: values for name, values in own.items() if name != "cut"}
             return encoded
 
-        return rows.map(encode_batch, batched=True, remove_columns=columns)
+        return rows.map(encode_batch, batched=True, remove_columns=columns_of(rows))
 
     @override
-    def collator(
-        self, tokenizer: PreTrainedTokenizerBase, teacher_tokenizer: PreTrainedTokenizerBase | None = None
-    ) -> Callable[[list[Mapping[str, Any]]], Batch]:
+    def collator(self, tokenizer: Tokenizer, teacher_tokenizer: Tokenizer | None = None) -> Collate:
         readers = [(tokenizer, ""), *([(teacher_tokenizer, TEACHER_PREFIX)] if teacher_tokenizer is not None else [])]
 
         def collate(rows: list[Mapping[str, Any]]) -> Batch:
@@ -235,17 +219,10 @@ class Embeddings(Task):
 
     @override
     def view(self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch) -> View:
-        return View(
-            logits=logits,
-            distribution=self.distribution,
-            labels=None,
-            masks=self.masks(batch),
-            texts_of_row=batch["attention_mask"].shape[1],
-            hidden_states=hidden_states,
-        )
+        return self._view(logits, hidden_states, batch, None, texts_of_row=batch["attention_mask"].shape[1])
 
     @override
-    def texts(self, rows: Dataset | IterableDataset) -> Iterator[str]:
+    def texts(self, rows: Rows) -> Iterator[str]:
         for row in rows:
             yield from next(_texts_of_rows({name: [value] for name, value in row.items()}))
 
@@ -261,7 +238,7 @@ class Embeddings(Task):
     def teacher_inputs(self, batch: Batch) -> dict[str, Tensor]:
         return _flat(super().teacher_inputs(batch))
 
-    def _tokens(self, texts: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[Any]]:
+    def _tokens(self, texts: Sequence[Sequence[str]], tokenizer: Tokenizer) -> dict[str, list[Any]]:
         limit = min(self.max_length, tokenizer.model_max_length)
         encoded = tokenizer([text for row in texts for text in row], truncation=True, max_length=limit)
         columns = {name: values for name, values in encoded.items() if name != "attention_mask"}

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
-from torch import Tensor
+from datasets import Dataset, IterableDataset
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
-from hf_distill.errors import DataError
+from hf_distill.errors import DataError, ObjectiveError, RecipeError
 from hf_distill.tokenizers.chat import render_chat
-from hf_distill.types import Batch, LogitSource, Masks, View
+from hf_distill.types import TAUGHT_BY, Batch
+
+Rows: TypeAlias = Dataset | IterableDataset
+"""Rows of a split, in memory or a stream."""
+
+Tokenizer = PreTrainedTokenizerBase
+
+Collate = Callable[[list[Mapping[str, Any]]], Batch]
+"""Pads encoded rows to a batch."""
 
 IGNORED = -100
 """The label of a token or row that does not count, as Transformers' losses know it."""
@@ -21,19 +29,19 @@ Example = tuple[list[int], list[int], list[int]]
 for. All of the same length, and not shifted."""
 
 
-def read_text(tokenizer: PreTrainedTokenizerBase, text: str) -> Example:
+def read_text(tokenizer: Tokenizer, text: str) -> Example:
     """A text, every token of which counts, and the end token."""
     return _ended(tokenizer, _tokens(tokenizer, text, [(0, len(text))], special=True))
 
 
-def read_completion(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str, separator: str = "") -> Example:
+def read_completion(tokenizer: Tokenizer, prompt: str, completion: str, separator: str = "") -> Example:
     """A prompt and its completion, cut into tokens as one text; only the completion and the end token count."""
     prompt += separator
     spans = [(len(prompt), len(prompt) + len(completion))]
     return _ended(tokenizer, _tokens(tokenizer, prompt + completion, spans, special=True))
 
 
-def read_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]]) -> Example:
+def read_chat(tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]]) -> Example:
     """A chat in the tokenizer's template; only the assistant's turns count, see :func:`render_chat`."""
     chat = render_chat(tokenizer, messages)
     return _tokens(tokenizer, chat.text, chat.spans, special=False, scored=chat.contents)
@@ -120,7 +128,65 @@ def padded(rows: Sequence[list[int]], filler: int, left: bool) -> list[list[int]
     return [filling + row if left else row + filling for row, filling in zip(rows, fillings, strict=True)]
 
 
-def check_offsets(tokenizer: PreTrainedTokenizerBase) -> None:
+def pad_token(tokenizer: Tokenizer) -> int:
+    """What rows are filled up with."""
+    return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
+
+
+def columns_of(rows: Rows) -> list[str]:
+    """The columns of rows, for which a stream that does not know them is asked for its first row."""
+    return list(rows.column_names or next(iter(rows)))
+
+
+def replaced(rows: Rows) -> list[str]:
+    """The columns that tokens take the place of: all but :data:`TAUGHT_BY`."""
+    return [name for name in columns_of(rows) if name != TAUGHT_BY]
+
+
+def carried(batch: Mapping[str, list[Any]], pieces: Sequence[int]) -> dict[str, list[Any]]:
+    """:data:`TAUGHT_BY` of rows that became so many rows each, 0 where one was dropped; nothing without the column."""
+    if TAUGHT_BY not in batch:
+        return {}
+    return {TAUGHT_BY: [member for member, n in zip(batch[TAUGHT_BY], pieces, strict=True) for _ in range(n)]}
+
+
+def check_apart(columns: Sequence[str], packed: bool) -> None:
+    """Refuse to lay texts end to end that several teachers teach.
+
+    Raises:
+        RecipeError: With the way out.
+    """
+    if packed and TAUGHT_BY in columns:
+        raise RecipeError(
+            "task.packing: texts that are laid end to end share a row, and each row is taught by one teacher; set it "
+            "to false, or remove teacher.route"
+        )
+
+
+def checked_length(max_length: int) -> int:
+    """``task.max_length``, where it leaves room for anything.
+
+    Raises:
+        RecipeError: Where it does not.
+    """
+    if not isinstance(max_length, int) or max_length < 4:
+        raise RecipeError(f"task.max_length: expected a whole number of at least 4, got {max_length!r}")
+    return max_length
+
+
+def check_same_tokens(task: str) -> None:
+    """Refuse a teacher with other tokens than the student's in a task where models answer for each token.
+
+    Raises:
+        ObjectiveError: With the way out.
+    """
+    raise ObjectiveError(
+        f"in {task} a model answers for each token, but teacher and student cut a text into different tokens; "
+        "take a student with the teacher's tokenizer (of its family, its layers, or student.config)"
+    )
+
+
+def check_offsets(tokenizer: Tokenizer) -> None:
     """Refuse a tokenizer that cannot tell which characters its tokens stand for.
 
     Raises:
@@ -134,7 +200,7 @@ def check_offsets(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def padded_inputs(
-    rows: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, prefix: str = "", more: Sequence[str] = ()
+    rows: Sequence[Mapping[str, Any]], tokenizer: Tokenizer, prefix: str = "", more: Sequence[str] = ()
 ) -> Batch:
     """The token columns of rows, padded to the longest, under their prefixed names.
 
@@ -150,28 +216,8 @@ def padded_inputs(
     return {prefix + name: value for name, value in filled.items()}
 
 
-def view_of_tokens(
-    logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, labels: Tensor, masks: Masks
-) -> View:
-    """A View with one position a token.
-
-    Args:
-        logits: ``[B, T, V]``, or what they are made of, with ``hidden`` as ``[B, T, H]``.
-        hidden_states: ``[B, T, H]`` each, or None.
-        labels: ``[B, T]``: the token that each position is to tell.
-        masks: Of the B x T positions.
-    """
-    if isinstance(logits, LogitSource):
-        flat: Tensor | LogitSource = LogitSource(hidden=logits.hidden.flatten(0, 1), head=logits.head)
-    else:
-        flat = logits.flatten(0, 1)
-    return View(
-        logits=flat, distribution="categorical", labels=labels.flatten(), masks=masks, hidden_states=hidden_states
-    )
-
-
 def _tokens(
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Tokenizer,
     text: str,
     spans: Sequence[tuple[int, int]],
     *,
@@ -198,7 +244,7 @@ def _tokens(
     return ids, labels, sizes
 
 
-def _ended(tokenizer: PreTrainedTokenizerBase, example: Example) -> Example:
+def _ended(tokenizer: Tokenizer, example: Example) -> Example:
     """With the end token, which counts: a student that never sees it never stops."""
     ids, labels, sizes = example
     end = tokenizer.eos_token_id

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
-from datasets import Dataset, IterableDataset
 from torch import Tensor
-from transformers import AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForMaskedLM
 from typing_extensions import override
 
-from hf_distill.errors import RecipeError
-from hf_distill.models.sanity_checks import check_head
-from hf_distill.tasks.base import Task
-from hf_distill.tasks.classification import checked_length
-from hf_distill.tasks.encoding import IGNORED, padded, padded_inputs, view_of_tokens
-from hf_distill.tasks.masking import Masking
-from hf_distill.tasks.routed import carried, check_apart
+from hf_distill.errors import DataError, RecipeError
+from hf_distill.tasks.encoding import (
+    IGNORED,
+    Collate,
+    Rows,
+    Tokenizer,
+    carried,
+    check_apart,
+    checked_length,
+    columns_of,
+    padded,
+    padded_inputs,
+)
+from hf_distill.tasks.language import PACKED_TOGETHER, LanguageTask
 from hf_distill.types import Batch, LogitSource, Masks, View
 
-PACKED_TOGETHER = 10_000
-"""Texts whose tokens are laid end to end; the last block of each such group may be short."""
 
-
-class MaskedLanguageModeling(Task):
+class MaskedLanguageModeling(LanguageTask):
     """Rows of ``text``; a share of the tokens is hidden as for BERT, and all objectives on logits look at these alone.
 
     A text longer than ``max_length`` becomes several rows, none of it is lost, each with the tokenizer's special tokens
@@ -51,8 +56,6 @@ class MaskedLanguageModeling(Task):
     auto_model = AutoModelForMaskedLM
     required = ("text",)
     text_columns = ("text",)
-    has_vocabulary = True
-    by_token = True
     counted = "masked tokens"
 
     def __init__(self, *, max_length: int = 128, packing: bool = False, mask_probability: float = 0.15) -> None:
@@ -69,21 +72,8 @@ class MaskedLanguageModeling(Task):
     def settings(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("max_length", "packing", "mask_probability")}
 
-    def read_labels(self, train: Dataset | IterableDataset) -> None:
-        """See :meth:`Task.read_labels`: the labels are the tokens."""
-
     @override
-    def check_model(self, model: PreTrainedModel) -> None:
-        ids = torch.arange(2, 10, device=model.device)[None] % model.config.get_text_config().vocab_size
-        check_head(model, {"input_ids": ids})
-
-    @override
-    def encode(
-        self,
-        rows: Dataset | IterableDataset,
-        tokenizer: PreTrainedTokenizerBase,
-        teacher_tokenizer: PreTrainedTokenizerBase | None = None,
-    ) -> Dataset | IterableDataset:
+    def encode(self, rows: Rows, tokenizer: Tokenizer, teacher_tokenizer: Tokenizer | None = None) -> Rows:
         before, after = _frame(tokenizer)
         room = min(self.max_length, tokenizer.model_max_length) - len(before) - len(after)
 
@@ -95,26 +85,21 @@ class MaskedLanguageModeling(Task):
             lengths = [len(ids) for ids in framed]
             return {"input_ids": framed, "length": lengths, **carried(batch, [-(-len(ids) // room) for ids in texts])}
 
-        columns = rows.column_names or list(next(iter(rows)))
+        columns = columns_of(rows)
         check_apart(columns, self.packing)
-        encoded: Dataset | IterableDataset = rows.map(
+        encoded: Rows = rows.map(
             encode_batch, batched=True, batch_size=PACKED_TOGETHER if self.packing else 1000, remove_columns=columns
         )
         return encoded
 
     @override
-    def collator(
-        self, tokenizer: PreTrainedTokenizerBase, teacher_tokenizer: PreTrainedTokenizerBase | None = None
-    ) -> Callable[[list[Mapping[str, Any]]], Batch]:
+    def collator(self, tokenizer: Tokenizer, teacher_tokenizer: Tokenizer | None = None) -> Collate:
         return self.training_collator(tokenizer, teacher_tokenizer, tuple)
 
     @override
     def training_collator(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        teacher_tokenizer: PreTrainedTokenizerBase | None,
-        epoch: Callable[[], Sequence[int]],
-    ) -> Callable[[list[Mapping[str, Any]]], Batch]:
+        self, tokenizer: Tokenizer, teacher_tokenizer: Tokenizer | None, epoch: Callable[[], Sequence[int]]
+    ) -> Collate:
         hide = Masking(tokenizer, self.mask_probability)
         left = tokenizer.padding_side == "left"
 
@@ -133,15 +118,15 @@ class MaskedLanguageModeling(Task):
 
     @override
     def view(self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch) -> View:
-        return view_of_tokens(logits, hidden_states, batch["labels"], self.masks(batch))
+        return self._view_of_tokens(logits, hidden_states, batch, batch["labels"])
 
     @override
-    def texts(self, rows: Dataset | IterableDataset) -> Iterator[str]:
+    def texts(self, rows: Rows) -> Iterator[str]:
         for row in rows:
             yield row["text"]
 
 
-def _frame(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+def _frame(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
     """The special tokens before and after a text."""
     bare: list[int] = tokenizer("a", add_special_tokens=False)["input_ids"]
     whole: list[int] = tokenizer("a")["input_ids"]
@@ -155,3 +140,43 @@ def _joined(texts: Sequence[Sequence[int]], separator: int | None) -> list[int]:
     for ids in texts:
         joined += [*([separator] if joined and separator is not None else []), *ids]
     return joined
+
+
+SHOWN_MASK, SHOWN_OTHER = 0.8, 0.1
+"""Of the tokens to be told: the share in whose place the mask stands, and that in whose place any token does. The rest
+stands there as it is (Devlin et al. 2019, section 3.1)."""
+
+
+class Masking:
+    """Hides tokens of rows; what it hides of a row follows from the row's tokens and a number alone.
+
+    So the same row is hidden alike in whatever batch, process or order it comes, and nothing is drawn from a generator
+    whose state a run that was broken off would have to restore.
+
+    Args:
+        tokenizer: Tells the mask and the special tokens, of which none is hidden; refused where it has no mask.
+        probability: Of each token to be told.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, probability: float) -> None:
+        if tokenizer.mask_token_id is None:
+            raise DataError(
+                f"the tokenizer of {tokenizer.name_or_path or 'the student'} has no mask token, so nothing can be "
+                "hidden; take a model that was trained with masks (BERT, RoBERTa, ...)"
+            )
+        self.mask: int = tokenizer.mask_token_id
+        self.special = np.array(tokenizer.all_special_ids)
+        self.tokens = len(tokenizer)
+        self.probability = probability
+
+    def __call__(self, ids: Sequence[int], draw: Sequence[int] = ()) -> tuple[list[int], list[int]]:
+        """What is shown of a row of tokens, and its labels; another ``draw`` hides other tokens."""
+        tokens = np.asarray(ids, dtype=np.int64)
+        digest = hashlib.blake2b(tokens.tobytes() + repr(tuple(draw)).encode(), digest_size=8).digest()
+        generator = np.random.default_rng(int.from_bytes(digest, "little"))
+        chance, fate = generator.random((2, len(tokens)))
+        told = (chance < self.probability) & ~np.isin(tokens, self.special)
+        other = told & (fate >= 1 - SHOWN_OTHER)
+        shown = np.where(told & (fate < SHOWN_MASK), self.mask, tokens)
+        shown[other] = generator.integers(self.tokens, size=int(other.sum()))
+        return shown.tolist(), np.where(told, tokens, IGNORED).tolist()

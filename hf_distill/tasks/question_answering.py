@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from datasets import Dataset, IterableDataset
+from datasets import Dataset
 from torch import Tensor
-from transformers import AutoModelForQuestionAnswering, PreTrainedTokenizerBase
+from transformers import AutoModelForQuestionAnswering
 from typing_extensions import override
 
-from hf_distill.errors import DataError, RecipeError
+from hf_distill.errors import DataError, RecipeError, TeacherError
 from hf_distill.tasks.base import Task
-from hf_distill.tasks.classification import checked_length
-from hf_distill.tasks.encoding import IGNORED, check_offsets, padded_inputs
+from hf_distill.tasks.encoding import (
+    IGNORED,
+    Collate,
+    Rows,
+    Tokenizer,
+    check_offsets,
+    check_same_tokens,
+    checked_length,
+    columns_of,
+    padded_inputs,
+)
 from hf_distill.tasks.labels import STREAMED_ROWS
 from hf_distill.types import Batch, LogitSource, Masks, View
 
@@ -55,8 +64,9 @@ class QuestionAnswering(Task):
     auto_model = AutoModelForQuestionAnswering
     required = ("question", "context", "answers")
     text_columns = ("question", "context")
-    by_token = True
-    same_classes = False
+    scored_as = "answers"
+    usage = "question-answering"
+    cache_schemes = ()
     counted = "questions"
 
     def __init__(self, *, max_length: int = 384, doc_stride: int = 128, max_answer_length: int = 30) -> None:
@@ -80,7 +90,7 @@ class QuestionAnswering(Task):
         return {"max_length": self.max_length, "doc_stride": self.doc_stride}
 
     @override
-    def read_labels(self, train: Dataset | IterableDataset) -> None:
+    def read_labels(self, train: Rows) -> None:
         rows = train["answers"] if isinstance(train, Dataset) else (r["answers"] for r in islice(train, STREAMED_ROWS))
         self.may_abstain = any(value is not None and not answers_of(value) for value in rows)
 
@@ -88,19 +98,16 @@ class QuestionAnswering(Task):
     def model_options(self) -> dict[str, Any]:
         return {"num_labels": 2}
 
-    def encode(
-        self,
-        rows: Dataset | IterableDataset,
-        tokenizer: PreTrainedTokenizerBase,
-        teacher_tokenizer: PreTrainedTokenizerBase | None = None,
-    ) -> Dataset | IterableDataset:
-        """See :meth:`Task.encode`. One row a window.
+    @override
+    def check_tokenizers(self, by_bytes: bool) -> None:
+        check_same_tokens(self.name)
+
+    @override
+    def encode(self, rows: Rows, tokenizer: Tokenizer, teacher_tokenizer: Tokenizer | None = None) -> Rows:
+        """Tokenise rows, one row a window.
 
         Adds ``length``, ``row`` (the number of the question), ``nothing`` (the token that stands for no answer) and
         ``places``: of each token of the context the characters that it stands for, ``[-1, -1]`` of all others.
-
-        Raises:
-            DataError: For an answer that does not stand in the context where it should.
         """
         check_offsets(tokenizer)
 
@@ -126,16 +133,11 @@ class QuestionAnswering(Task):
                 "places": [each.tolist() for each in places],
             }
 
-        columns = rows.column_names or list(next(iter(rows)))
-        encoded: Dataset | IterableDataset = rows.map(
-            encode_batch, batched=True, with_indices=True, remove_columns=columns
-        )
+        encoded: Rows = rows.map(encode_batch, batched=True, with_indices=True, remove_columns=columns_of(rows))
         return encoded
 
     @override
-    def collator(
-        self, tokenizer: PreTrainedTokenizerBase, teacher_tokenizer: PreTrainedTokenizerBase | None = None
-    ) -> Callable[[list[Mapping[str, Any]]], Batch]:
+    def collator(self, tokenizer: Tokenizer, teacher_tokenizer: Tokenizer | None = None) -> Collate:
         left = tokenizer.padding_side == "left"
 
         def collate(rows: list[Mapping[str, Any]]) -> Batch:
@@ -160,20 +162,22 @@ class QuestionAnswering(Task):
     def view(self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch) -> View:
         assert isinstance(logits, Tensor)
         padding = ~batch["attention_mask"].bool()
-        return View(
-            logits=logits.masked_fill(padding[:, None], -torch.inf).flatten(0, 1),
-            distribution=self.distribution,
-            labels=batch["labels"].view(-1),
-            masks=self.masks(batch),
-            hidden_states=hidden_states,
+        shown = logits.masked_fill(padding[:, None], -torch.inf).flatten(0, 1)
+        return self._view(shown, hidden_states, batch, batch["labels"].view(-1))
+
+    @override
+    def check_mixture(self) -> None:
+        raise TeacherError(
+            f"several teachers: in {self.name} every row has classes of its own, which a mixture does not know; take "
+            "one teacher"
         )
 
     @override
-    def texts(self, rows: Dataset | IterableDataset) -> Iterator[str]:
+    def texts(self, rows: Rows) -> Iterator[str]:
         for row in rows:
             yield f"{row['question']} | {row['context']}"
 
-    def _windows(self, tokenizer: PreTrainedTokenizerBase, questions: list[str], contexts: list[str]) -> Any:
+    def _windows(self, tokenizer: Tokenizer, questions: list[str], contexts: list[str]) -> Any:
         limit = min(self.max_length, tokenizer.model_max_length)
         asked = tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
         room = max(1, limit // 2 - 4)  # A pair has four special tokens at most.
@@ -214,7 +218,7 @@ def _places(window: Any) -> np.ndarray:
     return np.where(of_context[:, None], np.array(window.offsets), -1)
 
 
-def _nothing(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> int:
+def _nothing(ids: Sequence[int], tokenizer: Tokenizer) -> int:
     """The place of the token that stands for no answer: the one that sums a text up, else the first."""
     return list(ids).index(tokenizer.cls_token_id) if tokenizer.cls_token_id in ids else 0
 

@@ -1,4 +1,4 @@
-"""How a student writes the batches of a task itself: what it writes after, and the batch that its text makes.
+"""What models write after, and how a student writes batches itself: the batch that its text makes.
 
 Such a batch has positions where the teacher's distributions are compared, but no labels: nobody says that what the
 student wrote is right.
@@ -8,20 +8,82 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
+from datasets import Dataset
 from torch import Tensor
 from torch.nn import functional
 from typing_extensions import override
 
 from hf_distill.errors import RecipeError
-from hf_distill.tasks.encoding import IGNORED, last_turn, padded
+from hf_distill.tasks.encoding import IGNORED, Tokenizer, last_turn, padded
 from hf_distill.types import Batch
 
 WRITTEN = "written"
 """In a batch that a student wrote: which of its tokens the student wrote, the end token among them; boolean."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompts:
+    """What models are asked to write after, one a row that counts.
+
+    Attributes:
+        input_ids: Tokens of each, unpadded.
+        references: What should be written.
+        row_ids: Which row each belongs to.
+        options: Further arguments of ``generate`` that the rows ask for.
+        chats: Of rows that are chats: the turns that ``input_ids`` are made of, which a server is sent in their place;
+            else None.
+    """
+
+    input_ids: list[list[int]]
+    references: list[str]
+    row_ids: list[int]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    chats: list[list[dict[str, Any]]] | None = None
+
+    def sent(self, place: int) -> list[int] | list[dict[str, Any]]:
+        """What a server is sent of one of them: the turns of a chat, or tokens."""
+        return self.input_ids[place] if self.chats is None else self.chats[place]
+
+
+class Prompted:
+    """The part of a task that gives models something to write after; refused where it has nothing (RecipeError)."""
+
+    name: ClassVar[str]
+    max_length: int
+
+    @property
+    def longest_text(self) -> int:
+        """How many tokens are written at most, unless the recipe says otherwise."""
+        return self.max_length
+
+    def prompts(self, rows: Dataset, tokenizer: Tokenizer) -> Prompts:
+        """What models are asked to write after, and what they should write, for every row that is encoded."""
+        raise RecipeError(f"recipe.evaluate.scorers: nothing is written in {self.name}; remove them")
+
+    def writing(self, tokenizer: Tokenizer | None, prompt_tokens: int | None = None) -> Writing:
+        """How a student writes batches itself, of rows that the task has encoded or whose columns it has seen.
+
+        Args:
+            tokenizer: The student's.
+            prompt_tokens: How much of a plain text is the prompt.
+        """
+        raise RecipeError(
+            f"recipe.rollout: nothing is written in {self.name}; remove it, or take causal-lm, translation or "
+            "summarization"
+        )
+
+    def with_answers(self, rows: Dataset, texts: Sequence[str] | None) -> Dataset:
+        """The rows with other texts in place of what should be written, as a teacher's own in place of the data's.
+
+        Args:
+            rows: With the task's columns; what should be written may be missing.
+            texts: One a row; None where they are not known yet and the rows are only to be written after.
+        """
+        raise RecipeError(f"recipe.label: nothing is written in {self.name}; remove it")
 
 
 @dataclass(frozen=True, kw_only=True)

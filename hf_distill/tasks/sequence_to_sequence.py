@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
-from datasets import Dataset, IterableDataset
+from datasets import Dataset
 from torch import Tensor
-from transformers import AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedModel
 from typing_extensions import override
 
-from hf_distill.errors import ModelError, RecipeError
+from hf_distill.errors import ModelError, RecipeError, TeacherError
 from hf_distill.models.sanity_checks import check_decoder_inputs, check_head
-from hf_distill.tasks.base import Prompts, Task
-from hf_distill.tasks.encoding import IGNORED, padded, view_of_tokens, were_cut
-from hf_distill.tasks.rollout_batches import WRITTEN, AfterSources
+from hf_distill.tasks.encoding import IGNORED, Collate, Rows, Tokenizer, columns_of, pad_token, padded, were_cut
+from hf_distill.tasks.language import LanguageTask
+from hf_distill.tasks.rollout_batches import WRITTEN, AfterSources, Prompts
 from hf_distill.types import Batch, LogitSource, Masks, View
 
 ROTATING = ("mbart", "plbart")
 """Model types whose decoder starts with the target's own last token, which names a language or ends the text."""
 
 
-class SequenceToSequence(Task):
+class SequenceToSequence(LanguageTask, abstract=True):
     """Rows of ``source`` and ``target``; the decoder learns each token of the target from those before it.
 
     Teacher and student read the same source and the same decoder inputs: the target, shifted by one behind the token
     that the models' decoders start with.
 
     Args:
-        max_length: Tokens of a source; longer ones are cut at their end.
+        max_length: Tokens of a source; longer ones are cut at their end. 128 unless given, 1,024 of summaries.
         max_target_length: Tokens of a target; longer ones are cut at their end. As many are written at most, unless
             ``evaluate.generation`` says otherwise.
         prefix: Stands before every source, as T5 needs it (``"summarize: "``).
@@ -43,20 +43,20 @@ class SequenceToSequence(Task):
     auto_model = AutoModelForSeq2SeqLM
     required = ("source", "target")
     text_columns = ("source", "target")
-    has_vocabulary = True
-    by_token = True
-    counted = "tokens"
-    generates = True
+    usage = "generate"
+    timed_as = "generate"
+    _usual_length: ClassVar[int] = 128
 
     def __init__(
         self,
         *,
-        max_length: int = 128,
+        max_length: int | None = None,
         max_target_length: int = 128,
         prefix: str = "",
         source_language: str | None = None,
         target_language: str | None = None,
     ) -> None:
+        max_length = self._usual_length if max_length is None else max_length
         for name, value in (("max_length", max_length), ("max_target_length", max_target_length)):
             if type(value) is not int or value < 2:
                 raise RecipeError(f"task.{name}: expected a whole number of at least 2, got {value!r}")
@@ -84,19 +84,19 @@ class SequenceToSequence(Task):
         return self.max_target_length
 
     @property
+    @override
+    def length_limit(self) -> str:
+        return f"{super().length_limit} or task.max_target_length ({self.max_target_length})"
+
+    @property
+    @override
     def is_bound(self) -> bool:
         """Whether it is known what decoders start with."""
         return self._rotates or self._start is not None
 
-    def read_labels(self, train: Dataset | IterableDataset) -> None:
-        """See :meth:`Task.read_labels`: the labels are the tokens."""
-
+    @override
     def follow(self, config: PretrainedConfig) -> None:
-        """See :meth:`Task.follow`: take over what the model's decoder starts with.
-
-        Raises:
-            ModelError: For a model without a decoder, or one whose config does not tell its start.
-        """
+        """Take over what the model's decoder starts with."""
         if not config.is_encoder_decoder:
             raise ModelError(
                 f"{self.name} needs an encoder and a decoder, but {config.model_type} is no such model; take T5, BART, "
@@ -112,6 +112,13 @@ class SequenceToSequence(Task):
         self._start = start
 
     @override
+    def check_mixture(self) -> None:
+        raise TeacherError(
+            f"several teachers: in {self.name} models are judged by what they write, and an ensemble scores texts but "
+            "writes none; take one teacher, or causal-lm"
+        )
+
+    @override
     def check_model(self, model: PreTrainedModel) -> None:
         ids = torch.arange(2, 10, device=model.device)[None] % model.config.vocab_size
         labels = ids.flip(1)
@@ -120,14 +127,8 @@ class SequenceToSequence(Task):
         check_head(model, inputs)
 
     @override
-    def encode(
-        self,
-        rows: Dataset | IterableDataset,
-        tokenizer: PreTrainedTokenizerBase,
-        teacher_tokenizer: PreTrainedTokenizerBase | None = None,
-    ) -> Dataset | IterableDataset:
+    def encode(self, rows: Rows, tokenizer: Tokenizer, teacher_tokenizer: Tokenizer | None = None) -> Rows:
         self._speak(tokenizer)
-        columns = list(rows.column_names or next(iter(rows)))
         limit = min(self.max_length, tokenizer.model_max_length)
         target_limit = min(self.max_target_length, tokenizer.model_max_length)
 
@@ -141,13 +142,11 @@ class SequenceToSequence(Task):
                 "cut": [*map(any, zip(were_cut(sources, limit), were_cut(targets, target_limit), strict=True))],
             }
 
-        return rows.map(encode_batch, batched=True, remove_columns=columns)
+        return rows.map(encode_batch, batched=True, remove_columns=columns_of(rows))
 
     @override
-    def collator(
-        self, tokenizer: PreTrainedTokenizerBase, teacher_tokenizer: PreTrainedTokenizerBase | None = None
-    ) -> Callable[[list[Mapping[str, Any]]], Batch]:
-        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
+    def collator(self, tokenizer: Tokenizer, teacher_tokenizer: Tokenizer | None = None) -> Collate:
+        pad = pad_token(tokenizer)
         left = tokenizer.padding_side == "left"
 
         def collate(rows: list[Mapping[str, Any]]) -> Batch:
@@ -163,7 +162,7 @@ class SequenceToSequence(Task):
         return collate
 
     @override
-    def prompts(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> Prompts:
+    def prompts(self, rows: Dataset, tokenizer: Tokenizer) -> Prompts:
         encoded = self.encode(rows, tokenizer)
         return Prompts(
             input_ids=list(encoded["input_ids"]),
@@ -173,7 +172,7 @@ class SequenceToSequence(Task):
         )
 
     @override
-    def writing(self, tokenizer: PreTrainedTokenizerBase | None, prompt_tokens: int | None = None) -> AfterSources:
+    def writing(self, tokenizer: Tokenizer | None, prompt_tokens: int | None = None) -> AfterSources:
         if prompt_tokens is not None:
             raise RecipeError("recipe.rollout.prompt_tokens: the source is the prompt in this task; remove it")
         start = {} if self._rotates else {"decoder_start_token_id": self._start}
@@ -195,13 +194,17 @@ class SequenceToSequence(Task):
 
     @override
     def view(self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch) -> View:
-        return view_of_tokens(logits, hidden_states, batch["labels"], self.masks(batch))
+        return self._view_of_tokens(logits, hidden_states, batch, batch["labels"])
 
     @override
-    def texts(self, rows: Dataset | IterableDataset) -> Iterator[str]:
+    def texts(self, rows: Rows) -> Iterator[str]:
         for row in rows:
             yield self.prefix + row["source"]
             yield row["target"]
+
+    @override
+    def scored_texts(self, rows: Dataset, tokenizer: Tokenizer) -> list[str]:
+        return self._decoded(rows, tokenizer, skip_special_tokens=True)
 
     def _decoder_inputs(self, labels: Tensor) -> Tensor:
         """``[B, T]``: each row's labels behind its start; what stands behind the last label is arbitrary."""
@@ -214,7 +217,7 @@ class SequenceToSequence(Task):
         """A tokenizer may begin a target with the very token that decoders start with; it would be predicted twice."""
         return ids[1:] if ids and ids[0] == self._start else ids
 
-    def _speak(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def _speak(self, tokenizer: Tokenizer) -> None:
         """Let the tokenizer mark both languages, where it marks any."""
         for name, key in (("source_language", "src_lang"), ("target_language", "tgt_lang")):
             language = getattr(self, name)
@@ -227,7 +230,7 @@ class SequenceToSequence(Task):
                 )
             setattr(tokenizer, key, language)
 
-    def _first_token(self, tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    def _first_token(self, tokenizer: Tokenizer) -> dict[str, int]:
         """What makes a model write in the target's language: its mark as the first token, or as the decoder's start."""
         if self.target_language is None:
             return {}
@@ -251,30 +254,14 @@ class Summarization(SequenceToSequence):
     name = "summarization"
     pipeline_tag = "summarization"
     scorers = ("rouge",)
-
-    def __init__(
-        self,
-        *,
-        max_length: int = 1024,
-        max_target_length: int = 128,
-        prefix: str = "",
-        source_language: str | None = None,
-        target_language: str | None = None,
-    ) -> None:
-        super().__init__(
-            max_length=max_length,
-            max_target_length=max_target_length,
-            prefix=prefix,
-            source_language=source_language,
-            target_language=target_language,
-        )
+    _usual_length = 1024
 
 
 def _shifted(labels: Tensor, start: int) -> Tensor:
     return torch.cat([torch.full_like(labels[:, :1], start), labels[:, :-1]], dim=1)
 
 
-def _language_id(tokenizer: PreTrainedTokenizerBase, language: str) -> int | None:
+def _language_id(tokenizer: Tokenizer, language: str) -> int | None:
     """The token that marks a language; M2M100 writes ``__de__`` for ``de``."""
     token = getattr(tokenizer, "lang_code_to_token", {}).get(language, language)
     found: Any = tokenizer.convert_tokens_to_ids(token)

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
 import torch
-from datasets import Dataset, IterableDataset
+from datasets import IterableDataset
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoModelForSequenceClassification, PretrainedConfig
 from typing_extensions import override
 
 from hf_distill.data.load import Data
+from hf_distill.data.set_aside import set_aside
 from hf_distill.errors import RecipeError
-from hf_distill.tasks.base import TEACHER_PREFIX
-from hf_distill.tasks.classification import ClassificationTask
-from hf_distill.tasks.encoding import IGNORED, padded_inputs, were_cut
-from hf_distill.tasks.labels import ProblemType, label_decoder, label_set_of, read_label_set
-from hf_distill.tasks.out_of_scope import set_aside
-from hf_distill.tasks.routed import replaced
+from hf_distill.tasks.base import TEACHER_PREFIX, Task
+from hf_distill.tasks.encoding import (
+    IGNORED,
+    Collate,
+    Rows,
+    Tokenizer,
+    checked_length,
+    padded_inputs,
+    replaced,
+    were_cut,
+)
+from hf_distill.tasks.labels import LabelSet, ProblemType, align_labels, label_decoder, label_set_of, read_label_set
 from hf_distill.types import Batch, Distribution, LogitSource, Masks, View
 
 _DISTRIBUTIONS: dict[ProblemType, Distribution] = {
@@ -28,6 +35,45 @@ _DISTRIBUTIONS: dict[ProblemType, Distribution] = {
     "multi_label_classification": "bernoulli",
     "regression": "real",
 }
+
+
+class ClassificationTask(Task, abstract=True):
+    """Labels of a fixed set, known to the data and to models by their names.
+
+    Args:
+        max_length: Tokens of one row, special ones included; longer rows are cut.
+
+    Attributes:
+        labels: The set; None until it is known.
+    """
+
+    def __init__(self, max_length: int) -> None:
+        self.max_length = checked_length(max_length)
+        self.labels: LabelSet | None = None
+
+    @property
+    @override
+    def is_bound(self) -> bool:
+        return self.labels is not None
+
+    @property
+    @override
+    def label_set(self) -> LabelSet:
+        assert self.labels is not None, "read_labels or follow comes first"
+        return self.labels
+
+    @override
+    def model_options(self) -> dict[str, Any]:
+        names = self.label_set.names
+        return {
+            "num_labels": len(names),
+            "id2label": dict(enumerate(names)),
+            "label2id": {name: i for i, name in enumerate(names)},
+        }
+
+    @override
+    def align(self, teacher: PretrainedConfig, names: list[str] | None = None) -> list[int] | None:
+        return align_labels(self.label_set, teacher, names)
 
 
 class TextClassification(ClassificationTask):
@@ -80,10 +126,17 @@ class TextClassification(ClassificationTask):
 
     @override
     def set_aside(self, data: Data) -> Data:
-        return data if self.out_of_scope is None else set_aside(data, self.out_of_scope, self._asked_type)
+        if self.out_of_scope is None:
+            return data
+        found = read_label_set(data.train, "label", self._asked_type).problem_type
+        if found != "single_label_classification":
+            raise RecipeError(
+                f"task.out_of_scope: only where a row has one class of many, and this is {found}; remove it"
+            )
+        return set_aside(data, self.out_of_scope)
 
     @override
-    def read_labels(self, train: Dataset | IterableDataset) -> None:
+    def read_labels(self, train: Rows) -> None:
         self.labels = read_label_set(train, "label", self._asked_type)
 
     @override
@@ -95,12 +148,7 @@ class TextClassification(ClassificationTask):
         return {**super().model_options(), "problem_type": self.label_set.problem_type}
 
     @override
-    def encode(
-        self,
-        rows: Dataset | IterableDataset,
-        tokenizer: PreTrainedTokenizerBase,
-        teacher_tokenizer: PreTrainedTokenizerBase | None = None,
-    ) -> Dataset | IterableDataset:
+    def encode(self, rows: Rows, tokenizer: Tokenizer, teacher_tokenizer: Tokenizer | None = None) -> Rows:
         unlabelled: Any = self._unlabelled()
         decode = label_decoder(rows, "label", self.label_set)
 
@@ -115,13 +163,11 @@ class TextClassification(ClassificationTask):
             encoded["labels"] = [unlabelled if label is None else label for label in labels]
             return encoded
 
-        encoded: Dataset | IterableDataset = rows.map(encode_batch, batched=True, remove_columns=replaced(rows))
+        encoded: Rows = rows.map(encode_batch, batched=True, remove_columns=replaced(rows))
         return encoded
 
     @override
-    def collator(
-        self, tokenizer: PreTrainedTokenizerBase, teacher_tokenizer: PreTrainedTokenizerBase | None = None
-    ) -> Callable[[list[Mapping[str, Any]]], Batch]:
+    def collator(self, tokenizer: Tokenizer, teacher_tokenizer: Tokenizer | None = None) -> Collate:
         label_type = torch.long if self.distribution == "categorical" else torch.float
 
         def collate(rows: list[Mapping[str, Any]]) -> Batch:
@@ -151,28 +197,22 @@ class TextClassification(ClassificationTask):
 
     @override
     def view(self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch) -> View:
-        return View(
-            logits=logits,
-            distribution=self.distribution,
-            labels=batch.get("labels"),
-            masks=self.masks(batch),
-            hidden_states=hidden_states,
-        )
+        return self._view(logits, hidden_states, batch, batch.get("labels"))
 
     @override
-    def texts(self, rows: Dataset | IterableDataset) -> Iterator[str]:
+    def texts(self, rows: Rows) -> Iterator[str]:
         for row in rows:
             yield f"{row['text']} | {row['text_pair']}" if row.get("text_pair") is not None else row["text"]
 
     @override
-    def training_rows(self, rows: Dataset | IterableDataset) -> dict[str, int]:
+    def training_rows(self, rows: Rows) -> dict[str, int]:
         if self.distribution != "categorical" or isinstance(rows, IterableDataset):
             return {}
         decode = label_decoder(rows, "label", self.label_set)
         indices = Counter(self.label_set.encode(decode(value)) for value in rows["label"] if value is not None)
         return {name: indices[i] for i, name in enumerate(self.label_set.names)}
 
-    def _tokens(self, batch: Mapping[str, list[Any]], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[Any]]:
+    def _tokens(self, batch: Mapping[str, list[Any]], tokenizer: Tokenizer) -> dict[str, list[Any]]:
         limit = min(self.max_length, tokenizer.model_max_length)
         pair = batch.get("text_pair")
         encoded = tokenizer(batch["text"], pair, truncation=True, max_length=limit)

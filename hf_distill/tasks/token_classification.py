@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, IterableDataset
 from torch import Tensor
-from transformers import AutoModelForTokenClassification, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoModelForTokenClassification, PretrainedConfig
 from typing_extensions import override
 
 from hf_distill.errors import DataError, RecipeError
-from hf_distill.tasks.classification import ClassificationTask
-from hf_distill.tasks.encoding import IGNORED, check_offsets, padded, padded_inputs, were_cut
+from hf_distill.tasks.encoding import (
+    IGNORED,
+    Collate,
+    Rows,
+    Tokenizer,
+    check_offsets,
+    check_same_tokens,
+    padded,
+    padded_inputs,
+    replaced,
+    were_cut,
+)
 from hf_distill.tasks.labels import label_decoder, label_set_of, read_label_set
-from hf_distill.tasks.routed import replaced
+from hf_distill.tasks.text_classification import ClassificationTask
 from hf_distill.types import Batch, LogitSource, Masks, View
 
 SPECIAL = "special_tokens_mask"
@@ -44,7 +53,7 @@ class TokenClassification(ClassificationTask):
     auto_model = AutoModelForTokenClassification
     required = ("tokens", "labels")
     text_columns = ("tokens",)
-    by_token = True
+    scored_as = "tags"
     counted = "words"
 
     def __init__(self, *, max_length: int = 128, label_all_subwords: bool = False) -> None:
@@ -68,7 +77,7 @@ class TokenClassification(ClassificationTask):
         return self.name
 
     @override
-    def read_labels(self, train: Dataset | IterableDataset) -> None:
+    def read_labels(self, train: Rows) -> None:
         found = read_label_set(train, "labels", None)
         if found.problem_type != "multi_label_classification":
             raise DataError(
@@ -81,17 +90,13 @@ class TokenClassification(ClassificationTask):
     def follow(self, config: PretrainedConfig) -> None:
         self.labels = dataclasses.replace(label_set_of(config), problem_type="single_label_classification")
 
-    def encode(
-        self,
-        rows: Dataset | IterableDataset,
-        tokenizer: PreTrainedTokenizerBase,
-        teacher_tokenizer: PreTrainedTokenizerBase | None = None,
-    ) -> Dataset | IterableDataset:
-        """See :meth:`Task.encode`. Adds ``length``, ``cut``, ``first_tokens`` and ``word_labels``, both one a word.
+    @override
+    def check_tokenizers(self, by_bytes: bool) -> None:
+        check_same_tokens(self.name)
 
-        Raises:
-            DataError: Where words and labels differ in number.
-        """
+    @override
+    def encode(self, rows: Rows, tokenizer: Tokenizer, teacher_tokenizer: Tokenizer | None = None) -> Rows:
+        """Tokenise rows; adds ``length``, ``cut``, ``first_tokens`` and ``word_labels``, both one a word."""
         check_offsets(tokenizer)
         limit = min(self.max_length, tokenizer.model_max_length)
         decode = label_decoder(rows, "labels", self.label_set)
@@ -121,13 +126,11 @@ class TokenClassification(ClassificationTask):
                 "word_labels": given,
             }
 
-        encoded: Dataset | IterableDataset = rows.map(encode_batch, batched=True, remove_columns=replaced(rows))
+        encoded: Rows = rows.map(encode_batch, batched=True, remove_columns=replaced(rows))
         return encoded
 
     @override
-    def collator(
-        self, tokenizer: PreTrainedTokenizerBase, teacher_tokenizer: PreTrainedTokenizerBase | None = None
-    ) -> Callable[[list[Mapping[str, Any]]], Batch]:
+    def collator(self, tokenizer: Tokenizer, teacher_tokenizer: Tokenizer | None = None) -> Collate:
         left = tokenizer.padding_side == "left"
 
         def collate(rows: list[Mapping[str, Any]]) -> Batch:
@@ -146,16 +149,10 @@ class TokenClassification(ClassificationTask):
     @override
     def view(self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch) -> View:
         assert isinstance(logits, Tensor)
-        return View(
-            logits=logits.flatten(0, 1),
-            distribution=self.distribution,
-            labels=batch["labels"].view(-1),
-            masks=self.masks(batch),
-            hidden_states=hidden_states,
-        )
+        return self._view(logits.flatten(0, 1), hidden_states, batch, batch["labels"].view(-1))
 
     @override
-    def texts(self, rows: Dataset | IterableDataset) -> Iterator[str]:
+    def texts(self, rows: Rows) -> Iterator[str]:
         for row in rows:
             yield " ".join(row["tokens"])
 

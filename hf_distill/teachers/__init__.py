@@ -1,7 +1,7 @@
 """Where targets come from."""
 
 from hf_distill.teachers.cached import CachedTeacher
-from hf_distill.teachers.ensemble import Ensemble, EnsembleTeacher, check_mixes, teacher_of
+from hf_distill.teachers.ensemble import Ensemble, EnsembleTeacher, teacher_of
 from hf_distill.teachers.model import ENCODED, ModelTeacher, best_dtype, chosen_dtype, place, same_tokenizer
 from hf_distill.teachers.server import ServerTeacher
 
@@ -17,7 +17,6 @@ __all__ = [
     "ServerTeacher",
     "Teacher",
     "best_dtype",
-    "check_mixes",
     "chosen_dtype",
     "place",
     "same_tokenizer",

@@ -81,7 +81,7 @@ class Ensemble(PreTrainedModel):
             TeacherError: Where a mixture means nothing in this task.
             LabelError: Where a member does not know the labels.
         """
-        check_mixes(task)
+        task.check_mixture()
         self.label_orders = [task.align(model.config) for model in self.members]  # type: ignore[arg-type]
         self.distribution = task.distribution
         for name, value in task.model_options().items():
@@ -214,26 +214,3 @@ def teacher_of(
     """The live teacher that a model makes, see :class:`ModelTeacher`."""
     kind = EnsembleTeacher if isinstance(model, Ensemble) else ModelTeacher
     return kind(model, tokenizer, label_order)
-
-
-def check_mixes(task: Task) -> None:
-    """Refuse tasks in which the mean of several models' answers is no answer, or cannot be taken.
-
-    Raises:
-        TeacherError: With the reason.
-    """
-    if task.generates:
-        raise TeacherError(
-            f"several teachers: in {task.name} models are judged by what they write, and an ensemble scores texts but "
-            "writes none; take one teacher, or causal-lm"
-        )
-    if task.distribution == "vector":
-        raise TeacherError(
-            "several teachers: each has a space of vectors of its own, and the mean of vectors of several spaces means "
-            "nothing; take one teacher"
-        )
-    if not task.same_classes:
-        raise TeacherError(
-            f"several teachers: in {task.name} every row has classes of its own, which a mixture does not know; take "
-            "one teacher"
-        )

@@ -108,7 +108,7 @@ class ModelTeacher:
             inputs[ENCODED] = BaseModelOutput(last_hidden_state=inputs[ENCODED][0].to(self.model.dtype))
         shown = eager_attention(self.model) if attention else nullcontext()
         with torch.inference_mode(), shown, caught_projections(self.model, layers) as projections:
-            outputs, logits = run_model(self.model, self.model, inputs, task.has_vocabulary, hidden, attention)
+            outputs, logits = run_model(self.model, self.model, inputs, not task.keeps_logits, hidden, attention)
             found = {
                 need: _needed(find(outputs), (states or {}).get(need)) for need, find in STATES.items() if need in needs
             }

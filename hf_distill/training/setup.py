@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 from datasets import Dataset, IterableDataset
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
-from hf_distill.errors import LabelError, ObjectiveError, RecipeError
+from hf_distill.errors import LabelError, ObjectiveError
 from hf_distill.models.forward import STATES
 from hf_distill.models.load import load_model, load_tokenizer
 from hf_distill.objectives import Objective, make_objective
@@ -80,7 +80,7 @@ def as_teacher(
     order = task.align(teacher.config)
     if tokenizer is None or teacher_tokenizer is None:
         return teacher_of(teacher, None, order)
-    return beside(teacher_of(teacher, teacher_tokenizer, order), tokenizer, task)
+    return beside(teacher_of(teacher, teacher_tokenizer, order), tokenizer)
 
 
 def check_objectives(objectives: Mapping[str, Objective], task: Task, args: TrainingArguments) -> None:
@@ -91,12 +91,12 @@ def check_objectives(objectives: Mapping[str, Objective], task: Task, args: Trai
     """
     for name, objective in objectives.items():
         objective.check(task.distribution)
-        if objective.cross_tokenizer and not task.crosses_tokenizers:
+        if objective.cross_tokenizer and task.metric_across_tokenizers is None:
             raise ObjectiveError(
                 f"objective {name}: cross_tokenizer is for causal-lm, whose texts can be compared byte by byte, and "
                 f"does nothing for {task.name}; remove it"
             )
-        if task.has_vocabulary and not objective.vocabularies:
+        if not task.keeps_logits and not objective.vocabularies:
             raise ObjectiveError(
                 f"objective {name} is for tasks of a few classes, but {task.name} has a vocabulary, whose logits are "
                 "never held whole; use logits"
@@ -148,27 +148,8 @@ def check_tokens(objectives: Mapping[str, Objective], task: Task) -> None:
         ObjectiveError: With the way out.
         RecipeError: Where the task's settings leave no common bytes.
     """
-    asked = {name: objective for name, objective in objectives.items() if objective.needs - OF_THE_DATA}
-    if task.crosses_tokenizers and asked and all(objective.cross_tokenizer for objective in asked.values()):
-        task.check_crossing()
-        return
-    if task.has_vocabulary:
-        crossing = (
-            ", set cross_tokenizer: true for logits (and for nothing else that asks the teacher), which compares them "
-            "where both have read the same bytes"
-            if task.crosses_tokenizers
-            else ""
-        )
-        raise ObjectiveError(
-            "what is compared are probabilities of tokens, but teacher and student have different tokens; take a "
-            f"student with the teacher's tokenizer (of its family, its layers, or student.config){crossing}, or let it "
-            "learn from labels and text that the teacher wrote"
-        )
-    if task.by_token:
-        raise ObjectiveError(
-            f"in {task.name} a model answers for each token, but teacher and student cut a text into different tokens; "
-            "take a student with the teacher's tokenizer (of its family, its layers, or student.config)"
-        )
+    asking = [objective for objective in objectives.values() if objective.needs - OF_THE_DATA]
+    task.check_tokenizers(by_bytes=bool(asking) and all(objective.cross_tokenizer for objective in asking))
     for name, objective in objectives.items():
         if objective.compares_tokens:
             raise ObjectiveError(
@@ -177,12 +158,10 @@ def check_tokens(objectives: Mapping[str, Objective], task: Task) -> None:
             )
 
 
-def beside(teacher: ModelTeacher, tokenizer: PreTrainedTokenizerBase, task: Task) -> ModelTeacher:
+def beside(teacher: ModelTeacher, tokenizer: PreTrainedTokenizerBase) -> ModelTeacher:
     """The teacher of a student with this tokenizer: it reads the student's tokens, or its own where these differ."""
     if teacher.tokenizer is None or same_tokenizer(tokenizer, teacher.tokenizer):
         return teacher_of(teacher.model, None, teacher.label_order)
-    if not task.crosses_tokenizers:
-        return teacher
     return teacher_of(teacher.model, fitted(teacher.tokenizer, teacher.model), teacher.label_order)
 
 
@@ -204,33 +183,6 @@ def connect_tokenizers(
     if student is None:
         raise ObjectiveError("logits: cross_tokenizer needs the student's tokenizer; pass it as processing_class")
     return [line for objective in crossing for line in objective.connect_tokenizers(student, teacher)]
-
-
-def tell_meetings(
-    task: Task,
-    sample: Dataset | None,
-    evaluated: Dataset,
-    student: PreTrainedTokenizerBase,
-    teacher: PreTrainedTokenizerBase,
-) -> Iterator[str]:
-    """Tell how often a student and a teacher with other tokens have read the same, in a sample of the training rows.
-
-    Raises:
-        RecipeError: Where the two would be scored on different texts.
-    """
-    if not task.crosses_tokenizers:
-        return
-    own, other = (set(task.encode(evaluated, tokenizer)["source"]) for tokenizer in (student, teacher))
-    if own != other:
-        raise RecipeError(
-            f"task.max_length: {len(own ^ other):,} of {len(evaluated):,} evaluated rows fit in the tokens of one "
-            "model only, so that the two would be scored on different texts; raise it, or set task.too_long to truncate"
-        )
-    if sample is not None:
-        encoded = task.encode(sample, student, teacher)
-        masks = task.masks(task.collator(student, teacher)(list(encoded)))
-        share = float(masks["positions"].sum() / masks["labels"].sum().clamp(min=1))
-        yield f"cross_tokenizer: {share:.1%} of the student's tokens begin where one of the teacher's does: compared"
 
 
 def chosen_objectives(objectives: Sequence[Objective | str] | None, teacher: Teacher | None) -> list[Objective]:

@@ -306,7 +306,7 @@ class DistillationTrainer(StudentSaving):
         inputs = accepted_inputs(student, self.task.student_inputs(batch))
         hidden, attention = not self.needs.isdisjoint(STATES), "attentions" in self.needs
         with caught_projections(student, self._layers[0]) as projections:
-            outputs, logits = run_model(forward, student, inputs, self.task.has_vocabulary, hidden, attention)
+            outputs, logits = run_model(forward, student, inputs, not self.task.keeps_logits, hidden, attention)
         states = {need: find(outputs) for need, find in STATES.items() if need in self.needs}
         view = self.task.view(logits, states.get("hidden_states"), batch)
         view = replace(view, encoder_states=states.get("encoder_states"))
@@ -353,7 +353,7 @@ class DistillationTrainer(StudentSaving):
         with torch.no_grad():
             loss, terms, outputs = self._forward(model, inputs, counts)
         self._eval_sums.add(terms, {name: counts[o.unit] for name, o in self.objectives.items()})
-        if prediction_loss_only or self.task.has_vocabulary:  # All logits over a vocabulary would not fit.
+        if prediction_loss_only or not self.task.keeps_logits:
             return loss.detach(), None, None
         return loss.detach(), output_logits(outputs).detach(), inputs.get("labels")
 

@@ -14,7 +14,7 @@ from hf_distill.models.attention import caught_projections, projection_widths, s
 from hf_distill.models.forward import compared_attentions
 from hf_distill.pipeline.compatibility import check_cache
 from hf_distill.recipe import CacheConfig
-from hf_distill.tasks import CausalLanguageModeling
+from hf_distill.tasks import CausalLanguageModeling, TextClassification
 from tests.helpers import tiny
 from tests.helpers.trainers import arguments, assert_same, trained, trainer
 
@@ -245,7 +245,7 @@ def test_what_cannot_be_looked_at_is_refused_before_training(tmp_path):
         trainer(tmp_path, [Relation()], torch_compile=True)
     for objective, need in ((Relation(), "projections"), (Attention(), "attentions")):
         with pytest.raises(TeacherError, match=f"{need}, which a cache does not keep"):
-            check_cache({"it": objective}, CacheConfig(), False)
+            check_cache({"it": objective}, CacheConfig(), TextClassification())
     with pytest.raises(ObjectiveError, match="dkd is for tasks of a few classes"):
         DistillationTrainer(
             model=tiny.decoder(1),

@@ -15,6 +15,7 @@ from hf_distill.pipeline.compatibility import check_cache
 from hf_distill.recipe import CacheConfig
 from hf_distill.recipe.load import load_recipe
 from hf_distill.report.card import _making
+from hf_distill.tasks import CausalLanguageModeling, TextClassification
 from tests.helpers import tiny
 from tests.helpers.trainers import assert_same, trained, trainer
 
@@ -101,5 +102,5 @@ def test_a_recipe_holds_schedules_and_its_card_tells_them():
 def test_a_temperature_that_moves_is_refused_with_a_cache_made_at_one():
     objectives = {"logits": Logits(temperature=TEMPERATURE)}
     with pytest.raises(TeacherError, match=r"temperature goes from 4 to 1 \(linear\)"):
-        check_cache(objectives, CacheConfig(), True)
-    check_cache(objectives, CacheConfig(), False)
+        check_cache(objectives, CacheConfig(), CausalLanguageModeling())
+    check_cache(objectives, CacheConfig(), TextClassification())

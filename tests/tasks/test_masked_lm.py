@@ -26,7 +26,7 @@ from hf_distill.evaluation.language_modeling import score_tokens
 from hf_distill.objectives.relation import Relation
 from hf_distill.tasks import MaskedLanguageModeling
 from hf_distill.tasks.encoding import IGNORED
-from hf_distill.tasks.masking import Masking
+from hf_distill.tasks.masked_lm import Masking
 from hf_distill.teachers import ModelTeacher
 from hf_distill.training.loss import weighted_loss
 from hf_distill.types import Targets

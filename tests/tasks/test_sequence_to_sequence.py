@@ -148,7 +148,7 @@ def test_states_of_an_encoder_are_asked_only_where_one_learns():
     with pytest.raises(ObjectiveError, match="side must be one of decoder, encoder"):
         Hidden(side="left")
     with pytest.raises(TeacherError, match="encoder_states, which a cache does not keep"):
-        check_cache({"hidden": Hidden(side="encoder")}, CacheConfig(), True)
+        check_cache({"hidden": Hidden(side="encoder")}, CacheConfig(), Translation())
 
 
 def parameters_after_a_step(split: tuple[int, int], tmp_path) -> dict[str, torch.Tensor]:

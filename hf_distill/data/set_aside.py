@@ -12,24 +12,19 @@ from datasets import Dataset, IterableDataset
 from hf_distill.data.load import Data
 from hf_distill.errors import DataError, RecipeError
 from hf_distill.names import nearest_or_all
-from hf_distill.tasks.labels import ProblemType, read_label_set
 
 
-def set_aside(data: Data, name: str, problem_type: ProblemType | None) -> Data:
+def set_aside(data: Data, name: str) -> Data:
     """The data whose training, validation and test rows are all of a class; what was of none is in ``outside``.
 
     Args:
-        data: As it was loaded.
+        data: As it was loaded; each row has one class.
         name: The label of the rows that are of no class.
-        problem_type: What the recipe says that labels are, if it does.
 
     Raises:
-        RecipeError: Where labels are not one class of many, and where none is called so.
+        RecipeError: Where no row is labelled so.
         DataError: Where a split holds nothing else.
     """
-    found = read_label_set(data.train, "label", problem_type).problem_type
-    if found != "single_label_classification":
-        raise RecipeError(f"task.out_of_scope: only where a row has one class of many, and this is {found}; remove it")
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
     known = {label for rows in splits.values() for label in _labels(rows)}
     if name not in known:

@@ -1,0 +1,208 @@
+"""What tasks share whose models give logits over a vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from transformers import PreTrainedModel
+from typing_extensions import override
+
+from hf_distill.errors import DataError, ObjectiveError
+from hf_distill.models.sanity_checks import check_head
+from hf_distill.tasks.base import TEACHER_PREFIX, Task
+from hf_distill.tasks.encoding import (
+    IGNORED,
+    Collate,
+    Example,
+    Tokenizer,
+    pad_token,
+    padded,
+    read_chat,
+    read_completion,
+    read_text,
+)
+from hf_distill.tasks.rollout_batches import WRITTEN
+from hf_distill.tokenizers.cross_reader import NOWHERE
+from hf_distill.types import Batch, LogitSource, Masks, View
+
+PLACES = TEACHER_PREFIX + "places"
+"""The column of where, among the teacher's tokens, each of the student's is met."""
+
+PACKED_TOGETHER = 10_000
+"""Texts whose tokens are laid end to end; the last block of each such group may be short."""
+
+
+class LanguageTask(Task, abstract=True):
+    """Every position is a choice among the tokens of a vocabulary, whose logits are never held all at once."""
+
+    scored_as = "tokens"
+    keeps_logits = False
+    cache_schemes = ("sampled", "top_k", "naive_top_k")
+    counted = "tokens"
+
+    @override
+    def check_model(self, model: PreTrainedModel) -> None:
+        ids = torch.arange(2, 10, device=model.device)[None] % model.config.get_text_config().vocab_size
+        check_head(model, {"input_ids": ids})
+
+    @override
+    def check_unlabelled(self) -> None:
+        raise DataError(
+            f"data: rows of {self.name} without what should be written teach nothing unless the teacher writes it; "
+            "add label: {} to the recipe, or remove the unlabelled rows"
+        )
+
+    @override
+    def check_tokenizers(self, by_bytes: bool) -> None:
+        crossing = (
+            ", set cross_tokenizer: true for logits (and for nothing else that asks the teacher), which compares them "
+            "where both have read the same bytes"
+            if self.metric_across_tokenizers is not None
+            else ""
+        )
+        raise ObjectiveError(
+            "what is compared are probabilities of tokens, but teacher and student have different tokens; take a "
+            f"student with the teacher's tokenizer (of its family, its layers, or student.config){crossing}, or let it "
+            "learn from labels and text that the teacher wrote"
+        )
+
+    @override
+    def scored_texts(self, rows: Dataset, tokenizer: Tokenizer) -> list[str]:
+        return self._decoded(rows, tokenizer, skip_special_tokens=False)
+
+    def _decoded(self, rows: Dataset, tokenizer: Tokenizer, *, skip_special_tokens: bool) -> list[str]:
+        ids = list(self.encode(rows, tokenizer)["input_ids"])
+        return list(tokenizer.batch_decode(ids, skip_special_tokens=skip_special_tokens))
+
+    def _view_of_tokens(
+        self, logits: Tensor | LogitSource, hidden_states: Any, batch: Batch, labels: Tensor | None
+    ) -> View:
+        """A View with one position a token: of ``[B, T, V]`` logits, or the hidden states they are made of."""
+        if isinstance(logits, LogitSource):
+            flat: Tensor | LogitSource = LogitSource(hidden=logits.hidden.flatten(0, 1), head=logits.head)
+        else:
+            flat = logits.flatten(0, 1)
+        return self._view(flat, hidden_states, batch, None if labels is None else labels.flatten())
+
+
+class CausalTask(LanguageTask, abstract=True):
+    """Each token predicts the next; a teacher with other tokens is compared where both have read the same bytes."""
+
+    metric_across_tokenizers = "bits_per_byte"
+
+    @property
+    @override
+    def extra_columns(self) -> tuple[str, ...]:
+        return (*super().extra_columns, PLACES)
+
+    @override
+    def collator(self, tokenizer: Tokenizer, teacher_tokenizer: Tokenizer | None = None) -> Collate:
+        pad = pad_token(tokenizer)
+        left = tokenizer.padding_side == "left"
+
+        def collate(rows: list[Mapping[str, Any]]) -> Batch:
+            masked = [{**row, "attention_mask": [1] * len(row["input_ids"])} for row in rows]
+            fillers = {"input_ids": pad, "attention_mask": 0, "labels": IGNORED, "position_ids": 0, PLACES: NOWHERE}
+            batch = {
+                name: torch.tensor(padded([row[name] for row in masked], filler, left))
+                for name, filler in fillers.items()
+                if name in masked[0]
+            }
+            if PLACES not in batch:
+                return batch
+            # On the right, whatever its tokenizer says: the places count from the left.
+            own = [row[TEACHER_PREFIX + "input_ids"] for row in rows]
+            real = padded([[1] * len(ids) for ids in own], 0, left=False)
+            read = {"input_ids": torch.tensor(padded(own, 0, left=False)), "attention_mask": torch.tensor(real)}
+            return {**batch, **{TEACHER_PREFIX + name: value for name, value in read.items()}}
+
+        return collate
+
+    @override
+    def student_inputs(self, batch: Batch) -> dict[str, Tensor]:
+        inputs = super().student_inputs(batch)
+        if "position_ids" in inputs:
+            # With a mask, Transformers would take the row for a single text.
+            inputs.pop("attention_mask")
+        return inputs
+
+    @override
+    def masks(self, batch: Batch) -> Masks:
+        tokens = batch["attention_mask"].bool()
+        if WRITTEN in batch:
+            predicts = tokens & batch[WRITTEN].roll(-1, dims=1)
+        elif "labels" not in batch:
+            predicts = tokens & tokens.roll(-1, dims=1)
+        else:
+            predicts = tokens & (batch["labels"] != IGNORED).roll(-1, dims=1)
+        predicts[:, -1] = False
+        positions = predicts[:, :-1].flatten()
+        labels = positions if WRITTEN not in batch else torch.zeros_like(positions)
+        if PLACES in batch:
+            positions = positions & (batch[PLACES][:, 1:] != NOWHERE).flatten()
+        return {"labels": labels, "positions": positions, "tokens": predicts}
+
+    @override
+    def view(self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch) -> View:
+        labels = batch.get("labels")
+        shifted = (
+            logits[:, :-1]
+            if isinstance(logits, Tensor)
+            else LogitSource(hidden=logits.hidden[:, :-1], head=logits.head)
+        )
+        return self._view_of_tokens(shifted, hidden_states, batch, None if labels is None else labels[:, 1:])
+
+    @override
+    def teacher_logits(
+        self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch
+    ) -> Tensor | LogitSource:
+        if PLACES not in batch:
+            return super().teacher_logits(logits, hidden_states, batch)
+        assert isinstance(logits, LogitSource)
+        before = (batch[PLACES][:, 1:] - 1).clamp(min=0)
+        width = logits.hidden.shape[-1]
+        hidden = logits.hidden.gather(1, before[..., None].expand(-1, -1, width))
+        return LogitSource(hidden=hidden.flatten(0, 1), head=logits.head)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """A form that the rows of a causal language model have.
+
+    Attributes:
+        columns: What they hold.
+        read: Makes tokens of them.
+        options: The task's options that do something for them.
+    """
+
+    columns: tuple[str, ...]
+    read: Callable[..., Example]
+    options: tuple[str, ...]
+
+
+FORMS = {
+    "messages": Form(columns=("messages",), read=read_chat, options=("too_long",)),
+    "completion": Form(columns=("prompt", "completion"), read=read_completion, options=("too_long", "separator")),
+    "text": Form(columns=("text",), read=read_text, options=("packing",)),
+}
+"""The first whose columns are all there wins."""
+
+
+def form_of(columns: Collection[str]) -> str:
+    """The form of rows with these columns.
+
+    Raises:
+        DataError: Where they have none.
+    """
+    for name, form in FORMS.items():
+        if set(form.columns) <= set(columns):
+            return name
+    raise DataError(
+        "causal-lm needs a column text, or prompt and completion, or messages; there are "
+        f"{', '.join(columns) or 'none'}: name the right ones in data.columns"
+    )
