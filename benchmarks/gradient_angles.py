@@ -31,7 +31,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from hf_distill import DistillationTrainer, Logits
 from hf_distill.models.load import load_model, load_tokenizer
-from hf_distill.recipe import CacheConfig, StudentConfig
+from hf_distill.recipe import CacheConfig, FromParts
 from hf_distill.students import build_student
 from hf_distill.tasks import CausalLanguageModeling
 from hf_distill.teachers import ModelTeacher, Teacher
@@ -223,7 +223,7 @@ def load(options: argparse.Namespace, folder: Path) -> Pair:
         student = load_model(AutoModelForCausalLM, str(options.student))
     else:
         student = build_student(
-            StudentConfig(layers=options.layers),
+            FromParts(layers=options.layers),
             auto_model=AutoModelForCausalLM,
             teacher=teacher.model,
             teacher_tokenizer=tokenizer,

@@ -15,7 +15,7 @@ from typing import Any
 from accelerate import PartialState
 
 from hf_distill.errors import OutputError
-from hf_distill.recipe import EvaluateConfig, HubConfig, Recipe, ServerConfig
+from hf_distill.recipe import EvaluateConfig, HubConfig, Recipe
 from hf_distill.recipe.load import dump_recipe, load_recipe
 
 
@@ -117,10 +117,8 @@ class RunFolder:
 def training_part(recipe: Recipe) -> Recipe:
     """A recipe without the keys that change nothing that is trained."""
     teacher = recipe.teacher
-    if teacher is not None and teacher.server is not None:
-        # The same model teaches the same, whichever address it has and however fast it is asked.
-        kept = {name: getattr(teacher.server, name) for name in ("model", "tokenizer", "top_k")}
-        teacher = dataclasses.replace(teacher, server=ServerConfig(url="http://anywhere/v1", **kept))
+    if teacher is not None:
+        teacher = teacher.as_trained()
     return dataclasses.replace(recipe, teacher=teacher, evaluate=EvaluateConfig(), hub=HubConfig())
 
 

@@ -19,7 +19,7 @@ from hf_distill.models.load import license_of, load_config, load_model, load_tok
 from hf_distill.pipeline.experiment import Experiment
 from hf_distill.pipeline.plans import check_one_tokenizer
 from hf_distill.pipeline.verify_server import check_server, served_teacher
-from hf_distill.recipe import MemberConfig, Recipe, TeacherConfig
+from hf_distill.recipe import LocalTeacher, Recipe, SingleTeacher, TrainedTeacher
 from hf_distill.run_folder import recipe_hash, training_part
 from hf_distill.teachers import Ensemble, ModelTeacher, ServerTeacher, chosen_dtype, teacher_of
 
@@ -44,28 +44,28 @@ def load_teacher(experiment: Experiment, make: Make, *, writes_only: bool = Fals
     recipe, task = experiment.recipe, experiment.task
     config = recipe.teacher
     assert config is not None
-    if config.server is not None:
-        served = served_teacher(config.server)
+    if config.endpoint is not None:
+        served = served_teacher(config.endpoint)
         check_server(served, recipe, task, writes_only=writes_only)
         return served
-    if config.ensemble is None:
-        return _loaded(config, experiment, make)
-    members = tuple(_loaded(each, experiment, make) for each in config.ensemble)
-    names = [each.called(number) for number, each in enumerate(config.ensemble)]
+    members = tuple(_loaded(each, experiment, make) for each in config.models)
+    if not config.members:
+        return members[0]
+    names = [each.called(number) for number, each in enumerate(config.members)]
     check_one_tokenizer({name: each.tokenizer for name, each in zip(names, members, strict=True)})
-    weights = [each.weight or 1.0 for each in config.ensemble]
-    model = Ensemble([each.model for each in members], weights, names, routed=config.route is not None)
+    weights = [each.weight or 1.0 for each in config.members]
+    model = Ensemble([each.model for each in members], weights, names, routed=bool(config.columns))
     model.follow(task)
     return Candidate(
         model=model,
         tokenizer=members[0].tokenizer,
         folder=members[0].folder,
-        facts=_facts(model, members, config.route),
+        facts=_facts(model, members, *config.columns),
         members=members,
     )
 
 
-def _facts(model: Ensemble, members: tuple[Candidate, ...], route: str | None) -> dict[str, Any]:
+def _facts(model: Ensemble, members: tuple[Candidate, ...], route: str | None = None) -> dict[str, Any]:
     """What the card tells of several teachers."""
     several = [
         {"name": name, **each.facts, **({} if route else {"weight": round(weight, 4)})}
@@ -84,35 +84,36 @@ def _facts(model: Ensemble, members: tuple[Candidate, ...], route: str | None) -
     }
 
 
-def _loaded(config: TeacherConfig | MemberConfig, experiment: Experiment, make: Make) -> Candidate:
+def _loaded(config: SingleTeacher, experiment: Experiment, make: Make) -> Candidate:
     task = experiment.task
-    source, shown, hub_id = config.model, config.model, config.model
-    if isinstance(config.recipe, Recipe):
-        source = str(_made(config.recipe, experiment, make))
-        shown, hub_id = config.recipe.name, None
-    assert source is not None
-    order = task.align(load_config(source, config.revision), config.labels)
-    tokenizer = load_tokenizer(source, config.revision)
+
+    def trained(config: TrainedTeacher) -> LocalTeacher:
+        made = _made(config.recipe, experiment, make)
+        return LocalTeacher(model=str(made), dtype=config.dtype, device_map=config.device_map)
+
+    local = config.match(lambda local: local, trained)
+    source, labels = local.model, local.labels
+    order = task.align(load_config(source, local.revision), labels)
+    tokenizer = load_tokenizer(source, local.revision)
     device = PartialState().device
     more: dict[str, Any] = {"device_map": config.device_map} if config.device_map else {}
     model = load_model(
-        task.auto_model, source, revision=config.revision, dtype=chosen_dtype(config.dtype, device), **more
+        task.auto_model, source, revision=local.revision, dtype=chosen_dtype(config.dtype, device), **more
     )
-    if config.labels is not None:
-        model.config.id2label = dict(enumerate(config.labels))
-        model.config.label2id = {name: i for i, name in enumerate(config.labels)}
+    if labels is not None:
+        model.config.id2label = dict(enumerate(labels))
+        model.config.label2id = {name: i for i, name in enumerate(labels)}
     task.check_model(model)
-    set_generation(
-        model, experiment.recipe.evaluate.generation
-    )  # As its students are set, also where speed is measured.
-    where = model_folder(source, config.revision)
+    # As its students are set, also where speed is measured.
+    set_generation(model, experiment.recipe.evaluate.generation)
+    where = model_folder(source, local.revision)
     is_folder = Path(source).is_dir()
     facts = {
-        "model": Path(source).name if is_folder and hub_id else shown,
-        "hub_id": None if is_folder else hub_id,
+        "model": config.match(lambda _: Path(source).name if is_folder else source, lambda made: made.recipe.name),
+        "hub_id": None if is_folder else source,
         "revision": None if is_folder else where.name,
         "license": license_of(where),
-        "origin": "made by its own recipe" if config.recipe else "pretrained",
+        "origin": config.match(lambda _: "pretrained", lambda _: "made by its own recipe"),
     }
     return Candidate(model=model, tokenizer=tokenizer, folder=where, facts=facts, label_order=order)
 

@@ -14,7 +14,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from hf_distill.data.load import Data
 from hf_distill.errors import TeacherError
 from hf_distill.models.load import load_config, load_tokenizer
-from hf_distill.recipe import MemberConfig, Recipe, StudentConfig, TeacherConfig
+from hf_distill.recipe import FromParts, LocalTeacher, Recipe, SingleTeacher, TrainedTeacher
 from hf_distill.students import Student, StudentRequest, build_student, learning, limit_learning, parts_of, quantized
 from hf_distill.tasks import Task
 from hf_distill.teachers import chosen_dtype, same_tokenizer
@@ -60,49 +60,53 @@ def planned_teacher(recipe: Recipe, task: Task, data: Data) -> ModelPlan | None:
     config = recipe.teacher
     if config is None:
         return None
-    if config.server is not None:
-        logger.info(f"teacher: served as {config.server.model}")
+    if config.endpoint is not None:
+        logger.info(f"teacher: served as {config.endpoint.model}")
         return None
-    if config.ensemble is None:
-        return _planned(config, task, data)
-    first, *others = (_planned(member, task, data) for member in config.ensemble)
-    names = [member.called(number) for number, member in enumerate(config.ensemble)]
+    first, *others = (_planned(each, task, data) for each in config.models)
+    if not config.members:
+        return first
+    names = [member.called(number) for number, member in enumerate(config.members)]
     check_one_tokenizer({name: each.tokenizer for name, each in zip(names, (first, *others), strict=True)})
-    how = f"one a row, by column {config.route}" if config.route else "mixed by their weights"
+    how = f"one a row, by column {config.columns[0]}" if config.columns else "mixed by their weights"
     logger.info(f"teacher: {len(names)}, {how}; what the student takes of a teacher, it takes of {names[0]}")
     return dataclasses.replace(first, others=tuple(others))
 
 
-def _planned(config: TeacherConfig | MemberConfig, task: Task, data: Data) -> ModelPlan:
+def _planned(config: SingleTeacher, task: Task, data: Data) -> ModelPlan:
     """One teacher's shape and tokenizer."""
-    if isinstance(config.recipe, Recipe):
+
+    def trained(config: TrainedTeacher) -> ModelPlan:
         plan = planned_student(config.recipe, task, data, None)
         logger.info(f"teacher: made first, by the recipe {config.recipe.name}: {described(plan)}")
         return dataclasses.replace(plan, dtype=config.dtype)
-    assert config.model is not None
-    loaded = load_config(config.model, config.revision)
-    order = task.align(loaded, config.labels)
-    how = "the same order" if order is None else "another order; aligned by name"
-    logger.info(f"labels: the teacher's stand in {how}")
-    tokenizer = load_tokenizer(config.model, config.revision)
-    plan = ModelPlan(model=_on_meta(task, loaded), tokenizer=tokenizer, dtype=config.dtype)
-    logger.info(f"teacher: {config.model}: {described(plan)}")
-    return plan
+
+    def local(config: LocalTeacher) -> ModelPlan:
+        loaded = load_config(config.model, config.revision)
+        order = task.align(loaded, config.labels)
+        how = "the same order" if order is None else "another order; aligned by name"
+        logger.info(f"labels: the teacher's stand in {how}")
+        tokenizer = load_tokenizer(config.model, config.revision)
+        plan = ModelPlan(model=_on_meta(task, loaded), tokenizer=tokenizer, dtype=config.dtype)
+        logger.info(f"teacher: {config.model}: {described(plan)}")
+        return plan
+
+    return config.match(local, trained)
 
 
 def planned_student(recipe: Recipe, task: Task, data: Data, teacher: ModelPlan | None) -> ModelPlan:
     """The student's shape and tokenizer."""
     asked = recipe.student
-    if asked.pretrained is not None:
-        config = load_config(asked.pretrained, asked.revision)
+    if (start := asked.start) is not None:
+        config = load_config(start.pretrained, start.revision)
         for name, value in task.model_options().items():
             setattr(config, name, value)
-        named = asked.tokenizer if isinstance(asked.tokenizer, str) else None
-        tokenizer = load_tokenizer(named) if named else load_tokenizer(asked.pretrained, asked.revision)
-        whole = Student(model=_on_meta(task, config), tokenizer=tokenizer, origin=asked.pretrained)
-        quantized(asked.lora)
+        named = start.tokenizer if isinstance(start.tokenizer, str) else None
+        tokenizer = load_tokenizer(named) if named else load_tokenizer(start.pretrained, start.revision)
+        whole = Student(model=_on_meta(task, config), tokenizer=tokenizer, origin=start.pretrained)
+        quantized(asked.adapters)
         with torch.device("meta"):
-            student = parts_of(whole, _order(task, data, asked)) if asked.parts else whole
+            student = parts_of(whole, _request(task, data, asked.cut)) if asked.cut is not None else whole
             limit_learning(student.model, asked)
         return ModelPlan(model=student.model, tokenizer=student.tokenizer)
     with torch.device("meta"):
@@ -117,10 +121,10 @@ def planned_student(recipe: Recipe, task: Task, data: Data, teacher: ModelPlan |
     return ModelPlan(model=student.model, tokenizer=student.tokenizer)
 
 
-def _order(task: Task, data: Data, asked: StudentConfig) -> StudentRequest:
+def _request(task: Task, data: Data, cut: FromParts) -> StudentRequest[FromParts]:
     """What parts of something pretrained are made by."""
     return StudentRequest(
-        config=asked,
+        config=cut,
         auto_model=task.auto_model,
         teacher=None,
         teacher_tokenizer=None,

@@ -23,8 +23,9 @@ from hf_distill.pipeline.plans import described, planned_student, planned_teache
 from hf_distill.pipeline.settings import with_defaults
 from hf_distill.pipeline.verify_server import check_server, served_teacher
 from hf_distill.recipe import Recipe
-from hf_distill.recipe.load import check_training, load_recipe
+from hf_distill.recipe.load import load_recipe
 from hf_distill.recipe.stages import in_stage
+from hf_distill.recipe.training import check_training
 from hf_distill.run_folder import RunFolder
 from hf_distill.tasks import Task, make_task
 from hf_distill.teachers import same_tokenizer
@@ -50,8 +51,8 @@ def check(
     with reported(report):
         experiment = resolve(load_recipe(recipe, overrides))
         teacher = experiment.recipe.teacher
-        if teacher is not None and teacher.server is not None:
-            check_server(served_teacher(teacher.server), experiment.recipe, experiment.task)
+        if teacher is not None and teacher.endpoint is not None:
+            check_server(served_teacher(teacher.endpoint), experiment.recipe, experiment.task)
         logger.info("everything that can be checked before training is in order")
 
 
@@ -111,11 +112,12 @@ def read_data(recipe: Recipe, task: Task, stages: Sequence[Stage], data: Data | 
         HfDistillError: Where rows, task, teacher and objectives do not go together.
     """
     if data is None:
-        route = recipe.teacher.route if recipe.teacher is not None else None
-        optional = (*task.optional, *([route] if route is not None else []))
+        routes, members = (recipe.teacher.columns, recipe.teacher.members) if recipe.teacher else ((), ())
+        optional = (*task.optional, *routes)
         data = load_data(recipe.data, task.required, optional, task.text_columns, recipe.seed)
-        if recipe.teacher is not None and route is not None:
-            data = with_teachers(data, route, recipe.teacher.names, (*task.required, *task.optional))
+        for route in routes:
+            names = [str(member.name) for member in members]
+            data = with_teachers(data, route, names, (*task.required, *task.optional))
     data = task.set_aside(data)
     task.read_labels(data.train)
     check_label(recipe.label, task, data)
@@ -154,9 +156,9 @@ def _check_writing(experiment: Experiment) -> None:
 def _check_served_tokens(experiment: Experiment, objectives: Mapping[str, Objective]) -> None:
     """Refuse to compare tokens with a served teacher that has others."""
     teacher = experiment.recipe.teacher
-    if teacher is None or teacher.server is None or not any("logits" in each.needs for each in objectives.values()):
+    if teacher is None or teacher.endpoint is None or not any("logits" in each.needs for each in objectives.values()):
         return
-    if not same_tokenizer(experiment.student.tokenizer, load_tokenizer(teacher.server.tokenizer_source)):
+    if not same_tokenizer(experiment.student.tokenizer, load_tokenizer(teacher.endpoint.tokenizer_source)):
         check_tokens(objectives, experiment.task)
 
 
@@ -174,7 +176,7 @@ def _report_student(experiment: Experiment) -> None:
     student, teacher, config = experiment.student, experiment.teacher, experiment.recipe.student
     share = f", {student.parameters / teacher.parameters:.2f} of the teacher's" if teacher else ""
     logger.info(f"student: {described(student)}{share}")
-    if config.lora is not None or config.freeze is not None:
+    if config.adapters is not None or config.freeze is not None:
         logger.info(f"student: {student.learning:,} parameters learn, all others stay as they are")
     if config.disable_dropout:
         logger.info("student: learns without dropout")

@@ -125,7 +125,7 @@ def cache(recipe: Source, overrides: Overrides = (), *, runs: str | Path = "runs
     """
     with reported(report):
         recipe = load_recipe(recipe, overrides)
-        if recipe.teacher is None or recipe.teacher.kind != "cached":
+        if recipe.teacher is None or not recipe.teacher.is_cached:
             raise RecipeError("recipe.teacher.kind: there is nothing to cache for a live teacher; set it to cached")
         experiment = resolve(recipe, runs)
         teacher = load_teacher(experiment)

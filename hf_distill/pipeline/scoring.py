@@ -58,15 +58,15 @@ def trained_candidate(name: str, folder: RunFolder, experiment: Experiment, orig
     path = folder.model(name)
     model = load_model(task.auto_model, str(path))
     task.check_model(model)
-    start, named = config.pretrained, f"{folder.path.name}/{name}"
+    start, revision = (config.start.pretrained, config.start.revision) if config.start else (None, None)
     from_hub = start is not None and not Path(start).is_dir()
     facts = {
-        "model": named,
+        "model": f"{folder.path.name}/{name}",
         "hub_id": start if from_hub else None,  # What its weights started from.
-        "revision": config.revision,
-        "license": license_of(model_folder(start, config.revision)) if start is not None else None,
+        "revision": revision,
+        "license": license_of(model_folder(start, revision)) if start is not None else None,
         "origin": origin,
-        "adapters": config.lora is not None and not config.lora.merge,
+        "adapters": config.adapters is not None and not config.adapters.merge,
     }
     return Candidate(model=model, tokenizer=load_tokenizer(str(path)), folder=path, facts=facts)
 

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from transformers import TrainingArguments
 
 from hf_distill.errors import RecipeError
 from hf_distill.evaluation.language_modeling import METRICS
-from hf_distill.recipe import MemberConfig, Recipe, TeacherConfig
+from hf_distill.recipe import Recipe
 from hf_distill.recipe.stages import replaced_by_all
 from hf_distill.tasks import task_class
-
-Made = TypeVar("Made", TeacherConfig, MemberConfig)
-
 
 DEFAULTS: dict[str, Any] = {
     "train_sampling_strategy": "group_by_length",
@@ -32,32 +29,19 @@ def with_defaults(recipe: Recipe) -> Recipe:
     """The recipe with the defaults of ``training`` filled in, its teacher's recipe too.
 
     Raises:
-        RecipeError: For streamed data without ``training.max_steps``: a stream has no length to count epochs by.
+        RecipeError: Where the metric says nothing across tokenizers.
     """
     recipe = _with_metric(recipe)
     training = {**DEFAULTS, **recipe.training}
     if recipe.data.streaming:
         training = {**DEFAULTS, "eval_strategy": "steps", "save_strategy": "steps", **recipe.training}
         training["train_sampling_strategy"] = recipe.training.get("train_sampling_strategy", "random")
-        if not all(stage.training.get("max_steps") for stage in recipe.by_stage().values()):
-            raise RecipeError("recipe.training.max_steps: required with data.streaming, a stream has no known length")
-        if recipe.data.unlabelled_split or recipe.data.unlabelled_files:
-            raise RecipeError("recipe.data: unlabelled rows cannot be mixed into a stream; set data.streaming to false")
-        if recipe.teacher is not None and recipe.teacher.kind == "cached":
-            raise RecipeError("recipe.teacher.kind: a stream's rows have no ids to be found by; set it to live")
     # A default that every stage replaces would do nothing.
     training = {key: value for key, value in training.items() if not replaced_by_all(key, recipe.stages)}
     teacher = recipe.teacher
     if teacher is not None:
-        members = teacher.ensemble and tuple(map(_made_with_defaults, teacher.ensemble))
-        teacher = dataclasses.replace(_made_with_defaults(teacher), ensemble=members)
+        teacher = teacher.with_recipes(with_defaults)
     return dataclasses.replace(recipe, training=training, teacher=teacher)
-
-
-def _made_with_defaults(teacher: Made) -> Made:
-    """A teacher with the defaults of its own recipe, where it has one, filled in."""
-    made = teacher.recipe
-    return dataclasses.replace(teacher, recipe=with_defaults(made)) if isinstance(made, Recipe) else teacher
 
 
 def _with_metric(recipe: Recipe) -> Recipe:

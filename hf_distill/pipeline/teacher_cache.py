@@ -21,8 +21,8 @@ from hf_distill.errors import CacheError, TeacherError
 from hf_distill.models.fingerprints import tokenizer_mark
 from hf_distill.models.forward import compared_layers
 from hf_distill.objectives import Objective
+from hf_distill.pipeline.cases import TargetsCase
 from hf_distill.pipeline.compatibility import check_targets
-from hf_distill.pipeline.rules import TargetsCase
 from hf_distill.recipe import CacheConfig
 from hf_distill.tasks import Task
 from hf_distill.teachers import CachedTeacher, EnsembleTeacher, ModelTeacher, ServerTeacher
@@ -202,10 +202,10 @@ def _scheme(source: Source, objectives: Mapping[str, Objective], config: CacheCo
             )
         return SCHEMES["dense"]()
     if isinstance(source.teacher, ServerTeacher):
-        check_targets({"served"}, None, source.task, objectives)
+        check_targets(TargetsCase(traits=frozenset({"served"}), task=source.task, objectives=objectives))
         return TopK(1.0, vocabulary, source.teacher.k)
-    check_targets({"cached"}, config, source.task, objectives)
-    case = TargetsCase(teacher=frozenset({"cached"}), cache=config, task=source.task, objectives=objectives)
+    case = TargetsCase(traits=frozenset({"cached"}), cache=config, task=source.task, objectives=objectives)
+    check_targets(case)
     (temperature,) = set(case.temperatures.values())
     if name == "sampled":
         return Sampled(temperature, vocabulary, **({} if config.draws is None else {"draws": config.draws}))

@@ -36,7 +36,7 @@ from hf_distill.pipeline.experiment import Experiment, Stage
 from hf_distill.pipeline.load_teacher import live_teacher
 from hf_distill.pipeline.settings import training_arguments
 from hf_distill.pipeline.teacher_cache import Demand, Source, cached
-from hf_distill.recipe import CacheConfig, Recipe
+from hf_distill.recipe import Recipe
 from hf_distill.run_folder import RunFolder, remove, write_json
 from hf_distill.students import Student, learning, merge_adapters
 from hf_distill.tasks import Task
@@ -123,7 +123,7 @@ def train_model(
     undropped = _is_without_dropout(recipe, lesson)
     with without_dropout(student.model) if undropped else nullcontext():
         output = trainer.train(resume_from_checkpoint=True)
-    if recipe.student.lora is not None and recipe.student.lora.merge:
+    if recipe.student.adapters is not None and recipe.student.adapters.merge:
         merge_adapters(student.model)
     facts = {
         "origin": student.origin,
@@ -217,7 +217,7 @@ def pair(experiment: Experiment, stage: Stage, lesson: Lesson, student: Student,
         task = task.with_pairs()
     train = _training_rows(task, data, student, teacher, recipe.seed)
     validation = task.encode(data.validation, student.tokenizer, teacher.tokenizer if teacher else None)
-    if teacher is None or recipe.teacher is None or recipe.teacher.kind == "live":
+    if teacher is None or recipe.teacher is None or not recipe.teacher.is_cached:
         return Pair(teacher=teacher, train=train, validation=validation)
     assert isinstance(train, Dataset)
     assert isinstance(validation, Dataset)
@@ -231,7 +231,7 @@ def pair(experiment: Experiment, stage: Stage, lesson: Lesson, student: Student,
         data_fingerprint=data.fingerprint,
         seed=recipe.seed,
     )
-    config = recipe.teacher.cache or CacheConfig()
+    config = recipe.teacher.cache_settings
     batch_size = stage.arguments.per_device_eval_batch_size
     if isinstance(teacher, ServerTeacher):
         batch_size = 2 * teacher.client.config.concurrency  # Where one batch ends, few requests are under way.

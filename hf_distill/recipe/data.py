@@ -6,14 +6,22 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from hf_distill.recipe.parse import refuse_unless
+from typing_extensions import override
+
+from hf_distill.recipe.parse import Section, at_least, bound
 
 UNLABELLED = ("unlabelled_split", "unlabelled_files")
 """Keys of ``data`` that only a teacher can use."""
 
+_SIZE = bound(
+    "a fraction between 0 and 1 or a number of rows",
+    lambda size: size >= 1 if isinstance(size, int) else 0.0 < size < 1.0,
+)
+_LIMIT = at_least(1, "row")
+
 
 @dataclass(frozen=True, kw_only=True)
-class TestDataConfig:
+class TestDataConfig(Section, where="recipe.data.test"):
     """Where the rows come from that all models are scored on, where that is another source."""
 
     __test__ = False  # Its name is no call to pytest.
@@ -35,7 +43,7 @@ class TestDataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(Section, where="recipe.data"):
     """Where the rows come from."""
 
     path: str | None = None
@@ -57,17 +65,17 @@ class DataConfig:
     """The split that is watched while training; ``validation`` where there is one that is not the test split."""
     test_split: str | None = None
     """The split that all models are scored on; ``test`` where there is one."""
-    validation_size: int | float = 0.1
+    validation_size: int | float = field(default=0.1, metadata=_SIZE)
     """A share or number of training rows, drawn by the seed, where there is no validation split."""
-    test_size: int | float | None = None
+    test_size: int | float | None = field(default=None, metadata=_SIZE)
     """A share or number of training rows, drawn by the seed, where there is no test split."""
     test: TestDataConfig | None = None
     """Another source of the test split."""
-    train_limit: int | None = None
+    train_limit: int | None = field(default=None, metadata=_LIMIT)
     """At most so many rows, drawn by the seed."""
-    validation_limit: int | None = None
+    validation_limit: int | None = field(default=None, metadata=_LIMIT)
     """At most so many rows, drawn by the seed."""
-    test_limit: int | None = None
+    test_limit: int | None = field(default=None, metadata=_LIMIT)
     """At most so many rows, drawn by the seed."""
     unlabelled_split: str | None = None
     """A split whose rows the teacher alone labels."""
@@ -76,29 +84,20 @@ class DataConfig:
     streaming: bool = False
     """Read the training rows as they come, for data larger than memory."""
 
-    def __post_init__(self) -> None:
-        where = "recipe.data"
-        refuse_unless((self.path is None) != (self.files is None), f"{where}: expected exactly one of path and files")
-        refuse_unless(
+    @override
+    def check(self) -> None:
+        self.require((self.path is None) != (self.files is None), ": expected exactly one of path and files")
+        self.require(
             not self.arguments or (self.path is not None and ":" in self.path),
-            f"{where}.arguments: only a callable (path: package.module:function) takes arguments; remove them",
+            ".arguments: only a callable (path: package.module:function) takes arguments; remove them",
         )
-        for name in ("validation_size", "test_size"):
-            size = getattr(self, name)
-            refuse_unless(
-                size is None or (size >= 1 if isinstance(size, int) else 0.0 < size < 1.0),
-                f"{where}.{name}: expected a fraction between 0 and 1 or a number of rows, got {size!r}",
-            )
-        refuse_unless(
-            sum(each is not None for each in (self.test_size, self.test_split, self.test)) <= 1,
-            f"{where}: expected at most one of test, test_split and test_size",
+        self.require(
+            [self.test_size, self.test_split, self.test].count(None) >= 2,
+            ": expected at most one of test, test_split and test_size",
         )
-        for name in ("train_limit", "validation_limit", "test_limit"):
-            limit = getattr(self, name)
-            refuse_unless(limit is None or limit >= 1, f"{where}.{name}: expected at least 1 row, got {limit!r}")
-        refuse_unless(
+        self.require(
             self.unlabelled_split is None or self.unlabelled_files is None,
-            f"{where}: expected at most one of unlabelled_split and unlabelled_files",
+            ": expected at most one of unlabelled_split and unlabelled_files",
         )
 
     def labelled(self) -> DataConfig:

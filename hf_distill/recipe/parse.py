@@ -6,9 +6,10 @@ import dataclasses
 import functools
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 from hf_distill.errors import OutputError, RecipeError
 from hf_distill.names import nearest_or_all
@@ -32,6 +33,125 @@ def refuse_unless(condition: bool, message: str) -> None:
         raise RecipeError(message)
 
 
+@dataclass(frozen=True)
+class Bound:
+    """What a single key may hold, whatever the other keys hold; ``null`` is never asked."""
+
+    expected: str
+    """For messages: ``at least 1``."""
+    holds: Callable[[Any], bool]
+    reason: str = ""
+    """Why, or what to do, where that is not plain."""
+
+
+def bound(expected: str, holds: Callable[[Any], bool], reason: str = "") -> dict[str, Bound]:
+    """Metadata of a dataclass field whose values have a bound."""
+    return {"bound": Bound(expected, holds, reason)}
+
+
+def at_least(least: int, unit: str = "") -> dict[str, Bound]:
+    """Metadata of a field whose values have a least one."""
+    return bound(f"at least {least}{unit and f' {unit}'}", lambda value: value >= least)
+
+
+def above_zero(reason: str = "") -> dict[str, Bound]:
+    """Metadata of a field whose values are finite and larger than 0."""
+    return bound("a number above 0", lambda value: 0.0 < value < float("inf"), reason)
+
+
+def share_below_one() -> dict[str, Bound]:
+    """Metadata of a field whose values are shares, but never all."""
+    return bound("a share from 0 to below 1", lambda value: 0.0 <= value < 1.0)
+
+
+class Section:
+    """A part of a recipe, which is refused, also when it is made in Python, unless its keys fit.
+
+    Bounds of single keys are metadata of their fields; a subclass checks in ``check`` what does not go together.
+    """
+
+    where: ClassVar[str] = "recipe"
+    """Where it stands in a recipe, for messages."""
+
+    def __init_subclass__(cls, where: str = "") -> None:
+        _SECTIONS[cls.__name__] = cls
+        if where:
+            cls.where = where
+
+    def __post_init__(self) -> None:
+        for each in dataclasses.fields(self):  # type: ignore[arg-type]  # Subclasses are dataclasses.
+            value, limit = getattr(self, each.name), each.metadata.get("bound")
+            if limit is not None and value is not None and not limit.holds(value):
+                reason = f"; {limit.reason}" if limit.reason else ""
+                raise RecipeError(f"{self.where}.{each.name}: expected {limit.expected}, got {value!r}{reason}")
+        self.check()
+
+    def check(self) -> None:
+        """Refuse keys that do not go together."""
+
+    def require(self, holds: bool, message: str) -> None:
+        """Raise a RecipeError unless the condition holds; the message goes on where the section's path ends."""
+        refuse_unless(holds, self.where + message)
+
+    @classmethod
+    def prepared(cls, value: Any, where: str) -> tuple[type[Section], Any]:
+        """Gives the class that reads a value, and the value with the keys of its fields.
+
+        Args:
+            value: What the YAML holds.
+            where: Its dotted path, for messages.
+        """
+        return cls, value
+
+    def to_dict(self) -> dict[str, Any]:
+        """Gives plain data that reads again to an equal section."""
+        return {each.name: _plain(getattr(self, each.name)) for each in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+
+_SECTIONS: dict[str, type] = {}
+"""Every section by its name: type hints may name one of another module."""
+
+
+def check_known(value: Mapping[str, Any], known: Collection[str], where: str) -> None:
+    """Refuse a mapping with unknown keys, and name the nearest known one."""
+    for key in value:
+        if key not in known:
+            raise RecipeError(f"{where}.{key}: no such key{nearest_or_all(key, known)}")
+
+
+def copied(value: Any) -> Any:
+    """A deep copy of plain data: an override must not reach the caller's mapping."""
+    if isinstance(value, Mapping):
+        return {key: copied(item) for key, item in value.items()}
+    return [copied(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def gathered(value: Any, own: Sequence[str], where: str) -> Any:
+    """A mapping whose keys that are not its own stand under ``options``."""
+    if not isinstance(value, Mapping):
+        raise RecipeError(f"{where}: expected a mapping, got {shown(value)}")
+    if set(value) == {*own, "options"} and isinstance(value["options"], Mapping):
+        return value
+    return {**{k: v for k, v in value.items() if k in own}, "options": {k: v for k, v in value.items() if k not in own}}
+
+
+def without_unset(kind: type, value: Mapping[str, Any], unset: Mapping[str, Any], told: str, where: str) -> Any:
+    """What one of several kinds of a section reads.
+
+    Args:
+        kind: The section's class.
+        value: Its keys, perhaps with those of other kinds.
+        unset: What each key of any kind holds where nobody asks for anything.
+        told: Ends the message about a key of another kind that holds something else.
+        where: The section's path.
+    """
+    own = {each.name for each in dataclasses.fields(kind)}
+    for key, item in value.items():
+        if key in unset and key not in own and item != unset[key]:
+            raise RecipeError(f"{where}.{key}: {told}")
+    return {key: item for key, item in value.items() if key in own or key not in unset}
+
+
 def read(cls: type[T], value: Any, where: str) -> T:
     """A dataclass from a mapping.
 
@@ -43,17 +163,21 @@ def read(cls: type[T], value: Any, where: str) -> T:
     Raises:
         RecipeError: For what does not fit.
     """
+    kind, value = cls.prepared(value, where) if issubclass(cls, Section) else (cls, value)
     if not isinstance(value, Mapping):
         raise RecipeError(f"{where}: expected a mapping, got {shown(value)}")
-    hints = _hints(cls)  # type: ignore[arg-type]  # Classes are hashable.
-    for key in value:
-        if key not in hints:
-            raise RecipeError(f"{where}.{key}: no such key{nearest_or_all(key, hints)}")
-    fields = {each.name: each for each in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    hints = _hints(kind)  # type: ignore[arg-type]  # Classes are hashable.
+    fields = {each.name: each for each in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    check_known(value, fields, where)
     for name, each in fields.items():
         if name not in value and each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING:
             raise RecipeError(f"{where}.{name}: required, but missing")
-    return cls(**{key: convert(hints[key], item, f"{where}.{key}") for key, item in value.items()})
+    content = {key: convert(hints[key], item, f"{where}.{key}") for key, item in value.items()}
+    try:
+        return kind(**content)  # type: ignore[return-value]  # It is a subclass.
+    except RecipeError as error:  # A section knows where it mostly stands, and not that it is another recipe's.
+        general, message = getattr(kind, "where", where), str(error)
+        raise RecipeError(where + message.removeprefix(general) if message.startswith(general) else message) from None
 
 
 def convert(hint: Any, value: Any, where: str) -> Any:
@@ -70,6 +194,8 @@ def convert(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return value if isinstance(value, hint) else read(hint, value, where)  # type: ignore[arg-type]
     if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise RecipeError(f"{where}: expected a list, got {shown(value)}")
         return tuple(convert(get_args(hint)[0], item, f"{where}.{i}") for i, item in enumerate(value))
     if origin in (list, dict):
         return _convert_container(origin, hint, value, where)
@@ -145,7 +271,7 @@ def write_yaml(value: Any, path: Path) -> None:
 
 @functools.cache
 def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
+    return typing.get_type_hints(cls, localns=_SECTIONS)
 
 
 def _convert_union(hint: Any, value: Any, where: str) -> Any:
@@ -169,3 +295,11 @@ def _convert_container(origin: Any, hint: Any, value: Any, where: str) -> Any:
         return [convert(get_args(hint)[0], item, f"{where}.{i}") for i, item in enumerate(value)]
     key_hint, item_hint = get_args(hint)
     return {convert(key_hint, key, where): convert(item_hint, item, f"{where}.{key}") for key, item in value.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Section):
+        return value.to_dict()
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -8,16 +8,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from typing_extensions import override
+
 from hf_distill.errors import HfDistillError
 from hf_distill.recipe.generation import RolloutConfig
-from hf_distill.recipe.parse import refuse_unless
+from hf_distill.recipe.parse import Bound, Section, bound, gathered
+from hf_distill.recipe.training import check_training_values
 
 LENGTHS = ("max_steps", "num_train_epochs")
 """Keys of ``training`` that say how long it lasts; the first decides where both are there."""
 
 
+def folder_name(reason: str) -> dict[str, Bound]:
+    """Metadata of a field whose values name folders."""
+    names = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+    return bound("letters, digits, '.', '_' and '-'", lambda name: names.fullmatch(name) is not None, reason)
+
+
 @dataclass(frozen=True, kw_only=True)
-class ObjectiveConfig:
+class ObjectiveConfig(Section, where="recipe.objectives"):
     """One term of the loss."""
 
     kind: str
@@ -27,12 +36,21 @@ class ObjectiveConfig:
     options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the objective."""
 
+    @classmethod
+    @override
+    def prepared(cls, value: Any, where: str) -> tuple[type[Section], Any]:
+        return cls, gathered(value, ("kind", "weight"), where)
+
+    @override
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": self.kind, "weight": self.weight, **self.options}
+
 
 @dataclass(frozen=True, kw_only=True)
-class StageConfig:
+class StageConfig(Section, where="recipe.stages"):
     """A part of the training, with an optimiser of its own, that goes on with the student that the one before left."""
 
-    name: str
+    name: str = field(metadata=folder_name("it names the stage's folder"))
     """Of the stage, and of its folder."""
     objectives: tuple[ObjectiveConfig, ...]
     """The terms of its loss."""
@@ -40,6 +58,13 @@ class StageConfig:
     """Whether the student learns from what it writes itself in this stage, and how it writes."""
     training: dict[str, Any] = field(default_factory=dict)
     """What differs from the recipe's ``training``; of ``max_steps`` and ``num_train_epochs`` one replaces both."""
+
+    @classmethod
+    @override
+    def prepared(cls, value: Any, where: str) -> tuple[type[Section], Any]:
+        if isinstance(value, Mapping):
+            check_training_values(value.get("training"), f"{where}.training")
+        return cls, value
 
     @property
     def replaced(self) -> set[str]:
@@ -50,32 +75,6 @@ class StageConfig:
     def merged(self, training: Mapping[str, Any]) -> dict[str, Any]:
         """The stage's whole ``training``."""
         return {**{key: value for key, value in training.items() if key not in self.replaced}, **self.training}
-
-
-def check_stages(stages: Sequence[StageConfig], training: Mapping[str, Any]) -> None:
-    """Refuse stages that are none, and what does nothing beside them.
-
-    Raises:
-        RecipeError: With the way out.
-    """
-    where = "recipe.stages"
-    refuse_unless(len(stages) > 1, f"{where}: expected at least two; a single one is the recipe itself, without stages")
-    names = [stage.name for stage in stages]
-    for name in names:
-        refuse_unless(
-            re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) is not None,
-            f"{where}: expected names of letters, digits, '.', '_' and '-', got {name!r}; they name folders",
-        )
-    # A file system may not tell large letters from small.
-    refuse_unless(
-        len({name.lower() for name in names}) == len(names),
-        f"{where}: each needs a name of its own, got {', '.join(names)}; they name folders",
-    )
-    for key in training:
-        refuse_unless(
-            not replaced_by_all(key, stages),
-            f"recipe.training.{key}: does nothing, for every stage has its own; remove it",
-        )
 
 
 def replaced_by_all(key: str, stages: Sequence[StageConfig]) -> bool:

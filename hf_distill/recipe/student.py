@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
-from hf_distill.recipe.parse import refuse_unless
+from typing_extensions import override
+
+from hf_distill.errors import RecipeError
+from hf_distill.recipe.parse import (
+    Section,
+    at_least,
+    bound,
+    check_known,
+    gathered,
+    share_below_one,
+    without_unset,
+)
+
+_SIZE = bound(
+    "at least 1, or a share between 0.0 and 1.0",
+    lambda size: size >= 1 if isinstance(size, int) else 0.0 < size < 1.0,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoraConfig:
+class LoraConfig(Section, where="recipe.student.lora"):
     """Adapters that learn in place of the student's own weights, through peft."""
 
-    r: int = 16
+    r: int = field(default=16, metadata=at_least(1))
     """The rank of each adapter."""
-    alpha: int = 32
+    alpha: int = field(default=32, metadata=at_least(1))
     """Adapters are scaled by alpha / r."""
-    dropout: float = 0.0
+    dropout: float = field(default=0.0, metadata=share_below_one())
     """Of what enters an adapter."""
-    target_modules: str | list[str] = "all-linear"
+    target_modules: str | list[str] = field(default="all-linear", metadata=bound("at least one name", bool))
     """Which modules get an adapter: all linear ones but the head, names, or a regular expression."""
     quantize: Literal["4bit"] | None = None
     """``4bit``: while it trains, the weights beside the adapters are held in 4 bits (QLoRA); the student is measured
@@ -26,56 +43,48 @@ class LoraConfig:
     merge: bool = False
     """Whether the adapters are added to the weights when training is done: an ordinary checkpoint is saved then."""
 
-    def __post_init__(self) -> None:
-        where = "recipe.student.lora"
-        refuse_unless(self.r >= 1, f"{where}.r: expected at least 1, got {self.r}")
-        refuse_unless(self.alpha >= 1, f"{where}.alpha: expected at least 1, got {self.alpha}")
-        refuse_unless(0.0 <= self.dropout < 1.0, f"{where}.dropout: expected 0 to below 1, got {self.dropout}")
-        refuse_unless(len(self.target_modules) > 0, f"{where}.target_modules: expected at least one name, got none")
-        refuse_unless(
+    @override
+    def check(self) -> None:
+        self.require(
             self.quantize is None or not self.merge,
-            f"{where}.merge: weights of 4 bits would round the adapters away; set it to false, or remove quantize",
+            ".merge: weights of 4 bits would round the adapters away; set it to false, or remove quantize",
         )
 
 
 @dataclass(frozen=True, kw_only=True)
-class WidthConfig:
+class WidthConfig(Section, where="recipe.student.width"):
     """How narrow a student becomes: sizes, or a share of the parameters; what matters least goes first."""
 
-    hidden_size: int | float | None = None
+    hidden_size: int | float | None = field(default=None, metadata=_SIZE)
     """Channels that are kept: how many, or a share below 1.0 of the source's."""
-    heads: int | float | None = None
+    heads: int | float | None = field(default=None, metadata=_SIZE)
     """Attention heads that are kept in each layer; they keep their size, and with them whole groups where several
     queries share keys and values."""
-    intermediate_size: int | float | None = None
+    intermediate_size: int | float | None = field(default=None, metadata=_SIZE)
     """Units of the feed-forward block that are kept in each layer."""
-    target: float | None = None
+    target: float | None = field(
+        default=None, metadata=bound("a share between 0.0 and 1.0", lambda share: 0.0 < share < 1.0)
+    )
     """The share of the source's parameters, embeddings included, that is reached at most, by scaling all three; before
     ``student.vocabulary`` is cut."""
     importance: Literal["activation", "random"] = "activation"
     """What is kept: what says most on a sample of training texts (Minitron), or anything, for comparison."""
-    rows: int | None = None
+    rows: int | None = field(default=None, metadata=at_least(1, "text"))
     """Of ``activation``: texts of the sample; 256 unless given."""
 
-    def __post_init__(self) -> None:
-        where = "recipe.student.width"
-        sizes = [name for name in ("hidden_size", "heads", "intermediate_size") if getattr(self, name) is not None]
-        refuse_unless(
-            (self.target is None) != (not sizes),
-            f"{where}: expected either target or sizes (hidden_size, heads, intermediate_size), got "
-            f"{' and '.join([*sizes, *['target'] * (self.target is not None)]) or 'none'}",
+    @override
+    def check(self) -> None:
+        given = [
+            name for name in ("hidden_size", "heads", "intermediate_size", "target") if getattr(self, name) is not None
+        ]
+        self.require(
+            given == ["target"] or (bool(given) and self.target is None),
+            ": expected either target or sizes (hidden_size, heads, intermediate_size), got "
+            f"{' and '.join(given) or 'none'}",
         )
-        for name in (*sizes, *["target"] * (self.target is not None)):
-            value = getattr(self, name)
-            refuse_unless(
-                value >= 1 if isinstance(value, int) else 0.0 < value < 1.0,
-                f"{where}.{name}: expected {'' if name == 'target' else 'at least 1, or '}a share between 0.0 and 1.0, "
-                f"got {value}",
-            )
-        refuse_unless(self.rows is None or self.rows >= 1, f"{where}.rows: expected at least 1 text, got {self.rows}")
-        refuse_unless(
+        self.require(
             self.rows is None or self.importance == "activation",
-            f"{where}.rows: does nothing for importance: {self.importance}; remove it",
+            f".rows: does nothing for importance: {self.importance}; remove it",
         )
 
     @property
@@ -85,26 +94,22 @@ class WidthConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VocabularyConfig:
+class VocabularyConfig(Section, where="recipe.student.vocabulary"):
     """Which tokens a student keeps, beside special ones and single characters."""
 
     keep: Literal["used"] | None = None
     """``used``: those that stand in the training texts."""
-    minimum: int | None = None
+    minimum: int | None = field(default=None, metadata=at_least(1))
     """Of ``keep: used``: how often; once unless given."""
-    size: int | None = None
+    size: int | None = field(default=None, metadata=at_least(1, "token"))
     """So many, the most frequent ones in the training texts."""
 
-    def __post_init__(self) -> None:
-        where = "recipe.student.vocabulary"
-        refuse_unless((self.keep is None) != (self.size is None), f"{where}: expected exactly one of keep and size")
-        refuse_unless(self.size is None or self.size >= 1, f"{where}.size: expected at least 1 token, got {self.size}")
-        refuse_unless(
-            self.minimum is None or self.minimum >= 1, f"{where}.minimum: expected at least 1, got {self.minimum}"
-        )
-        refuse_unless(
+    @override
+    def check(self) -> None:
+        self.require((self.keep is None) != (self.size is None), ": expected exactly one of keep and size")
+        self.require(
             self.minimum is None or self.keep is not None,
-            f"{where}.minimum: does nothing beside size; remove it, or set keep: used in its place",
+            ".minimum: does nothing beside size; remove it, or set keep: used in its place",
         )
 
     @property
@@ -114,9 +119,115 @@ class VocabularyConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudentConfig:
-    """How the small model is born: of parts (layers, width, vocabulary) of the teacher or of something pretrained, of
-    something pretrained as it is, or of a config."""
+class StudentConfig(Section, where="recipe.student"):
+    """How the small model is born; its keys decide which of the classes below reads it."""
+
+    KEY: ClassVar[str]
+    """The name of its kind in the registry of students."""
+    FOREIGN: ClassVar[str] = "does nothing for this kind of student; remove it"
+    """What is said of a key that only other kinds have."""
+
+    freeze: list[Literal["embeddings", "encoder"]] | None = None
+    """Parts that do not learn: its tables of embeddings, or the encoder of an encoder-decoder."""
+    disable_dropout: bool = False
+    """Whether nothing of it is dropped at random while it learns; its saved config has the rates as before. For the
+    control, too, unless it learns to tell two views of a text apart from others, which dropout makes."""
+
+    @override
+    def check(self) -> None:
+        adapters = self.adapters
+        self.require(
+            not self.disable_dropout or adapters is None or not adapters.dropout,
+            ".disable_dropout: lora.dropout asks for the opposite; remove one of them",
+        )
+        self.require(
+            self.freeze is None or 0 < len(self.freeze) == len(set(self.freeze)),
+            f".freeze: expected parts of the student, each once, got {self.freeze}",
+        )
+        self.require(
+            self.freeze is None or adapters is None,
+            ".freeze: does nothing with lora, beside which all weights are frozen; remove it, or choose "
+            "lora.target_modules",
+        )
+
+    @property
+    def kind_name(self) -> str:
+        """Its name in the registry of students, or ``package.module:function``."""
+        return self.KEY
+
+    @property
+    def adapters(self) -> LoraConfig | None:
+        """What learns in place of its own weights; None where these do."""
+        return None
+
+    @property
+    def start(self) -> FromPretrained | None:
+        """The whole pretrained model that it is, or is made of; None where it is made of a teacher or fresh."""
+        return None
+
+    @property
+    def cut(self) -> FromParts | None:
+        """The parts of a model that it takes; None where it is no part of one."""
+        return None
+
+    @classmethod
+    @override
+    def prepared(cls, value: Any, where: str) -> tuple[type[Section], Any]:
+        if cls is not StudentConfig or not isinstance(value, Mapping):
+            return cls, value
+        if ":" in str(value.get("kind")):
+            plain = {key: item for key, item in value.items() if key not in _UNSET or item != _UNSET[key]}
+            return PluginStudent, gathered(plain, ("kind", "freeze", "disable_dropout"), where)
+        given = [key for key in (*PARTS, "config", "pretrained") if value.get(key) is not None]
+        parts = [key for key in given if key in PARTS]
+        if not given or ("config" in given and len(given) > 1):
+            check_known(value, _UNSET, where)
+            raise RecipeError(
+                f"{where}: expected parts of the teacher or of a pretrained model ({', '.join(PARTS)}), or exactly one "
+                f"of config and pretrained, got {' and '.join(given) or 'none'}"
+                + "; fresh weights have the vocabulary of student.tokenizer, as {vocab_size: 8000}"
+                * ("config" in given and "vocabulary" in parts)
+            )
+        kind = FromParts if parts else FromConfig if "config" in given else FromPretrained
+        return kind, without_unset(kind, value, _UNSET, kind.FOREIGN, where)
+
+    @override
+    def to_dict(self) -> dict[str, Any]:
+        # Keys of other kinds stood here before kinds were classes: the hash of a recipe stays as it was.
+        return {**_UNSET, **super().to_dict()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromPretrained(StudentConfig):
+    """A student that somebody has pretrained already."""
+
+    KEY = "pretrained"
+
+    pretrained: str
+    """A Hub id or folder."""
+    revision: str | None = None
+    """A branch, tag or commit of ``pretrained``."""
+    tokenizer: str | dict[str, Any] | None = None
+    """A Hub id or folder, where its own is not beside it."""
+    lora: LoraConfig | None = None
+    """Adapters learn, its own weights do not."""
+
+    @property
+    @override
+    def adapters(self) -> LoraConfig | None:
+        return self.lora
+
+    @property
+    @override
+    def start(self) -> FromPretrained:
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromParts(StudentConfig):
+    """A student made of parts of the teacher, or of something pretrained."""
+
+    KEY = "parts"
 
     layers: int | list[int] | dict[str, int | list[int]] | None = None
     """So many of the teacher's layers (or of ``pretrained``'s), evenly spaced, or which ones; negative from the end.
@@ -127,79 +238,101 @@ class StudentConfig:
     """How many channels, heads and units are kept, of the layers that are."""
     vocabulary: VocabularyConfig | None = None
     """Which tokens are kept."""
-    config: dict[str, Any] | None = None
-    """Changes to the teacher's config, or with ``model_type`` a new one; fresh weights."""
     pretrained: str | None = None
-    """A Hub id or folder."""
+    """A Hub id or folder of the model whose parts are taken; the teacher's unless given."""
     revision: str | None = None
     """A branch, tag or commit of ``pretrained``."""
     tokenizer: str | dict[str, Any] | None = None
-    """A Hub id or folder, or {kind, vocab_size, lowercase} to train one on the data's texts."""
+    """Of ``pretrained``: a Hub id or folder, where its own is not beside it."""
     lora: LoraConfig | None = None
-    """Of a student that is pretrained or made of layers: adapters learn, its own weights do not."""
-    freeze: list[Literal["embeddings", "encoder"]] | None = None
-    """Parts that do not learn: its tables of embeddings, or the encoder of an encoder-decoder."""
-    disable_dropout: bool = False
-    """Whether nothing of it is dropped at random while it learns; its saved config has the rates as before. For the
-    control, too, unless it learns to tell two views of a text apart from others, which dropout makes."""
+    """Adapters learn, its own weights do not."""
 
-    def __post_init__(self) -> None:
-        parts = self.parts
-        whole = [name for name in ("config", "pretrained") if getattr(self, name) is not None]
-        refuse_unless(
-            len(whole) <= 1 and bool(parts or whole) and not (parts and self.config is not None),
-            "recipe.student: expected parts of the teacher or of a pretrained model (layers, width, vocabulary), or "
-            f"exactly one of config and pretrained, got {' and '.join([*parts, *whole]) or 'none'}"
-            + "; fresh weights have the vocabulary of student.tokenizer, as {vocab_size: 8000}"
-            * (self.config is not None and "vocabulary" in parts),
-        )
+    @override
+    def check(self) -> None:
+        super().check()
+        self.require(bool(self.parts), f": expected {', '.join(PARTS)} or several of them, got none")
         if isinstance(self.layers, dict):
             unknown = [side for side in self.layers if side not in ("encoder", "decoder")]
-            refuse_unless(
+            self.require(
                 not unknown and len(self.layers) > 0,
-                "recipe.student.layers: expected encoder, decoder or both as the keys of the mapping, got "
+                ".layers: expected encoder, decoder or both as the keys of the mapping, got "
                 f"{', '.join(unknown) or 'none'}",
             )
-        refuse_unless(
+        self.require(
             self.revision is None or self.pretrained is not None,
-            "recipe.student.revision: only a pretrained student has one; remove it",
+            ".revision: only a pretrained student has one; remove it",
         )
-        self._check_what_learns()
-
-    @property
-    def needs_teacher(self) -> bool:
-        """Whether it is made of parts of its teacher."""
-        return self.pretrained is None and self.config is None
+        self.require(
+            self.lora is None or (self.lora.merge and self.lora.quantize is None),
+            f".lora.merge: adapters alone are of use beside a model that others have, and {' and '.join(self.parts)} "
+            "make a new one; set merge to true, without quantize",
+        )
 
     @property
     def parts(self) -> list[str]:
         """The keys that take parts of a model."""
-        return [name for name in ("layers", "width", "vocabulary") if getattr(self, name) is not None]
+        return [name for name in PARTS if getattr(self, name) is not None]
 
-    def _check_what_learns(self) -> None:
-        where = "recipe.student"
-        refuse_unless(
-            not self.disable_dropout or self.lora is None or not self.lora.dropout,
-            f"{where}.disable_dropout: lora.dropout asks for the opposite; remove one of them",
+    @property
+    @override
+    def adapters(self) -> LoraConfig | None:
+        return self.lora
+
+    @property
+    @override
+    def start(self) -> FromPretrained | None:
+        if self.pretrained is None:
+            return None
+        return FromPretrained(
+            pretrained=self.pretrained, revision=self.revision, tokenizer=self.tokenizer, lora=self.lora
         )
-        refuse_unless(
-            self.freeze is None or 0 < len(self.freeze) == len(set(self.freeze)),
-            f"{where}.freeze: expected parts of the student, each once, got {self.freeze}",
-        )
-        if self.lora is None:
-            return
-        parts = self.parts
-        refuse_unless(
-            self.config is None,
-            f"{where}.lora: fresh weights would stay random beside adapters; use pretrained or layers, or remove it",
-        )
-        refuse_unless(
-            self.freeze is None,
-            f"{where}.freeze: does nothing with lora, beside which all weights are frozen; remove it, or choose "
-            "lora.target_modules",
-        )
-        refuse_unless(
-            not parts or (self.lora.merge and self.lora.quantize is None),
-            f"{where}.lora.merge: adapters alone are of use beside a model that others have, and {' and '.join(parts)} "
-            "make a new one; set merge to true, without quantize",
-        )
+
+    @property
+    @override
+    def cut(self) -> FromParts:
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromConfig(StudentConfig):
+    """A student with fresh weights."""
+
+    KEY = "config"
+    FOREIGN = (
+        "fresh weights would stay random beside adapters, and have no revision; use pretrained or layers, or remove it"
+    )
+
+    config: dict[str, Any]
+    """Changes to the teacher's config, or with ``model_type`` a new one."""
+    tokenizer: str | dict[str, Any] | None = None
+    """A Hub id or folder, or {kind, vocab_size, lowercase} to train one on the data's texts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PluginStudent(StudentConfig):
+    """A student that a function of one's own builds."""
+
+    kind: str
+    """``package.module:function``, which gets a ``StudentRequest`` and gives a ``Student``."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """What the function finds in ``request.config.options``."""
+
+    @property
+    @override
+    def kind_name(self) -> str:
+        return self.kind
+
+    @override
+    def to_dict(self) -> dict[str, Any]:
+        own = {"kind": self.kind, "freeze": self.freeze, "disable_dropout": self.disable_dropout}
+        return {**own, **self.options}
+
+
+PARTS = ("layers", "width", "vocabulary")
+"""Keys that take parts of a model, in the order in which they do."""
+
+_UNSET = {
+    **dict.fromkeys((*PARTS, "config", "pretrained", "revision", "tokenizer", "lora", "freeze")),
+    "disable_dropout": False,
+}
+"""What the keys of all kinds hold where nobody asks for anything."""

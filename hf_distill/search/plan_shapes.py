@@ -13,7 +13,7 @@ from transformers import PretrainedConfig
 from hf_distill.data.load import Data
 from hf_distill.errors import StudentError
 from hf_distill.pipeline.plans import ModelPlan, planned_student
-from hf_distill.recipe import Recipe, StudentConfig, WidthConfig
+from hf_distill.recipe import FromParts, Recipe, WidthConfig
 from hf_distill.students import Shape, chosen_cuts, family_of_shapes, shape_of
 from hf_distill.tasks import Task
 
@@ -136,7 +136,7 @@ def _nearest(shapes: Sequence[Shape], heads: float) -> Shape:
 def _sketch(
     recipe: Recipe, task: Task, data: Data, teacher: ModelPlan, layers: Any, width: WidthConfig | None
 ) -> Sketch:
-    asked = StudentConfig(layers=layers, width=width)
+    asked = FromParts(layers=layers, width=width)
     student = planned_student(dataclasses.replace(recipe, student=asked), task, data, teacher)
     sizes = ("hidden_size", "heads", "intermediate_size")
     return Sketch(

@@ -17,7 +17,7 @@ from hf_distill.evaluation.predict import ROUNDS, Candidate, timed_calls
 from hf_distill.evaluation.speed import Timings, measure_calls
 from hf_distill.evaluation.written import set_generation
 from hf_distill.pipeline.plans import ModelPlan
-from hf_distill.recipe import Recipe
+from hf_distill.recipe import LocalTeacher, Recipe
 from hf_distill.search.plan_shapes import Sketch
 from hf_distill.tasks import Task
 from hf_distill.teachers import best_dtype, place
@@ -114,8 +114,11 @@ def _quartiles(values: Sequence[float]) -> tuple[float, float]:
 def _generation_config(recipe: Recipe) -> GenerationConfig | None:
     """How the teacher writes, where a file tells it."""
     assert recipe.teacher is not None
-    if recipe.teacher.model is None:
+    (model,) = recipe.teacher.models
+
+    def read(teacher: LocalTeacher) -> GenerationConfig | None:
+        with suppress(OSError):
+            return GenerationConfig.from_pretrained(teacher.model, revision=teacher.revision or "main")
         return None
-    with suppress(OSError):
-        return GenerationConfig.from_pretrained(recipe.teacher.model, revision=recipe.teacher.revision or "main")
-    return None
+
+    return model.match(read, lambda _: None)

@@ -75,7 +75,7 @@ def sweep(
         whole = load_recipe(recipe, read.overrides)
         _check_whole(whole)
         folder = Path(runs) / f"{whole.name}-sweep"
-        if whole.teacher is not None and whole.teacher.kind == "live":
+        if whole.teacher is not None and not whole.teacher.is_cached:
             logger.info("teacher: set to cached, so that it reads every row once for all students")
         experiments = _resolved(whole, read, folder, Path(runs))
         demands = _check_shared(experiments)
@@ -137,7 +137,7 @@ def _cached(recipe: Recipe) -> Recipe:
         )
     if recipe.teacher is None:
         return recipe
-    return dataclasses.replace(recipe, teacher=dataclasses.replace(recipe.teacher, kind="cached"))
+    return dataclasses.replace(recipe, teacher=recipe.teacher.as_cached())
 
 
 def _check_shared(experiments: Sequence[Experiment]) -> list[Demand]:

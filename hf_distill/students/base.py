@@ -5,27 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Generic, TypeVar
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.errors import StudentError
+from hf_distill.recipe import StudentConfig
 
-if TYPE_CHECKING:
-    from hf_distill.recipe import StudentConfig
+C = TypeVar("C", bound=StudentConfig, covariant=True)
+D = TypeVar("D", bound=StudentConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudentRequest:
-    """Everything that a student may be made of; see :func:`hf_distill.students.build_student`."""
+class StudentRequest(Generic[C]):
+    """Everything that a student may be made of; see ``build_student``."""
 
-    config: StudentConfig
+    config: C
     auto_model: Any
     teacher: PreTrainedModel | None
     teacher_tokenizer: PreTrainedTokenizerBase | None
     texts: Callable[[], Iterable[str]]
     model_options: dict[str, Any]
+
+    def for_kind(self, config: D) -> StudentRequest[D]:
+        """The same for another kind of student."""
+        return StudentRequest(**{**vars(self), "config": config})
 
 
 @dataclass(frozen=True, kw_only=True)

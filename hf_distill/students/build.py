@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING, Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.errors import StudentError
+from hf_distill.names import look_up
 from hf_distill.students.adapters import add_adapters
 from hf_distill.students.base import Student, StudentRequest
 from hf_distill.students.freezing import freeze
 from hf_distill.students.from_config import from_config
-from hf_distill.students.from_parts import PARTS, from_parts
+from hf_distill.students.from_parts import from_parts
 from hf_distill.students.pretrained import from_pretrained
 from hf_distill.tokenizers.train import fitted
 
 if TYPE_CHECKING:
     from hf_distill.recipe import StudentConfig
 
-STUDENTS: dict[str, Callable[[StudentRequest], Student]] = {
-    **dict.fromkeys(PARTS, from_parts),
+STUDENTS: dict[str, Callable[[StudentRequest[Any]], Student]] = {
+    "parts": from_parts,
     "config": from_config,
     "pretrained": from_pretrained,
 }
@@ -41,7 +42,7 @@ def build_student(
     Random weights come from torch's global generator: seed it before.
 
     Args:
-        config: ``student`` of a recipe; the first key of ``STUDENTS`` that is set decides.
+        config: ``student`` of a recipe, which names its kind in ``STUDENTS``.
         auto_model: The Transformers class that makes a model with the task's head.
         teacher: Whose layers or config are taken; None where there is no teacher. It is left as it is.
         teacher_tokenizer: The teacher's tokenizer.
@@ -54,10 +55,7 @@ def build_student(
         LabelError: Where the teacher's head does not know the data's labels.
         ModelError: Where a model or tokenizer cannot be loaded.
     """
-    way = next((name for name in STUDENTS if getattr(config, name) is not None), None)
-    if way is None:
-        raise StudentError(f"student: expected one of {', '.join(STUDENTS)}, got none")
-    student = STUDENTS[way](
+    student = look_up(config.kind_name, STUDENTS, "recipe.student.kind", StudentError)(
         StudentRequest(
             config=config,
             auto_model=auto_model,
@@ -85,8 +83,8 @@ def limit_learning(model: PreTrainedModel, config: StudentConfig) -> None:
     """Freeze what a recipe freezes, and put in the adapters that it lets learn instead."""
     if config.freeze is not None:
         freeze(model, config.freeze)
-    if config.lora is not None:
-        add_adapters(model, config.lora, config.revision)
+    if config.adapters is not None:
+        add_adapters(model, config.adapters, config.start.revision if config.start is not None else None)
 
 
 def learning(model: PreTrainedModel) -> int:

@@ -12,6 +12,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig, PreTraine
 from hf_distill.errors import StudentError
 from hf_distill.models.forward import compared_layers
 from hf_distill.names import nearest
+from hf_distill.recipe import FromConfig
 from hf_distill.students.base import Student, StudentRequest, per_layer_lists, refused_as, set_options
 from hf_distill.tokenizers.train import choose_tokenizer
 
@@ -19,9 +20,8 @@ _SPECIAL = {"pad": "pad", "bos": "cls", "eos": "sep", "cls": "bos", "sep": "eos"
 """Special tokens that configs name, and which other one stands in where the tokenizer has none."""
 
 
-def from_config(request: StudentRequest) -> Student:
+def from_config(request: StudentRequest[FromConfig]) -> Student:
     """A model from the teacher's config with changes, or, with ``model_type``, from a new one."""
-    assert request.config.config is not None
     changes = dict(request.config.config)
     model_type = changes.pop("model_type", None)
     tokenizer = choose_tokenizer(request.config.tokenizer, request.teacher_tokenizer, request.texts)

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from hf_distill.errors import StudentError
+from hf_distill.recipe import FromParts, WidthConfig
 from hf_distill.students.base import Student, StudentRequest, set_options
 from hf_distill.students.label_heads import kept_label_order, reorder_outputs
 from hf_distill.students.layer_choice import chosen_cuts, layer_stack
@@ -20,20 +21,17 @@ from hf_distill.students.pruning.slicing import Kept, first_ones, most_important
 from hf_distill.students.pruning.target_shape import chosen_shape
 from hf_distill.students.vocabulary import cut_vocabulary
 
-PARTS = ("layers", "width", "vocabulary")
-"""Keys of ``student`` that choose parts, in the order in which these are taken."""
 
-
-def from_parts(request: StudentRequest) -> Student:
+def from_parts(request: StudentRequest[FromParts]) -> Student:
     """The teacher, or a pretrained model, without some of its layers, its width or its tokens."""
     return parts_of(whole(request), request)
 
 
-def whole(request: StudentRequest) -> Student:
-    """The model to take parts of: a pretrained one where one is named, else the teacher itself."""
-    if request.config.pretrained is not None:
-        return from_pretrained(request)
-    key = next(name for name in PARTS if getattr(request.config, name) is not None)
+def whole(request: StudentRequest[FromParts]) -> Student:
+    """What parts are taken of: a pretrained model where one is named, else the teacher itself."""
+    if request.config.start is not None:
+        return from_pretrained(request.for_kind(request.config.start))
+    key = request.config.parts[0]
     if request.teacher is None or request.teacher_tokenizer is None:
         raise StudentError(f"student.{key}: needs a teacher to take {key} from; name one, or use student.config")
     if request.config.tokenizer is not None:
@@ -44,8 +42,8 @@ def whole(request: StudentRequest) -> Student:
     return Student(model=request.teacher, tokenizer=request.teacher_tokenizer, origin="the teacher")
 
 
-def parts_of(source: Student, request: StudentRequest) -> Student:
-    """Make a student of the parts of a model that a recipe names; the model stays as it is.
+def parts_of(source: Student, request: StudentRequest[FromParts]) -> Student:
+    """A new student of those parts of a model that a recipe asks for; the model is left as it is.
 
     On the meta device nothing is measured, and the student has its shape alone.
     """
@@ -53,9 +51,9 @@ def parts_of(source: Student, request: StudentRequest) -> Student:
     outputs = kept_label_order(source.model.config, request.model_options)
     student = dataclasses.replace(source, origin=f"of {source.origin}")
     if config.layers is not None:
-        student = _with_layers(student, request)
+        student = _with_layers(student, config.layers)
     if config.width is not None:
-        student = _narrowed(student, source, request)
+        student = _narrowed(student, source, config.width, request)
     if source.model.can_generate():
         student.model.generation_config = copy.deepcopy(source.model.generation_config)
     if config.vocabulary is not None:
@@ -65,9 +63,8 @@ def parts_of(source: Student, request: StudentRequest) -> Student:
     return dataclasses.replace(student, origin=student.origin.removeprefix("of "))
 
 
-def _with_layers(student: Student, request: StudentRequest) -> Student:
-    assert request.config.layers is not None
-    cuts = chosen_cuts(student.model, request.config.layers)
+def _with_layers(student: Student, layers: int | list[int] | dict[str, int | list[int]]) -> Student:
+    cuts = chosen_cuts(student.model, layers)
     return dataclasses.replace(
         student,
         model=cut(student.model, cuts),
@@ -76,10 +73,8 @@ def _with_layers(student: Student, request: StudentRequest) -> Student:
     )
 
 
-def _narrowed(student: Student, source: Student, request: StudentRequest) -> Student:
-    # Importance is measured on the whole source, whose layers say most about what each of them is good for.
-    width = request.config.width
-    assert width is not None
+def _narrowed(student: Student, source: Student, width: WidthConfig, request: StudentRequest[FromParts]) -> Student:
+    """Importance is measured on the whole source, whose layers say most about what each of them is good for."""
     model = student.model
     if model.config.is_encoder_decoder:
         raise StudentError(

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from hf_distill.errors import StudentError
 from hf_distill.models.load import load_config, load_model, load_tokenizer
+from hf_distill.recipe import FromPretrained
 from hf_distill.students.adapters import has_adapters, quantized
 from hf_distill.students.base import Student, StudentRequest
 from hf_distill.students.label_heads import label_order, names_of, reorder_outputs
 
 
-def from_pretrained(request: StudentRequest) -> Student:
+def from_pretrained(request: StudentRequest[FromPretrained]) -> Student:
     """Load a student in float32, with a new head unless its own has as many outputs as the data has labels."""
     name, revision = request.config.pretrained, request.config.revision
-    assert name is not None
     if isinstance(request.config.tokenizer, dict):
         raise StudentError(
             "student.tokenizer: a pretrained student knows its own tokens only; leave it out, or name one"

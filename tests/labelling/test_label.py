@@ -344,7 +344,7 @@ def test_the_folder_is_data_that_a_recipe_reads_and_provenance_tells_all_but_the
         ({"filters": {"length_ratio": [2.0, 1.0]}}, "low < high"),
         ({"filters": {"length_ratio": [2.0]}}, "low < high"),
         ({"filters": {"repetition": 1.5}}, "a share from 0"),
-        ({"filters": {"compression_ratio": 0.0}}, "more than 0"),
+        ({"filters": {"compression_ratio": 0.0}}, "above 0"),
         ({"filters": {"mean_log_probability": 0.5}}, "less than 0"),
         ({"filters": {"length": 3}}, "no such key"),
     ],

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from hf_distill import check, run
 from hf_distill.errors import RecipeError
 from hf_distill.models.dropout import without_dropout
-from hf_distill.recipe import LoraConfig, StudentConfig
+from hf_distill.recipe import FromPretrained, LoraConfig
 from tests.helpers import tiny
 from tests.helpers.vectors import saved, vector_recipe, with_head
 
@@ -136,4 +136,4 @@ def test_check_tells_that_a_student_learns_without_dropout():
 
 def test_dropout_of_adapters_is_not_asked_for_and_disabled_at_once():
     with pytest.raises(RecipeError, match=r"lora\.dropout asks for the opposite"):
-        StudentConfig(pretrained="x", lora=LoraConfig(dropout=0.1), disable_dropout=True)
+        FromPretrained(pretrained="x", lora=LoraConfig(dropout=0.1), disable_dropout=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from hf_distill.recipe import TrainedTeacher
 from hf_distill.recipe.load import load_recipe
 from hf_distill.report.card import shown_share
 from tests.helpers import tiny
@@ -57,9 +58,9 @@ TEACHER = [f"teacher.{TRAINING}"]
 
 def made_by_recipes(recipe) -> list[str]:
     """Where a recipe's teachers have recipes of their own."""
-    members = enumerate(recipe.teacher.ensemble or ())
-    several = [f"teacher.ensemble.{number}." for number, member in members if member.recipe]
-    return several + (["teacher."] if recipe.teacher.recipe else [])
+    places = [f"teacher.ensemble.{number}." for number, _ in enumerate(recipe.teacher.members)] or ["teacher."]
+    made = [isinstance(model, TrainedTeacher) for model in recipe.teacher.models]
+    return [place for place, is_made in zip(places, made, strict=bool(made)) if is_made]
 
 
 @pytest.fixture(scope="module")
@@ -155,21 +156,22 @@ def test_every_recipe_says_how_it_is_run_what_it_needs_and_whether_it_was_measur
 def test_every_recipe_runs_two_steps_on_tiny_models(path, shell, run_recipe):
     recipe = load_recipe(path)
     more = [f"name={path.stem}-small", *(f"{place}{TRAINING}" for place in made_by_recipes(recipe))]
-    if recipe.task.name == "translation" and recipe.teacher.recipe:
+    if recipe.task.name == "translation" and made_by_recipes(recipe):
         narrow = dict.fromkeys(("d_model", "encoder_ffn_dim", "decoder_ffn_dim"), 32)
         more += [f"teacher.recipe.student.config.{name}={size}" for name, size in narrow.items()]
     if recipe.task.name == "embeddings":
         more += ["data.train_limit=64", "data.validation_limit=16"]
     if "dimensions" in recipe.task.options:
         more += ["task.dimensions=16"]
-    if recipe.student.width is not None and recipe.student.width.hidden_size is not None:
+    width = recipe.student.cut and recipe.student.cut.width
+    if width and width.hidden_size is not None:
         more += ["student.width={hidden_size: 16, heads: 2, intermediate_size: 32}"]
     if recipe.task.name == "masked-lm":
         more += FEW
     if path.stem.endswith("-relations"):
         narrow = {"hidden_size": 48, "intermediate_size": 96}
         more += ["objectives.0.relation_heads=4", *(f"student.config.{name}={size}" for name, size in narrow.items())]
-    if recipe.teacher.server is not None:
+    if recipe.teacher.endpoint is not None:
         more += [f"teacher.server.url={shell.teacher.url}", "teacher.server.top_k=12"]
     if recipe.rollout is not None:
         more += ["rollout.max_new_tokens=6"]
@@ -184,10 +186,10 @@ def test_every_recipe_runs_two_steps_on_tiny_models(path, shell, run_recipe):
     models, told = run_recipe(str(path.relative_to(ROOT)), *small, *more)
     assert models == ["control", "student", "teacher"], models
     order = "another order; aligned by name" if path.stem.startswith("mnli-") else "the same order"
-    assert made_by_recipes(recipe) or recipe.teacher.server or any(order in line for line in told)
-    start = load_recipe(path).student.pretrained
+    assert made_by_recipes(recipe) or recipe.teacher.endpoint or any(order in line for line in told)
+    start = load_recipe(path).student.start
     card = (Path(shell.hub.folder) / "runs" / f"{path.stem}-small" / "student" / "README.md").read_text()
-    assert start is None or f"base_model: {start}" in card
+    assert start is None or f"base_model: {start.pretrained}" in card
 
 
 LESS = {r"^2$": "0.1", r"^8$": "2", r"=1,2,4,8$": "=1,2", r"=0.5,1,2$": "=1", r"=100000$": "=32", r"=512$": "=8"}

@@ -433,7 +433,7 @@ def test_layers_of_a_teacher_learn_through_adapters_where_they_are_merged() -> N
         ({"pretrained": "a/b", "lora": {"quantize": "4bit", "merge": True}}, r"lora\.merge: weights of 4 bits"),
         ({"pretrained": "a/b", "lora": {"r": 0}}, r"lora\.r: expected at least 1"),
         ({"pretrained": "a/b", "lora": {"alpha": 0}}, r"lora\.alpha: expected at least 1"),
-        ({"pretrained": "a/b", "lora": {"dropout": 1.0}}, r"lora\.dropout: expected 0 to below 1"),
+        ({"pretrained": "a/b", "lora": {"dropout": 1.0}}, r"lora\.dropout: expected a share from 0 to below 1"),
         ({"pretrained": "a/b", "lora": {"target_modules": []}}, r"target_modules: expected at least one"),
         ({"pretrained": "a/b", "lora": {"rank": 3}}, r"lora\.rank: no such key"),
         ({"pretrained": "a/b", "lora": {"quantize": "8bit"}}, r"lora\.quantize: expected one of 4bit"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +14,8 @@ from transformers.utils import logging
 
 from hf_distill import check, load_recipe, run
 from hf_distill.errors import RecipeError, StudentError
-from hf_distill.recipe import WidthConfig
+from hf_distill.recipe import StudentConfig, WidthConfig
+from hf_distill.recipe.parse import read
 from hf_distill.students import Shape, build_student, chosen_cuts, family_of_shapes, shape_of
 from hf_distill.students.layers import cut
 from hf_distill.students.pruning.families import FAMILIES, head_counts, pruned_config
@@ -76,10 +76,8 @@ def logits(model: PreTrainedModel) -> torch.Tensor:
 
 
 def build(teacher: PreTrainedModel | None, texts: Any = None, auto_model: Any = None, **keys: Any) -> Any:
-    names = ("layers", "vocabulary", "config", "pretrained", "revision", "tokenizer", "lora", "freeze")
-    width = WidthConfig(**keys.pop("width", NARROW))
     return build_student(
-        SimpleNamespace(**{**dict.fromkeys(names), "width": width, **keys}),
+        read(StudentConfig, {"width": NARROW, **keys}, "recipe.student"),
         auto_model=auto_model or AutoModelForSequenceClassification,
         teacher=teacher,
         teacher_tokenizer=tiny.tokenizer(),

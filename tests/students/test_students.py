@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import random
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +13,8 @@ from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassificati
 
 from hf_distill.errors import LabelError, ModelError, StudentError
 from hf_distill.models import load as models
+from hf_distill.recipe import StudentConfig
+from hf_distill.recipe.parse import read
 from hf_distill.students import Student, build_student, chosen_cuts
 from hf_distill.students.label_heads import output_layer
 from hf_distill.students.layer_choice import choose_layers
@@ -98,20 +99,9 @@ def build(
     texts: list[str] = SENTENCES,
     **keys: Any,
 ) -> Student:
-    empty = {
-        "layers": None,
-        "width": None,
-        "vocabulary": None,
-        "config": None,
-        "pretrained": None,
-        "revision": None,
-        "tokenizer": None,
-        "lora": None,
-        "freeze": None,
-    }
     auto_model = keys.pop("auto_model", AutoModelForSequenceClassification)
     return build_student(
-        SimpleNamespace(**{**empty, **keys}),
+        read(StudentConfig, keys, "recipe.student"),
         auto_model=auto_model,
         teacher=teacher,
         teacher_tokenizer=tokenizer_of_teacher,

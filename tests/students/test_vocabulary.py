@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +23,8 @@ from transformers.utils import logging
 
 from hf_distill import check, load_recipe, run
 from hf_distill.errors import RecipeError, StudentError
-from hf_distill.recipe import VocabularyConfig, WidthConfig
+from hf_distill.recipe import StudentConfig, WidthConfig
+from hf_distill.recipe.parse import read
 from hf_distill.students import build_student
 from hf_distill.teachers import same_tokenizer
 from hf_distill.tokenizers.train import train_tokenizer
@@ -37,7 +37,6 @@ GENERAL = [
     "Zebras quarrel in quiet quarries; wizards vex jolly boxers while pianos play.",
 ]
 CORPUS = ["the fox jumps over the river", "some reading near the old dog", "it's the quick fox, don't stop"]
-NAMES = ("layers", "width", "config", "pretrained", "revision", "tokenizer", "lora", "freeze")
 
 
 def wordpiece() -> Any:
@@ -119,9 +118,8 @@ def make(tokenizer: Any, kind: str = "bert", auto_model: Any = AutoModelForSeque
 
 
 def build(teacher: Any, own: Any, texts: Any = CORPUS, auto_model: Any = None, **keys: Any) -> Any:
-    vocabulary = VocabularyConfig(**keys.pop("vocabulary", {"keep": "used"}))
     return build_student(
-        SimpleNamespace(**{**dict.fromkeys(NAMES), "vocabulary": vocabulary, **keys}),
+        read(StudentConfig, {"vocabulary": {"keep": "used"}, **keys}, "recipe.student"),
         auto_model=auto_model or AutoModelForSequenceClassification,
         teacher=teacher,
         teacher_tokenizer=own,

@@ -1,0 +1,277 @@
+"""What goes with what in a recipe: one table, whose rows are the refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from hf_distill.errors import HfDistillError, RecipeError
+from hf_distill.recipe.server import GENERATION
+from hf_distill.recipe.stages import replaced_by_all
+
+if TYPE_CHECKING:
+    from hf_distill.recipe import Recipe
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule(Generic[T]):
+    """Something that does not go with something else; the documentation's table is printed from such rows.
+
+    ``{}`` in a text stands for what ``found`` gives; where that are several things, for one after the other.
+    """
+
+    what: str
+    """The key, which begins the message: ``recipe.rollout``."""
+    beside: str
+    """What it does not go with, for the table: ``a cached teacher``."""
+    found: Callable[[T], object]
+    """What is forbidden in a subject, to be told; nothing (None, False, an empty text) where the rule is kept."""
+    why: str
+    """Why they do not go together."""
+    instead: str
+    """What to do."""
+    error: type[HfDistillError] = RecipeError
+    """What is raised."""
+
+
+def check_rules(rules: Iterable[Rule[T]], subject: T) -> None:
+    """Refuse a subject that breaks a rule.
+
+    Raises:
+        HfDistillError: For the first one, as it says.
+    """
+    for rule in rules:
+        found = rule.found(subject)
+        if not found:
+            continue
+        text = f"{rule.what}: {rule.why}; {rule.instead}"
+        if not isinstance(found, tuple):
+            raise rule.error(text.replace("{}", str(found)))
+        for each in found:
+            text = text.replace("{}", str(each), 1)
+        raise rule.error(text)
+
+
+def _is_cached(recipe: Recipe) -> bool:
+    return recipe.teacher is not None and recipe.teacher.is_cached
+
+
+def _is_served(recipe: Recipe) -> bool:
+    return recipe.teacher is not None and recipe.teacher.endpoint is not None
+
+
+def _route(recipe: Recipe) -> str:
+    return recipe.teacher.columns[0] if recipe.teacher is not None and recipe.teacher.columns else ""
+
+
+def _replaced(recipe: Recipe) -> str | None:
+    return next((key for key in recipe.training if replaced_by_all(key, recipe.stages)), None)
+
+
+def _same_names(recipe: Recipe) -> str:
+    names = [stage.name for stage in recipe.stages]  # A file system may not tell large letters from small.
+    return ", ".join(names) if len({name.lower() for name in names}) < len(names) else ""
+
+
+def _merges(recipe: Recipe) -> bool:
+    return recipe.student.adapters is not None and recipe.student.adapters.merge
+
+
+def _served(found: Callable[[dict[str, Any]], object], section: str) -> Callable[[Recipe], object]:
+    """What is found in a section's settings for ``GenerationConfig``, where the teacher is served."""
+
+    def in_recipe(recipe: Recipe) -> object:
+        part = getattr(recipe, section)
+        return _is_served(recipe) and part is not None and found(part.generation)
+
+    return in_recipe
+
+
+def _generation_rules(section: str) -> tuple[Rule[Recipe], ...]:
+    """What a served teacher cannot be asked for, by ``evaluate`` or ``label``."""
+    where = f"recipe.{section}.generation"
+
+    def unknown(settings: dict[str, Any]) -> object:
+        return next((name for name in settings if name not in GENERATION and name != "num_beams"), None)
+
+    def idle(settings: dict[str, Any]) -> object:
+        drawing = () if settings.get("do_sample") is True else ("temperature", "top_p", "top_k")
+        return next((name for name in drawing if name in settings), None)
+
+    return (
+        Rule(
+            what=f"{where}.num_beams",
+            beside="a served teacher",
+            found=_served(lambda settings: settings.get("num_beams", 1) != 1 and repr(settings["num_beams"]), section),
+            why="a served teacher does not search with beams, got {}",
+            instead="remove it (the likeliest token each time), or set do_sample: true",
+        ),
+        Rule(
+            what=f"{where}.{{}}",
+            beside="a served teacher",
+            found=_served(unknown, section),
+            why="a served teacher cannot be asked for it",
+            instead=f"it knows {', '.join(GENERATION)}: remove it",
+        ),
+        Rule(
+            what=f"{where}.{{}}",
+            beside="a served teacher that does not draw",
+            found=_served(idle, section),
+            why="does nothing without do_sample: true",
+            instead="set it, or remove it",
+        ),
+    )
+
+
+RULES: tuple[Rule[Recipe], ...] = (
+    Rule(
+        what="recipe.objectives",
+        beside="none",
+        found=lambda recipe: not recipe.objectives,
+        why="expected at least one, got an empty list",
+        instead="name what the student learns from",
+    ),
+    Rule(
+        what="recipe.data",
+        beside="no teacher",
+        found=lambda recipe: recipe.teacher is None and recipe.data != recipe.data.labelled(),
+        why="unlabelled rows teach nothing without a teacher",
+        instead="remove unlabelled_split and unlabelled_files, or name a teacher",
+    ),
+    Rule(
+        what="recipe.rollout",
+        beside="no teacher",
+        found=lambda recipe: recipe.rollout is not None and recipe.teacher is None,
+        why="only a teacher can judge what a student writes",
+        instead="name one, or remove it",
+    ),
+    Rule(
+        what="recipe.teacher.kind",
+        beside="cached, with rollout",
+        found=lambda recipe: recipe.rollout is not None and _is_cached(recipe),
+        why="a cache holds what a teacher said of the data, nothing of what a student will write",
+        instead="set it to live, or remove rollout",
+    ),
+    Rule(
+        what="recipe.teacher.kind",
+        beside="cached, with data.streaming",
+        found=lambda recipe: recipe.data.streaming and _is_cached(recipe),
+        why="a stream's rows have no ids to be found by",
+        instead="set it to live",
+    ),
+    Rule(
+        what="recipe.data",
+        beside="unlabelled rows, with data.streaming",
+        found=lambda recipe: recipe.data.streaming and recipe.data != recipe.data.labelled(),
+        why="unlabelled rows cannot be mixed into a stream",
+        instead="set data.streaming to false",
+    ),
+    Rule(
+        what="recipe.training.max_steps",
+        beside="none, with data.streaming",
+        found=lambda recipe: recipe.data.streaming and not recipe.stages and not recipe.training.get("max_steps"),
+        why="required with data.streaming, a stream has no known length",
+        instead="say after how many steps the training ends",
+    ),
+    Rule(
+        what="recipe.teacher.route",
+        beside="data.streaming",
+        found=lambda recipe: recipe.data.streaming and _route(recipe),
+        why="who teaches a row ({}) is checked before anything is trained, which a stream does not allow",
+        instead="set data.streaming to false, or remove route",
+    ),
+    Rule(
+        what="recipe.teacher.route",
+        beside="rollout",
+        found=lambda recipe: recipe.rollout is not None and _route(recipe),
+        why="what a student writes names no teacher",
+        instead="remove route, or remove rollout",
+    ),
+    Rule(
+        what="recipe.label",
+        beside="no teacher",
+        found=lambda recipe: recipe.label is not None and recipe.teacher is None,
+        why="nobody is there to write",
+        instead="name a teacher, or remove it",
+    ),
+    Rule(
+        what="recipe.label",
+        beside="teacher.ensemble",
+        found=lambda recipe: recipe.label is not None and recipe.teacher is not None and recipe.teacher.members,
+        why="several teachers score texts together, and write none",
+        instead="name one teacher, or remove label",
+    ),
+    Rule(
+        what="recipe.label",
+        beside="a cached teacher",
+        found=lambda recipe: recipe.label is not None and _is_cached(recipe),
+        why="a cached teacher keeps what it says of the data's texts, and writes none",
+        instead="set teacher.kind to live, or remove label",
+    ),
+    Rule(
+        what="recipe.label",
+        beside="data.streaming",
+        found=lambda recipe: recipe.label is not None and recipe.data.streaming,
+        why="a stream's rows have no ids to be written for once",
+        instead="set data.streaming to false",
+    ),
+    Rule(
+        what="recipe.label.batch_size",
+        beside="a served teacher",
+        found=lambda recipe: (
+            recipe.label is not None and _is_served(recipe) and recipe.label.batch_size != type(recipe.label).batch_size
+        ),
+        why="does nothing for a served teacher",
+        instead="teacher.server.concurrency tells how many rows it writes for at once: remove it",
+    ),
+    Rule(
+        what="recipe.label.hypotheses",
+        beside="a served teacher that does not draw",
+        found=lambda recipe: (
+            recipe.label is not None and _is_served(recipe) and recipe.label.hypotheses > 1 and not recipe.label.draws
+        ),
+        why="a served teacher that does not draw writes the same text each time",
+        instead="set label.generation.do_sample: true, or hypotheses: 1",
+    ),
+    *_generation_rules("evaluate"),
+    *_generation_rules("label"),
+    Rule(
+        what="recipe.stages",
+        beside="a single one",
+        found=lambda recipe: len(recipe.stages) == 1,
+        why="expected at least two",
+        instead="a single one is the recipe itself, without stages",
+    ),
+    Rule(
+        what="recipe.stages",
+        beside="the same name twice",
+        found=_same_names,
+        why="each needs a name of its own, got {}",
+        instead="they name folders",
+    ),
+    Rule(
+        what="recipe.training.{}",
+        beside="stages that all have their own",
+        found=_replaced,
+        why="does nothing, for every stage has its own",
+        instead="remove it",
+    ),
+    Rule(
+        what="recipe.rollout",
+        beside="stages",
+        found=lambda recipe: bool(recipe.stages) and recipe.rollout is not None,
+        why="does nothing beside stages",
+        instead="put it into those that write",
+    ),
+    Rule(
+        what="recipe.student.lora.merge",
+        beside="stages",
+        found=lambda recipe: bool(recipe.stages) and _merges(recipe),
+        why="a stage goes on with the adapters that the one before left, and merged ones are gone",
+        instead="set it to false, or remove stages",
+    ),
+)
+"""What a recipe alone tells; what takes its task, objectives or data is refused where these are known."""
