@@ -12,8 +12,8 @@ from hf_distill import DKD, Attention, DistillationTrainer, Labels, Relation
 from hf_distill.errors import ModelError, ObjectiveError, TeacherError
 from hf_distill.models.attention import caught_projections, projection_widths, self_attentions, show_attention
 from hf_distill.models.forward import compared_attentions
-from hf_distill.pipeline.compatibility import check_cache
-from hf_distill.recipe import CacheConfig
+from hf_distill.pipeline.cases import TargetsCase
+from hf_distill.pipeline.compatibility import check_targets
 from hf_distill.tasks import CausalLanguageModeling, TextClassification
 from tests.helpers import tiny
 from tests.helpers.trainers import arguments, assert_same, trained, trainer
@@ -244,8 +244,9 @@ def test_what_cannot_be_looked_at_is_refused_before_training(tmp_path):
     with pytest.raises(ObjectiveError, match="torch_compile to false"):
         trainer(tmp_path, [Relation()], torch_compile=True)
     for objective, need in ((Relation(), "projections"), (Attention(), "attentions")):
+        case = TargetsCase(traits=frozenset({"cached"}), task=TextClassification(), objectives={"it": objective})
         with pytest.raises(TeacherError, match=f"{need}, which a cache does not keep"):
-            check_cache({"it": objective}, CacheConfig(), TextClassification())
+            check_targets(case)
     with pytest.raises(ObjectiveError, match="dkd is for tasks of a few classes"):
         DistillationTrainer(
             model=tiny.decoder(1),

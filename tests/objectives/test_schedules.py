@@ -11,8 +11,8 @@ from transformers import TrainerCallback
 from hf_distill import Labels, Logits
 from hf_distill.errors import TeacherError
 from hf_distill.objectives import make_objective
-from hf_distill.pipeline.compatibility import check_cache
-from hf_distill.recipe import CacheConfig
+from hf_distill.pipeline.cases import TargetsCase
+from hf_distill.pipeline.compatibility import check_targets
 from hf_distill.recipe.load import load_recipe
 from hf_distill.report.card import _making
 from hf_distill.tasks import CausalLanguageModeling, TextClassification
@@ -101,6 +101,10 @@ def test_a_recipe_holds_schedules_and_its_card_tells_them():
 
 def test_a_temperature_that_moves_is_refused_with_a_cache_made_at_one():
     objectives = {"logits": Logits(temperature=TEMPERATURE)}
+    tokens, classes = (
+        TargetsCase(traits=frozenset({"cached"}), task=task, objectives=objectives)
+        for task in (CausalLanguageModeling(), TextClassification())
+    )
     with pytest.raises(TeacherError, match=r"temperature goes from 4 to 1 \(linear\)"):
-        check_cache(objectives, CacheConfig(), CausalLanguageModeling())
-    check_cache(objectives, CacheConfig(), TextClassification())
+        check_targets(tokens)
+    check_targets(classes)

@@ -17,6 +17,7 @@ import hf_distill
 from hf_distill import load_recipe, run
 from hf_distill.errors import HubError, OutputError, RecipeError, TeacherError
 from hf_distill.pipeline import run as flow
+from hf_distill.pipeline.preflight import command_of
 from hf_distill.recipe.load import dump_recipe
 from tests.helpers import tiny
 from tests.helpers.command_line import process
@@ -171,7 +172,7 @@ def test_evaluating_again_keeps_the_models_and_rewrites_the_results(copied):
 
 @pytest.mark.parametrize("overrides", [["a.b=1 2", "c=3"], {"a.b": "1 2", "c": 3}])
 def test_the_command_that_is_told_holds_every_override(overrides):
-    assert flow._command("r.yaml", overrides) == "hf-distill run r.yaml 'a.b=1 2' c=3"
+    assert command_of("run", "r.yaml", overrides) == "hf-distill run r.yaml 'a.b=1 2' c=3"
 
 
 def test_a_folder_of_another_recipe_is_refused_and_left_as_it_is(finished):

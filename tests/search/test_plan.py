@@ -12,7 +12,7 @@ import hf_distill
 from hf_distill import load_recipe
 from hf_distill.errors import RecipeError
 from hf_distill.evaluation import predict, speed
-from hf_distill.pipeline.preflight import planned_teacher, read_data
+from hf_distill.pipeline.preflight import resolve
 from hf_distill.recipe.load import dump_recipe
 from hf_distill.search.plan import AS_LARGE
 from hf_distill.search.plan_bounds import read_count
@@ -69,10 +69,9 @@ def recipe_of(folder: Path, layers: int = 4, **changes: Any) -> dict[str, Any]:
 
 
 def all_students(recipe: dict[str, Any]) -> list[Any]:
-    loaded = load_recipe(recipe)
-    task, data = read_data(loaded)
-    teacher = planned_teacher(loaded, task, data)
-    return [each for column in sketch_columns(loaded, task, data, teacher, silent) for each in column]
+    given = resolve(load_recipe(recipe))
+    columns = sketch_columns(given.recipe, given.task, given.data, given.teacher)
+    return [each for column in columns for each in column]
 
 
 @pytest.mark.parametrize("bound", [1.3, 4.0])

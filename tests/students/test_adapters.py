@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -24,8 +25,8 @@ from hf_distill import DistillationTrainer, Hidden, Labels, Logits, ModelTeacher
 from hf_distill.errors import HubError, ModelError, RecipeError, StudentError
 from hf_distill.models.forward import run_model
 from hf_distill.models.load import load_config, load_model, save_adapted_config
-from hf_distill.pipeline.preflight import prepare
-from hf_distill.pipeline.train import train_model, with_defaults
+from hf_distill.pipeline.preflight import resolve
+from hf_distill.pipeline.train import Lesson, train_model
 from hf_distill.recipe import LoraConfig
 from hf_distill.report.hub import push_folder
 from hf_distill.run_folder import RunFolder
@@ -254,25 +255,22 @@ def recipe(pretrained: str, **lora: Any) -> dict[str, Any]:
 
 def train(name: str, made: dict[str, Any], folder: Path, teacher: PreTrainedModel | None = None) -> Path:
     """Train a student or control as a run does, and evaluate nothing."""
-    loaded = with_defaults(load_recipe(made))
-    task, data = prepare(loaded)
+    experiment = resolve(load_recipe(made))
+    task, stage = experiment.task, dataclasses.replace(experiment.stages[0], folder=RunFolder(folder))
+    objectives = {"labels": Labels(), **({"logits": Logits(), "hidden": Hidden()} if teacher else {})}
+    taught_by = ModelTeacher(teacher) if teacher else None
     train_model(
-        name,
-        recipe=loaded,
-        task=task,
-        data=data,
-        build=lambda: build_student(
-            loaded.student,
+        experiment,
+        stage,
+        Lesson(name=name, data=experiment.data, objectives=objectives, teacher=taught_by),
+        lambda: build_student(
+            experiment.recipe.student,
             auto_model=task.auto_model,
             teacher=teacher,
             teacher_tokenizer=TOKENIZER,
             texts=lambda: [],
             model_options=task.model_options(),
         ),
-        objectives={"labels": Labels(), **({"logits": Logits(), "hidden": Hidden()} if teacher else {})},
-        teacher=ModelTeacher(teacher) if teacher else None,
-        teacher_folders=(),
-        folder=RunFolder(folder),
     )
     return folder / name
 

@@ -17,8 +17,8 @@ from hf_distill import DistillationTrainer, Hidden, Labels, Logits, run
 from hf_distill.errors import HfDistillError, ModelError, ObjectiveError, RecipeError, TeacherError
 from hf_distill.evaluation.text_metrics import make_scorers
 from hf_distill.evaluation.written import beam_cache, check_generation, generate, write_and_score, writer_inputs
-from hf_distill.pipeline.compatibility import check_cache
-from hf_distill.recipe import CacheConfig
+from hf_distill.pipeline.cases import TargetsCase
+from hf_distill.pipeline.compatibility import check_targets
 from hf_distill.report.sentences import written_summary
 from hf_distill.tasks import CausalLanguageModeling, Summarization, Translation
 from hf_distill.tasks.encoding import IGNORED
@@ -147,8 +147,10 @@ def test_states_of_an_encoder_are_asked_only_where_one_learns():
         Hidden(side="encoder").connect(tiny.bert().config, tiny.bert().config)
     with pytest.raises(ObjectiveError, match="side must be one of decoder, encoder"):
         Hidden(side="left")
+    objectives = {"hidden": Hidden(side="encoder")}
+    case = TargetsCase(traits=frozenset({"cached"}), task=Translation(), objectives=objectives)
     with pytest.raises(TeacherError, match="encoder_states, which a cache does not keep"):
-        check_cache({"hidden": Hidden(side="encoder")}, CacheConfig(), Translation())
+        check_targets(case)
 
 
 def parameters_after_a_step(split: tuple[int, int], tmp_path) -> dict[str, torch.Tensor]:
@@ -249,7 +251,12 @@ def test_rouge_and_functions_are_means_over_rows():
     assert own.scores(np.array([[3.0]]), np.array([4]))["longer"] == pytest.approx(0.75)
 
 
-@pytest.mark.parametrize("name", ["blue", "tests.nowhere:score", "tests.helpers.tiny:nothing"])
+def test_a_scorer_may_be_a_class_of_ones_own():
+    (scorer,) = make_scorers(["hf_distill.evaluation.text_metrics:Rouge"])
+    assert scorer.names == ("rouge1", "rouge2", "rougeL")
+
+
+@pytest.mark.parametrize("name", ["blue", "tests.nowhere:score", "tests.helpers.tiny:nothing", "decimal:Decimal"])
 def test_a_scorer_that_is_not_there_is_refused(name):
     with pytest.raises(RecipeError, match=r"recipe\.evaluate\.scorers"):
         make_scorers([name])

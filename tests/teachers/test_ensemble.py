@@ -7,7 +7,6 @@ import copy
 import pytest
 import torch
 from datasets import Dataset
-from hf_distill.pipeline.routing import check_one_tokenizer
 
 from hf_distill import CausalLanguageModeling, Ensemble, Hidden, Labels, Logits, TextClassification
 from hf_distill.errors import LabelError, TeacherError
@@ -15,6 +14,7 @@ from hf_distill.losses.divergences import DIVERGENCES
 from hf_distill.losses.fused import FusedTerm, fused_loss
 from hf_distill.losses.gradients import GRADIENTS
 from hf_distill.mixtures import MixedHead, mixed
+from hf_distill.pipeline.plans import check_one_tokenizer
 from hf_distill.pipeline.teacher_cache import Source, cached
 from hf_distill.recipe import CacheConfig
 from hf_distill.tasks import Embeddings, MaskedLanguageModeling, QuestionAnswering, Translation
