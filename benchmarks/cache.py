@@ -1,6 +1,6 @@
 """What a teacher cache costs: bytes a token, rows a second written and read, and its part of a training step.
 
-    python benchmarks/cache.py [--teacher FOLDER --texts FILE] [--device cuda]
+    python -m benchmarks.cache [--teacher FOLDER --texts FILE] [--device cuda]
 
 The real teacher that is named reads the texts of a file, and its bytes a token are held to the goal. Beside it stands a
 Llama with random weights that is as peaked as pretrained ones are (``language.SPREAD``): a stand-in for the shape of
@@ -21,12 +21,12 @@ from statistics import median
 from typing import Any
 
 import torch
-from common import goal, seconds_of, synchronise, write_results
 from datasets import Dataset
-from language import bytes_of, keep, random_rows, stand_in_tokenizer, text_rows
-from lm_step import Setting, ours_cached, stepper
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, Trainer
 
+from benchmarks.common import goal, seconds_of, synchronise, write_results
+from benchmarks.language import bytes_of, keep, random_rows, stand_in_tokenizer, text_rows
+from benchmarks.lm_step import Setting, ours_cached, stepper
 from hf_distill.models.load import load_model, load_tokenizer
 from hf_distill.recipe import CacheConfig
 from hf_distill.tasks import CausalLanguageModeling, Task

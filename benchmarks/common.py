@@ -93,15 +93,15 @@ def limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (1024 * left, resource.RLIM_INFINITY))
 
 
-def in_a_process(script: str, *arguments: str) -> Any:
-    """The JSON of the last line that a script prints, run in a process of its own.
+def in_a_process(module: str, *arguments: str) -> Any:
+    """The JSON of the last line that a module prints, run in a process of its own.
 
     Raises:
         RuntimeError: Where it fails, with the end of what it said.
     """
-    done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"{shlex.join([script, *arguments])} failed ({done.returncode}): {done.stderr[-2000:]}")
+        raise RuntimeError(f"{shlex.join([module, *arguments])} failed ({done.returncode}): {done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -165,7 +165,7 @@ def save_results(
 ) -> None:
     """Write ``results/NAME.json``."""
     content = {
-        "command": "python " + shlex.join(sys.argv),
+        "command": shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
         **conditions(device),
         "settings": settings,
         "rows": rows,

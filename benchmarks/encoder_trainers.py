@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset, load_dataset
-from language import keep
 from torch.utils.data import DataLoader
 from transformers import (
     AutoModel,
@@ -26,6 +25,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from benchmarks.language import keep
 from hf_distill import DistillationTrainer, Hidden, Logits
 from hf_distill.evaluation.metrics import compute_metrics
 from hf_distill.evaluation.retrieval import score_vectors

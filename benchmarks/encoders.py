@@ -1,6 +1,6 @@
 """Encoders: a classifier beside TextBrewer, sentence vectors beside sentence-transformers, relations beside states.
 
-    python benchmarks/encoders.py --classifier FOLDER --rows TRAIN.csv --test TEST.csv
+    python -m benchmarks.encoders --classifier FOLDER --rows TRAIN.csv --test TEST.csv
         --embedder FOLDER --sentences ROWS.jsonl --pairs PAIRS.jsonl [--device cuda] [--rounds 3] [--count 2500]
 
 The classifier's teacher is fine-tuned on the rows (columns ``text`` and ``category``); its student has every second
@@ -27,11 +27,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from common import goal, in_a_process, in_turn, peak_memory, write_results
-from encoder_trainers import CLASSIFIERS, EMBEDDERS, Setting, Train, accuracy, compared, padding, spearman
-from step_overhead import batches, model, stepper
 from transformers import PreTrainedModel
 
+from benchmarks.common import goal, in_a_process, in_turn, peak_memory, write_results
+from benchmarks.encoder_trainers import CLASSIFIERS, EMBEDDERS, Setting, Train, accuracy, compared, padding, spearman
+from benchmarks.step_overhead import batches, model, stepper
 from hf_distill import Hidden, Logits
 from hf_distill.objectives import Relation
 
@@ -73,7 +73,7 @@ class Timed:
 
 
 def round_in_a_process(name: str, setting: Setting) -> float:
-    found: float = in_a_process(__file__, "--round-of", json.dumps([name, dataclasses.asdict(setting)]))
+    found: float = in_a_process(__spec__.name, "--round-of", json.dumps([name, dataclasses.asdict(setting)]))
     return found
 
 
@@ -112,11 +112,11 @@ def faster(seconds: dict[str, list[float]], ours: str, theirs: str) -> float | N
     return median(b / a for a, b in zip(seconds[ours], seconds[theirs], strict=True))
 
 
-def relation_ratio(rounds: int, cpu: bool) -> float:
+def relation_ratio(rounds: int, cpu: bool, folder: str) -> float:
     """A step with relations against one with hidden states, both with logits."""
     teacher = model(6, 384)
     steps = {
-        name: stepper([Logits(), objective], teacher, cpu)
+        name: stepper([Logits(), objective], teacher, cpu, folder)
         for name, objective in (("relation", Relation()), ("hidden", Hidden()))
     }
     given = batches(next(iter(steps.values()))[0].args.device)
@@ -155,7 +155,11 @@ def measure(
             VECTORS_FASTER,
             at_least=True,
         ),
-        goal("a step with relations / with hidden states", relation_ratio(3 * max(rounds, 1), on_cpu), RELATION),
+        goal(
+            "a step with relations / with hidden states",
+            relation_ratio(3 * max(rounds, 1), on_cpu, setting.folder),
+            RELATION,
+        ),
         goal("padding with rows of one length together", padding(setting), PADDING),
     ]
     return [*classifiers, *vectors], goals

@@ -1,6 +1,6 @@
 """What the loss over a vocabulary costs: ours, all logits at once, TRL's chunked divergence, Liger's fused linear JSD.
 
-    python benchmarks/fused_loss.py [--device cuda] [--again] [--rounds 5] [--seconds 120] [--no-times]
+    python -m benchmarks.fused_loss [--device cuda] [--again] [--rounds 5] [--seconds 120] [--no-times]
         [--divergence forward_kl] [--dtype float32] [--vocabulary 49152] [--positions 1024]
 
 The grid has a cell for each divergence, dtype, vocabulary and number of positions; the last four options choose some of
@@ -25,7 +25,9 @@ import json
 from statistics import median
 from typing import Any
 
-from common import (
+from torch import Tensor
+
+from benchmarks.common import (
     conditions,
     goal,
     in_a_process,
@@ -37,8 +39,19 @@ from common import (
     save_results,
     seconds_of,
 )
-from losses import BETAS, LOSSES, STUDENT_WIDTH, TEACHER_WIDTH, Cell, Inputs, Loss, losses, make_inputs, plain, step
-from torch import Tensor
+from benchmarks.losses import (
+    BETAS,
+    LOSSES,
+    STUDENT_WIDTH,
+    TEACHER_WIDTH,
+    Cell,
+    Inputs,
+    Loss,
+    losses,
+    make_inputs,
+    plain,
+    step,
+)
 
 ERROR_POSITIONS = 32
 
@@ -98,7 +111,7 @@ def peak(loss: Loss, cell: Cell, device: str) -> int | None:
 
 
 def peak_in_a_process(name: str, cell: Cell, device: str) -> int | None:
-    found: int | None = in_a_process(__file__, "--device", device, "--only-memory-of", json.dumps([name, *cell]))
+    found: int | None = in_a_process(__spec__.name, "--device", device, "--only-memory-of", json.dumps([name, *cell]))
     return found
 
 

@@ -1,6 +1,6 @@
 """Where a cache pulls the student: the angle between its gradient and that of the teacher's whole distribution.
 
-    python benchmarks/gradient_angles.py --teacher FOLDER --texts FILE [--student FOLDER | --layers 0 2 4]
+    python -m benchmarks.gradient_angles --teacher FOLDER --texts FILE [--student FOLDER | --layers 0 2 4]
         [--steps 0 100] [--tokens 256 1024 3072] [--draws 12 50 200] [--k 12 50 300] [--seeds 5]
 
 The gradient is that of the forward KL in all parameters of the student, added up over the tokens of the texts. An angle
@@ -24,11 +24,11 @@ from statistics import mean
 from typing import Any
 
 import torch
-from common import goal, write_results
-from language import bytes_of, keep, text_rows
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
+from benchmarks.common import goal, write_results
+from benchmarks.language import bytes_of, keep, text_rows
 from hf_distill import DistillationTrainer, Logits
 from hf_distill.models.load import load_model, load_tokenizer
 from hf_distill.recipe import CacheConfig, FromParts

@@ -1,6 +1,6 @@
 """Texts a second that a teacher writes for a recipe's rows: ours, and ``generate`` as it comes.
 
-    python benchmarks/label.py [--device cuda] [--rounds 5]
+    python -m benchmarks.label [--device cuda] [--rounds 5]
 
 The teacher is a Marian of opus-mt's size with random weights, as peaked as a pretrained one, whose text ends when it is
 as long as its source, as translations do; it searches with 5 beams. Ours does what ``hf-distill label`` does: batches
@@ -24,11 +24,11 @@ from statistics import median
 from typing import Any
 
 import torch
-from common import goal, in_turn, seconds_of, write_results
-from language import SPREAD, stand_in_tokenizer
 from torch import Tensor
 from transformers import MarianConfig, MarianMTModel
 
+from benchmarks.common import goal, in_turn, seconds_of, write_results
+from benchmarks.language import SPREAD, stand_in_tokenizer
 from hf_distill.evaluation.written import writer_inputs
 from hf_distill.generation.hypotheses import Writer, writing_settings
 from hf_distill.labelling.shards import write_all
@@ -114,7 +114,7 @@ def writers(setting: Setting) -> dict[str, Callable[[], Any]]:
 
     def ours() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            write_all(Path(folder), {}, lambda: writer, prompts, setting.batch, 0, lambda line: None)
+            write_all(Path(folder), {}, lambda: writer, prompts, setting.batch, 0)
 
     def generate(rows: list[list[int]]) -> list[str]:
         texts: list[str] = []

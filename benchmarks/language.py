@@ -114,7 +114,7 @@ def keep(
     )
     train, validation = rows.select(range(len(rows) - 1)), rows.select([len(rows) - 1])
     asking = objectives or {"logits": Logits(temperature=1.0)}
-    made, *numbered = cached(source, train, validation, asking, config, folder, batch_size, lambda line: None)
+    made, *numbered = cached(source, train, validation, asking, config, folder, batch_size)
     return made, concatenate_datasets(numbered)
 
 

@@ -1,6 +1,6 @@
 """Whole training steps of a language model: ours with a live and a cached teacher, TRL's GKD trainer, no teacher.
 
-    python benchmarks/lm_step.py [--device cuda] [--rounds 5] [--bf16]
+    python -m benchmarks.lm_step [--device cuda] [--rounds 5] [--bf16]
 
 A step is what a trainer does from the end of one optimizer step to the end of the next: loading, forward, backward,
 clipping, update. All train the same student (a Llama with random weights) on the same rows with the same settings;
@@ -28,10 +28,10 @@ from statistics import median
 from typing import Any
 
 import torch
-from common import goal, in_a_process, in_turn, peak_memory, run_of_steps, synchronise
-from language import keep, llama, random_rows, stand_in_tokenizer
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from benchmarks.common import goal, in_a_process, in_turn, peak_memory, run_of_steps, synchronise
+from benchmarks.language import keep, llama, random_rows, stand_in_tokenizer
 from hf_distill import DistillationTrainer, Logits
 from hf_distill.recipe import CacheConfig
 from hf_distill.tasks import CausalLanguageModeling
@@ -200,7 +200,9 @@ def two_steps(name: str, setting: Setting) -> dict[str, float]:
 
 
 def two_steps_in_a_process(name: str, setting: Setting) -> dict[str, float]:
-    found: dict[str, float] = in_a_process(__file__, "--two-steps-of", json.dumps([name, dataclasses.asdict(setting)]))
+    found: dict[str, float] = in_a_process(
+        __spec__.name, "--two-steps-of", json.dumps([name, dataclasses.asdict(setting)])
+    )
     return found
 
 

@@ -1,6 +1,6 @@
 """Whole on-policy steps of a language model: ours, and TRL's DistillationTrainer; and ours on rows of the data.
 
-    python benchmarks/on_policy.py [--device cuda] [--rounds 5] [--bf16]
+    python -m benchmarks.on_policy [--device cuda] [--rounds 5] [--bf16]
 
 In each step the student (a Llama with random weights) writes after the same prompts, at temperature 1 and among all
 tokens, and learns by the reverse KL from what it wrote; such a student hardly ever writes the end token, so all write
@@ -20,14 +20,14 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-import lm_step
 import torch
-from common import goal, in_a_process, in_turn, peak_memory, run_of_steps
 from datasets import Dataset
-from language import llama
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, PrinterCallback, Trainer, TrainingArguments
 
+from benchmarks import lm_step
+from benchmarks.common import goal, in_a_process, in_turn, peak_memory, run_of_steps
+from benchmarks.language import llama
 from hf_distill import DistillationTrainer, Logits, Rollout, RolloutConfig
 from hf_distill.tasks.encoding import IGNORED
 from hf_distill.teachers import ModelTeacher, best_dtype
@@ -147,7 +147,9 @@ def two_steps(name: str, setting: Setting) -> dict[str, float]:
 
 
 def two_steps_in_a_process(name: str, setting: Setting) -> dict[str, float]:
-    found: dict[str, float] = in_a_process(__file__, "--two-steps-of", json.dumps([name, dataclasses.asdict(setting)]))
+    found: dict[str, float] = in_a_process(
+        __spec__.name, "--two-steps-of", json.dumps([name, dataclasses.asdict(setting)])
+    )
     return found
 
 

@@ -1,6 +1,6 @@
 """What a live distillation step costs beyond its parts: a supervised step of the student and one teacher forward.
 
-    python benchmarks/step_overhead.py [--device cuda] [--rounds 9]
+    python -m benchmarks.step_overhead [--device cuda] [--rounds 9]
 
 All kinds of step run in turn in one process (A B C D, A B C D, ...), through the same trainer class, on the same
 batches; medians over the rounds.
@@ -9,16 +9,17 @@ batches; medians over the rounds.
 from __future__ import annotations
 
 import argparse
-import time
+import tempfile
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 from typing import Any
 
 import torch
-from common import write_results
 from datasets import Dataset
 from transformers import BertConfig, BertForSequenceClassification, TrainingArguments
 
+from benchmarks.common import goal, in_turn, seconds_of, write_results
 from hf_distill import DistillationTrainer, Hidden, Labels, Logits
 from hf_distill.objectives import Objective
 from hf_distill.tasks import TextClassification
@@ -52,7 +53,7 @@ def batches(device: torch.device) -> list[Batch]:
 
 
 def stepper(
-    objectives: list[Objective], teacher: Any, cpu: bool
+    objectives: list[Objective], teacher: Any, cpu: bool, folder: str
 ) -> tuple[DistillationTrainer, Callable[[Batch], None]]:
     """A trainer set up as for training, and what does one optimizer step on a batch."""
     student = model(3, 384)
@@ -63,7 +64,7 @@ def stepper(
         teacher=teacher,
         task=task,
         objectives=objectives,
-        args=TrainingArguments("/tmp/step_overhead", use_cpu=cpu, report_to="none", max_steps=1000),
+        args=TrainingArguments(folder, use_cpu=cpu, report_to="none", max_steps=1000),
         train_dataset=Dataset.from_dict({"input_ids": [[1]], "labels": [0]}),
     )
     trainer.create_optimizer_and_scheduler(1000)
@@ -80,27 +81,12 @@ def stepper(
     return trainer, step
 
 
-def seconds(work: Callable[[Batch], Any], given: list[Batch]) -> float:
-    if given[0]["input_ids"].is_cuda:
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    for batch in given:
-        work(batch)
-    if given[0]["input_ids"].is_cuda:
-        torch.cuda.synchronize()
-    return (time.perf_counter() - start) / len(given)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--rounds", type=int, default=9)
-    options = parser.parse_args()
-    cpu = options.device == "cpu"
-    teacher = model(6, 384)
-    _, supervised = stepper([Labels()], None, cpu)
-    trainer, with_logits = stepper([Labels(), Logits()], teacher, cpu)
-    _, with_hidden = stepper([Labels(), Logits(), Hidden()], teacher, cpu)
+def measure(rounds: int, device: str, folder: str) -> dict[str, list[float]]:
+    """Seconds a step of each kind, in turn."""
+    cpu, teacher = device == "cpu", model(6, 384)
+    _, supervised = stepper([Labels()], None, cpu, folder)
+    trainer, with_logits = stepper([Labels(), Logits()], teacher, cpu, folder)
+    _, with_hidden = stepper([Labels(), Logits(), Hidden()], teacher, cpu, folder)
     given = batches(trainer.args.device)
 
     def teacher_forward(batch: Batch) -> None:
@@ -113,25 +99,26 @@ def main() -> None:
         "logits": with_logits,
         "logits_and_hidden": with_hidden,
     }
-    times: dict[str, list[float]] = {name: [] for name in work}
-    for round_number in range(options.rounds + 1):
-        for name, each in work.items():
-            spent = seconds(each, given)
-            if round_number:
-                times[name].append(spent)
+
+    def seconds(step: Callable[[Batch], Any]) -> float:
+        return seconds_of(lambda: [step(batch) for batch in given], device) / len(given)
+
+    return in_turn({name: partial(seconds, each) for name, each in work.items()}, rounds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--rounds", type=int, default=9)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        times = measure(options.rounds, options.device, folder)
     parts = [a + b for a, b in zip(times["supervised"], times["teacher_forward"], strict=True)]
     rows = [{"name": name, "milliseconds": 1000 * median(values)} for name, values in times.items()]
     goals = []
     for name in ("logits", "logits_and_hidden"):
         ratio = median(step / part for step, part in zip(times[name], parts, strict=True))
-        goals.append(
-            {
-                "name": f"{name}: step / (supervised step + teacher forward)",
-                "value": round(ratio, 4),
-                "bound": BOUND,
-                "met": ratio <= BOUND,
-            }
-        )
+        goals.append(goal(f"{name}: step / (supervised step + teacher forward)", ratio, BOUND))
     shape = {
         "rows": ROWS,
         "tokens": TOKENS,

@@ -28,6 +28,14 @@ def real_data() -> Path:
     return DATA
 
 
+@pytest.fixture(scope="session", autouse=True)
+def measured_once():
+    """Speeds are measured in one round: they tell nothing in a test, and runs would take a third longer."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hf_distill.evaluation.predict.ROUNDS", 1)
+        yield
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Path:
     """The folder of a complete run: a teacher made by its recipe, a narrower student with projections, a control."""

@@ -86,17 +86,6 @@ def test_models_are_called_without_recording_gradients() -> None:
     assert not any(output.requires_grad for output in outputs)
 
 
-def test_a_model_of_more_work_is_measured_slower() -> None:
-    small, large = nn.Linear(8, 8), nn.Sequential(*[nn.Linear(512, 512) for _ in range(8)])
-    forwards = {
-        "small": lambda batch: small(torch.zeros(len(batch["input_ids"]), 8)),
-        "large": lambda batch: large(torch.zeros(len(batch["input_ids"]), 512)),
-    }
-    speeds = measure_speed(forwards, for_each(forwards, [batch(1)]), for_each(forwards, [batch(64)]))
-    assert speeds["large"]["latency_ms"] > speeds["small"]["latency_ms"] > 0
-    assert speeds["small"]["samples_per_second"] > speeds["large"]["samples_per_second"] > 0
-
-
 def test_tied_parameters_are_counted_once() -> None:
     first, second = nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)
     assert parameters(nn.Sequential(first, second)) == 32

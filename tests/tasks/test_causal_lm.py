@@ -271,8 +271,12 @@ def test_a_prompt_that_leaves_no_room_is_dropped_or_cut_from_its_start():
     ids=lambda config: config.model_type,
 )
 def test_the_head_of_every_family_gives_the_logits_that_the_model_gives(config):
-    model = AutoModelForCausalLM.from_config(config)
-    check_head(model, {"input_ids": torch.arange(3, 13)[None]})
+    model, inputs = AutoModelForCausalLM.from_config(config).eval(), {"input_ids": torch.arange(3, 13)[None]}
+    with torch.no_grad():
+        with without_head(model) as caught:
+            model(**inputs)
+        torch.testing.assert_close(output_head(model).logits(caught.hidden), model(**inputs).logits)
+    check_head(model, inputs)
     check_packing(model)
 
 

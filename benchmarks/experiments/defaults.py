@@ -1,6 +1,6 @@
 """Which objectives, layers and starts help: a student trained in each way, scored on the validation rows.
 
-    python benchmarks/defaults.py RECIPE [KEY=VALUE ...] [--runs runs] [--only NAME ...]
+    python -m benchmarks.experiments.defaults RECIPE [KEY=VALUE ...] [--runs runs] [--only NAME ...]
 
 One call measures one recipe, and adds its rows to those of other recipes in ``results/defaults.json``; what is there
 already is not run again. What ``hf-distill init`` writes rests on these rows. The teacher is made, or its answers are
@@ -16,8 +16,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from common import conditions, results_path, write_json
-
+from benchmarks.common import conditions, results_path, write_json
 from hf_distill import run
 from hf_distill.recipe import Recipe
 from hf_distill.recipe.load import load_recipe
@@ -111,7 +110,7 @@ def main() -> None:
         print(row)
         content = measured(path)  # Anew: a call for another recipe may have written meanwhile.
         content["rows"].append(row)
-        command = ["python", "benchmarks/defaults.py", options.recipe, *options.overrides]
+        command = ["python", "-m", "benchmarks.experiments.defaults", options.recipe, *options.overrides]
         content["commands"][recipe.name] = shlex.join(command)
         write_json(path, {**content, "versions": conditions("cpu")["versions"]})
 

@@ -2,7 +2,7 @@
 
 Texts that do not end within the bound are left out, for they would teach a student to stop anywhere.
 
-    python benchmarks/write_texts.py --model FOLDER --count 10000 --tokens 400 --out texts.jsonl
+    python -m benchmarks.experiments.write_texts --model FOLDER --count 10000 --tokens 400 --out texts.jsonl
 
 With ``--prompt-words 8`` a row is a prompt, the first words of a text, and a completion, all others.
 """

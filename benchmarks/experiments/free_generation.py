@@ -3,7 +3,8 @@
 Each student of some runs, and the control where there is one, goes on after the prompts of a file, drawn at temperature
 1; so does the teacher, whose own texts are the mark. Rows with a prompt each; runs of one teacher and one task.
 
-    python benchmarks/free_generation.py --runs runs/a runs/b --prompts prompts.jsonl --tokens 240 --out on_policy.json
+    python -m benchmarks.experiments.free_generation --runs runs/a runs/b --prompts prompts.jsonl --tokens 240
+        --out on_policy.json
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import interval
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from benchmarks.common import interval
 from hf_distill.generation.hypotheses import repeated_share
 from hf_distill.generation.rollout import Rollout
 from hf_distill.objectives import Logits

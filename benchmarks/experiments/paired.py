@@ -3,7 +3,7 @@
 Differences are paired, with 95% intervals of a bootstrap over the rows; the first run's is also told from its teacher's
 and its control's in its own ``results.json``. All runs have one task and one test split.
 
-    python benchmarks/paired.py --runs runs/a runs/b --metric accuracy --out paired.json
+    python -m benchmarks.experiments.paired --runs runs/a runs/b --metric accuracy --out paired.json
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from common import interval, write_json
-
+from benchmarks.common import interval, write_json
 from hf_distill.evaluation.bootstrap import bootstrap
 from hf_distill.evaluation.metrics import Scored, compute_metrics
 from hf_distill.evaluation.predict import predict
@@ -58,7 +57,7 @@ def measured(runs: list[Path], metric: str) -> Iterator[dict[str, Any]]:
 def scored(run: Path) -> Scored:
     """What a run's student says of the test rows."""
     recipe = with_defaults(load_recipe(run / "recipe.yaml"))
-    task, data = read_data(recipe, lambda line: None)
+    task, data = read_data(recipe)
     student = trained_candidate("student", RunFolder(run), task, recipe.student, "as trained")
     return predict(student, task, evaluated_rows(recipe, data), config=recipe.evaluate)
 

@@ -4,7 +4,7 @@ Each student of some runs, the control of the first, and their teacher write the
 likeliest each time) and with beams. Differences are to that control, paired, with 95% intervals of a bootstrap over the
 rows. All runs have one task, one teacher and one test split.
 
-    python benchmarks/sequence_level.py --runs runs/a runs/b --teacher FOLDER --beams 5 --out sequence.json
+    python -m benchmarks.experiments.sequence_level --runs runs/a runs/b --teacher FOLDER --beams 5 --out sequence.json
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import interval, write_json
 
+from benchmarks.common import interval, write_json
 from hf_distill.evaluation.bootstrap import resample_counts
 from hf_distill.evaluation.written import Written, write_and_score
 from hf_distill.models.load import load_model, load_tokenizer
@@ -58,7 +58,7 @@ def measured(runs: list[Path], teacher: Path, beams: int) -> Iterator[dict[str, 
 def written_by(run: Path, folder: Path, beams: int) -> dict[str, Written]:
     """What the model of a folder writes on the test rows of a run: ``greedy``, and with ``beams``."""
     recipe = with_defaults(load_recipe(run / "recipe.yaml"))
-    task, data = read_data(recipe, lambda line: None)
+    task, data = read_data(recipe)
     model, tokenizer = load_model(task.auto_model, str(folder)), load_tokenizer(str(folder))
     length = {"max_new_tokens": recipe.evaluate.generation["max_new_tokens"]}
     return {
