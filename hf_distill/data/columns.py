@@ -19,7 +19,7 @@ class Columns:
     """The data's columns under the task's names.
 
     Args:
-        mapping: Of the data's names by the task's: a name, ``outer.inner``, or several that are joined.
+        mapping: The data's names by the task's: a name, ``outer.inner``, or several that are joined.
         required: The task's columns.
         optional: Columns that rows may have.
         where: The key of the recipe that says so.
@@ -42,7 +42,7 @@ class Columns:
         self.required, self.optional = required, optional
 
     def named(self, rows: Any, split: str, labelled: bool = True) -> Any:
-        """The rows with only the task's columns; without a label column where rows need none."""
+        """Keep the task's columns only; a label column may be missing where rows need no labels."""
         rows = _unnested(rows, [*self.mapping.values(), *(name for names in self.joined.values() for name in names)])
         for name, names in self.joined.items():
             rows = _with_joined(rows, names, split, apart=name in LISTS)
@@ -67,7 +67,7 @@ class Columns:
 
 
 def _unnested(rows: Any, names: Iterable[str]) -> Any:
-    """The rows with columns of their own for what is named within one: ``translation.de``, as parallel data have it."""
+    """Give nested names, such as ``translation.de`` of parallel data, columns of their own."""
     there = rows.column_names or list(next(iter(rows), {}))
     for name in names:
         outer, dot, inner = name.partition(".")
@@ -81,7 +81,7 @@ def _joined_name(names: Sequence[str]) -> str:
 
 
 def _with_joined(rows: Any, names: Sequence[str], split: str, *, apart: bool) -> Any:
-    """The rows with a column of several texts, a list or with a blank line between; empty ones are left out."""
+    """Join columns to one, as a list or with a blank line between; empty texts are left out."""
     there = rows.column_names or list(next(iter(rows), {}))
     for name in names:
         if name not in there:

@@ -1,4 +1,4 @@
-"""Load rows, pick and split them, name their columns as the task does, and tell what they were. No tokenising."""
+"""Loads rows, chooses and splits them, and names their columns as the task does. No tokenising."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class Data:
     """Rows with the task's column names.
 
     Attributes:
-        train: To learn from; a stream where the recipe says so.
-        validation: Watched while training.
-        test: What all models are scored on.
+        train: Rows to learn from; a stream where the recipe says so.
+        validation: Rows that are scored while training.
+        test: Rows that all models are scored on.
         unlabelled: Extra rows that the teacher alone labels, or None.
         fingerprint: SHA-256 of the content of all rows; of source and revision for a stream.
-        source: For people: a Hub id with its revision, or names of files.
+        source: The source in words: a Hub id with its revision, or names of files.
         dataset_id: The Hub id, or None.
-        notes: What a person should know of how the splits came about.
-        outside: By split, rows that a task set aside because they are of none of its classes.
-        loaded: What was read, where a task set rows aside.
+        notes: How the splits were made, where the recipe does not say.
+        outside: Rows that a task set aside because they are of none of its classes, by split.
+        loaded: The data before a task set rows aside.
     """
 
     train: Dataset | IterableDataset
@@ -156,7 +156,7 @@ def fingerprint(parts: Sequence[Dataset], more: str = "") -> str:
 
 
 def _split_names(config: DataConfig, splits: Splits) -> tuple[dict[str, str], list[str]]:
-    """Which split serves as what. What is not named is taken by its usual name, never the same split for two."""
+    """The split of each role, and notes; a split that is not named is taken by its usual name, never for two roles."""
     names: dict[str, str] = {}
     roles = {"train": config.train_split, "test": config.test_split, "validation": config.validation_split}
     for role, wanted in roles.items():
@@ -221,7 +221,7 @@ def _limited(rows: Any, limit: int | None, seed: int) -> Any:
 
 
 def _in_memory(rows: Dataset | IterableDataset) -> Dataset:
-    """What is evaluated on is needed whole, many times, in the same order."""
+    # Evaluation needs all rows, many times, in the same order.
     return Dataset.from_list(list(rows), features=rows.features) if isinstance(rows, IterableDataset) else rows
 
 

@@ -1,4 +1,4 @@
-"""Who teaches which row, where each row names one of several teachers."""
+"""Assigns rows to teachers, where each row names one of several."""
 
 from __future__ import annotations
 
@@ -16,22 +16,20 @@ from hf_distill.types import TAUGHT_BY
 
 
 def with_teachers(data: Data, route: str, names: Sequence[str], kept: Collection[str]) -> Data:
-    """The data, every row with the index of the teacher that alone teaches it.
+    """Add to every row the index of the teacher that alone teaches it.
 
     Args:
-        data: All of it.
+        data: All rows.
         route: The column that names each row's teacher.
-        names: Of the teachers.
+        names: The teachers' names.
         kept: Columns that the task reads; ``route`` is removed unless it is one of them.
 
     Raises:
         DataError: Where a row names no teacher, or a split has no such column.
     """
-    parts: dict[str, Any] = {name: getattr(data, name) for name in ("train", "validation", "test", "unlabelled")}
+    parts: dict[str, Any] = {}
     notes = []
-    for split, rows in parts.items():
-        if rows is None:
-            continue
+    for split, rows in data.splits.items():
         taught = _taught(rows, split, route, names)
         counts = Counter(taught)
         shown = ", ".join(f"{counts[number]:,} by {name}" for number, name in enumerate(names))
@@ -42,7 +40,6 @@ def with_teachers(data: Data, route: str, names: Sequence[str], kept: Collection
 
 
 def _taught(rows: Dataset, split: str, route: str, names: Sequence[str]) -> list[int]:
-    """Which member teaches each row."""
     if route not in rows.column_names:
         raise DataError(
             f"split {split!r} has no column {route!r}, in which teacher.route looks for the name of each row's "

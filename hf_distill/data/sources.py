@@ -97,7 +97,7 @@ def _loaded(config: DataConfig) -> Splits:
 
 
 def source_of(config: DataConfig) -> tuple[str, str | None]:
-    """What people are told of the source, and its Hub id, or None."""
+    """The source in words, and its Hub id, or None."""
     if config.test is not None:
         shown, dataset_id = source_of(dataclasses.replace(config, test=None))
         return f"{shown}, test: {source_of(config.test.source())[0]}", dataset_id

@@ -58,6 +58,18 @@ def output_head(model: PreTrainedModel) -> Head:
 
 
 @contextmanager
+def evaluated(model: PreTrainedModel) -> Iterator[None]:
+    """Run a model in eval mode and without gradients; afterwards it is in the mode that it was."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
+@contextmanager
 def without_head(model: PreTrainedModel) -> Iterator[Caught]:
     """Let a model's forward catch what enters its head, in the dtype of the product, and not multiply it.
 

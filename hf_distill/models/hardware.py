@@ -1,13 +1,19 @@
-"""The machine that this runs on, as results report it."""
+"""The machine that this runs on, as results report it, and its processes."""
 
 from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+
+Value = TypeVar("Value")
 
 
 def machine() -> dict[str, Any]:
@@ -41,6 +47,27 @@ def multiplies_bfloat16() -> bool | None:
     """Whether this machine's CPU multiplies bfloat16 in hardware; None where that is not known."""
     known = cpu_instructions()
     return None if known is None else not {"avx512_bf16", "amx_tile"}.isdisjoint(known)
+
+
+def share_rows(lengths: Sequence[int], batch_size: int, work: Callable[[list[int]], Iterable[Value]]) -> list[Value]:
+    """Share rows among all processes, in batches of similar lengths, and collect their values in every process.
+
+    Args:
+        lengths: The length of each row.
+        batch_size: Rows of a batch.
+        work: Gives the values of the rows of a batch, by their numbers and in that order.
+
+    Returns:
+        The values in the order of the rows.
+    """
+    order = np.argsort(lengths, kind="stable").tolist()
+    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    found: list[tuple[int, Value]] = []
+    with PartialState().split_between_processes(batches) as own:
+        for numbers in own:
+            found += zip(numbers, work(numbers), strict=True)
+    everything = gather_object(found) if PartialState().num_processes > 1 else found
+    return [value for _, value in sorted(everything, key=lambda each: each[0])]
 
 
 def _cpu_name() -> str:

@@ -1,4 +1,4 @@
-"""Loading models, configs and tokenizers from a folder or the Hub; whatever fails there is told in one line."""
+"""Loads models, configs and tokenizers from a folder or the Hub; failures become one line."""
 
 from __future__ import annotations
 
@@ -36,24 +36,19 @@ os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
 
 
 ADAPTED_CONFIG = "adapted_config.json"
-"""The config of a model as it is with its adapters, saved beside them: the labels of its head are told nowhere else.
-
-It cannot be called ``config.json``: Transformers would look for the whole model beside it.
-"""
+"""The config of a model with adapters, saved beside them, for the labels of its head. Transformers would look for a
+whole model beside a ``config.json``."""
 
 
 def save_adapted_config(config: PretrainedConfig, folder: Path) -> None:
-    """Write the config of a model beside its adapters.
-
-    In how few bits its weights were held in training is left out: others load them as they are.
-    """
+    """Write a model's config beside its adapters, without the quantization that it was trained with."""
     plain = json.loads(config.to_json_string())
     plain.pop("quantization_config", None)
     (folder / ADAPTED_CONFIG).write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
 
 
 def load_config(name: str, revision: str | None = None) -> PretrainedConfig:
-    """The config of a model.
+    """Load the config of a model.
 
     Args:
         name: A Hub id or a folder.
@@ -63,7 +58,7 @@ def load_config(name: str, revision: str | None = None) -> PretrainedConfig:
         ModelError: Where there is no such model, or it cannot be reached or read.
     """
     adapter = _adapter(name, revision)
-    with _told("config", name, revision):
+    with _as_model_error("config", name, revision):
         if adapter is None:
             return AutoConfig.from_pretrained(name, revision=revision or "main", trust_remote_code=False)
         own = _optional_file(name, ADAPTED_CONFIG, revision)
@@ -73,8 +68,8 @@ def load_config(name: str, revision: str | None = None) -> PretrainedConfig:
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model; see :func:`load_config`."""
-    with _told("tokenizer", name, revision):
+    """Load the tokenizer of a model, see :func:`load_config`."""
+    with _as_model_error("tokenizer", name, revision):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             name, revision=revision or "main", trust_remote_code=False
         )
@@ -93,14 +88,14 @@ def load_model(
     new_head: bool = False,
     **options: Any,
 ) -> PreTrainedModel:
-    """A model with its weights, from safetensors alone and without code from the Hub.
+    """Load a model with its weights, from safetensors alone and without code from the Hub.
 
     Args:
         auto_model: The class that loads it, ``AutoModelForSequenceClassification`` for instance.
         name: A Hub id or a folder.
         revision: A branch, tag or commit; the main branch unless given.
-        dtype: Of the weights, or ``"auto"`` for what they are stored in.
-        new_head: Whether a head that is missing or has another size is made anew; refused otherwise.
+        dtype: The weights' dtype, or ``"auto"`` for the one that they are stored in.
+        new_head: Whether a head that is missing or has another size is made anew; it is refused otherwise.
         options: Config attributes and other arguments of ``from_pretrained``.
 
     Raises:
@@ -109,7 +104,7 @@ def load_model(
     adapter = _adapter(name, revision)
     if adapter is not None:
         return _load_with_adapters(auto_model, name, revision, dtype, adapter, options)
-    with _told("model", name, revision), _quiet_about_heads(new_head):
+    with _as_model_error("model", name, revision), _quiet_about_heads(new_head):
         model, info = auto_model.from_pretrained(
             name,
             revision=revision or "main",
@@ -129,7 +124,7 @@ def model_folder(name: str, revision: str | None = None) -> Path:
     if Path(name).is_dir():
         return Path(name)
     main = "config.json" if _adapter(name, revision) is None else "adapter_config.json"
-    with _told("config", name, revision):
+    with _as_model_error("config", name, revision):
         folder = Path(hf_hub_download(name, main, revision=revision)).parent
     # A model need not have a card.
     with suppress(OSError, EntryNotFoundError):
@@ -138,8 +133,8 @@ def model_folder(name: str, revision: str | None = None) -> Path:
 
 
 def vector_folder(name: str, revision: str | None = None) -> Path | None:
-    """The folder of a model whose files tell how it makes vectors, all of them fetched; None where none does."""
-    with _told("vectors' modules", name, revision):
+    """The folder of a model with all files on how it makes vectors; None where it has none."""
+    with _as_model_error("vectors' modules", name, revision):
         modules = _optional_file(name, "modules.json", revision)
         if modules is None:
             return None
@@ -161,23 +156,15 @@ def license_of(folder: Path) -> str | None:
 
 
 def _adapter(name: str, revision: str | None) -> dict[str, Any] | None:
-    """What peft wrote of the adapters that a folder or repository holds; None where it holds a whole model."""
-    with _told("config", name, revision):
+    """What peft wrote about the adapters in a folder or repository; None where it holds a whole model."""
+    with _as_model_error("config", name, revision):
         path = _optional_file(name, "adapter_config.json", revision)
-        content: dict[str, Any] | None = json.loads(Path(path).read_text()) if path is not None else None
-        return content
+        return json.loads(Path(path).read_text()) if path is not None else None
 
 
 def _optional_file(name: str, file: str, revision: str | None) -> str | None:
-    path: str | None = cached_file(
-        name,
-        file,
-        revision=revision or "main",
-        _raise_exceptions_for_gated_repo=False,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
-    return path
+    quiet = [f"_raise_exceptions_for_{what}" for what in ("gated_repo", "missing_entries", "connection_errors")]
+    return cached_file(name, file, revision=revision or "main", **dict.fromkeys(quiet, False))
 
 
 def _load_with_adapters(
@@ -188,11 +175,10 @@ def _load_with_adapters(
     adapter: Mapping[str, Any],
     options: dict[str, Any],
 ) -> PreTrainedModel:
-    """The model beside which adapters were trained, at the same revision, with the adapters inside."""
     config = load_config(name, revision)
     base, at = adapter["base_model_name_or_path"], adapter.get("revision")
     model = load_model(auto_model, base, revision=at, dtype=dtype, new_head=True, config=config, **options)
-    with _told("model", name, revision):
+    with _as_model_error("model", name, revision):
         # load_adapter would take pickled ones where these are missing.
         cached_file(name, "adapter_model.safetensors", revision=revision or "main")
         model.load_adapter(name, adapter_kwargs={"revision": revision or "main"})
@@ -204,28 +190,35 @@ def _load_with_adapters(
 
 
 @contextmanager
-def _told(what: str, name: str, revision: str | None) -> Iterator[None]:
-    """Turn whatever the libraries raise into one line; they raise nearly every built-in type."""
-    if _looks_like_a_folder(name) and not Path(name).is_dir():
+def _as_model_error(what: str, name: str, revision: str | None) -> Iterator[None]:
+    """Turn whatever the libraries raise, nearly every built-in type, into one line."""
+    if (name.startswith((".", "/", "~")) or name.count("/") > 1) and not Path(name).is_dir():
         raise ModelError(f"there is no folder {name}; name a folder that holds the {what}, or a Hub id (user/model)")
     try:
         yield
     except HfDistillError:
         raise
     except Exception as error:
-        raise ModelError(f"{_shown(name, revision)}: {_reason(what, name, revision, error)}") from error
+        shown = f"{name}@{revision}" if revision else name
+        raise ModelError(f"{shown}: {_reason(what, name, revision, error)}") from error
 
 
 def _reason(what: str, name: str, revision: str | None, error: Exception) -> str:
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    causes = tuple(_chain(error))
-    if any(isinstance(cause, GatedRepoError) for cause in causes):
+
+    def caused_by(*kinds: type[Exception]) -> bool:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, kinds):
+            cause = cause.__cause__ or cause.__context__
+        return cause is not None
+
+    if caused_by(GatedRepoError):
         return "its owner asks you to accept terms first; do so on its page, then log in with `hf auth login`"
-    if any(isinstance(cause, RevisionNotFoundError) for cause in causes):
+    if caused_by(RevisionNotFoundError):
         return f"the Hub has no revision {revision!r} of it; check student.revision or teacher.revision"
-    if any(isinstance(cause, RepositoryNotFoundError) for cause in causes) or "valid model identifier" in text:
+    if caused_by(RepositoryNotFoundError) or "valid model identifier" in text:
         return "neither a folder nor a model on the Hub; check the spelling, or log in with `hf auth login` if private"
-    if any(isinstance(cause, (LocalEntryNotFoundError, ConnectionError)) for cause in causes):
+    if caused_by(LocalEntryNotFoundError, ConnectionError):
         return "not in the cache, and the Hub cannot be reached (offline?); connect, or name a local folder"
     if "safetensors" in text and isinstance(error, OSError):
         return _without_safetensors(name)
@@ -266,7 +259,7 @@ def _without_safetensors(name: str) -> str:
 
 @contextmanager
 def _quiet_about_heads(new_head: bool) -> Iterator[None]:
-    """A new head is expected where one was asked for; Transformers would report it like a problem."""
+    # Transformers would report a new head like a problem.
     before = logging.get_verbosity()
     if new_head:
         logging.set_verbosity_error()
@@ -274,17 +267,3 @@ def _quiet_about_heads(new_head: bool) -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(before)
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _looks_like_a_folder(name: str) -> bool:
-    return name.startswith((".", "/", "~")) or name.count("/") > 1
-
-
-def _shown(name: str, revision: str | None) -> str:
-    return f"{name}@{revision}" if revision else name

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from hf_distill.errors import ModelError
 
 Pooling = Literal["mean", "cls", "max", "lasttoken", "weightedmean", "mean_sqrt_len_tokens"]
-"""How the states of a text's tokens become one, named as sentence-transformers names it."""
+"""How the states of a text's tokens become one, in the names of sentence-transformers."""
 
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 
@@ -38,17 +38,14 @@ _FLAGS = {
     "lasttoken": "pooling_mode_lasttoken",
 }
 
-_ACTIVATIONS = {
-    name.rsplit(".", 1)[1]: getattr(nn, name.rsplit(".", 1)[1])
-    for name in ("linear.Identity", "activation.Tanh", "activation.ReLU", "activation.GELU", "activation.Sigmoid")
-}
+_ACTIVATIONS = {kind.__name__: kind for kind in (nn.Identity, nn.Tanh, nn.ReLU, nn.GELU, nn.Sigmoid)}
 
 _KINDS = "sentence_transformers.models."
 """The prefix of module types that all releases of sentence-transformers know."""
 
 
 class Dense(nn.Module):
-    """A layer above the pooled vector, as sentence-transformers' Dense."""
+    """A layer above the pooled vector, as sentence-transformers' Dense; its activation is a class of ``torch.nn``."""
 
     def __init__(self, width: int, outputs: int, bias: bool = False, activation: str = "Identity") -> None:
         super().__init__()
@@ -61,18 +58,11 @@ class Dense(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         """``[N, outputs]`` from ``[N, width]``."""
-        made: Tensor = _ACTIVATIONS[self.activation]()(self.linear(vectors.to(self.linear.weight.dtype)))
-        return made
+        return _ACTIVATIONS[self.activation]()(self.linear(vectors.to(self.linear.weight.dtype)))
 
 
 class VectorHead(nn.Module):
-    """From the last hidden states of texts to a vector of each.
-
-    Args:
-        pooling: How the states of the tokens become one.
-        normalize: Whether vectors get the length 1.
-        layers: Applied in turn between the two.
-    """
+    """Makes a vector of each text: pools its last hidden states, applies layers, and gives it the length 1 if asked."""
 
     def __init__(self, pooling: str = "mean", normalize: bool = True, layers: Sequence[Dense] = ()) -> None:
         super().__init__()
@@ -89,13 +79,13 @@ class VectorHead(nn.Module):
         return functional.normalize(vectors.float(), dim=-1) if self.normalize else vectors.float()
 
     def dimensions(self, width: int) -> int:
-        """How many numbers a vector has, of a model of a hidden size."""
+        """The dimensions of a vector for a model of hidden size ``width``."""
         outputs = [layer.linear.out_features for layer in self.layers if isinstance(layer, Dense)]
         return int(outputs[-1]) if outputs else width
 
 
 def pooled(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
-    """``[N, H]`` of ``[N, T, H]``; what stands at masked tokens does not matter, in value and gradient."""
+    """Pool ``[N, T, H]`` to ``[N, H]``; masked tokens change neither value nor gradient."""
     real = mask[..., None]
     if pooling == "cls":
         return _at(states, mask.int().argmax(-1), real)
@@ -120,19 +110,18 @@ def _at(states: Tensor, places: Tensor, real: Tensor) -> Tensor:
 
 def head_of(model: nn.Module) -> VectorHead | None:
     """The head that a model carries, or None."""
-    head: VectorHead | None = getattr(model, ATTRIBUTE, None)
-    return head
+    return getattr(model, ATTRIBUTE, None)
 
 
 def attach_head(model: PreTrainedModel, head: VectorHead) -> None:
-    """Let a model carry a head: what trains and wraps the model sees it, its checkpoint does not hold it."""
+    """Put a head into a model: it is trained and wrapped with the model, and left out of its checkpoint."""
     model.add_module(ATTRIBUTE, head.to(model.device))
     names = {f"{ATTRIBUTE}.{name}" for name in head.state_dict()}
     model._keys_to_ignore_on_save = set(model._keys_to_ignore_on_save or ()) | names
 
 
 def vector_size(model: PreTrainedModel) -> int:
-    """How many numbers a model's vectors have."""
+    """The dimensions of a model's vectors."""
     head = head_of(model)
     width = int(model.config.get_text_config().hidden_size)
     return head.dimensions(width) if head is not None else width
@@ -165,8 +154,8 @@ def save_head(model: PreTrainedModel, folder: Path, max_length: int, state: Mapp
 
     Args:
         model: With a head.
-        folder: Where the checkpoint lies.
-        max_length: Tokens of a text, beyond which it is cut.
+        folder: The checkpoint's.
+        max_length: Longer texts are cut at so many tokens.
         state: The model's weights, where they are not in the model (sharded training).
     """
     head = copy.deepcopy(head_of(model))

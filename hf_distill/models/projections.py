@@ -1,4 +1,4 @@
-"""What lies between a model's pooled states and vectors of another size: principal components, least squares."""
+"""Projects pooled states to vectors of another size: by principal components or least squares."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SAMPLE = 2048
 BATCH = 64
 
 RIDGE = 1e-3
-"""Of the least squares, as a share of the mean variance."""
+"""Regularises the least squares, as a share of the mean variance."""
 
 Texts = Callable[[], Iterable[str]]
 
@@ -37,7 +37,7 @@ def principal_components(vectors: Tensor, count: int) -> Tensor:
 
 
 def vectors_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Texts, length: int) -> Tensor:
-    """``[N, D]`` float32 of the first texts, on the CPU."""
+    """The vectors ``[N, D]`` of the first texts, in float32 on the CPU."""
     model.eval()
     found = []
     listed, limit = list(islice(texts(), SAMPLE)), min(length, tokenizer.model_max_length)
@@ -61,17 +61,10 @@ def give_head(
     texts: Texts,
     length: int,
 ) -> None:
-    """Let a student carry a head like its teacher's, with a projection where its vectors would have another size.
+    """Give a student a head like its teacher's, with a projection where its vectors would not have ``size`` dimensions.
 
-    Args:
-        student: Without a head.
-        tokenizer: The student's.
-        like: The teacher's head.
-        size: Of the vectors that the student shall give.
-        targets: ``[N, size]``, what the teacher gives for the first texts: the projection starts as the least squares
-            from what the student gives; None where only sizes matter.
-        texts: Gives the texts, again at each call.
-        length: Tokens of a text at most.
+    The projection starts as the least squares from the student's vectors to the ``targets`` ``[N, size]``, the
+    teacher's vectors of the first texts; without targets only sizes matter.
     """
     width = int(student.config.get_text_config().hidden_size)
     kept = [layer for layer in like.layers if isinstance(layer, Dense)]
@@ -89,7 +82,7 @@ def give_head(
 def teacher_vectors(
     teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Texts, length: int
 ) -> tuple[VectorHead, int, Tensor]:
-    """A teacher's head, the size of its vectors, and those of the first texts."""
+    """A teacher's head, the size of its vectors, and the vectors of the first texts."""
     head = head_of(teacher)
     assert head is not None
     return head, vector_size(teacher), vectors_of(teacher, tokenizer, texts, length)

@@ -1,17 +1,13 @@
-"""Small forward passes that show whether a model does what a loss takes for granted."""
+"""Small forward passes that show whether a model does what a loss relies on."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from hf_distill.errors import ModelError
-from hf_distill.models.forward import accepted_inputs, output_head, without_head
+from hf_distill.models.forward import accepted_inputs, evaluated, output_head, without_head
 
 TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3}
 """By how much two ways to the same logits may differ, in units of their spread; 0.1 in half precision."""
@@ -19,14 +15,13 @@ TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3}
 
 def check_head(model: PreTrainedModel, inputs: dict[str, Tensor]) -> None:
     """Refuse a model whose logits are not what its head makes of its last hidden states."""
-    with _evaluated(model):
+    with evaluated(model):
         expected = model(**inputs).logits
         with without_head(model) as caught:
             model(**inputs)
         assert caught.hidden is not None
         found = output_head(model).logits(caught.hidden)
-    error = _error(found, expected)
-    if not error <= TOLERANCES.get(model.dtype, 0.1):
+    if error := _difference(found, expected, model.dtype):
         raise ModelError(
             f"{type(model).__name__} does more to its logits than a linear head with a scale and a soft-cap (they "
             f"differ by {error:.2g} standard deviations), so the fused loss would be another model's; choose another "
@@ -35,17 +30,11 @@ def check_head(model: PreTrainedModel, inputs: dict[str, Tensor]) -> None:
 
 
 def check_decoder_inputs(model: PreTrainedModel, inputs: dict[str, Tensor], labels: Tensor) -> None:
-    """Refuse a model whose decoder starts otherwise than the task's.
-
-    Args:
-        model: With an encoder and a decoder, on any device, in any dtype.
-        inputs: A small batch, ``decoder_input_ids`` as the task makes them among it.
-        labels: ``[B, T]``, what they were made of.
-    """
-    with _evaluated(model):
+    """Refuse a model whose decoder starts otherwise than the task's ``decoder_input_ids``, made of the ``labels``."""
+    with evaluated(model):
         own = model(input_ids=inputs["input_ids"], labels=labels).logits
         ours = model(**inputs).logits
-    if not _error(ours, own) <= TOLERANCES.get(model.dtype, 0.1):
+    if _difference(ours, own, model.dtype):
         raise ModelError(
             f"the decoder of this {type(model).__name__} starts with another token than that of the model it is paired "
             "with, so both would read different texts; take two models of one family, with the same "
@@ -62,30 +51,20 @@ def check_packing(model: PreTrainedModel) -> None:
         )
     ids = torch.arange(2, 12, device=model.device)[None] % model.config.get_text_config().vocab_size
     positions = torch.arange(5, device=model.device).repeat(2)[None]
-    with _evaluated(model):
+    with evaluated(model):
         alone = model(input_ids=ids[:, 5:], position_ids=positions[:, 5:], use_cache=False).logits
         packed = model(input_ids=ids, position_ids=positions, use_cache=False).logits[:, 5:]
-    error = _error(packed, alone)
-    if not error <= TOLERANCES.get(model.dtype, 0.1):
+    if error := _difference(packed, alone, model.dtype):
         raise ModelError(
             f"{type(model).__name__} lets packed texts see one another (their logits differ by {error:.2g} standard "
             "deviations from those of each text alone); set task.packing to false"
         )
 
 
-def _error(found: Tensor, expected: Tensor) -> float:
+def _difference(found: Tensor, expected: Tensor, dtype: torch.dtype) -> float:
+    """How far logits lie apart, in units of their spread; 0 within what rounding explains."""
     if found.shape != expected.shape:
         return float("inf")
     found, expected = found.float(), expected.float()
-    return float((found - expected).abs().max() / expected.std().clamp(min=1e-6))
-
-
-@contextmanager
-def _evaluated(model: PreTrainedModel) -> Iterator[Any]:
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(was_training)
+    error = float((found - expected).abs().max() / expected.std().clamp(min=1e-6))
+    return 0.0 if error <= TOLERANCES.get(dtype, 0.1) else error

@@ -27,7 +27,6 @@ class Attention(Objective):
         loss: ``kl`` of the teacher's and the student's probabilities (MobileBERT, Sun et al. 2020), or
             ``mse``: the squared distance of the two (TinyBERT takes it of the scores before the softmax).
         layers: ``auto`` (see :func:`spaced_layer_map`), or a mapping of student layer to teacher layer.
-        weight: See :class:`Objective`.
     """
 
     unit = "tokens"

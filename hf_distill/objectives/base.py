@@ -29,6 +29,7 @@ class Objective(ABC):
     Attributes:
         unit: The sum is divided by the number of these, see :data:`hf_distill.types.Unit`.
         needs: What it requires of data and teacher; a teacher that does not provide it is refused before training.
+            Both are set on the class; options may change them on an instance.
         distributions: The kinds of output that it is defined for.
         cross_tokenizer: Whether it compares a teacher that has other tokens, see :meth:`connect_tokenizers`.
         compares_tokens: Whether it compares token by token, so that both models must read the same tokens.

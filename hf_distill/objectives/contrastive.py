@@ -22,7 +22,6 @@ class Contrastive(Objective):
 
     Args:
         scale: Cosines are multiplied by it before the softmax; above 0.
-        weight: See :class:`Objective`.
     """
 
     unit = "positions"

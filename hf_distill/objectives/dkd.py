@@ -28,7 +28,6 @@ class DKD(Objective):
         alpha: Of TCKD, at least 0.
         beta: Of NCKD, at least 0; more of it the surer the teacher is.
         temperature: Above 0; softens both distributions; or its schedule.
-        weight: See :class:`Objective`.
     """
 
     unit = "labels"

@@ -26,7 +26,6 @@ class Hidden(Objective):
         layers: ``auto`` (see :func:`spaced_layer_map`), or a mapping of student layer to teacher layer.
         side: Of an encoder-decoder: ``decoder``, token by token of the target, or ``encoder``, of the source. Models of
             one stack have no other than that.
-        weight: See :class:`Objective`.
     """
 
     unit: Unit = "tokens"

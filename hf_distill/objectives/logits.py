@@ -40,7 +40,6 @@ class Logits(Objective):
         cross_tokenizer: Whether the teacher may have other tokens: both are then compared where each has read the same
             bytes, over the tokens that they share, see :mod:`hf_distill.losses.cross_vocabulary`. Not for mse, which
             compares single logits. Where both have the same tokens it changes nothing.
-        weight: See :class:`Objective`.
     """
 
     unit = "positions"

@@ -38,7 +38,6 @@ class Relation(Objective):
             given. More of them tell more finely (the paper takes 48).
         student_layer: Counted from 0; negative from the end.
         teacher_layer: The same. Of large teachers an upper middle layer teaches best (the paper takes the 21st of 24).
-        weight: See :class:`Objective`.
     """
 
     unit = "tokens"

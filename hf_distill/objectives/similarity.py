@@ -19,6 +19,12 @@ from hf_distill.types import Targets, View
 
 Loss = Literal["cosine", "mse", "in_batch", "in_batch_kl", "contrastive", "margin_mse", "listwise_kl"]
 
+WITH_TEACHERS = ("cosine", "mse", "contrastive")
+"""Losses that compare the student's vectors with the teacher's, which must have as many dimensions."""
+
+SCALED = ("in_batch_kl", "contrastive", "listwise_kl")
+"""Losses with a softmax."""
+
 
 class Similarity(Objective):
     """The student's vectors pulled towards the teacher's.
@@ -40,7 +46,6 @@ class Similarity(Objective):
             ``contrastive``.
         scale: Cosines are multiplied by it before a softmax; above 0. Of ``in_batch_kl``, ``contrastive`` and
             ``listwise_kl``; 20 unless given.
-        weight: See :class:`Objective`.
     """
 
     unit = "positions"
@@ -58,9 +63,9 @@ class Similarity(Objective):
         super().__init__(weight=weight)
         self.loss = self.one_of("loss", loss, get_args(Loss))
         self.target = self.one_of("target", target, ("own", "first"))
-        if target == "first" and loss not in ("cosine", "mse", "contrastive"):
+        if target == "first" and loss not in WITH_TEACHERS:
             raise ObjectiveError(f"similarity: target: first does nothing for {loss}; remove it")
-        if scale is not None and loss not in ("in_batch_kl", "contrastive", "listwise_kl"):
+        if scale is not None and loss not in SCALED:
             raise ObjectiveError(f"similarity: scale does nothing for {loss}; remove it")
         if scale is not None and not scale > 0:
             raise ObjectiveError(f"similarity: scale must be above 0, got {scale!r}")
@@ -68,7 +73,7 @@ class Similarity(Objective):
 
     @override
     def check_models(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
-        if head_of(student) is None or head_of(teacher) is None or self.loss not in ("cosine", "mse", "contrastive"):
+        if head_of(student) is None or head_of(teacher) is None or self.loss not in WITH_TEACHERS:
             return
         sizes = vector_size(student), vector_size(teacher)
         if sizes[0] > sizes[1]:
@@ -86,10 +91,9 @@ class Similarity(Objective):
         if self.loss in ("margin_mse", "listwise_kl"):
             return self._within_rows(student, teacher, mask, view.texts_of_row)
         if self.target == "first":
-            first = torch.arange(len(teacher), device=teacher.device) // view.texts_of_row * view.texts_of_row
-            teacher = teacher[first]
+            teacher = teacher[:: view.texts_of_row].repeat_interleave(view.texts_of_row, 0)
         student, teacher = student[mask], teacher[mask]
-        if self.loss in ("cosine", "mse", "contrastive") and student.shape != teacher.shape:
+        if self.loss in WITH_TEACHERS and student.shape != teacher.shape:
             raise ObjectiveError(
                 f"similarity: the student's vectors have {student.shape[-1]} numbers and the teacher's "
                 f"{teacher.shape[-1]}; set task.dimensions in a recipe, or use loss: in_batch, which compares any"
@@ -98,13 +102,10 @@ class Similarity(Objective):
             "cosine": lambda s, t: (1 - functional.cosine_similarity(s, t, dim=-1)).sum(),
             "mse": lambda s, t: (s - t).square().mean(-1).sum(),
             "in_batch": _in_batch,
-            "in_batch_kl": self._in_batch_divergence,
+            "in_batch_kl": lambda s, t: _divergence(_others(s) * self.scale, _others(t) * self.scale),
             "contrastive": self._contrastive,
         }
         return losses[self.loss](student, teacher)
-
-    def _in_batch_divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
-        return _divergence(_others(student) * self.scale, _others(teacher) * self.scale)
 
     def _contrastive(self, student: Tensor, teacher: Tensor) -> Tensor:
         cosines = functional.normalize(student, dim=-1) @ functional.normalize(teacher, dim=-1).T
@@ -112,7 +113,7 @@ class Similarity(Objective):
         return functional.cross_entropy(cosines * self.scale, nearest, reduction="sum")
 
     def _within_rows(self, student: Tensor, teacher: Tensor, mask: Tensor, texts: int) -> Tensor:
-        """Over the first text of each row and what it is compared with; the sum counts once for each text of a row."""
+        """Compare the first text of each row with the others; the sum counts once for each text of a row."""
         if texts < 3:
             raise ObjectiveError(
                 f"similarity: {self.loss} compares a text with at least two others of its row, but rows have {texts} "
@@ -156,7 +157,6 @@ def _in_batch(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def _divergence(student: Tensor, teacher: Tensor) -> Tensor:
-    """The sum over rows of the divergence between the softmax of both."""
     if not student.numel():
         return student.sum() * 0.0
     return functional.kl_div(student.log_softmax(-1), teacher.log_softmax(-1), reduction="sum", log_target=True)

@@ -1,8 +1,8 @@
-"""Where two tokenizers cut a text alike.
+"""Finds where two tokenizers cut a text alike.
 
-Everything is told in bytes (UTF-8), since a token may hold a part of a character only. A tokenizer is read as what each
-of its tokens stands for (:class:`TokenBytes`); a text's tokens then lie end to end over its bytes. Where a token of
-each model begins at the same byte, both have read the same text and are about to tell what follows: a meeting.
+All places are in bytes (UTF-8), since a token may hold a part of a character only. A tokenizer is read as the bytes of
+each of its tokens (:class:`TokenBytes`); a text's tokens then lie end to end over its bytes. Where a token of each
+model begins at the same byte, both have read the same text and predict what follows: a meeting.
 """
 
 from __future__ import annotations
@@ -22,13 +22,12 @@ PROBE = "The Quick brown fox,  it's 12.5% naïve: «déjà-vu» Привет 東
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Which bytes of a text a token covers.
+    """The bytes of a text that a token covers.
 
     Attributes:
         start: The first.
-        end: Behind the last; ``start`` for a token that stands for none (a start token).
-        whole: Whether these are all bytes of the token: not so for a first word, before which some tokenizers put a
-            space that the text has not.
+        end: Behind the last; ``start`` for a token without bytes (a start token).
+        whole: Whether these are all bytes of the token; not of a first word before which a tokenizer puts a space.
     """
 
     start: int
@@ -38,13 +37,13 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Region:
-    """A stretch of bytes that two readings have in common, each at its own place.
+    """A stretch of bytes that two texts share, each at its own place.
 
     Attributes:
-        first: Where it begins in the first text.
-        second: Where it begins in the second.
+        first: Its start in the first text.
+        second: Its start in the second.
         length: Its bytes.
-        ends: Whether what each model says behind it is compared, too: the end of a text, or of a turn.
+        ends: Whether predictions behind it are compared, too: of the end of a text, or of a turn.
     """
 
     first: int
@@ -55,13 +54,13 @@ class Region:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenBytes:
-    """What the tokens of a tokenizer stand for.
+    """The bytes of a tokenizer's tokens.
 
     Attributes:
-        pieces: By id: the bytes of a token; None for special tokens and ids that no token has.
+        pieces: The bytes of each token, by id; None for special tokens and ids that no token has.
         special: The text of each special token, by id.
         end: The end token's id, or None.
-        name: Of the tokenizer, for messages.
+        name: The tokenizer's, for messages.
     """
 
     pieces: Sequence[bytes | None]
@@ -70,10 +69,7 @@ class TokenBytes:
     name: str = ""
 
     def places(self, ids: Iterable[int], text: bytes) -> list[Place]:
-        """The bytes of the text that each token covers, as far as tokens and text agree.
-
-        The list is shorter than the ids where a tokenizer changed the text: nothing is known of what comes behind.
-        """
+        """The bytes of the text that each token covers, up to where a tokenizer changed the text."""
         # Whether a first space is the text's own cannot be told from it alone, but from what follows.
         ids = list(ids)
         return max((self._places(ids, text, skips) for skips in (False, True)), key=len)
@@ -102,7 +98,7 @@ class TokenBytes:
 
 
 def token_bytes(tokenizer: PreTrainedTokenizerBase) -> TokenBytes:
-    """Read what each token stands for.
+    """Read the bytes of each token.
 
     Byte-level tokenizers write bytes in an alphabet of their own (GPT-2), SentencePiece's write a space as U+2581 and
     bytes that are no piece as ``<0x0A>``.
@@ -148,14 +144,9 @@ def meetings(
 ) -> list[tuple[int, int]]:
     """The pairs of tokens, one of each reading, that begin at the same byte of a region: where both models meet.
 
-    Between two of them lies the finest span that both readings cut alike: one token on each side, or several. A token
-    without bytes takes part in none, but for end tokens, where a region ends. Both grow from one pair to the next.
-
-    Args:
-        first: Of the first reading.
-        second: Of the second.
-        regions: In the order of the text; those that lie beyond what a reading covers are left out.
-        ends: Of each reading, which of its tokens are end tokens.
+    Between two of them lies the finest span that both readings cut alike: one token on each side, or several. Tokens
+    without bytes take no part, except end tokens (``ends``: their places in each reading) where a region ends. Both
+    places grow from one pair to the next.
     """
     found: list[tuple[int, int]] = []
     own, other = _starts(first), _starts(second)

@@ -1,4 +1,4 @@
-"""A fast tokenizer with some of its tokens, which cuts texts as before wherever it has kept what they are cut into."""
+"""Takes tokens out of a fast tokenizer, which cuts all texts of kept tokens as before."""
 
 from __future__ import annotations
 
@@ -19,21 +19,18 @@ from hf_distill.errors import StudentError
 _BATCH = 1000
 
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
-"""What tokenizers made by SentencePiece call a byte of a character that they do not know."""
+"""How tokenizers made by SentencePiece write a byte of an unknown character."""
 
 _CHAT = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "."}]
 
 
 class Vocabulary:
-    """The tokens of a tokenizer, and which of them need which others.
-
-    Args:
-        tokenizer: A fast one.
+    """The tokens of a fast tokenizer, and which of them need which others.
 
     Attributes:
-        ids: Of all tokens, special and added ones too.
-        always: Ids without which something could not be encoded any more, or would have lost its mark: special and
-            added tokens, single characters and bytes.
+        ids: The ids of all tokens, special and added ones too.
+        always: Ids that must stay so that every text can be encoded: special and added tokens, single characters and
+            bytes.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -56,7 +53,9 @@ class Vocabulary:
                 f"{' with ' + repr(affix) if affix else ''}; remove student.vocabulary"
             )
         self._scratch = Tokenizer.from_str(json.dumps(self.content))
-        self._own: dict[str, int] = self._read_own()
+        vocabulary = self._model["vocab"]
+        pairs = enumerate(vocabulary) if self._kind == "Unigram" else ((i, [token]) for token, i in vocabulary.items())
+        self._own: dict[str, int] = {token: i for i, (token, *_) in pairs}
         self._added = {each["content"]: each["id"] for each in self.content["added_tokens"]}
         self.ids = {**self._added, **self._own}
         self._merges = {tuple(pair): rank for rank, pair in enumerate(self._model.get("merges", ()))}
@@ -64,7 +63,7 @@ class Vocabulary:
         self.always = self._needed() | self.count(mark for mark in marks if mark).keys()
 
     def count(self, texts: Iterable[str]) -> Counter[int]:
-        """How often each token, by its id, stands in texts."""
+        """How often each token occurs in texts, by its id."""
         counts: Counter[int] = Counter()
         iterator = iter(texts)
         while batch := list(islice(iterator, _BATCH)):
@@ -73,7 +72,7 @@ class Vocabulary:
         return counts
 
     def ancestors(self, ids: Iterable[int]) -> Iterator[int]:
-        """Tokens that BPE makes on its way to other tokens: all parts of the merges that lead to each."""
+        """The tokens that BPE merges on its way to other tokens."""
         if not self._merges:
             return
         tokens = {i: token for token, i in self._own.items()}
@@ -120,12 +119,6 @@ class Vocabulary:
             )
         return made
 
-    def _read_own(self) -> dict[str, int]:
-        vocabulary = self._model["vocab"]
-        if self._kind == "Unigram":
-            return {token: i for i, (token, _) in enumerate(vocabulary)}
-        return dict(vocabulary)
-
     def _needed(self) -> set[int]:
         prefix = self._model.get("continuing_subword_prefix") or ""
         needed = set(self._added.values())
@@ -151,7 +144,6 @@ def check_same_cut(old: PreTrainedTokenizerBase, new: PreTrainedTokenizerBase, t
 
 
 def _rendered(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]]) -> str:
-    """What a chat template puts around turns; nothing where it refuses them."""
     try:
         return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=len(turns) == 1))
     except TemplateError:

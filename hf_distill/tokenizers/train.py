@@ -15,7 +15,20 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTok
 from hf_distill.errors import StudentError
 from hf_distill.models.load import load_tokenizer
 
-_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_SPECIAL = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
+_SPECIAL_OF_BPE = {
+    "bos_token": "<s>",
+    "pad_token": "<pad>",
+    "eos_token": "</s>",
+    "unk_token": "<unk>",
+    "mask_token": "<mask>",
+}
 
 _ALPHABET = 1000
 """How many characters a trained tokenizer knows at most; rarer ones become [UNK]."""
@@ -47,14 +60,14 @@ def train_tokenizer(
     lowercase: bool | None = None,
     kind: Literal["wordpiece", "bpe"] = "wordpiece",
 ) -> PreTrainedTokenizerFast:
-    """A tokenizer trained on texts; the same texts give the same one, in every process.
+    """Train a tokenizer on texts; the same texts give the same one, in every process.
 
     Args:
         texts: Gives the texts, again at each call; they are read twice.
         vocab_size: Tokens, special ones included; more only where the single characters alone need it.
-        lowercase: Only for ``wordpiece``: whether case and accents are dropped, as they are unless this says no.
-        kind: ``wordpiece`` as BERT has it (``[CLS] A [SEP] B [SEP]``), for models that read; ``bpe`` of bytes as GPT-2
-            and BART have it (``<s> A </s>``), for models that write: every text comes back as it was.
+        lowercase: Whether ``wordpiece`` drops case and accents; yes unless given.
+        kind: ``wordpiece`` of BERT (``[CLS] A [SEP] B [SEP]``), for models that read; ``bpe`` of bytes of GPT-2 and
+            BART (``<s> A </s>``), for models that write: every text comes back as it was.
     """
     if kind == "bpe":
         if lowercase is not None:
@@ -76,7 +89,7 @@ def train_tokenizer(
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size,
         min_frequency=2,
-        special_tokens=[*_SPECIAL, *(f"##{character}" for character in inner)],
+        special_tokens=[*_SPECIAL.values(), *(f"##{character}" for character in inner)],
         initial_alphabet=alphabet,
         limit_alphabet=len(alphabet),
         show_progress=False,
@@ -85,16 +98,22 @@ def train_tokenizer(
     scratch.normalizer, scratch.pre_tokenizer = pieces.normalizer, pieces.pre_tokenizer
     scratch.train_from_iterator(texts(), trainer)
     pieces.model = models.WordPiece(scratch.get_vocab(), unk_token="[UNK]")
-    return _wrapped(pieces)
+    pieces.decoder = decoders.WordPiece()
+    pieces.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(token, pieces.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
+    )
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    return PreTrainedTokenizerFast(tokenizer_object=pieces, model_input_names=names, **_SPECIAL)
 
 
 def _train_bpe(texts: Callable[[], Iterable[str]], vocab_size: int) -> PreTrainedTokenizerFast:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    special = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
-    if vocab_size < len(alphabet) + len(special):
+    least = len(alphabet) + len(_SPECIAL_OF_BPE)
+    if vocab_size < least:
         raise StudentError(
-            f"student.tokenizer.vocab_size: expected at least {len(alphabet) + len(special)} for kind: bpe, one for "
-            f"each byte, got {vocab_size}"
+            f"student.tokenizer.vocab_size: expected at least {least} for kind: bpe, one per byte, got {vocab_size}"
         )
     pieces = Tokenizer(models.BPE())
     pieces.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -102,7 +121,7 @@ def _train_bpe(texts: Callable[[], Iterable[str]], vocab_size: int) -> PreTraine
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=2,
-        special_tokens=list(special),
+        special_tokens=list(_SPECIAL_OF_BPE.values()),
         initial_alphabet=alphabet,
         show_progress=False,
     )
@@ -110,14 +129,10 @@ def _train_bpe(texts: Callable[[], Iterable[str]], vocab_size: int) -> PreTraine
     pieces.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>",
         pair="<s> $A </s> </s> $B </s>",
-        special_tokens=[("<s>", special.index("<s>")), ("</s>", special.index("</s>"))],
+        special_tokens=[(token, pieces.token_to_id(token)) for token in ("<s>", "</s>")],
     )
-    names = ("bos_token", "pad_token", "eos_token", "unk_token", "mask_token")
-    return PreTrainedTokenizerFast(
-        tokenizer_object=pieces,
-        model_input_names=["input_ids", "attention_mask"],
-        **dict(zip(names, special, strict=True)),
-    )
+    names = ["input_ids", "attention_mask"]
+    return PreTrainedTokenizerFast(tokenizer_object=pieces, model_input_names=names, **_SPECIAL_OF_BPE)
 
 
 def position_limit(model: PreTrainedModel) -> int | None:
@@ -152,7 +167,7 @@ def fitted(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> PreTra
 
 
 def _characters(pieces: Tokenizer, texts: Iterable[str]) -> tuple[list[str], list[str]]:
-    """The most frequent characters, and those of them that stand elsewhere than at the beginning of a word."""
+    """The most frequent characters, and those of them that also occur inside words."""
     counts: Counter[str] = Counter()
     inner: set[str] = set()
     for text in texts:
@@ -161,22 +176,3 @@ def _characters(pieces: Tokenizer, texts: Iterable[str]) -> tuple[list[str], lis
             inner.update(word[1:])
     frequent = sorted(counts, key=lambda character: (-counts[character], character))[:_ALPHABET]
     return sorted(frequent), sorted(inner.intersection(frequent))
-
-
-def _wrapped(pieces: Tokenizer) -> PreTrainedTokenizerFast:
-    vocabulary = pieces.get_vocab()
-    pieces.decoder = decoders.WordPiece()
-    pieces.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=pieces,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-    )

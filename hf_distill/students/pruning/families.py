@@ -17,13 +17,9 @@ _FOLLOWING = ("pooler_hidden_size", "embedding_size")
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """How wide a model is.
+    """The width of a model: channels between layers, and the attention heads and feed-forward units of a layer.
 
-    Attributes:
-        hidden_size: Channels between layers.
-        heads: Attention heads of a layer.
-        key_value_heads: Of keys and values; fewer than ``heads`` where several queries share one.
-        intermediate_size: Units between the two halves of a feed-forward block.
+    There are fewer ``key_value_heads`` than ``heads`` where several queries share keys and values.
     """
 
     hidden_size: int
@@ -34,16 +30,16 @@ class Shape:
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """Where the models of a family keep what can be narrowed: names of modules in a layer.
+    """The modules of a layer that can be narrowed, by name, for the models of a family.
 
     Attributes:
-        queries: Whose outputs are query heads.
-        keys_and_values: Whose outputs are heads of keys or values.
-        attention_output: What reads all heads.
-        up: Whose outputs are units of the feed-forward block.
-        down: What reads these units.
-        fused: How many blocks of heads or units stand one after the other in the outputs of a module; one unless named.
-        units: What the config calls the number of units.
+        queries: Their outputs are query heads.
+        keys_and_values: Their outputs are heads of keys or values.
+        attention_output: It reads all heads.
+        up: Their outputs are units of the feed-forward block.
+        down: It reads these units.
+        fused: How many blocks of heads or units follow one another in the outputs of a module; one unless named.
+        units: The config's attribute for the number of units.
         head_size: ``follows`` where it is always hidden size / heads; ``divides`` where the config tells it, but heads
             must divide the hidden size; ``free`` where both are free.
     """
@@ -145,12 +141,12 @@ def shape_of(config: PretrainedConfig) -> Shape:
 
 
 def head_size(config: PretrainedConfig) -> int:
-    """How many channels an attention head has; it stays as it is in a narrower model."""
+    """The channels of an attention head, as many in a narrower model."""
     return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
 def head_counts(source: Shape) -> dict[int, int]:
-    """How many heads can be kept, and how many of keys and values then.
+    """The numbers of heads that can be kept, each with that of keys and values.
 
     Where several queries share keys and values, whole groups are dropped where that comes out even; else as many
     queries of every group.
@@ -214,7 +210,7 @@ def pruned_config(config: PretrainedConfig, shape: Shape) -> PretrainedConfig:
 
 
 def _own_embeddings(config: PretrainedConfig) -> int | None:
-    """How wide the embeddings of a model are that projects them to its hidden size."""
+    """The width of embeddings that a model projects to its hidden size."""
     size: int | None = getattr(config, "embedding_size", None)
     return None if size == config.hidden_size else size
 

@@ -1,10 +1,9 @@
-"""What of a model matters: how much its heads, units and channels say on a sample of texts."""
+"""How much the heads, units and channels of a model matter, measured on a sample of texts."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.errors import StudentError
+from hf_distill.models.forward import evaluated
 from hf_distill.students.layer_choice import layer_stack
 from hf_distill.students.pruning.families import Shape, family_of, shape_of
 from hf_distill.tokenizers.train import position_limit
@@ -30,13 +30,7 @@ _POOL = 20_000
 
 @dataclass(frozen=True, kw_only=True)
 class Importance:
-    """How much each part of a model matters; the larger, the more.
-
-    Attributes:
-        hidden: ``[hidden size]``.
-        heads: ``[heads]`` of each layer.
-        units: ``[intermediate size]`` of each layer.
-    """
+    """How much each channel of a model, and each head and unit of each layer, matters; the larger, the more."""
 
     hidden: Tensor
     heads: list[Tensor]
@@ -44,7 +38,7 @@ class Importance:
 
 
 def random_importance(shape: Shape, layers: int) -> Importance:
-    """Importance by chance, from torch's global generator: what any other must be better than."""
+    """Importance by chance, from torch's global generator: the baseline for any other."""
     draw = partial(torch.rand, device="cpu")
     return Importance(
         hidden=draw(shape.hidden_size),
@@ -58,8 +52,8 @@ def activation_importance(
 ) -> Importance:
     """Importance by activations (Minitron; Muralidharan et al. 2024), means over the tokens of texts.
 
-    Of a head it is the L2 norm of its output before the output projection, of a unit the absolute value that enters the
-    down projection, of a hidden channel the absolute output of the norms, summed over them.
+    For a head it is the L2 norm of its output before the output projection, for a unit the absolute value that enters
+    the down projection, for a hidden channel the absolute output of the norms, summed over them.
     """
     shape, family = shape_of(model.config), family_of(model.config)
     stack, total = layer_stack(model, model, "num_hidden_layers")
@@ -73,9 +67,8 @@ def activation_importance(
             attention.register_forward_pre_hook(partial(sums.add_heads, f"heads {i}", shape.heads)),
             down.register_forward_pre_hook(partial(sums.add_units, f"units {i}")),
         ]
-    for name, module in _hidden_norms(model, shape.hidden_size):
-        if not name.startswith(dropped):
-            hooks.append(module.register_forward_hook(sums.add_hidden))
+    norms = _hidden_norms(model, shape.hidden_size)
+    hooks += [m.register_forward_hook(sums.add_hidden) for name, m in norms if not name.startswith(dropped)]
     try:
         _read(model, tokenizer, texts, sums)
     finally:
@@ -89,7 +82,7 @@ def activation_importance(
 
 
 def sample(texts: Iterable[str], rows: int) -> list[str]:
-    """So many texts, drawn evenly from the first ones of a corpus; the same in every process."""
+    """Draw texts evenly from the first ones of a corpus, the same in every process."""
     pool = list(islice((text for text in texts if text.strip()), max(rows, _POOL)))
     if not pool:
         raise StudentError(
@@ -99,7 +92,7 @@ def sample(texts: Iterable[str], rows: int) -> list[str]:
 
 
 class _Sums:
-    """Sums over the tokens of all batches, by what they are of; padding does not count."""
+    """Sums over the tokens of all batches, without padding."""
 
     def __init__(self) -> None:
         self.totals: dict[str, Tensor] = {}
@@ -130,7 +123,6 @@ class _Sums:
 
 
 def _hidden_norms(model: PreTrainedModel, size: int) -> Iterator[tuple[str, nn.Module]]:
-    """The norms of a model's body that all channels go through."""
     body = {id(module) for module in model.base_model.modules()}
     for name, module in model.named_modules():
         weight = getattr(module, "weight", None)
@@ -140,13 +132,12 @@ def _hidden_norms(model: PreTrainedModel, size: int) -> Iterator[tuple[str, nn.M
 
 
 def _read(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], sums: _Sums) -> None:
-    """Let a model's body read texts, of like lengths together."""
     limit = min(_TOKENS, tokenizer.model_max_length, position_limit(model) or _TOKENS)
     rows: list[list[int]] = tokenizer(list(texts), truncation=True, max_length=limit)["input_ids"]
     rows = sorted(filter(len, rows), key=len)
     body: Any = model.base_model
     padding = tokenizer.pad_token_id or 0
-    with _in_eval_mode(model), torch.inference_mode():
+    with evaluated(model):
         for start in range(0, len(rows), _BATCH):
             batch = rows[start : start + _BATCH]
             longest = len(batch[-1])
@@ -155,13 +146,3 @@ def _read(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Seq
             mask = torch.arange(longest, device=model.device) < lengths[:, None]
             sums.start(mask)
             body(input_ids=ids, attention_mask=mask.long())
-
-
-@contextmanager
-def _in_eval_mode(model: PreTrainedModel) -> Iterator[None]:
-    before = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(before)

@@ -24,14 +24,7 @@ Select = Callable[[str, int], Sequence[int]]
 
 @dataclass(frozen=True, kw_only=True)
 class Kept:
-    """What is kept of a model, ascending, counted from 0.
-
-    Attributes:
-        hidden: Channels.
-        heads: Of each layer.
-        key_value_heads: Of each layer.
-        units: Of each layer.
-    """
+    """The channels of a model, and the heads and units of each layer, that are kept, ascending, counted from 0."""
 
     hidden: list[int]
     heads: list[list[int]]
@@ -40,7 +33,7 @@ class Kept:
 
 
 def most_important(importance: Importance, source: Shape, shape: Shape) -> Kept:
-    """What matters most: channels of the whole model, heads and units of each layer.
+    """Keep what matters most: channels of the whole model, heads and units of each layer.
 
     Where queries share keys and values, their importance is that of the group where whole groups are dropped.
     """
@@ -54,7 +47,7 @@ def most_important(importance: Importance, source: Shape, shape: Shape) -> Kept:
 
 
 def first_ones(shape: Shape, layers: int) -> Kept:
-    """As many as a shape has, whichever: enough to plan a model without weights."""
+    """Keep the first of everything: enough to plan a model without weights."""
     return Kept(
         hidden=list(range(shape.hidden_size)),
         heads=[list(range(shape.heads))] * layers,
@@ -112,12 +105,11 @@ def _chosen_heads(importance: Tensor, source: Shape, shape: Shape) -> tuple[list
 
 
 def _largest(importance: Tensor, count: int) -> list[int]:
-    kept: list[int] = importance.topk(count).indices.sort().values.tolist()
-    return kept
+    return importance.topk(count).indices.sort().values.tolist()
 
 
 def _of_layers(model: PreTrainedModel, kept: Kept) -> dict[tuple[str, int], list[int]]:
-    """What to keep along those dimensions that are heads or units, by the name of the tensor and the dimension."""
+    """The entries to keep along dimensions of heads or units, by the name of the tensor and the dimension."""
     family, source = family_of(model.config), shape_of(model.config)
     stack, total = layer_stack(model, model, "num_hidden_layers")
     modules = dict(model.named_modules())
@@ -143,10 +135,8 @@ def _of_layers(model: PreTrainedModel, kept: Kept) -> dict[tuple[str, int], list
 
 
 def _indices(*, size: int, blocks: int, count: int, kept: list[int]) -> list[int]:
-    """Entries of so many heads or units among ``size``, which stand in equal blocks with ``count`` of them each."""
-    every = torch.arange(size, device="cpu").view(blocks, count, -1)
-    indices: list[int] = every[:, kept].flatten().tolist()
-    return indices
+    """The entries of kept heads or units among ``size``, which lie in equal blocks with ``count`` of them each."""
+    return torch.arange(size, device="cpu").view(blocks, count, -1)[:, kept].flatten().tolist()
 
 
 def _outputs(module: nn.Module) -> int:

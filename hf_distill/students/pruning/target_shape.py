@@ -1,4 +1,4 @@
-"""Which shape a recipe asks for: sizes that fit each other, or the widest that a share of the parameters allows."""
+"""The shape that a recipe requests: sizes that fit each other, or the widest within a share of the parameters."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Count = Callable[[Shape], int]
 
 
 def chosen_shape(model: PreTrainedModel, width: WidthConfig, parameters: int) -> Shape:
-    """The shape that a recipe asks for."""
+    """The shape that ``student.width`` requests of a model, where ``parameters`` are those of the whole source."""
     if width.target is None:
         return explicit_shape(model.config, width)
     most = int(width.target * parameters)
@@ -43,7 +43,7 @@ def count_parameters(kind: type[PreTrainedModel], config: PretrainedConfig, shap
 
 
 def largest_shape(config: PretrainedConfig, most: int, count: Count) -> Shape:
-    """The largest shape of the family within a number of parameters.
+    """The largest shape of the family with at most ``most`` parameters.
 
     Hidden size, heads and units are scaled together as far as they go; units then take up what is left: more of them,
     or, where there are no more, fewer beside the next hidden size.
@@ -104,7 +104,7 @@ def explicit_shape(config: PretrainedConfig, width: WidthConfig) -> Shape:
 
 
 def _together(width: WidthConfig, source: Shape, size: int) -> tuple[int, int]:
-    """Hidden size and heads of a model whose heads share the hidden size among themselves."""
+    """Hidden size and heads where all heads together have the hidden size."""
     hidden, heads = width.hidden_size, width.heads
     if hidden is None and heads is None:
         return source.hidden_size, source.heads
@@ -131,7 +131,7 @@ def _together(width: WidthConfig, source: Shape, size: int) -> tuple[int, int]:
 
 
 def _size(name: str, value: float | None, full: int) -> int:
-    """A whole number as it is, a share of the source's rounded to a multiple of 8 where possible."""
+    """A whole number as it is; a share of the source's, rounded to a multiple of 8 where possible."""
     if value is None:
         return full
     if isinstance(value, float):
