@@ -15,17 +15,17 @@ from hf_distill.names import nearest_or_all
 
 
 def set_aside(data: Data, name: str) -> Data:
-    """Move the rows of no class out of all splits, those of validation and test into ``outside``.
+    """The data whose training, validation and test rows are all of a class; what was of none is in ``outside``.
 
     Args:
-        data: The data as loaded; each row has one class.
+        data: As it was loaded; each row has one class.
         name: The label of the rows that are of no class.
 
     Raises:
         RecipeError: Where no row is labelled so.
         DataError: Where a split holds nothing else.
     """
-    splits = {name: data.splits[name] for name in ("train", "validation", "test")}
+    splits = {"train": data.train, "validation": data.validation, "test": data.test}
     known = {label for rows in splits.values() for label in _labels(rows)}
     if name not in known:
         raise RecipeError(f"task.out_of_scope: no row is labelled {name!r}{nearest_or_all(name, sorted(known))}")
@@ -33,9 +33,10 @@ def set_aside(data: Data, name: str) -> Data:
     for split, rows in inside.items():
         if isinstance(rows, Dataset) and not len(rows):
             raise DataError(f"split {split!r} holds rows labelled {name!r} alone, which are of no class; add others")
-    count = "training rows"
-    if not data.is_stream:
-        count = f"{len(splits['train']) - len(inside['train']):,} of {len(splits['train']):,} training rows"
+    if isinstance(data.train, Dataset):
+        count = f"{len(data.train) - len(inside['train']):,} of {len(data.train):,} training rows"
+    else:
+        count = "training rows"
     return dataclasses.replace(
         data,
         **inside,
@@ -59,6 +60,7 @@ def _names(rows: Dataset | IterableDataset) -> list[str] | None:
 
 
 def _is(rows: Dataset | IterableDataset, name: str) -> Callable[[Any], bool]:
+    """What tells whether a label is the one of that name."""
     names = _names(rows)
     if names is None:
         return lambda value: value is not None and str(value) == name
@@ -67,12 +69,14 @@ def _is(rows: Dataset | IterableDataset, name: str) -> Callable[[Any], bool]:
 
 
 def _labelled(rows: Dataset | IterableDataset, name: str) -> Dataset:
-    assert isinstance(rows, Dataset)  # Splits that are scored are in memory.
+    """Rows of that label, without it."""
+    assert isinstance(rows, Dataset)  # What is evaluated on is in memory.
     is_it = _is(rows, name)
     return rows.select([i for i, value in enumerate(rows["label"]) if is_it(value)]).remove_columns("label")
 
 
 def _without(rows: Any, name: str) -> Any:
+    """Rows of all other labels, whose features no longer name that one."""
     is_it = _is(rows, name)
     kept = rows.filter(lambda value: not is_it(value), input_columns="label")
     names = _names(rows)

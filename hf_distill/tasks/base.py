@@ -29,7 +29,7 @@ TimedAs = Literal["forward", "generate"]
 CacheScheme = Literal["dense", "sampled", "top_k", "naive_top_k"]
 
 _NEEDED = ("name", "pipeline_tag", "auto_model", "required", "text_columns")
-_TUPLES = ("required", "optional", "text_columns", "scorers", "cache_schemes")
+_TUPLES = ("required", "optional", "text_columns", "scorers", "cache_schemes", "encoded_by")
 _VALUES: dict[str, Any] = {
     "distribution": Distribution,
     "usage": Usage,
@@ -62,7 +62,9 @@ class Task(Prompted, ABC):
         cache_schemes: How a cache may keep a teacher's logits, the usual way first; none where it cannot.
         metric_across_tokenizers: The metric that compares models with different tokenizers, for objectives with
             ``cross_tokenizer``; None where texts cannot be compared byte by byte.
+        reads_served: Whether a server can be asked what it finds likely in a row.
         counted: What one decision is about, in words: rows, or something within them.
+        encoded_by: Attributes that decide how rows are encoded, see :attr:`settings`.
         max_length: Tokens of one row at most; longer ones are cut.
         out_of_scope: The label of rows that are of no class; None where there are none, see :meth:`set_aside`.
         distribution: What the logits of one position mean: one class of many, unless the labels say otherwise. Known
@@ -83,7 +85,9 @@ class Task(Prompted, ABC):
     keeps_logits: ClassVar[bool] = True
     cache_schemes: ClassVar[tuple[CacheScheme, ...]] = ("dense",)
     metric_across_tokenizers: ClassVar[str | None] = None
+    reads_served: ClassVar[bool] = False
     counted: ClassVar[str] = "rows"
+    encoded_by: ClassVar[tuple[str, ...]] = ("max_length",)
     max_length: int
     out_of_scope: str | None = None
 
@@ -100,9 +104,9 @@ class Task(Prompted, ABC):
                 check_values(cls, name, get_args(values), RecipeError, several=name in _TUPLES)
 
     @property
-    @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """Everything that decides how rows are encoded."""
+        """Everything that decides how rows are encoded; a cache made with other settings is another."""
+        return {name: getattr(self, name) for name in self.encoded_by}
 
     @property
     def distribution(self) -> Distribution:
@@ -160,14 +164,6 @@ class Task(Prompted, ABC):
 
     def check_unlabelled(self) -> None:
         """Refuse rows without labels where a teacher's targets alone teach nothing (DataError)."""
-
-    def check_served(self) -> None:
-        """Refuse a teacher behind a server, which tells what comes next in a text and nothing else."""
-        raise RecipeError(
-            f"recipe.teacher.server: a server tells what comes next in a text, which is asked for causal-lm alone, got "
-            f"{self.name}; use a teacher that is loaded here (teacher.model), or let a served one write, with rows of "
-            "prompt or messages (task: causal-lm, hf-distill label), and train on its texts"
-        )
 
     def check_mixture(self) -> None:
         """Refuse several teachers where the mean of their answers is no answer, or cannot be taken."""

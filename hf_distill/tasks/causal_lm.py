@@ -56,6 +56,8 @@ class CausalLanguageModeling(CausalTask):
     required = ()
     optional = ("text", "prompt", "completion", "messages")
     text_columns = ("text", "prompt", "completion")
+    reads_served = True
+    encoded_by = ("max_length", "packing", "too_long", "separator")
 
     def __init__(
         self,
@@ -79,11 +81,6 @@ class CausalLanguageModeling(CausalTask):
         self.too_long = too_long or "drop"
         self.separator = separator or ""
         self.form: str | None = None
-
-    @property
-    @override
-    def settings(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("max_length", "packing", "too_long", "separator")}
 
     @override
     def read_labels(self, train: Rows) -> None:
@@ -220,10 +217,6 @@ class CausalLanguageModeling(CausalTask):
                 told = " and ".join(FORMS[form].columns)
                 raise RecipeError(f"task.{name}: does nothing for rows of {told}; remove it")
         return form
-
-    @override
-    def check_served(self) -> None:
-        """Every server tells what comes next."""
 
     @override
     def check_tokenizers(self, by_bytes: bool) -> None:

@@ -60,6 +60,7 @@ class Embeddings(Task):
     library = "sentence-transformers"
     usage = "sentence-transformers"
     scored_as = "vectors"
+    encoded_by = ("max_length", "pooling", "normalize", "dimensions", "pairs")
 
     def __init__(
         self,
@@ -82,12 +83,6 @@ class Embeddings(Task):
         self.evaluation = evaluation
         self.pairs = False
         self.components: Tensor | None = None
-
-    @property
-    @override
-    def settings(self) -> dict[str, Any]:
-        names = ("max_length", "pooling", "normalize", "dimensions", "pairs")
-        return {name: getattr(self, name) for name in names}
 
     @property
     @override

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from datasets import Dataset, IterableDataset
 from transformers import BatchEncoding, PreTrainedTokenizerBase
@@ -174,7 +174,7 @@ def checked_length(max_length: int) -> int:
     return max_length
 
 
-def check_same_tokens(task: str) -> None:
+def refuse_other_tokens(task: str) -> NoReturn:
     """Refuse a teacher with other tokens than the student's in a task where models answer for each token.
 
     Raises:

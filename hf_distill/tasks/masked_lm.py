@@ -57,6 +57,7 @@ class MaskedLanguageModeling(LanguageTask):
     required = ("text",)
     text_columns = ("text",)
     counted = "masked tokens"
+    encoded_by = ("max_length", "packing", "mask_probability")
 
     def __init__(self, *, max_length: int = 128, packing: bool = False, mask_probability: float = 0.15) -> None:
         if not isinstance(packing, bool):
@@ -66,11 +67,6 @@ class MaskedLanguageModeling(LanguageTask):
         self.max_length = checked_length(max_length)
         self.packing = packing
         self.mask_probability = mask_probability
-
-    @property
-    @override
-    def settings(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("max_length", "packing", "mask_probability")}
 
     @override
     def encode(self, rows: Rows, tokenizer: Tokenizer, teacher_tokenizer: Tokenizer | None = None) -> Rows:

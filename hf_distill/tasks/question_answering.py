@@ -21,10 +21,10 @@ from hf_distill.tasks.encoding import (
     Rows,
     Tokenizer,
     check_offsets,
-    check_same_tokens,
     checked_length,
     columns_of,
     padded_inputs,
+    refuse_other_tokens,
 )
 from hf_distill.tasks.labels import STREAMED_ROWS
 from hf_distill.types import Batch, LogitSource, Masks, View
@@ -68,6 +68,7 @@ class QuestionAnswering(Task):
     usage = "question-answering"
     cache_schemes = ()
     counted = "questions"
+    encoded_by = ("max_length", "doc_stride")
 
     def __init__(self, *, max_length: int = 384, doc_stride: int = 128, max_answer_length: int = 30) -> None:
         self.max_length = checked_length(max_length)
@@ -84,11 +85,6 @@ class QuestionAnswering(Task):
         self.max_answer_length = max_answer_length
         self.may_abstain = False
 
-    @property
-    @override
-    def settings(self) -> dict[str, Any]:
-        return {"max_length": self.max_length, "doc_stride": self.doc_stride}
-
     @override
     def read_labels(self, train: Rows) -> None:
         rows = train["answers"] if isinstance(train, Dataset) else (r["answers"] for r in islice(train, STREAMED_ROWS))
@@ -100,7 +96,7 @@ class QuestionAnswering(Task):
 
     @override
     def check_tokenizers(self, by_bytes: bool) -> None:
-        check_same_tokens(self.name)
+        refuse_other_tokens(self.name)
 
     @override
     def encode(self, rows: Rows, tokenizer: Tokenizer, teacher_tokenizer: Tokenizer | None = None) -> Rows:

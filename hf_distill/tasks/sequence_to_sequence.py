@@ -45,6 +45,7 @@ class SequenceToSequence(LanguageTask, abstract=True):
     text_columns = ("source", "target")
     usage = "generate"
     timed_as = "generate"
+    encoded_by = ("max_length", "max_target_length", "prefix", "source_language", "target_language")
     _usual_length: ClassVar[int] = 128
 
     def __init__(
@@ -75,8 +76,7 @@ class SequenceToSequence(LanguageTask, abstract=True):
     @property
     @override
     def settings(self) -> dict[str, Any]:
-        names = ("max_length", "max_target_length", "prefix", "source_language", "target_language")
-        return {**{name: getattr(self, name) for name in names}, "start": self._start, "rotates": self._rotates}
+        return {**super().settings, "start": self._start, "rotates": self._rotates}
 
     @property
     @override

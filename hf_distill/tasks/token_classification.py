@@ -19,9 +19,9 @@ from hf_distill.tasks.encoding import (
     Rows,
     Tokenizer,
     check_offsets,
-    check_same_tokens,
     padded,
     padded_inputs,
+    refuse_other_tokens,
     replaced,
     were_cut,
 )
@@ -92,7 +92,7 @@ class TokenClassification(ClassificationTask):
 
     @override
     def check_tokenizers(self, by_bytes: bool) -> None:
-        check_same_tokens(self.name)
+        refuse_other_tokens(self.name)
 
     @override
     def encode(self, rows: Rows, tokenizer: Tokenizer, teacher_tokenizer: Tokenizer | None = None) -> Rows:

@@ -31,10 +31,6 @@ class ToyTask(Task):
         self.max_length = max_length
 
     @property
-    def settings(self) -> dict[str, Any]:
-        return {"max_length": self.max_length}
-
-    @property
     def label_set(self) -> LabelSet:
         return LabelSet(problem_type="single_label_classification", names=MOODS)
 
