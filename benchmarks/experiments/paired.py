@@ -18,10 +18,9 @@ from benchmarks.common import interval, write_json
 from hf_distill.evaluation.bootstrap import bootstrap
 from hf_distill.evaluation.metrics import Scored, compute_metrics
 from hf_distill.evaluation.predict import predict
-from hf_distill.pipeline.preflight import read_data
-from hf_distill.pipeline.results import evaluated_rows
+from hf_distill.logs import reported, silenced
+from hf_distill.pipeline.preflight import resolve
 from hf_distill.pipeline.scoring import trained_candidate
-from hf_distill.pipeline.train import with_defaults
 from hf_distill.recipe.load import load_recipe
 from hf_distill.run_folder import RunFolder
 
@@ -56,10 +55,10 @@ def measured(runs: list[Path], metric: str) -> Iterator[dict[str, Any]]:
 
 def scored(run: Path) -> Scored:
     """What a run's student says of the test rows."""
-    recipe = with_defaults(load_recipe(run / "recipe.yaml"))
-    task, data = read_data(recipe)
-    student = trained_candidate("student", RunFolder(run), task, recipe.student, "as trained")
-    return predict(student, task, evaluated_rows(recipe, data), config=recipe.evaluate)
+    with reported(silenced):
+        experiment = resolve(load_recipe(run / "recipe.yaml"))
+    student = trained_candidate("student", RunFolder(run), experiment, "as trained")
+    return predict(student, experiment.task, experiment.rows, config=experiment.recipe.evaluate)
 
 
 if __name__ == "__main__":

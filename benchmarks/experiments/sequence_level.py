@@ -20,9 +20,9 @@ import numpy as np
 from benchmarks.common import interval, write_json
 from hf_distill.evaluation.bootstrap import resample_counts
 from hf_distill.evaluation.written import Written, write_and_score
+from hf_distill.logs import reported, silenced
 from hf_distill.models.load import load_model, load_tokenizer
-from hf_distill.pipeline.preflight import read_data
-from hf_distill.pipeline.train import with_defaults
+from hf_distill.pipeline.preflight import resolve
 from hf_distill.recipe.load import load_recipe
 
 RESAMPLES = 1000
@@ -57,8 +57,9 @@ def measured(runs: list[Path], teacher: Path, beams: int) -> Iterator[dict[str, 
 
 def written_by(run: Path, folder: Path, beams: int) -> dict[str, Written]:
     """What the model of a folder writes on the test rows of a run: ``greedy``, and with ``beams``."""
-    recipe = with_defaults(load_recipe(run / "recipe.yaml"))
-    task, data = read_data(recipe)
+    with reported(silenced):
+        experiment = resolve(load_recipe(run / "recipe.yaml"))
+    recipe, task, data = experiment.recipe, experiment.task, experiment.data
     model, tokenizer = load_model(task.auto_model, str(folder)), load_tokenizer(str(folder))
     length = {"max_new_tokens": recipe.evaluate.generation["max_new_tokens"]}
     return {

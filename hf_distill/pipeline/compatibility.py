@@ -32,6 +32,14 @@ from hf_distill.training.setup import check_objectives
 
 RULES_OF_RECIPES: tuple[Rule[RecipeCase], ...] = (
     Rule(
+        what="recipe.teacher.server",
+        beside="a task other than causal-lm",
+        found=lambda case: case.task.name if "served" in case.traits and not case.task.reads_served else None,
+        why="a server tells what comes next in a text, which is asked for causal-lm alone, got {}",
+        instead="use a teacher that is loaded here (teacher.model), or let a served one write, with rows of prompt or "
+        "messages (task: causal-lm, hf-distill label), and train on its texts",
+    ),
+    Rule(
         what="recipe.student",
         beside="made of parts of a served teacher",
         found=lambda case: (
@@ -249,8 +257,6 @@ def check_recipe(recipe: Recipe, task: Task, data: Data, stages: Sequence[Stage]
     case = RecipeCase(recipe=recipe, task=task, data=data, objectives=objectives)
     if "several" in case.traits:
         task.check_mixture()
-    if "served" in case.traits:
-        task.check_served()
     check_rules(RULES_OF_RECIPES, case)
 
 
