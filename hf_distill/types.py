@@ -6,7 +6,7 @@ the same batch. No type here knows which task, teacher or objective it serves.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -38,6 +38,9 @@ Batch = dict[str, Any]
 
 TAUGHT_BY = "taught_by"
 """In rows and batches: which of several teachers each row is taught by, ``[B]`` indices; not there where all teach."""
+
+Reduce = Callable[[Tensor], Tensor]
+"""Adds a tensor up over all processes."""
 
 Projections = dict[str, Tensor]
 """A layer's ``q``, ``k`` and ``v``, ``[B, T, width]`` each: what attention is made of, before rotary positions."""

@@ -12,7 +12,8 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "hf_distill"
 FLOORS = [
     ["errors", "logs", "names", "types", "mixtures"],
-    ["recipe", "models", "run_folder"],
+    ["artifacts"],
+    ["recipe", "models"],
     ["data", "tokenizers"],
     ["losses", "tasks", "students"],
     ["objectives", "teachers"],
@@ -29,9 +30,6 @@ FLOORS = [
 STILL = {
     ("types", "mixtures"),
     ("mixtures", "types"),
-    ("run_folder", "recipe"),
-    ("generation", "evaluation"),
-    ("generation", "training"),
     ("labelling", "pipeline"),
     ("report", "pipeline"),
 }

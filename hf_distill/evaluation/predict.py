@@ -26,6 +26,7 @@ from hf_distill.evaluation.served import Served, score_served
 from hf_distill.evaluation.speed import Batch, Forward, disk_bytes, measure_speed, parameters
 from hf_distill.evaluation.token_classification import score_tags
 from hf_distill.evaluation.written import scorer_names, write_and_score
+from hf_distill.generation.generate import generate
 from hf_distill.models.forward import accepted_inputs
 from hf_distill.recipe import EvaluateConfig
 from hf_distill.tasks import Task
@@ -293,9 +294,9 @@ def _forward(model: PreTrainedModel, batch: Batch) -> Any:
 
 def _generate(model: PreTrainedModel, tokens: int, batch: Batch) -> Any:
     """The likeliest text of so many tokens: as long for all models, whatever they have to say."""
-    writer: Any = model
     inputs = {name: value for name, value in batch.items() if not name.startswith("decoder_")}
-    return writer.generate(**inputs, do_sample=False, num_beams=1, min_new_tokens=tokens, max_new_tokens=tokens)
+    length = {"min_new_tokens": tokens, "max_new_tokens": tokens}
+    return generate(model, inputs, {"do_sample": False, "num_beams": 1, **length})
 
 
 def _written_tokens(batches: Mapping[str, Sequence[Batch]]) -> int:

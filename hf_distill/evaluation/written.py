@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,25 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object
 from datasets import Dataset
-from torch import Tensor
-from transformers import (
-    DynamicCache,
-    EncoderDecoderCache,
-    GenerationConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    set_seed,
-)
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from hf_distill.errors import RecipeError
 from hf_distill.evaluation.text_metrics import Scorer, make_scorers
+from hf_distill.generation.generate import generate, with_length, writer_inputs
+from hf_distill.models.hardware import place, share_rows
 from hf_distill.names import nearest
 from hf_distill.tasks import Task
-from hf_distill.tasks.encoding import padded
 from hf_distill.tasks.rollout_batches import Prompts
-from hf_distill.teachers import place
 
 RESHAPING = ("num_return_sequences", "return_dict_in_generate")
 """Settings that make ``generate`` return something else than one text a row."""
@@ -104,7 +94,7 @@ def metric_names(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(metric for scorer in make_scorers(names) for metric in scorer.names)
 
 
-def generate(
+def write_texts(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Prompts,
@@ -123,18 +113,16 @@ def generate(
         seed: Decides what is drawn, where the settings draw.
     """
     place(model, PartialState().device)
-    model.eval()
     set_seed(seed)
-    order = np.argsort([len(ids) for ids in prompts.input_ids], kind="stable")
-    batches = [order[i : i + batch_size].tolist() for i in range(0, len(order), batch_size)]
-    written: list[tuple[int, str]] = []
-    with PartialState().split_between_processes(batches) as own, torch.inference_mode():
-        for numbers in own:
-            rows = [prompts.input_ids[number] for number in numbers]
-            texts = _continued(model, tokenizer, rows, {**prompts.options, **settings})
-            written += list(zip(numbers, texts, strict=True))
-    everything = gather_object(written) if PartialState().num_processes > 1 else written
-    return [text for _, text in sorted(everything)]
+
+    def work(numbers: list[int]) -> list[str]:
+        inputs = writer_inputs(model, tokenizer, [prompts.input_ids[number] for number in numbers])
+        found = generate(model, inputs, {**prompts.options, **settings})
+        texts: list[str] = tokenizer.batch_decode(found.tokens, skip_special_tokens=True)
+        return texts
+
+    with torch.inference_mode():
+        return share_rows([len(ids) for ids in prompts.input_ids], batch_size, work)
 
 
 def write_and_score(
@@ -158,7 +146,7 @@ def write_and_score(
         batch_size: Prompts of a batch.
     """
     prompts = task.prompts(rows, tokenizer)
-    texts = generate(model, tokenizer, prompts, with_length(settings, task.longest_text), batch_size)
+    texts = write_texts(model, tokenizer, prompts, with_length(settings, task.longest_text), batch_size)
     return judged(texts, prompts, names)
 
 
@@ -167,56 +155,3 @@ def judged(texts: Sequence[str], prompts: Prompts, names: Sequence[str]) -> Writ
     scorers = make_scorers(names)
     statistics = [scorer.statistics(texts, prompts.references) for scorer in scorers]
     return Written(texts=texts, references=prompts.references, scorers=scorers, statistics=statistics)
-
-
-def with_length(settings: Mapping[str, Any], longest: int) -> dict[str, Any]:
-    """Settings that draw nothing and stop somewhere, unless they say otherwise."""
-    bounded = "max_new_tokens" in settings or "max_length" in settings
-    return {"do_sample": False, **({} if bounded else {"max_new_tokens": longest}), **settings}
-
-
-def writer_inputs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[list[int]]) -> dict[str, Any]:
-    """What ``generate`` reads of rows of tokens: padded, with their mask, and the token that pads."""
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    # A decoder goes on where the row ends, so nothing may stand behind it.
-    left = not model.config.is_encoder_decoder or tokenizer.padding_side == "left"
-    ids = torch.tensor(padded(rows, pad, left), device=model.device)
-    mask = torch.tensor(padded([[1] * len(row) for row in rows], 0, left), device=model.device)
-    return {"input_ids": ids, "attention_mask": mask, "pad_token_id": pad}
-
-
-class _SourceCache(DynamicCache):
-    """What a decoder reads of its source: all beams of a row read the same, so nothing moves when they change."""
-
-    def reorder_cache(self, beam_idx: Tensor) -> None:
-        pass
-
-
-def beam_cache(model: PreTrainedModel, generation: GenerationConfig) -> dict[str, Any]:
-    """What ``generate`` is given so that beams do not carry their source around; nothing where that does not apply.
-
-    Args:
-        model: That writes.
-        generation: Its settings, all of them.
-    """
-    own = generation.use_cache is False or generation.cache_implementation not in (None, "dynamic")
-    writer: Any = model
-    if own or (generation.num_beams or 1) == 1 or not model.config.is_encoder_decoder:
-        return {}
-    if not writer._supports_default_dynamic_cache():
-        return {}
-    config = model.config.get_text_config(decoder=True)
-    return {"past_key_values": EncoderDecoderCache(DynamicCache(config=config), _SourceCache(config=config))}
-
-
-def _continued(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[list[int]], settings: Mapping[str, Any]
-) -> list[str]:
-    inputs = writer_inputs(model, tokenizer, rows)
-    writer: Any = model
-    generation = copy.deepcopy(writer.generation_config)
-    generation.update(**settings)
-    found = writer.generate(**inputs, **settings, **beam_cache(model, generation))
-    new = found if model.config.is_encoder_decoder else found[:, inputs["input_ids"].shape[1] :]
-    texts: list[str] = tokenizer.batch_decode(new, skip_special_tokens=True)
-    return texts

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
+from typing_extensions import override
 
 from hf_distill.errors import RecipeError
+from hf_distill.generation.generate import generate
 from hf_distill.recipe import RolloutConfig
 
 VLLM_DEFAULTS: dict[str, Any] = {"gpu_memory_utilization": 0.3, "skip_tokenizer_init": True}
@@ -45,7 +46,7 @@ class Sampling:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Writer(Protocol):
+class Engine(Protocol):
     """Whatever runs a student while it writes."""
 
     def follow(self, student: PreTrainedModel) -> None:
@@ -64,61 +65,40 @@ class Writer(Protocol):
         """
 
 
-class TransformersWriter:
+class TransformersEngine(Engine):
     """``generate`` of the student itself: in eval mode, with a cache of keys and values, without gradients."""
 
     def __init__(self) -> None:
         self._student: PreTrainedModel | None = None
 
+    @override
     def follow(self, student: PreTrainedModel) -> None:
-        """See :meth:`Writer.follow`."""
         self._student = student
 
+    @override
     def write(self, input_ids: Tensor, attention_mask: Tensor, settings: Sampling) -> Tensor:
-        """See :meth:`Writer.write`."""
         assert self._student is not None
-        student: Any = self._student
-        how = GenerationConfig(
-            do_sample=True,
-            num_beams=1,
-            max_new_tokens=settings.max_new_tokens,
-            temperature=settings.temperature,
-            top_k=settings.top_k,
-            top_p=settings.top_p,
-            eos_token_id=list(settings.ends),
-            pad_token_id=settings.pad,
-            use_cache=True,
+        asked = {
+            "do_sample": True,
+            "num_beams": 1,
+            "max_new_tokens": settings.max_new_tokens,
+            "temperature": settings.temperature,
+            "top_k": settings.top_k,
+            "top_p": settings.top_p,
+            "eos_token_id": list(settings.ends),
+            "pad_token_id": settings.pad,
+            "use_cache": True,
             **settings.options,
-        )
-        with _writing(student, how), _drawing(settings.seed, student.device), torch.no_grad():
-            found: Tensor = student.generate(input_ids=input_ids, attention_mask=attention_mask, generation_config=how)
-        return found if student.config.is_encoder_decoder else found[:, input_ids.shape[1] :]
+        }
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        # The student's own settings (beams, penalties) are for those who use it, not for training.
+        return generate(self._student, inputs, asked, own=GenerationConfig(), seed=settings.seed).tokens
 
 
-@contextmanager
-def _writing(student: PreTrainedModel, how: GenerationConfig) -> Iterator[None]:
-    """A student in eval mode, whose own way to write (beams, penalties) must not leak into ``generate``."""
-    modes: dict[nn.Module, bool] = {module: module.training for module in student.modules()}
-    kept, student.generation_config = student.generation_config, how
-    student.eval()
-    try:
-        yield
-    finally:
-        student.generation_config = kept
-        for module, mode in modes.items():
-            module.training = mode
-
-
-@contextmanager
-def _drawing(seed: int, device: torch.device) -> Iterator[None]:
-    """Random numbers of a seed, and afterwards those of before: dropout does not learn that anything was drawn."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
-
-
-class VllmWriter:
+class VllmEngine(Engine):
     """A ``vllm.LLM`` in this process, which gets the student's weights in each step in which it writes.
+
+    Experimental: tested with a stand-in for vLLM, not measured on a GPU.
 
     Args:
         options: Keyword arguments of ``vllm.LLM``.
@@ -141,8 +121,8 @@ class VllmWriter:
         self._options = {**VLLM_DEFAULTS, **(options or {})}
         self._engine: Any = None
 
+    @override
     def follow(self, student: PreTrainedModel) -> None:
-        """See :meth:`Writer.follow`. The first time the engine is started, from a checkpoint of the student."""
         if self._engine is None:
             with tempfile.TemporaryDirectory() as folder:
                 student.save_pretrained(folder)
@@ -157,8 +137,8 @@ class VllmWriter:
         self._engine.apply_model(take)
         self._engine.reset_prefix_cache()  # It holds what the weights of before made of a prompt.
 
+    @override
     def write(self, input_ids: Tensor, attention_mask: Tensor, settings: Sampling) -> Tensor:
-        """See :meth:`Writer.write`."""
         prompts = [
             {"prompt_token_ids": ids[mask].tolist()} for ids, mask in zip(input_ids, attention_mask.bool(), strict=True)
         ]
@@ -182,6 +162,6 @@ class VllmWriter:
         )
 
 
-def make_writer(config: RolloutConfig) -> Writer:
-    """What a recipe names."""
-    return VllmWriter(config.engine_options) if config.engine == "vllm" else TransformersWriter()
+def make_engine(config: RolloutConfig) -> Engine:
+    """The engine that a recipe names."""
+    return VllmEngine(config.engine_options) if config.engine == "vllm" else TransformersEngine()

@@ -7,12 +7,11 @@ what was written, the end token among it, and nothing behind it; no label is mad
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import random
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate import PartialState
@@ -20,22 +19,33 @@ from datasets import Dataset, IterableDataset
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_distill.artifacts import seed_of
 from hf_distill.errors import RecipeError, TeacherError
-from hf_distill.generation.engines import Sampling, Writer, make_writer
+from hf_distill.generation.engines import Engine, Sampling, make_engine
 from hf_distill.generation.rollout_checks import check_judged, ends_of, shared_context, with_room
 from hf_distill.objectives import Objective
 from hf_distill.recipe import RolloutConfig
 from hf_distill.students import has_adapters
 from hf_distill.tasks import Task
 from hf_distill.tasks.rollout_batches import Asked, Writing, joined
-from hf_distill.teachers import CachedTeacher, Teacher
-from hf_distill.training.accumulators import Reduce, RolloutSums
-from hf_distill.types import Batch
+from hf_distill.types import Batch, Reduce
 
 SHORT = 0.25
 """A mean length below this share of what the data have, or of what may be written, is told."""
 
-_LOGGER = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
+
+
+class Judge(Protocol):
+    """What a rollout asks of a teacher."""
+
+    @property
+    def config(self) -> PretrainedConfig | None:
+        """Of its model; None where that is elsewhere."""
+
+    @property
+    def reads_new_texts(self) -> bool:
+        """Whether it gives targets for texts that it has not seen before."""
 
 
 class Rollout:
@@ -43,7 +53,7 @@ class Rollout:
 
     Args:
         config: As in a recipe; its defaults unless given.
-        writer: What runs the student while it writes, in place of what the config names.
+        engine: What runs the student while it writes, in place of what the config names.
 
     Raises:
         RecipeError: Where the engine is not installed.
@@ -54,10 +64,10 @@ class Rollout:
         ...     processing_class=tokenizer, rollout=Rollout(RolloutConfig(share=1.0)))
     """
 
-    def __init__(self, config: RolloutConfig | None = None, *, writer: Writer | None = None) -> None:
+    def __init__(self, config: RolloutConfig | None = None, *, engine: Engine | None = None) -> None:
         self.config = config if config is not None else RolloutConfig()
-        self.writer = writer if writer is not None else make_writer(self.config)
-        self._sums = RolloutSums()
+        self.engine = engine if engine is not None else make_engine(self.config)
+        self._sums: Tensor | None = None
         self._warned = False
         self._writing: Writing | None = None
         self._ends: tuple[int, ...] = ()
@@ -69,7 +79,7 @@ class Rollout:
         task: Task,
         tokenizer: PreTrainedTokenizerBase | None,
         student: PreTrainedModel,
-        teacher: Teacher | None,
+        teacher: Judge | None,
         objectives: Mapping[str, Objective],
     ) -> tuple[Any, list[str]]:
         """Fit to what is trained.
@@ -88,13 +98,15 @@ class Rollout:
         Raises:
             HfDistillError: Where nothing can be learned of what is written, or nothing can be written.
         """
-        if teacher is None or isinstance(teacher, CachedTeacher):
+        if teacher is None:
+            raise TeacherError(
+                "rollout: only a teacher can judge what a student writes, and there is none; name one, or remove "
+                "rollout"
+            )
+        if not teacher.reads_new_texts:
             raise TeacherError(
                 "rollout: a cache holds what a teacher said of the data, nothing of what a student will write; give a "
                 "live teacher, or remove rollout"
-                if teacher is not None
-                else "rollout: only a teacher can judge what a student writes, and there is none; name one, or remove "
-                "rollout"
             )
         notes = [self.fit(task, tokenizer, student, teacher.config, objectives)]
         if self._writing is None or not isinstance(rows, (Dataset, IterableDataset)):
@@ -170,18 +182,21 @@ class Rollout:
         assert self._writing is not None
         if not batches:  # Of a stream that has come to its end.
             return []
-        self.writer.follow(student)
+        self.engine.follow(student)
         sizes = [len(batch["input_ids"]) for batch in batches]
         asked, starts = self._writing.asked(batches, self._pad), list(accumulate(sizes, initial=0))
         at_once = self.config.batch_size or max(sizes)
         parts = [slice(start, start + at_once) for start in range(0, starts[-1], at_once)]
         written = joined(
-            [self._written(asked.at(part), _number(seed, step, process, i)) for i, part in enumerate(parts)], self._pad
+            [self._written(asked.at(part), seed_of(seed, step, process, i)) for i, part in enumerate(parts)], self._pad
         )
         new = written[:, self._writing.skipped :]
         is_end = torch.isin(new, torch.tensor(self._ends, device=new.device))
         kept = is_end.cumsum(1) - is_end.long() == 0
-        self._sums.add(kept, is_end & kept, [min(each, self.config.max_new_tokens) for each in asked.answers])
+        expected = sum(min(length, self.config.max_new_tokens) for length in asked.answers)
+        known = torch.tensor([len(kept), expected], device=kept.device)
+        sums = torch.stack((kept.sum(), (is_end & kept).sum(), *known)).double()
+        self._sums = sums if self._sums is None else self._sums + sums
         return [
             self._writing.answered(batch, asked.at(rows), written[rows], kept[rows])
             for batch, rows in zip(batches, map(slice, starts, starts[1:]), strict=True)
@@ -200,30 +215,25 @@ class Rollout:
             top_p=1.0 if config.top_p is None else config.top_p,
             options=self._writing.options,
         )
-        return self.writer.write(asked.input_ids, asked.attention_mask, settings)
+        return self.engine.write(asked.input_ids, asked.attention_mask, settings)
 
     def logs(self, reduce: Reduce) -> dict[str, float]:
         """Mean length and share of ended texts since the last call; nothing where nothing was written. May warn."""
-        found = self._sums.result(reduce)
-        self._sums = RolloutSums()
-        if found is None:
+        if self._sums is None:  # On all processes or on none.
             return {}
+        tokens, ends, rows, expected = reduce(self._sums).tolist()
+        self._sums = None
         if not self._warned and PartialState().is_main_process:
-            self._warned = _warn(found.length, found.expected, found.empty)
-        return {"rollout_length": found.length, "rollout_ended": found.ended}
-
-
-def _number(*parts: int) -> int:
-    """A seed of several numbers."""
-    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:4], "big") >> 1
+            self._warned = _warn(tokens / rows, expected / rows, empty=tokens == ends)
+        return {"rollout_length": tokens / rows, "rollout_ended": ends / rows}
 
 
 def _warn(length: float, expected: float, empty: bool) -> bool:
-    """Tell where the student stops to write; whether that was so."""
+    """Warn where the student stops writing; whether it does."""
     if empty:
-        _LOGGER.warning("rollout: every text that the student wrote is empty: it writes the end token alone")
+        logger.warning("rollout: every text that the student wrote is empty: it writes the end token alone")
     elif length < SHORT * expected:
-        _LOGGER.warning(
+        logger.warning(
             "rollout: the student writes %.1f tokens where %.1f were expected of the data: its texts collapse; lower "
             "the learning rate or rollout.share, or take another divergence",
             length,

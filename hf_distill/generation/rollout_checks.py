@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from datasets import Dataset, IterableDataset
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.errors import DataError, ModelError, ObjectiveError
+from hf_distill.generation.generate import end_tokens
 from hf_distill.objectives import Objective
 from hf_distill.recipe import RolloutConfig
 from hf_distill.tasks.rollout_batches import Writing
@@ -46,31 +46,25 @@ def ends_of(student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None)
     Raises:
         ModelError: Where none does.
     """
-    told: Any = getattr(student.generation_config, "eos_token_id", None)
-    ends = [] if told is None else [told] if isinstance(told, int) else list(told)
-    end = tokenizer.eos_token_id if tokenizer is not None else None
-    ends = list(dict.fromkeys([*ends, *([end] if isinstance(end, int) else [])]))
+    ends = end_tokens(student.generation_config)
+    if tokenizer is not None and isinstance(tokenizer.eos_token_id, int):
+        ends.append(tokenizer.eos_token_id)
     if not ends:
         raise ModelError(
             "rollout: neither the student's generation config nor its tokenizer names an end token, so it would never "
             "stop writing; set eos_token_id"
         )
-    return tuple(map(int, ends))
+    return tuple(dict.fromkeys(map(int, ends)))
 
 
 def shared_context(*configs: PretrainedConfig | None) -> int | None:
-    """How many positions all of these models know; None where none counts them. A served one has no config here."""
-    rooms = (_context(config) for config in configs if config is not None)
-    return min((room for room in rooms if room is not None), default=None)
-
-
-def _context(config: PretrainedConfig) -> int | None:
-    """How many positions a decoder knows; None where it does not count them."""
-    stack = config.get_text_config(decoder=True)
-    for name in ("max_decoder_position_embeddings", "max_position_embeddings"):
-        if isinstance(room := getattr(stack, name, None), int):
-            return room
-    return None
+    """How many positions the decoders of all these models know; None where none counts them, or has a config here."""
+    contexts = []
+    for config in configs:
+        stack = None if config is None else config.get_text_config(decoder=True)
+        known = (getattr(stack, f"max_{kind}position_embeddings", None) for kind in ("decoder_", ""))
+        contexts += [number for number in known if isinstance(number, int)][:1]
+    return min(contexts, default=None)
 
 
 def with_room(
@@ -89,10 +83,11 @@ def with_room(
             )
         return context is None or taken + new <= context
 
-    if "labels" in names:
-        kept = rows.filter(fits, with_indices=True, input_columns=names)
-    else:
-        kept = rows.filter(lambda ids, number: fits(ids, ids, number), with_indices=True, input_columns=names)
+    kept = rows.filter(
+        fits if "labels" in names else lambda ids, number: fits(ids, ids, number),
+        with_indices=True,
+        input_columns=names,
+    )
     if isinstance(kept, Dataset) and not len(kept):
         raise DataError(
             f"rollout: none of {len(rows)} rows is left: every prompt and {new} tokens are more than the context of "

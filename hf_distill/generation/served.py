@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from hf_distill.artifacts import seed_of
 from hf_distill.errors import WritingError
-from hf_distill.generation.hypotheses import Hypothesis, repeated_share
+from hf_distill.generation.writer import Hypothesis, repeated_share
 from hf_distill.recipe import LabelConfig
 from hf_distill.tasks.rollout_batches import Prompts
 from hf_distill.teachers.endpoint import Answer, Client, write
@@ -31,16 +31,18 @@ class ServedWriter:
     ) -> None:
         self.client, self.tokenizer, self.texts = client, tokenizer, config.hypotheses
         self._asked = sampling(settings)
+        self.description = f"drawn, {config.hypotheses} a row" if config.draws else "the likeliest token each time"
+        self.at_once: int | None = None  # How many rows are under way, the client decides.
         self._special = frozenset(tokenizer.all_special_ids)
         chooses = config.hypotheses > 1 and config.choose == "likeliest"
         self._judges = chooses or config.filters.mean_log_probability is not None
 
     @property
-    def told(self) -> dict[str, Any]:
-        """How it writes."""
+    def settings(self) -> dict[str, Any]:
+        """Plain data on which its texts depend."""
         return {"served": True, "n": self.texts, **self._asked}
 
-    def write_at(self, prompts: Prompts, places: Sequence[int], seed: int) -> list[list[Hypothesis]]:
+    def write(self, prompts: Prompts, places: Sequence[int], seed: int) -> list[list[Hypothesis]]:
         """What it writes after some of the prompts.
 
         Args:
@@ -54,7 +56,7 @@ class ServedWriter:
         """
 
         def ask(place: int) -> list[Hypothesis]:
-            number = _seed(seed, prompts.row_ids[place])
+            number = seed_of(seed, prompts.row_ids[place])
             return [
                 self._hypothesis(each)
                 for each in write(self.client, prompts.sent(place), self._asked, self.texts, number)
@@ -81,7 +83,3 @@ class ServedWriter:
             repetition=round(repeated_share(ids), 5),
             ended=answer.ended,
         )
-
-
-def _seed(seed: int, row_id: int) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}/{row_id}".encode()).digest()[:4], "big") >> 1

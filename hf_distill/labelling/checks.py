@@ -36,7 +36,7 @@ def check_label(config: LabelConfig | None, task: Task, data: Data) -> None:
     task.with_answers(data.train.select(range(1)), None)
     if data.unlabelled is None:
         return
-    asked_rows(task, data)
+    rows_to_write_for(task, data)
     if config.scores:
         key = "choose" if config.choose == "best" else "scorer" if config.scorer else "filters.reference_score"
         raise RecipeError(
@@ -45,7 +45,7 @@ def check_label(config: LabelConfig | None, task: Task, data: Data) -> None:
         )
 
 
-def asked_rows(task: Task, data: Data) -> Dataset:
+def rows_to_write_for(task: Task, data: Data) -> Dataset:
     """All rows that a teacher writes for, the unlabelled ones last; its place is the id of a row.
 
     Raises:

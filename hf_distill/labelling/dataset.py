@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,26 +19,23 @@ import numpy as np
 from accelerate import PartialState
 from datasets import Dataset, Features, Value, concatenate_datasets
 
+from hf_distill.artifacts import digest, write_json, write_whole
 from hf_distill.data.load import Data, fingerprint
 from hf_distill.data.sources import read_files
 from hf_distill.errors import WritingError
 from hf_distill.evaluation.predict import Candidate
 from hf_distill.evaluation.served import Served
-from hf_distill.evaluation.written import with_length
-from hf_distill.generation.hypotheses import Writer, writing_settings
-from hf_distill.generation.served import ServedWriter
-from hf_distill.labelling.checks import asked_rows, scorer_of
-from hf_distill.labelling.provenance import facts_of, identity_of, own_generation
+from hf_distill.labelling.checks import rows_to_write_for, scorer_of
+from hf_distill.labelling.provenance import facts_of, identity_of, writer_of
 from hf_distill.labelling.selection import Choice, choose, keep
-from hf_distill.labelling.shards import SHARD_ROWS, digest, read_all, write_all
+from hf_distill.labelling.shards import read_all, write_all
 from hf_distill.recipe import LabelConfig, Recipe
-from hf_distill.run_folder import write_json, write_whole
 from hf_distill.tasks import Task
-from hf_distill.tasks.rollout_batches import Prompts
-from hf_distill.teachers import place
 
 logger = logging.getLogger(__name__)
 
+TRAIN = "train-00000-of-00001.parquet"
+"""As the Hub names the file of a split."""
 
 ADDED = Features(
     {
@@ -103,149 +100,127 @@ def label_rows(
         WritingError: Where nothing is left of what was written, or it is broken.
     """
     config = recipe.label or LabelConfig()
-    rows = asked_rows(task, data)
+    rows = rows_to_write_for(task, data)
     prompts = task.prompts(rows, teacher.tokenizer)
-    writer = _writer(teacher, config, task, prompts)
+    writer = writer_of(teacher, config, task.longest_text, prompts.options)
     identity = identity_of(recipe, config, task, data, teacher, writer)
-    made = folder / digest({**identity, "label": asdict(config)})
+    made = folder / digest({**identity, "label": asdict(config)})[:12]
     is_made = (made / "provenance.json").is_file()
     PartialState().wait_for_everyone()
     if not is_made:
-        written = folder / f"written-{digest(identity)}"
-        searched = "the likeliest token each time" if isinstance(teacher, Served) else f"{config.beams} beams"
-        shown = f"drawn, {config.hypotheses} a row" if config.draws else searched
+        written = folder / f"written-{digest(identity)[:12]}"
         logger.info(
-            f"labels: {teacher.facts['model']} writes for {len(prompts.row_ids):,} rows ({shown}), to {written}"
+            f"labels: {teacher.facts['model']} writes for {len(prompts.row_ids):,} rows ({writer.description}), to "
+            f"{written}"
         )
-        # A server is given a whole shard: how many rows are under way, its client decides.
-        at_once = SHARD_ROWS if isinstance(teacher, Served) else config.batch_size
-        write_all(written, identity, lambda: _placed(writer), prompts, at_once, recipe.seed)
-        _make(made, written, config, task, data, rows, prompts, facts_of(identity, config, data, teacher, command))
+        write_all(written, identity, writer, prompts, recipe.seed)
+        assert isinstance(data.train, Dataset)
+        given = len(data.train)
+        references = {i: text for i, text in zip(prompts.row_ids, prompts.references, strict=True) if i < given}
+        scorer = next(iter(scorer_of(config, task)), None)
+        kept, counts = _select(written, config, scorer, references, len(rows) - len(prompts.row_ids))
+        if PartialState().is_main_process:
+            train = _labelled(task, rows, kept, references)
+            if config.keep_original:
+                train = concatenate_datasets([train, _with_origin(data.train, range(given), "data", references)])
+                counts["rows"]["original"] = given
+            facts = facts_of(identity, config, data, teacher, command) | counts
+            write_whole(made, lambda partial: _write(partial, train, data, facts))
+        PartialState().wait_for_everyone()
     labels = _read(made, data)
-    for line in _told(labels):
-        logger.info(line)
+    _log(labels.provenance)
     return labels
 
 
 def _with_train(data: Data, train: Dataset) -> Data:
-    parts = [data.validation, data.test, train]
-    return replace(data, train=train, unlabelled=None, fingerprint=fingerprint(parts))
+    return replace(data, train=train, unlabelled=None, fingerprint=fingerprint([data.validation, data.test, train]))
 
 
-def _writer(teacher: Candidate | Served, config: LabelConfig, task: Task, prompts: Prompts) -> Writer | ServedWriter:
-    if isinstance(teacher, Served):
-        settings = with_length({**prompts.options, **config.generation}, task.longest_text)
-        return ServedWriter(teacher.client, teacher.tokenizer, config, settings)
-    settings = writing_settings(config, task.longest_text, prompts.options)
-    return Writer(teacher.model, teacher.tokenizer, own_generation(teacher), settings)
+def _select(
+    written: Path, config: LabelConfig, scorer: str | None, references: Mapping[int, str], unread: int
+) -> tuple[list[Choice], dict[str, Any]]:
+    """The texts to train on and what is counted of them; all processes select, so that all fail where none is left.
 
+    Args:
+        written: Where all texts lie.
+        config: ``label`` of a recipe.
+        scorer: What judges texts, or None.
+        references: What the data say, by row id.
+        unread: Number of rows whose prompts are too long to be written after.
 
-def _placed(writer: Writer | ServedWriter) -> Writer | ServedWriter:
-    if isinstance(writer, ServedWriter):
-        return writer
-    place(writer.model, PartialState().device)
-    writer.model.eval()
-    return writer
-
-
-def _make(
-    made: Path,
-    written: Path,
-    config: LabelConfig,
-    task: Task,
-    data: Data,
-    rows: Dataset,
-    prompts: Prompts,
-    facts: dict[str, Any],
-) -> None:
-    """Choose, filter and write the data set; every process chooses, so that all end alike where nothing is left."""
-    assert isinstance(data.train, Dataset)
-    given = len(data.train)
-    references = {i: text for i, text in zip(prompts.row_ids, prompts.references, strict=True) if i < given}
-    texts = sorted(read_all(written), key=lambda each: each.row_id)
-    choices = choose(texts, references, config, next(iter(scorer_of(config, task)), None))
+    Raises:
+        WritingError: Where the filters drop everything.
+    """
+    choices = choose(sorted(read_all(written), key=lambda row: row.row_id), references, config, scorer)
     kept, dropped = keep(choices, config.filters)
-    dropped = {"prompt_too_long": len(rows) - len(prompts.row_ids), **dropped}
+    asked, dropped = unread + len(choices), {"prompt_too_long": unread, **dropped}
     if not kept:
         raise WritingError(
-            f"label.filters: nothing is left of {len(rows)} rows ({_counts(dropped)}); loosen what drops most, or look "
-            f"at what the teacher wrote, in {written}"
+            f"label.filters: nothing is left of {asked} rows ({_listed(dropped)}); loosen what drops most, or look at "
+            f"what the teacher wrote, in {written}"
         )
-    likely = [each.hypothesis.mean_log_probability for each in kept]
-    facts["rows"] = {
-        "asked": len(rows),
-        "written": len(choices),
-        "kept": len(kept),
-        "original": given if config.keep_original else 0,
+    likely = [choice.hypothesis.mean_log_probability for choice in kept]
+    return kept, {
+        "rows": {"asked": asked, "written": len(choices), "kept": len(kept), "original": 0},
+        "dropped": dropped,
+        "not_ended": sum(not choice.hypothesis.ended for choice in kept),
+        "mean_log_probability": None if None in likely else round(float(np.mean(np.array(likely, float))), 5),
     }
-    facts["dropped"] = dropped
-    facts["not_ended"] = sum(not each.hypothesis.ended for each in kept)
-    facts["mean_log_probability"] = None if None in likely else round(float(np.mean(np.array(likely, float))), 5)
-    if PartialState().is_main_process:
-        train = _labelled(task, data, rows, kept, references)
-        if config.keep_original:
-            train = concatenate_datasets([train, _original(data.train, references)])
-        write_whole(made, lambda partial: _write(partial, train, data, facts))
-    PartialState().wait_for_everyone()
 
 
-def _labelled(task: Task, data: Data, rows: Dataset, kept: Sequence[Choice], references: Mapping[int, str]) -> Dataset:
-    """The rows that are kept, with what the teacher wrote, and the columns of :data:`ADDED`."""
-    ids = [each.row_id for each in kept]
-    texts = task.with_answers(rows.select(ids), [each.hypothesis.text for each in kept])
+def _labelled(task: Task, rows: Dataset, kept: Sequence[Choice], references: Mapping[int, str]) -> Dataset:
+    """The rows that are kept, with what the teacher wrote."""
+    ids = [choice.row_id for choice in kept]
+    texts = task.with_answers(rows.select(ids), [choice.hypothesis.text for choice in kept])
     texts = texts.select_columns(rows.column_names).cast(rows.features)
-    more = {
-        "row_id": ids,
-        "writer": ["teacher"] * len(kept),
-        "original_target": [references.get(i) for i in ids],
-        "mean_log_probability": [each.hypothesis.mean_log_probability for each in kept],
-        "score": [each.score for each in kept],
-    }
-    return concatenate_datasets([texts.flatten_indices(), Dataset.from_dict(more, features=ADDED)], axis=1)
+    likely = [choice.hypothesis.mean_log_probability for choice in kept]
+    figures = {"mean_log_probability": likely, "score": [choice.score for choice in kept]}
+    return _with_origin(texts, ids, "teacher", references, figures)
 
 
-def _original(rows: Any, references: Mapping[int, str]) -> Dataset:
-    """Rows as they are in the data, with the same columns."""
-    count = len(rows)
-    nothing = dict.fromkeys(("mean_log_probability", "score"), [None] * count)
-    told = {"original_target": [references.get(i) for i in range(count)], **nothing}
-    more = {"row_id": list(range(count)), "writer": ["data"] * count, **told}
-    return concatenate_datasets([rows.flatten_indices(), Dataset.from_dict(more, features=ADDED)], axis=1)
+def _with_origin(
+    rows: Dataset,
+    ids: Sequence[int],
+    writer: str,
+    references: Mapping[int, str],
+    figures: Mapping[str, Sequence[float | None]] | None = None,
+) -> Dataset:
+    """Rows with the columns of :data:`ADDED`."""
+    nothing = dict.fromkeys(("mean_log_probability", "score"), [None] * len(ids))
+    texts = {"writer": [writer] * len(ids), "original_target": [references.get(i) for i in ids]}
+    added = Dataset.from_dict({"row_id": list(ids), **texts, **(figures or nothing)}, features=ADDED)
+    return concatenate_datasets([rows.flatten_indices(), added], axis=1)
 
 
 def _write(folder: Path, train: Dataset, data: Data, facts: Mapping[str, Any]) -> None:
     (folder / "datasets").mkdir(parents=True)
-    splits = {"train": train, "validation": _original(data.validation, {}), "test": _original(data.test, {})}
-    for name, rows in splits.items():
-        rows.to_parquet(str(folder / "datasets" / _file(name)))
+    held_out = {"validation": data.validation, "test": data.test}
+    splits = {name: _with_origin(rows, range(len(rows)), "data", {}) for name, rows in held_out.items()}
+    for name, rows in {"train": train, **splits}.items():
+        rows.to_parquet(str(folder / "datasets" / TRAIN.replace("train", name)))
     write_json(folder / "provenance.json", facts)
 
 
 def _read(folder: Path, data: Data) -> TeacherTexts:
     provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
-    rows = read_files(str(folder / "datasets" / _file("train")), "train")
+    rows = read_files(str(folder / "datasets" / TRAIN), "train")
     assert isinstance(rows, Dataset)
     assert isinstance(data.train, Dataset)
     train = rows.select_columns(data.train.column_names).cast(data.train.features)
     return TeacherTexts(folder=folder, provenance=provenance, train=train)
 
 
-def _file(split: str) -> str:
-    """As the Hub names it."""
-    return f"{split}-00000-of-00001.parquet"
-
-
-def _told(labels: TeacherTexts) -> Iterator[str]:
-    facts = labels.provenance
-    rows = facts["rows"]
+def _log(provenance: Mapping[str, Any]) -> None:
+    rows = provenance["rows"]
     more = f", and {rows['original']:,} as the data have them" if rows["original"] else ""
-    yield f"labels: {rows['kept']:,} of {rows['asked']:,} rows{more}; dropped: {_counts(facts['dropped'])}"
-    if facts["not_ended"]:
-        yield (
-            f"labels: {facts['not_ended']:,} texts were cut at the most tokens a text may have; a student learns to "
-            "stop there: raise label.generation.max_new_tokens where they are many"
+    dropped = _listed(provenance["dropped"])
+    logger.info(f"labels: {rows['kept']:,} of {rows['asked']:,} rows{more}; dropped: {dropped}")
+    if provenance["not_ended"]:
+        logger.info(
+            f"labels: {provenance['not_ended']:,} texts were cut at the most tokens a text may have; a student learns "
+            "to stop there: raise label.generation.max_new_tokens where they are many"
         )
 
 
-def _counts(dropped: Mapping[str, int]) -> str:
+def _listed(dropped: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} by {name}" for name, count in dropped.items() if count) or "none"

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from transformers import GenerationConfig
-
 from hf_distill.data.load import Data
 from hf_distill.evaluation.predict import Candidate
 from hf_distill.evaluation.served import Served
-from hf_distill.generation.hypotheses import Writer
+from hf_distill.generation.generate import with_length
+from hf_distill.generation.hypotheses import ModelWriter, own_generation
 from hf_distill.generation.served import ServedWriter
+from hf_distill.generation.writer import Writer
 from hf_distill.models.fingerprints import tokenizer_mark, weights_mark
 from hf_distill.pipeline.results import JUDGES, versions
 from hf_distill.recipe import LabelConfig, Recipe
@@ -23,12 +23,20 @@ FORMAT = 1
 """Of the files; raised when what they hold changes."""
 
 
-def own_generation(teacher: Candidate) -> GenerationConfig:
-    """How a teacher writes by itself: what ``evaluate.generation`` says is about students."""
-    try:
-        return GenerationConfig.from_pretrained(str(teacher.folder))
-    except OSError:
-        return GenerationConfig.from_model_config(teacher.model.config)
+def writer_of(teacher: Candidate | Served, config: LabelConfig, longest: int, options: Mapping[str, Any]) -> Writer:
+    """What lets this teacher write.
+
+    Args:
+        teacher: Live.
+        config: ``label`` of a recipe.
+        longest: Tokens of a text at most, unless the config says otherwise.
+        options: What the rows ask for.
+    """
+    if isinstance(teacher, Served):
+        settings = with_length({**options, **config.generation}, longest)
+        return ServedWriter(teacher.client, teacher.tokenizer, config, settings)
+    own = own_generation(teacher.folder, teacher.model)
+    return ModelWriter(teacher.model, teacher.tokenizer, config, own=own, longest=longest, options=options)
 
 
 def identity_of(
@@ -37,7 +45,7 @@ def identity_of(
     task: Task,
     data: Data,
     teacher: Candidate | Served,
-    writer: Writer | ServedWriter,
+    writer: Writer,
 ) -> dict[str, Any]:
     """What the texts depend on."""
     return {
@@ -49,7 +57,7 @@ def identity_of(
         "tokenizer": tokenizer_mark([teacher.tokenizer]),
         "task": {"name": task.name, **task.settings},
         "data": data.fingerprint,
-        "generation": writer.told,
+        "generation": dict(writer.settings),
         "batch_size": config.batch_size,
         "seed": recipe.seed,
     }

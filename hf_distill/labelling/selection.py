@@ -11,8 +11,8 @@ import numpy as np
 from sacrebleu.metrics import BLEU
 
 from hf_distill.evaluation.text_metrics import Bleu, Scorer, make_scorers
-from hf_distill.generation.hypotheses import Hypothesis
-from hf_distill.labelling.shards import Written
+from hf_distill.generation.writer import Hypothesis
+from hf_distill.labelling.shards import WrittenRow
 from hf_distill.recipe import LabelConfig, LabelFilters
 
 
@@ -41,7 +41,7 @@ class Choice:
 
 
 def choose(
-    written: Sequence[Written], references: Mapping[int, str], config: LabelConfig, scorer: str | None
+    written: Sequence[WrittenRow], references: Mapping[int, str], config: LabelConfig, scorer: str | None
 ) -> list[Choice]:
     """One text a row.
 
@@ -94,7 +94,7 @@ def compression_ratio(text: str) -> float:
     return len(data) / len(zlib.compress(data))
 
 
-def _scores(written: Sequence[Written], references: Mapping[int, str], name: str) -> list[list[Any]]:
+def _scores(written: Sequence[WrittenRow], references: Mapping[int, str], name: str) -> list[list[Any]]:
     scorer = sentence_scorer(name)
     texts = [each.text for row in written for each in row.hypotheses]
     wanted = [references[row.row_id] for row in written for _ in row.hypotheses]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,17 +9,14 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from hf_distill.artifacts import digest, files_digest
+
 
 def weights_mark(folder: Path) -> str:
     """The Hub's commit of the weights in a folder (in the Hub's cache it names the folder), else their checksum."""
     if folder.parent.name == "snapshots":
         return folder.name
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            while block := file.read(2**24):
-                digest.update(block)
-    return digest.hexdigest()
+    return files_digest(sorted(folder.glob("*.safetensors")))
 
 
 def tokenizer_mark(tokenizers: Sequence[PreTrainedTokenizerBase]) -> str:
@@ -36,7 +32,7 @@ def tokenizer_mark(tokenizers: Sequence[PreTrainedTokenizerBase]) -> str:
                 tokenizer.padding_side,
             ]
         )
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+    return digest(parts)
 
 
 def _settings(state: dict[str, Any]) -> dict[str, Any]:

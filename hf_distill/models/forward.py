@@ -58,15 +58,16 @@ def output_head(model: PreTrainedModel) -> Head:
 
 
 @contextmanager
-def evaluated(model: PreTrainedModel) -> Iterator[None]:
-    """Run a model in eval mode and without gradients; afterwards it is in the mode that it was."""
-    was_training = model.training
+def evaluated(model: nn.Module) -> Iterator[None]:
+    """Keep a model in eval mode, without gradients; afterwards each of its modules is in the mode it was in."""
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        model.train(was_training)
+        for module, mode in modes.items():
+            module.training = mode
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The machine that this runs on, as results report it, and its processes."""
+"""The machine that this runs on: what it is, where models go on it and in which precision, and its processes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
+from transformers import PreTrainedModel
 
 Value = TypeVar("Value")
 
@@ -47,6 +48,30 @@ def multiplies_bfloat16() -> bool | None:
     """Whether this machine's CPU multiplies bfloat16 in hardware; None where that is not known."""
     known = cpu_instructions()
     return None if known is None else not {"avx512_bf16", "amx_tile"}.isdisjoint(known)
+
+
+def place(model: PreTrainedModel, device: torch.device) -> None:
+    """Move a model to a device, unless ``device_map`` has placed it already."""
+    if getattr(model, "hf_device_map", None) is None:
+        mover: Any = model
+        mover.to(device)
+
+
+def best_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the device multiplies it in hardware, else float32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    if device.type == "cpu":
+        return torch.bfloat16 if multiplies_bfloat16() else torch.float32
+    return torch.float32
+
+
+def chosen_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The dtype that a recipe names; ``auto`` is :func:`best_dtype`."""
+    if name == "auto":
+        return best_dtype(device)
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
 
 
 def share_rows(lengths: Sequence[int], batch_size: int, work: Callable[[list[int]], Iterable[Value]]) -> list[Value]:

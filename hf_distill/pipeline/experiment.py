@@ -20,10 +20,10 @@ from hf_distill.data.load import Data
 from hf_distill.evaluation.metrics import primary_metric
 from hf_distill.objectives import Objective, make_objective, named_objectives
 from hf_distill.pipeline.plans import ModelPlan
+from hf_distill.pipeline.run_folder import RunFolder, recipe_hash
 from hf_distill.pipeline.settings import training_arguments
 from hf_distill.recipe import HubConfig, Recipe
 from hf_distill.recipe.stages import in_stage
-from hf_distill.run_folder import RunFolder, recipe_hash
 from hf_distill.tasks import Task
 
 

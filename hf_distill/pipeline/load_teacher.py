@@ -18,9 +18,9 @@ from hf_distill.logs import prefixed
 from hf_distill.models.load import license_of, load_config, load_model, load_tokenizer, model_folder
 from hf_distill.pipeline.experiment import Experiment
 from hf_distill.pipeline.plans import check_one_tokenizer
+from hf_distill.pipeline.run_folder import recipe_hash, training_part
 from hf_distill.pipeline.verify_server import check_server, served_teacher
 from hf_distill.recipe import LocalTeacher, Recipe, SingleTeacher, TrainedTeacher
-from hf_distill.run_folder import recipe_hash, training_part
 from hf_distill.teachers import Ensemble, ModelTeacher, ServerTeacher, chosen_dtype, teacher_of
 
 logger = logging.getLogger(__name__)

@@ -20,13 +20,13 @@ from hf_distill.pipeline.compatibility import check_recipe, check_stage
 from hf_distill.pipeline.estimates import first_rows, report_costs
 from hf_distill.pipeline.experiment import Experiment, Stage, stages_of
 from hf_distill.pipeline.plans import described, planned_student, planned_teacher
+from hf_distill.pipeline.run_folder import RunFolder
 from hf_distill.pipeline.settings import with_defaults
 from hf_distill.pipeline.verify_server import check_server, served_teacher
 from hf_distill.recipe import Recipe
 from hf_distill.recipe.load import load_recipe
 from hf_distill.recipe.stages import in_stage
 from hf_distill.recipe.training import check_training
-from hf_distill.run_folder import RunFolder
 from hf_distill.tasks import Task, make_task
 from hf_distill.teachers import same_tokenizer
 from hf_distill.tokenizers.train import fitted

@@ -23,6 +23,7 @@ from hf_distill.pipeline import load_teacher as loading
 from hf_distill.pipeline.experiment import Experiment, Stage
 from hf_distill.pipeline.preflight import command_of, resolve
 from hf_distill.pipeline.results import make_results
+from hf_distill.pipeline.run_folder import RunFolder
 from hf_distill.pipeline.scoring import Scores, build
 from hf_distill.pipeline.stages import continued, joined
 from hf_distill.pipeline.train import Lesson, Pair, lesson_of_control, pair, train_model
@@ -30,7 +31,6 @@ from hf_distill.recipe import LabelConfig, Recipe
 from hf_distill.recipe.load import load_recipe
 from hf_distill.report.hub import push_folder
 from hf_distill.report.write import write_report
-from hf_distill.run_folder import RunFolder
 from hf_distill.students import Student
 from hf_distill.teachers import CachedTeacher
 
@@ -228,7 +228,7 @@ def _whole_flow(experiment: Experiment) -> dict[str, Any]:
     if PartialState().is_main_process:
         histories = {name: each["log_history"] for name, each in training.items()}
         write_report(
-            recipe, experiment.task, experiment.data, experiment.folder, results, scores.predictions, histories
+            recipe, experiment.task, experiment.data, experiment.folder.path, results, scores.predictions, histories
         )
     PartialState().wait_for_everyone()
     return results

@@ -17,7 +17,7 @@ from hf_distill.evaluation.written import set_generation
 from hf_distill.models.forward import members_of
 from hf_distill.models.load import license_of, load_model, load_tokenizer, model_folder
 from hf_distill.pipeline.experiment import Experiment
-from hf_distill.run_folder import RunFolder
+from hf_distill.pipeline.run_folder import RunFolder
 from hf_distill.students import Student, build_student
 
 logger = logging.getLogger(__name__)

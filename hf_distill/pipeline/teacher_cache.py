@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -13,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from datasets import Dataset, concatenate_datasets
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
+from hf_distill.artifacts import digest
 from hf_distill.errors import CacheError, TeacherError
 from hf_distill.models.fingerprints import tokenizer_mark
 from hf_distill.models.forward import compared_layers
@@ -126,14 +125,12 @@ def cached(
     if plan.scheme is not None and plan.scheme.warning:
         logger.info(f"warning: {plan.scheme.warning}")
     plan.claim()
-    is_complete = plan.is_complete()
-    # All look before one writes: a process that came late and found nothing left to do would not wait for the others.
-    PartialState().wait_for_everyone()
-    if is_complete:
+    missing = plan.shards.missing_for_all()
+    if not missing:
         logger.info(f"cache: {plan.folder} fits and is complete")
     else:
         logger.info(f"cache: {len(rows):,} rows to {plan.folder}, {_described(plan)}")
-        fill(plan, rows, collate, targets, source.task.masks, device, batch_size)
+        fill(plan, missing, rows, collate, targets, source.task.masks, device, batch_size)
     if config.verify:
         _verify(plan, rows, collate, source, needs, config.verify)
         logger.info(f"cache: {config.verify} rows compared with the live teacher: the same")
@@ -168,8 +165,7 @@ def _plan(source: Source, rows: int, demands: Sequence[Demand], config: CacheCon
         "seed": source.seed,
         **({"members": teacher.model.description} if isinstance(teacher, EnsembleTeacher) else {}),
     }
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    place = Path(config.path) if config.path is not None else folder / digest[:12]
+    place = Path(config.path) if config.path is not None else folder / digest(identity)[:12]
     return Plan(folder=place, identity=identity, scheme=scheme, layers=layers, rows=rows, seed=source.seed)
 
 
@@ -186,7 +182,7 @@ def _larger(plan: Plan, config: CacheConfig, folder: Path) -> Plan | None:
         if plan.scheme is None:
             asked["scheme"] = there.get("scheme")
         found = dataclasses.replace(plan, folder=place, identity=there)
-        if there == asked and set(plan.layers) <= set(there["hidden_states"]) and found.is_complete():
+        if there == asked and set(plan.layers) <= set(there["hidden_states"]) and not found.shards.missing():
             return found
     return None
 

@@ -24,6 +24,7 @@ from transformers import (
     set_seed,
 )
 
+from hf_distill.artifacts import remove, write_json
 from hf_distill.data.load import Data
 from hf_distill.evaluation.metrics import Predictions, compute_metrics
 from hf_distill.evaluation.predict import Candidate
@@ -34,10 +35,10 @@ from hf_distill.models.fingerprints import weights_mark
 from hf_distill.objectives import Contrastive, Labels, Objective
 from hf_distill.pipeline.experiment import Experiment, Stage
 from hf_distill.pipeline.load_teacher import live_teacher
+from hf_distill.pipeline.run_folder import RunFolder
 from hf_distill.pipeline.settings import training_arguments
 from hf_distill.pipeline.teacher_cache import Demand, Source, cached
 from hf_distill.recipe import Recipe
-from hf_distill.run_folder import RunFolder, remove, write_json
 from hf_distill.students import Student, learning, merge_adapters
 from hf_distill.tasks import Task
 from hf_distill.teachers import ModelTeacher, ServerTeacher, Teacher

@@ -9,6 +9,7 @@ from typing import Any
 
 from datasets import Dataset
 
+from hf_distill.artifacts import copy_files, write_json
 from hf_distill.data.load import Data
 from hf_distill.evaluation.metrics import Predictions, Scored, by_place, primary_metric
 from hf_distill.models.load import load_tokenizer
@@ -17,7 +18,6 @@ from hf_distill.report.analysis import error_analysis, token_analysis
 from hf_distill.report.analysis_within import answer_analysis, search_analysis, tag_analysis
 from hf_distill.report.card import write_card
 from hf_distill.report.figures import quality_against_speed, training_curves
-from hf_distill.run_folder import RunFolder, copy_files, write_json
 from hf_distill.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ def write_report(
     recipe: Recipe,
     task: Task,
     data: Data,
-    folder: RunFolder,
+    folder: Path,
     results: dict[str, Any],
     predictions: Mapping[str, Scored],
     histories: Mapping[str, list[dict[str, Any]]],
@@ -35,20 +35,22 @@ def write_report(
     """Analysis, figures and card; results.json last, since it marks the run as complete."""
     rows = data.evaluated(recipe.evaluate.split)
     analysis: dict[str, Any] = {}
-    folder.figures.mkdir(exist_ok=True)
-    figures = [folder.figures / "training.png"]
-    student = folder.model("student")
+    (folder / "figures").mkdir(exist_ok=True)
+    figures = [folder / "figures" / "training.png"]
+    student = folder / "student"
     metric = primary_metric(task, recipe.evaluate)
     stages = results["training"]["student"].get("stages", {})
     training_curves(histories, metric, figures[0], [each["steps"] for each in stages.values()])
     if "teacher" in predictions:
         analysis = _analysis(task, data, rows, predictions, student)
-        write_json(folder.analysis, analysis)
-        figures.append(folder.figures / "quality_against_speed.png")
+        write_json(folder / "analysis.json", analysis)
+        figures.append(folder / "figures" / "quality_against_speed.png")
         quality_against_speed(results, figures[1])
     copy_files(figures, student / "figures")
-    write_card(student, results, analysis, folder.recipe.read_text(), [f"figures/{path.name}" for path in figures])
-    write_json(folder.results, results)
+    write_card(
+        student, results, analysis, (folder / "recipe.yaml").read_text(), [f"figures/{path.name}" for path in figures]
+    )
+    write_json(folder / "results.json", results)
 
 
 def _analysis(

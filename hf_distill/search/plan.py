@@ -20,19 +20,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_distill.errors import OutputError, RecipeError, StudentError
+from hf_distill.artifacts import check_owner, write_json, writing_to
+from hf_distill.errors import RecipeError, StudentError
 from hf_distill.logs import Report, reported
 from hf_distill.models.hardware import machine
 from hf_distill.pipeline.experiment import stages_of
 from hf_distill.pipeline.plans import ModelPlan, planned_teacher
 from hf_distill.pipeline.preflight import read_data
 from hf_distill.pipeline.results import versions
+from hf_distill.pipeline.run_folder import RunFolder
 from hf_distill.pipeline.settings import with_defaults
 from hf_distill.recipe import Recipe
 from hf_distill.recipe.load import load_recipe
 from hf_distill.recipe.parse import write_yaml
 from hf_distill.report.figures import plan_frontier
-from hf_distill.run_folder import RunFolder, write_json
 from hf_distill.search.plan_bounds import Bounds, read_count
 from hf_distill.search.plan_shapes import Column, Sketch, sketch_columns
 from hf_distill.search.plan_speed import Measured, Stopwatch
@@ -93,7 +94,8 @@ def plan(
         bounds = Bounds(speedup=speedup, max_latency_ms=max_latency_ms, max_parameters=most)
         command = _command(recipe, overrides, bounds)
         recipe = with_defaults(load_recipe(recipe, overrides))
-        folder = _claimed(Path(runs) / f"{recipe.name}-plan")
+        folder = Path(runs) / f"{recipe.name}-plan"
+        check_owner(folder, "plan.json")
         _check_teacher(recipe)
         task = make_task(recipe.task.name, recipe.task.options)
         data = read_data(recipe, task, stages_of(recipe, RunFolder(folder)))
@@ -133,12 +135,6 @@ def _check_teacher(recipe: Recipe) -> None:
             "recipe.teacher.ensemble: a plan makes students of one teacher, and measures them beside it; name the "
             "member that the student is to be like in teacher.model"
         )
-
-
-def _claimed(folder: Path) -> Path:
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "plan.json").is_file():
-        raise OutputError(f"{folder} holds files but no plan.json; choose another name (name=...) or empty the folder")
-    return folder
 
 
 def _small_enough(columns: list[Column], bounds: Bounds) -> list[Column]:
@@ -233,10 +229,8 @@ def _entry(sketch: Sketch, measured: Measured, bounds: Bounds) -> dict[str, Any]
 
 
 def _written(folder: Path, content: dict[str, Any], chosen: Sketch, teacher: ModelPlan) -> StudentPlan:
-    try:
+    with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written ({error.strerror}); choose another --runs folder") from error
     write_yaml({"student": chosen.student}, folder / "student.yaml")
     plan_frontier(content, folder / "frontier.png")
     write_json(folder / "plan.json", content)

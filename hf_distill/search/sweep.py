@@ -22,6 +22,7 @@ from typing import Any
 from accelerate import PartialState
 from transformers import set_seed
 
+from hf_distill.artifacts import remove, write_json
 from hf_distill.errors import ModelError, RecipeError, TeacherError
 from hf_distill.evaluation.language_modeling import AGAINST_TEACHER
 from hf_distill.evaluation.metrics import compute_metrics
@@ -32,12 +33,12 @@ from hf_distill.pipeline.compatibility import cache_temperatures
 from hf_distill.pipeline.experiment import Experiment
 from hf_distill.pipeline.preflight import resolve
 from hf_distill.pipeline.run import load_teacher, train_all
+from hf_distill.pipeline.run_folder import RunFolder, recipe_hash, training_part
 from hf_distill.pipeline.scoring import Scores, build
 from hf_distill.pipeline.teacher_cache import Demand
 from hf_distill.pipeline.train import Lesson, Pair, pair
 from hf_distill.recipe import Recipe
 from hf_distill.recipe.load import load_recipe
-from hf_distill.run_folder import RunFolder, recipe_hash, remove, training_part, write_json
 from hf_distill.search.sweep_grid import Grid, read_grid
 from hf_distill.search.sweep_state import Sweep, SweepState, command_of, told
 from hf_distill.search.sweep_teacher import Counted, score_teacher

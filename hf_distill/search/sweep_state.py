@@ -12,13 +12,13 @@ from typing import Any
 
 from accelerate import PartialState
 
-from hf_distill.errors import ModelError, OutputError
+from hf_distill.artifacts import check_owner, write_json, writing_to
+from hf_distill.errors import ModelError
 from hf_distill.evaluation.metrics import LOWER_IS_BETTER
 from hf_distill.pipeline.experiment import Experiment
 from hf_distill.recipe import Recipe
 from hf_distill.recipe.load import dump_recipe, load_recipe
 from hf_distill.report.figures import sweep_scores
-from hf_distill.run_folder import write_json
 from hf_distill.search.sweep_grid import Grid
 
 logger = logging.getLogger(__name__)
@@ -67,20 +67,13 @@ class SweepState:
         Raises:
             OutputError: Where it holds something else.
         """
-        if self.folder.is_dir() and any(self.folder.iterdir()) and not self.path.is_file():
-            raise OutputError(
-                f"{self.folder} holds files but no sweep.json; choose another name (name=...) or empty the folder"
-            )
+        check_owner(self.folder, self.path.name)
         PartialState().wait_for_everyone()
         self.content["teacher"] = json.loads(self.path.read_text())["teacher"] if self.path.is_file() else None
         PartialState().wait_for_everyone()
         if PartialState().is_main_process:
-            try:
+            with writing_to(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise OutputError(
-                    f"{self.folder} cannot be written ({error.strerror}); choose another --runs folder"
-                ) from error
             self._write()
 
     def teacher(self, facts: dict[str, Any]) -> None:

@@ -6,15 +6,14 @@ the row, or so many entries as the scheme keeps in all. ``bounds`` tells where e
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from hf_distill.artifacts import files_digest, write_text, write_whole
 from hf_distill.errors import CacheError
 
 ROW_LENGTHS = ("positions", "tokens", "entries")
@@ -25,7 +24,7 @@ Rows = Sequence[Mapping[str, Mapping[str, np.ndarray]]]
 
 
 def write_shard(path: Path, rows: Rows) -> None:
-    """Write rows as one file, whole or not at all; its name's ``.sha256`` beside it, last.
+    """Write rows as one file, whole or not at all, and last its checksum beside it.
 
     Args:
         path: Where to.
@@ -38,18 +37,13 @@ def write_shard(path: Path, rows: Rows) -> None:
         arrays[f"bounds.{length}"] = np.cumsum([0, *sizes], dtype=np.int64)
         for name in parts[0]:
             arrays[f"{length}.{name}"] = np.ascontiguousarray(np.concatenate([part[name] for part in parts]))
-    partial = path.with_suffix(".partial")
-    save_file(arrays, partial)
-    digest = _sha256(partial)
-    os.replace(partial, path)
-    mark = _mark(path)
-    partial.write_text(digest)
-    os.replace(partial, mark)
+    write_whole(path, lambda partial: save_file(arrays, partial))
+    write_text(_checksum(path), files_digest([path]))
 
 
 def is_written(path: Path) -> bool:
     """Whether a shard was written to its end."""
-    return path.is_file() and _mark(path).is_file()
+    return path.is_file() and _checksum(path).is_file()
 
 
 class Shard:
@@ -68,55 +62,24 @@ class Shard:
                 f"the cache lacks {path.name}; finish it with the command that made it, or delete {path.parent} to "
                 "make it anew"
             )
-        if _sha256(path) != _mark(path).read_text():
+        if files_digest([path]) != _checksum(path).read_text():
             raise CacheError(
                 f"{path} is not what was written (its checksum differs); delete this file, and the command that made "
                 "the cache writes it again"
             )
-        self._arrays = _mapped(path)
+        file = safe_open(path, "np")
+        self._bounds = {length: file.get_tensor(f"bounds.{length}").tolist() for length in ROW_LENGTHS}
+        names = [name.split(".", 1) for name in file.keys() if not name.startswith("bounds.")]  # noqa: SIM118
+        self._arrays = [(length, name, file.get_slice(f"{length}.{name}")) for length, name in names]
 
     def row(self, number: int) -> dict[str, dict[str, np.ndarray]]:
-        """The arrays of a row, by length and name; views of the file."""
+        """The arrays of a row, by length and name."""
         found: dict[str, dict[str, np.ndarray]] = {length: {} for length in ROW_LENGTHS}
-        for key, array in self._arrays.items():
-            length, _, name = key.partition(".")
-            if length != "bounds":
-                first, last = self._arrays[f"bounds.{length}"][number : number + 2]
-                found[length][name] = array[first:last]
+        for length, name, array in self._arrays:
+            first, last = self._bounds[length][number : number + 2]
+            found[length][name] = array[first:last]
         return found
 
 
-def _mapped(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a safetensors file without reading them: its header tells where each lies."""
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(size))
-    whole = np.memmap(path, dtype=np.uint8, mode="r")
-    arrays = {}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        first, last = (8 + size + offset for offset in entry["data_offsets"])
-        arrays[name] = whole[first:last].view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
-    return arrays
-
-
-_DTYPES = {
-    "U8": np.uint8,
-    "U16": np.uint16,
-    "I64": np.int64,
-    "F16": np.float16,
-    "F32": np.float32,
-}
-
-
-def _mark(path: Path) -> Path:
+def _checksum(path: Path) -> Path:
     return path.with_suffix(".sha256")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(2**22):
-            digest.update(block)
-    return digest.hexdigest()

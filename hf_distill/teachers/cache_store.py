@@ -10,9 +10,7 @@ was broken off ends with the same bytes as one that was not.
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ from accelerate import PartialState
 from datasets import Dataset
 from torch import Tensor
 
+from hf_distill.artifacts import Shards, claim
 from hf_distill.errors import CacheError
 from hf_distill.teachers.cache_schemes import Arrays, Scheme, TopK
 from hf_distill.teachers.cache_shards import Shard, is_written, write_shard
@@ -62,13 +61,9 @@ class Plan:
     seed: int
 
     @property
-    def shards(self) -> int:
-        """How many there are."""
-        return -(-self.rows // SHARD_ROWS)
-
-    def path(self, number: int) -> Path:
-        """Of a shard."""
-        return self.folder / f"shard-{number:05d}.safetensors"
+    def shards(self) -> Shards:
+        """The files."""
+        return Shards(folder=self.folder, suffix=".safetensors", rows=self.rows, size=SHARD_ROWS, is_whole=is_written)
 
     def claim(self) -> None:
         """Make the folder this cache's, or see that it is.
@@ -76,19 +71,9 @@ class Plan:
         Raises:
             CacheError: Where it holds a cache of something else, with the names of what differs.
         """
-        path = self.folder / "manifest.json"
-        if not path.is_file():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(f".{os.getpid()}")
-            partial.write_text(json.dumps(self.identity, indent=2) + "\n")
-            os.replace(partial, path)
-            return
-        there = json.loads(path.read_text())
-        asked = json.loads(json.dumps(self.identity))
         different = [
-            f"{name} (there {_shown(there.get(name))}, asked {_shown(asked.get(name))})"
-            for name in sorted({*there, *asked})
-            if there.get(name) != asked.get(name)
+            f"{name} (there {_shown(there)}, asked {_shown(asked)})"
+            for name, (there, asked) in claim(self.folder, self.identity).items()
         ]
         if different:
             raise CacheError(
@@ -96,13 +81,10 @@ class Plan:
                 "in teacher.cache.path, or leave it out and the right one is found or made"
             )
 
-    def is_complete(self) -> bool:
-        """Whether every shard is written."""
-        return all(is_written(self.path(number)) for number in range(self.shards))
-
 
 def fill(
     plan: Plan,
+    missing: Sequence[int],
     rows: Dataset,
     collate: Collate,
     targets: Callable[[Batch], Targets],
@@ -110,10 +92,11 @@ def fill(
     device: torch.device,
     batch_size: int,
 ) -> None:
-    """Write every shard that is not there yet; several processes share them.
+    """Write the shards that are missing; several processes share them.
 
     Args:
         plan: Claimed.
+        missing: Numbers of shards, alike in every process.
         rows: Encoded, in the order of their ids.
         collate: Pads a list of rows to a batch.
         targets: The live teacher's, of a batch on its device.
@@ -121,23 +104,21 @@ def fill(
         device: The teacher's.
         batch_size: Rows of a forward pass.
     """
-    state = PartialState()
-    for number in range(state.process_index, plan.shards, state.num_processes):
-        if is_written(plan.path(number)):
-            continue
-        first = number * SHARD_ROWS
-        chosen = rows.select(range(first, min(first + SHARD_ROWS, plan.rows)))
+    shards = plan.shards
+    for number in shards.own(missing):
+        places = shards.places(number)
+        chosen = rows.select(places)
         order = np.argsort(chosen["length"], kind="stable")
         kept: dict[int, dict[str, Arrays]] = {}
         for start in range(0, len(order), batch_size):
             numbers = order[start : start + batch_size].tolist()
             batch = collate([chosen[i] for i in numbers])
             batch = {name: value.to(device) for name, value in batch.items()}
-            found = kept_rows(plan, [first + i for i in numbers], targets(batch), masks(batch))
+            found = kept_rows(plan, [places[i] for i in numbers], targets(batch), masks(batch))
             kept |= dict(zip(numbers, found, strict=True))
-        write_shard(plan.path(number), [kept[i] for i in range(len(chosen))])
-        logger.info(f"cache: shard {number + 1} of {plan.shards}")
-    state.wait_for_everyone()
+        write_shard(shards.path(number), [kept[i] for i in range(len(chosen))])
+        logger.info(f"cache: shard {number + 1} of {len(shards)}")
+    PartialState().wait_for_everyone()
 
 
 class Reader:
@@ -160,7 +141,7 @@ class Reader:
 
     def _shard(self, number: int) -> Shard:
         if number not in self._open:
-            self._open[number] = Shard(self.plan.path(number))
+            self._open[number] = Shard(self.plan.shards.path(number))
         return self._open[number]
 
 

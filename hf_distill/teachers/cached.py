@@ -35,6 +35,7 @@ class CachedTeacher:
     """
 
     model = None
+    reads_new_texts = False
 
     def __init__(
         self,

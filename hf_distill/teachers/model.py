@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from hf_distill.models.attention import caught_projections, eager_attention
 from hf_distill.models.forward import STATES, accepted_inputs, compared_attentions, run_model
-from hf_distill.models.hardware import multiplies_bfloat16
+from hf_distill.models.hardware import place
 from hf_distill.models.pooling import head_of, vector_size
 from hf_distill.types import Batch, LogitSource, Need, Targets
 
@@ -37,8 +37,10 @@ class ModelTeacher:
 
     Attributes:
         provides: What it can give.
+        reads_new_texts: Whether it gives targets for texts that it has not seen before.
     """
 
+    reads_new_texts: ClassVar[bool] = True
     provides: frozenset[Need] = frozenset({"logits", *STATES, "projections", "attentions"})
 
     def __init__(
@@ -142,30 +144,6 @@ def _usable_logits(logits: Tensor | LogitSource) -> Tensor | LogitSource:
     if isinstance(logits, Tensor):
         return _usable(logits)
     return LogitSource(hidden=_usable(logits.hidden), head=logits.head)
-
-
-def place(model: PreTrainedModel, device: torch.device) -> None:
-    """Move a model to a device, unless ``device_map`` has placed it already."""
-    if getattr(model, "hf_device_map", None) is None:
-        mover: Any = model
-        mover.to(device)
-
-
-def best_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the device multiplies it in hardware, else float32."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    if device.type == "cpu":
-        return torch.bfloat16 if multiplies_bfloat16() else torch.float32
-    return torch.float32
-
-
-def chosen_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The dtype that a recipe names; ``auto`` is :func:`best_dtype`."""
-    if name == "auto":
-        return best_dtype(device)
-    dtype: torch.dtype = getattr(torch, name)
-    return dtype
 
 
 def same_tokenizer(first: PreTrainedTokenizerBase | None, second: PreTrainedTokenizerBase | None) -> bool:

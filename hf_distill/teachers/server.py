@@ -48,6 +48,7 @@ class ServerTeacher:
     tokenizer = None
     label_order = None
     dtype = torch.float32
+    reads_new_texts = True
     provides: frozenset[Need] = frozenset({"logits"})
 
     def __init__(self, client: Client, vocabulary: int) -> None:

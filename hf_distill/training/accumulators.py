@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-Reduce = Callable[[Tensor], Tensor]
-"""Adds a tensor up over all processes."""
+from hf_distill.types import Reduce
 
 
 class TrainingSums:
@@ -61,46 +57,3 @@ class EvaluationSums:
         """Each term's value; 0 for a term with no units."""
         sums = {name: reduce(pair).tolist() for name, pair in self._totals.items()}
         return {name: total / max(count, 1.0) for name, (total, count) in sums.items()}
-
-
-@dataclass(frozen=True, kw_only=True)
-class RolloutFacts:
-    """What a student wrote.
-
-    Attributes:
-        length: Tokens of a text, its end token among them; the mean.
-        ended: The share of texts that have an end.
-        expected: Tokens of the data's own texts, as far as as many may be written; the mean.
-        empty: Whether no text has any token but its end.
-    """
-
-    length: float
-    ended: float
-    expected: float
-    empty: bool
-
-
-class RolloutSums:
-    """How much the student wrote since the last log."""
-
-    def __init__(self) -> None:
-        self._sums: Tensor | None = None
-
-    def add(self, kept: Tensor, ends: Tensor, expected: Sequence[int]) -> None:
-        """Add one batch.
-
-        Args:
-            kept: ``[B, N]`` boolean, the tokens that were written.
-            ends: ``[B, N]`` boolean, those of them that end a text.
-            expected: How many tokens were expected of each text.
-        """
-        known = torch.tensor([len(kept), sum(expected)], device=kept.device)
-        sums = torch.stack((kept.sum(), ends.sum(), *known)).double()
-        self._sums = sums if self._sums is None else self._sums + sums
-
-    def result(self, reduce: Reduce) -> RolloutFacts | None:
-        """The same on every process; None where nothing was written, which is so on all or none."""
-        if self._sums is None:
-            return None
-        tokens, ends, rows, expected = reduce(self._sums).tolist()
-        return RolloutFacts(length=tokens / rows, ended=ends / rows, expected=expected / rows, empty=tokens == ends)

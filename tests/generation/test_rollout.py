@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, TrainingArguments
 
 from hf_distill import DistillationTrainer, Hidden, Labels, Logits, ModelTeacher, Rollout, RolloutConfig
 from hf_distill.errors import DataError, ModelError, ObjectiveError, RecipeError, TeacherError
-from hf_distill.generation.engines import Sampling, TransformersWriter
+from hf_distill.generation.engines import Sampling, TransformersEngine
 from hf_distill.generation.rollout_checks import ends_of
 from hf_distill.recipe import LoraConfig
 from hf_distill.recipe.load import load_recipe
@@ -67,7 +67,7 @@ def trainer(folder, config: RolloutConfig | None = None, writer=None, **changes)
         "save_strategy": "no",
         **changes,
     }
-    rollout = Rollout(config, writer=writer) if config is not None else None
+    rollout = Rollout(config, engine=writer) if config is not None else None
     return DistillationTrainer(**{**shared, **given}, args=TrainingArguments(**settings), rollout=rollout)
 
 
@@ -96,7 +96,7 @@ def written(rows: Dataset, writer, task=None, config: RolloutConfig = ALWAYS, st
     """The batch of the data, and what comes of it."""
     task, made = task or CausalLanguageModeling(max_length=32), tiny.chat_tokenizer(tiny.CHAT_TEMPLATE, side)
     student = student if student is not None else tiny.decoder(1, seed=1)
-    encoded, rollout = task.encode(rows, made), Rollout(config, writer=writer)
+    encoded, rollout = task.encode(rows, made), Rollout(config, engine=writer)
     teacher = ModelTeacher(tiny.decoder(2, seed=2))
     encoded, _ = rollout.prepare(encoded, task, made, student, teacher, {"logits": Logits()})
     batch = task.collator(made)(list(encoded))
@@ -141,10 +141,10 @@ def test_prompts_of_unlike_length_are_continued_as_each_alone_and_read_as_they_w
         student = AutoModelForCausalLM.from_config(GPT2Config(initializer_range=0.3, **shape)).eval()
         student.generation_config.eos_token_id = END
     config = RolloutConfig(share=1.0, max_new_tokens=5, temperature=SURE)
-    _, together, _ = written(completions(6), TransformersWriter(), config=config, student=student)
+    _, together, _ = written(completions(6), TransformersEngine(), config=config, student=student)
     assert len(set(together["attention_mask"].sum(1).tolist())) > 1
     for number in range(6):
-        _, alone, _ = written(completions(6).select([number]), TransformersWriter(), config=config, student=student)
+        _, alone, _ = written(completions(6).select([number]), TransformersEngine(), config=config, student=student)
         real = together["attention_mask"][number].bool()
         assert together["input_ids"][number][real].tolist() == alone["input_ids"][0].tolist()
     with torch.no_grad():
@@ -186,7 +186,7 @@ def test_the_student_writes_in_eval_mode_without_gradients_with_a_cache_and_is_l
 
     student.register_forward_pre_hook(look, with_kwargs=True)
     state = torch.random.get_rng_state()
-    rollout = TransformersWriter()
+    rollout = TransformersEngine()
     rollout.follow(student)
     ids = torch.tensor([[5, 6, 7], [8, 9, 10]])
     settings = Sampling(max_new_tokens=8, ends=(999,), pad=0, seed=3)
@@ -233,9 +233,9 @@ def test_what_is_written_at_once_changes_nothing_but_the_speed(task, tmp_path):
         config = RolloutConfig(share=1.0, max_new_tokens=6, temperature=SURE, batch_size=size)
         options = {**more, "model": copy.deepcopy(more.get("model", tiny.decoder(1, seed=1)))}
         one = trainer(tmp_path, config, per_device_train_batch_size=2, gradient_accumulation_steps=4, **options)
-        write = one._rollout.writer.write
+        write = one._rollout.engine.write
         widths.append([])
-        one._rollout.writer.write = lambda ids, *rest, write=write: widths[-1].append(len(ids)) or write(ids, *rest)
+        one._rollout.engine.write = lambda ids, *rest, write=write: widths[-1].append(len(ids)) or write(ids, *rest)
         one.train()
         found.append(one.model.state_dict())
     assert_same(found[0], found[1])
@@ -489,7 +489,7 @@ class Engine:
         self.resets += 1
 
     def generate(self, prompts: list[dict], parameters: list[SimpleNamespace], use_tqdm: bool) -> list:
-        writer, found = TransformersWriter(), []
+        writer, found = TransformersEngine(), []
         writer.follow(self.model)
         for prompt, how in zip(prompts, parameters, strict=True):
             ids = torch.tensor([prompt["prompt_token_ids"]])
@@ -521,7 +521,7 @@ def test_vllm_writes_with_the_weights_of_each_step_what_transformers_writes(vllm
     (engine,) = Engine.made
     assert engine.options == {"gpu_memory_utilization": 0.3, "skip_tokenizer_init": True, "dtype": "float32"}
     assert engine.resets == 2
-    one._rollout.writer.follow(one.model)
+    one._rollout.engine.follow(one.model)
     assert_same(one.model.state_dict(), engine.model.state_dict(), 0.0)
 
 

@@ -56,7 +56,7 @@ def pair(task: str) -> dict[str, Any]:
     if task == "rollout":
         return {
             **pair("causal-lm"),
-            "rollout": Rollout(RolloutConfig(share=0.5, max_new_tokens=6, prompt_tokens=3), writer=Known()),
+            "rollout": Rollout(RolloutConfig(share=0.5, max_new_tokens=6, prompt_tokens=3), engine=Known()),
         }
     if task == "embeddings":
         return vectors(train, evaluation)

@@ -17,9 +17,10 @@ from transformers import AutoModelForSeq2SeqLM, LogitsProcessorList
 import hf_distill
 from hf_distill import label, run
 from hf_distill.errors import DataError, RecipeError, WritingError
-from hf_distill.evaluation.written import writer_inputs
-from hf_distill.generation.hypotheses import Writer, repeated_share
+from hf_distill.generation.generate import writer_inputs
+from hf_distill.generation.hypotheses import ModelWriter
 from hf_distill.generation.logprobs import Likelihood
+from hf_distill.generation.writer import repeated_share
 from hf_distill.labelling.selection import compression_ratio, sentence_scorer
 from hf_distill.recipe.load import dump_recipe, load_recipe
 from hf_distill.tasks import CausalLanguageModeling, Translation
@@ -150,14 +151,14 @@ def test_a_call_that_is_killed_again_and_again_ends_with_the_same_bytes(keys, re
     monkeypatch.setattr("hf_distill.labelling.shards.SHARD_ROWS", 7)
     settings = recipe(batch_size=3, **keys)
     label(settings, runs=tmp_path / "whole", report=silent)
-    write, count = Writer.write, iter(range(1000))
+    write, count = ModelWriter.write, iter(range(1000))
 
     def write_or_die(self, *arguments):
         if next(count) % 6 == 5:
             raise Killed
         return write(self, *arguments)
 
-    monkeypatch.setattr(Writer, "write", write_or_die)
+    monkeypatch.setattr(ModelWriter, "write", write_or_die)
     kills = 0
     while kills < 20:
         try:
@@ -174,7 +175,7 @@ def test_other_filters_and_names_find_what_was_written_and_other_settings_write_
 ):
     first = label(recipe(), runs=tmp_path, report=silent)
     lines: list[str] = []
-    monkeypatch.setattr(Writer, "write", None)
+    monkeypatch.setattr(ModelWriter, "write", None)
     filtered = label(recipe(filters={"length_ratio": [0.0, 9.0]}), runs=tmp_path, report=lines.append)
     assert filtered != first
     assert any("what the teacher wrote is in" in line for line in lines)

@@ -26,10 +26,10 @@ from hf_distill.errors import HubError, ModelError, RecipeError, StudentError
 from hf_distill.models.forward import run_model
 from hf_distill.models.load import load_config, load_model, save_adapted_config
 from hf_distill.pipeline.preflight import resolve
+from hf_distill.pipeline.run_folder import RunFolder
 from hf_distill.pipeline.train import Lesson, train_model
 from hf_distill.recipe import LoraConfig
 from hf_distill.report.hub import push_folder
-from hf_distill.run_folder import RunFolder
 from hf_distill.students import build_student, has_adapters, learning, merge_adapters
 from hf_distill.students.adapters import add_adapters
 from tests.helpers import tiny

@@ -16,7 +16,8 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig,
 from hf_distill import DistillationTrainer, Hidden, Labels, Logits, run
 from hf_distill.errors import HfDistillError, ModelError, ObjectiveError, RecipeError, TeacherError
 from hf_distill.evaluation.text_metrics import make_scorers
-from hf_distill.evaluation.written import beam_cache, check_generation, generate, write_and_score, writer_inputs
+from hf_distill.evaluation.written import check_generation, write_and_score, write_texts
+from hf_distill.generation.generate import beam_cache, writer_inputs
 from hf_distill.pipeline.cases import TargetsCase
 from hf_distill.pipeline.compatibility import check_targets
 from hf_distill.report.sentences import written_summary
@@ -274,7 +275,7 @@ def test_what_a_decoder_writes_follows_from_its_prompt_whatever_the_batch():
     prompts = task.prompts(reversed_pairs(7).rename_columns({"source": "prompt", "target": "completion"}), words)
     assert prompts.references == reversed_pairs(7)["target"]
     settings = {"max_new_tokens": 6, "do_sample": False}
-    together, alone = (generate(model, words, prompts, settings, size) for size in (4, 1))
+    together, alone = (write_texts(model, words, prompts, settings, size) for size in (4, 1))
     assert together == alone
     assert len(set(together)) > 1
 
@@ -283,7 +284,7 @@ def test_what_an_encoder_and_decoder_write_stands_in_the_order_of_the_rows_whate
     model, words = tiny.encoder_decoder("t5", seed=2), tiny.chat_tokenizer()
     prompts = bound(model).prompts(reversed_pairs(7), words)
     settings = {"max_new_tokens": 6, "do_sample": True, "top_k": 1}
-    together, alone = (generate(model, words, prompts, settings, size) for size in (4, 1))
+    together, alone = (write_texts(model, words, prompts, settings, size) for size in (4, 1))
     assert together == alone
     one = model.generate(torch.tensor([prompts.input_ids[3]]), max_new_tokens=6, do_sample=False)
     assert together[3] == words.decode(one[0], skip_special_tokens=True)

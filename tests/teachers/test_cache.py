@@ -19,10 +19,10 @@ from datasets import Dataset
 
 from hf_distill import CausalLanguageModeling, Hidden, Logits, ModelTeacher, cache, run
 from hf_distill.errors import CacheError, TeacherError
+from hf_distill.pipeline.run_folder import RunFolder
 from hf_distill.pipeline.teacher_cache import Source, cached
 from hf_distill.recipe import CacheConfig
 from hf_distill.recipe.load import dump_recipe, load_recipe
-from hf_distill.run_folder import RunFolder
 from hf_distill.teachers.cache_schemes import Dense, NaiveTopK, Sampled, TopK
 from hf_distill.teachers.cache_shards import Shard, write_shard
 from tests.helpers import tiny

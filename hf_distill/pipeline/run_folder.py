@@ -1,19 +1,16 @@
-"""A run on disk: who owns the folder, where things lie in it, and how they get there whole or not at all."""
+"""A run on disk: whose folder it is, and where things lie in it."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-import os
-import shutil
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 
+from hf_distill.artifacts import check_owner, digest, write_whole, writing_to
 from hf_distill.errors import OutputError
 from hf_distill.recipe import EvaluateConfig, HubConfig, Recipe
 from hf_distill.recipe.load import dump_recipe, load_recipe
@@ -45,16 +42,6 @@ class RunFolder:
     def results(self) -> Path:
         """Metrics, sizes, speeds and the comparison."""
         return self.path / "results.json"
-
-    @property
-    def analysis(self) -> Path:
-        """Where the student is weak."""
-        return self.path / "analysis.json"
-
-    @property
-    def figures(self) -> Path:
-        """PNG files that the card shows."""
-        return self.path / "figures"
 
     def model(self, name: str) -> Path:
         """The saved ``student`` or ``control``."""
@@ -89,7 +76,8 @@ class RunFolder:
 
     def _claim(self, recipe: Recipe, data_fingerprint: str) -> None:
         stamp = self.path / "checkpoints" / "data_fingerprint"
-        try:
+        with writing_to(self.path):
+            check_owner(self.path, self.recipe.name)
             if self.recipe.is_file():
                 if training_part(load_recipe(self.recipe)) != training_part(recipe):
                     raise OutputError(
@@ -101,17 +89,9 @@ class RunFolder:
                         f"{self.path} was made from other data than data.path or data.files hold now; give this run "
                         "another name, or delete the folder"
                     )
-            elif self.path.exists() and any(self.path.iterdir()):
-                raise OutputError(
-                    f"{self.path} holds files but no recipe.yaml; choose another name or empty the folder"
-                )
             stamp.parent.mkdir(parents=True, exist_ok=True)
             stamp.write_text(data_fingerprint)
             write_whole(self.recipe, lambda path: dump_recipe(recipe, path))
-        except OSError as error:
-            raise OutputError(
-                f"{self.path} cannot be written ({error.strerror}); choose another --runs folder"
-            ) from error
 
 
 def training_part(recipe: Recipe) -> Recipe:
@@ -124,35 +104,4 @@ def training_part(recipe: Recipe) -> Recipe:
 
 def recipe_hash(recipe: Recipe, *more: str) -> str:
     """SHA-256 of a recipe and what else decides, as hexadecimal."""
-    content = json.dumps([recipe.to_dict(), *more], sort_keys=True, default=str)
-    return hashlib.sha256(content.encode()).hexdigest()
-
-
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file or folder under another name and rename it, so that it is never there in part."""
-    partial = path.with_name(path.name + ".partial")
-    remove(partial)
-    write(partial)
-    if path.is_dir():
-        remove(path)
-    os.replace(partial, path)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON for people: indented, sorted by nothing, floats as they are."""
-    write_whole(path, lambda partial: partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n"))
-
-
-def copy_files(paths: Sequence[Path], folder: Path) -> None:
-    """Copy files into a folder, which is made."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in paths:
-        shutil.copyfile(path, folder / path.name)
-
-
-def remove(path: Path) -> None:
-    """Delete a file or folder, if it is there."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    elif path.exists():
-        path.unlink()
+    return digest([recipe.to_dict(), *more])

@@ -1,0 +1,167 @@
+"""What is kept on disk: folders that are claimed, files that are whole or absent, and digests of plain data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from hf_distill.errors import OutputError
+
+
+def digest(content: Any) -> str:
+    """SHA-256 of plain data, as hexadecimal."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def files_digest(paths: Iterable[Path]) -> str:
+    """SHA-256 of the content of files, one after the other, as hexadecimal."""
+    found = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(2**24):
+                found.update(block)
+    return found.hexdigest()
+
+
+def seed_of(*parts: int) -> int:
+    """A seed that follows from several numbers."""
+    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:4], "big") >> 1
+
+
+def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write a file or folder under another name and rename it, so that it is never there in part."""
+    partial = path.with_name(path.name + ".partial")
+    remove(partial)
+    write(partial)
+    if path.is_dir():
+        remove(path)
+    os.replace(partial, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file as a whole."""
+    write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON for people: indented, in the order given, floats as they are."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def copy_files(paths: Sequence[Path], folder: Path) -> None:
+    """Copy files into a folder, which is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        shutil.copyfile(path, folder / path.name)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    elif path.exists():
+        path.unlink()
+
+
+def check_owner(folder: Path, name: str) -> None:
+    """Refuse a folder that holds files but not the one that says whose they are.
+
+    Raises:
+        OutputError: With the way out.
+    """
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / name).is_file():
+        raise OutputError(f"{folder} holds files but no {name}; choose another name (name=...) or empty the folder")
+
+
+@contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Report a result folder that cannot be written as an error that the user can mend.
+
+    Raises:
+        OutputError: In place of an ``OSError``.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written ({error.strerror}); choose another --runs folder") from error
+
+
+def claim(folder: Path, identity: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Make a folder, with a manifest of what its content is made of, unless it is there.
+
+    Args:
+        folder: Of an artifact that several runs share.
+        identity: Plain data by name; what is not plain is written as text.
+
+    Returns:
+        By name, what the manifest says and what was expected, wherever they differ.
+    """
+    path = folder / "manifest.json"
+    expected = json.loads(json.dumps(identity, default=str))
+    if PartialState().is_main_process and not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, expected)
+    PartialState().wait_for_everyone()
+    there = json.loads(path.read_text(encoding="utf-8"))
+    return {
+        name: (there.get(name), expected.get(name))
+        for name in sorted({*there, *expected})
+        if there.get(name) != expected.get(name)
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shards:
+    """Files of a fixed number of rows each, which several processes write side by side.
+
+    Attributes:
+        folder: Where they lie.
+        suffix: Of their names.
+        rows: Number of rows in all.
+        size: Number of rows in one: what is done again, at most, by each process after a kill.
+        is_whole: Whether a shard was written to its end.
+    """
+
+    folder: Path
+    suffix: str
+    rows: int
+    size: int
+    is_whole: Callable[[Path], bool] = Path.is_file
+
+    def __len__(self) -> int:
+        return -(-self.rows // self.size)
+
+    def path(self, number: int) -> Path:
+        """The file of a shard."""
+        return self.folder / f"shard-{number:05d}{self.suffix}"
+
+    def places(self, number: int) -> range:
+        """Which rows a shard holds."""
+        return range(number * self.size, min((number + 1) * self.size, self.rows))
+
+    def missing(self) -> list[int]:
+        """Numbers of the shards that are not written yet."""
+        return [number for number in range(len(self)) if not self.is_whole(self.path(number))]
+
+    def missing_for_all(self) -> list[int]:
+        """As :meth:`missing`, the same in every process.
+
+        All look before one writes: a process that came late and found nothing left would not wait for the others.
+        """
+        found = self.missing()
+        PartialState().wait_for_everyone()
+        return found
+
+    def own(self, numbers: Sequence[int]) -> list[int]:
+        """Those of some shards that this process is to write."""
+        state = PartialState()
+        return [number for number in numbers if number % state.num_processes == state.process_index]

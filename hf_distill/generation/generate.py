@@ -1,0 +1,132 @@
+"""The one call of a model's ``generate``: whoever asks, its own settings, modes and random numbers stay as they are."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    DynamicCache,
+    EncoderDecoderCache,
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from hf_distill.models.forward import evaluated
+from hf_distill.tasks.encoding import padded
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Generated:
+    """What a model wrote.
+
+    Attributes:
+        tokens: ``[N, T]``, what follows each prompt; of an encoder-decoder all that its decoder read and wrote.
+        beams: ``[N, T]``, the beam that each token came from, -1 behind the end; None where it did not search.
+    """
+
+    tokens: Tensor
+    beams: Tensor | None
+
+
+def generate(
+    model: PreTrainedModel,
+    inputs: Mapping[str, Tensor | int],
+    settings: Mapping[str, Any],
+    *,
+    own: GenerationConfig | None = None,
+    seed: int | None = None,
+    processors: Sequence[LogitsProcessor] = (),
+) -> Generated:
+    """Let a model write, in eval mode and without gradients.
+
+    Args:
+        model: With or without an encoder.
+        inputs: Tensors, as :func:`writer_inputs` makes them of prompts; settings may be among them.
+        settings: Of Transformers' ``GenerationConfig``.
+        own: What holds where the settings say nothing; the model's own generation config unless given.
+        seed: Of what is drawn; unless given it comes from the global generator.
+        processors: See and change the logits of each step.
+    """
+    generation: Any = copy.deepcopy(model.generation_config if own is None else own)
+    tensors = generation.update(**{**inputs, **settings, "return_dict_in_generate": True})
+    writer: Any = model
+    with evaluated(model), _only(model, generation), _drawing(seed, model.device):
+        found = writer.generate(
+            **tensors,
+            **beam_cache(model, generation),
+            generation_config=generation,
+            logits_processor=LogitsProcessorList(processors),
+        )
+    start = 0 if model.config.is_encoder_decoder else inputs["input_ids"].shape[1]  # type: ignore[union-attr]
+    return Generated(tokens=found.sequences[:, start:], beams=getattr(found, "beam_indices", None))
+
+
+def with_length(settings: Mapping[str, Any], longest: int) -> dict[str, Any]:
+    """Settings that draw nothing and stop somewhere, unless they say otherwise."""
+    bounded = "max_new_tokens" in settings or "max_length" in settings
+    return {"do_sample": False, **({} if bounded else {"max_new_tokens": longest}), **settings}
+
+
+def writer_inputs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[list[int]]) -> dict[str, Any]:
+    """What ``generate`` reads of rows of tokens: padded, with their mask, and the token that pads."""
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    # A decoder goes on where the row ends, so nothing may stand behind it.
+    left = not model.config.is_encoder_decoder or tokenizer.padding_side == "left"
+    ids = torch.tensor(padded(rows, pad, left), device=model.device)
+    mask = torch.tensor(padded([[1] * len(row) for row in rows], 0, left), device=model.device)
+    return {"input_ids": ids, "attention_mask": mask, "pad_token_id": pad}
+
+
+def end_tokens(generation: GenerationConfig | None) -> list[int]:
+    """The tokens that end a text."""
+    ends = getattr(generation, "eos_token_id", None)
+    return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+
+
+@contextmanager
+def _only(model: PreTrainedModel, generation: GenerationConfig) -> Iterator[None]:
+    """Hide the model's own settings: ``generate`` fills in from them what it is not told."""
+    kept, model.generation_config = model.generation_config, generation
+    try:
+        yield
+    finally:
+        model.generation_config = kept
+
+
+@contextmanager
+def _drawing(seed: int | None, device: torch.device) -> Iterator[None]:
+    """Random numbers of a seed, and afterwards those of before: dropout does not notice that anything was drawn."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+class _SourceCache(DynamicCache):
+    """Keys and values of the source: all beams of a row read the same, so nothing moves when beams are reordered."""
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        pass
+
+
+def beam_cache(model: PreTrainedModel, generation: GenerationConfig) -> dict[str, Any]:
+    """The cache that spares beams from carrying their source around; empty where that does not apply."""
+    special = generation.use_cache is False or generation.cache_implementation not in (None, "dynamic")
+    writer: Any = model
+    if special or (generation.num_beams or 1) == 1 or not model.config.is_encoder_decoder:
+        return {}
+    if not writer._supports_default_dynamic_cache():
+        return {}
+    config = model.config.get_text_config(decoder=True)
+    return {"past_key_values": EncoderDecoderCache(DynamicCache(config=config), _SourceCache(config=config))}
