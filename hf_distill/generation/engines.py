@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, PreTrainedModel
 from typing_extensions import override
 
@@ -21,44 +21,21 @@ VLLM_DEFAULTS: dict[str, Any] = {"gpu_memory_utilization": 0.3, "skip_tokenizer_
 """Keyword arguments of ``vllm.LLM`` unless others are given: training needs the rest of the device."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How a batch is written.
-
-    Attributes:
-        max_new_tokens: At most so many tokens.
-        ends: The tokens that end a text.
-        pad: What stands behind the end.
-        seed: Decides what is drawn.
-        temperature: Above 0.
-        top_k: Draw among so many tokens; 0: among all.
-        top_p: Draw among the tokens of this share of the mass; 1.0: among all.
-        options: Further arguments of ``generate``.
-    """
-
-    max_new_tokens: int
-    ends: tuple[int, ...]
-    pad: int
-    seed: int
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-
 class Engine(Protocol):
     """Whatever runs a student while it writes."""
 
     def follow(self, student: PreTrainedModel) -> None:
         """Take the student's weights as they are now; called in each step in which it writes."""
 
-    def write(self, input_ids: Tensor, attention_mask: Tensor, settings: Sampling) -> Tensor:
+    def write(self, input_ids: Tensor, attention_mask: Tensor, settings: Mapping[str, Any], seed: int) -> Tensor:
         """Continue prompts.
 
         Args:
             input_ids: ``[B, T]``; of a decoder padded on the left.
             attention_mask: ``[B, T]``.
-            settings: How.
+            settings: Arguments of ``generate``: ``max_new_tokens``, ``temperature``, ``top_k``, ``top_p``,
+                ``eos_token_id`` (a list), ``pad_token_id``, and others that the task asks for.
+            seed: Decides what is drawn.
 
         Returns:
             ``[B, N]``, the tokens that follow each prompt; of an encoder-decoder all that its decoder read and wrote.
@@ -66,7 +43,7 @@ class Engine(Protocol):
 
 
 class TransformersEngine(Engine):
-    """``generate`` of the student itself: in eval mode, with a cache of keys and values, without gradients."""
+    """``generate`` of the student itself, with a cache of keys and values."""
 
     def __init__(self) -> None:
         self._student: PreTrainedModel | None = None
@@ -76,23 +53,12 @@ class TransformersEngine(Engine):
         self._student = student
 
     @override
-    def write(self, input_ids: Tensor, attention_mask: Tensor, settings: Sampling) -> Tensor:
+    def write(self, input_ids: Tensor, attention_mask: Tensor, settings: Mapping[str, Any], seed: int) -> Tensor:
         assert self._student is not None
-        asked = {
-            "do_sample": True,
-            "num_beams": 1,
-            "max_new_tokens": settings.max_new_tokens,
-            "temperature": settings.temperature,
-            "top_k": settings.top_k,
-            "top_p": settings.top_p,
-            "eos_token_id": list(settings.ends),
-            "pad_token_id": settings.pad,
-            "use_cache": True,
-            **settings.options,
-        }
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        drawn = {"do_sample": True, "num_beams": 1, "use_cache": True, **settings}
         # The student's own settings (beams, penalties) are for those who use it, not for training.
-        return generate(self._student, inputs, asked, own=GenerationConfig(), seed=settings.seed).tokens
+        return generate(self._student, inputs, drawn, own=GenerationConfig(), seed=seed).tokens
 
 
 class VllmEngine(Engine):
@@ -138,28 +104,25 @@ class VllmEngine(Engine):
         self._engine.reset_prefix_cache()  # It holds what the weights of before made of a prompt.
 
     @override
-    def write(self, input_ids: Tensor, attention_mask: Tensor, settings: Sampling) -> Tensor:
-        prompts = [
-            {"prompt_token_ids": ids[mask].tolist()} for ids, mask in zip(input_ids, attention_mask.bool(), strict=True)
+    def write(self, input_ids: Tensor, attention_mask: Tensor, settings: Mapping[str, Any], seed: int) -> Tensor:
+        masks = attention_mask.bool()
+        prompts = [{"prompt_token_ids": ids[mask].tolist()} for ids, mask in zip(input_ids, masks, strict=True)]
+        parameters = [
+            self._vllm.SamplingParams(
+                max_tokens=settings["max_new_tokens"],
+                temperature=settings["temperature"],
+                top_k=settings["top_k"],
+                top_p=settings["top_p"],
+                seed=seed + number,
+                stop_token_ids=settings["eos_token_id"],
+                detokenize=False,
+            )
+            for number in range(len(prompts))
         ]
-        found = self._engine.generate(
-            prompts, [self._parameters(settings, number) for number in range(len(prompts))], use_tqdm=False
-        )
-        rows = [list(each.outputs[0].token_ids) for each in found]
-        longest = max(map(len, rows))
-        filled = [row + [settings.pad] * (longest - len(row)) for row in rows]
-        return torch.tensor(filled, dtype=torch.long, device=input_ids.device).view(len(rows), longest)
-
-    def _parameters(self, settings: Sampling, number: int) -> Any:
-        return self._vllm.SamplingParams(
-            max_tokens=settings.max_new_tokens,
-            temperature=settings.temperature,
-            top_k=settings.top_k,
-            top_p=settings.top_p,
-            seed=settings.seed + number,
-            stop_token_ids=list(settings.ends),
-            detokenize=False,
-        )
+        found = self._engine.generate(prompts, parameters, use_tqdm=False)
+        rows = [torch.tensor(each.outputs[0].token_ids, dtype=torch.long) for each in found]
+        padded = pad_sequence(rows, batch_first=True, padding_value=settings["pad_token_id"])
+        return padded.to(input_ids.device)
 
 
 def make_engine(config: RolloutConfig) -> Engine:

@@ -21,13 +21,13 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from hf_distill.artifacts import seed_of
 from hf_distill.errors import RecipeError, TeacherError
-from hf_distill.generation.engines import Engine, Sampling, make_engine
+from hf_distill.generation.engines import Engine, make_engine
 from hf_distill.generation.rollout_checks import check_judged, ends_of, shared_context, with_room
 from hf_distill.objectives import Objective
 from hf_distill.recipe import RolloutConfig
 from hf_distill.students import has_adapters
 from hf_distill.tasks import Task
-from hf_distill.tasks.rollout_batches import Asked, Writing, joined
+from hf_distill.tasks.rollout_batches import Writing, joined
 from hf_distill.types import Batch, Reduce
 
 SHORT = 0.25
@@ -70,8 +70,7 @@ class Rollout:
         self._sums: Tensor | None = None
         self._warned = False
         self._writing: Writing | None = None
-        self._ends: tuple[int, ...] = ()
-        self._pad = 0
+        self._settings: dict[str, Any] = {}
 
     def prepare(
         self,
@@ -133,9 +132,17 @@ class Rollout:
         config = self.config
         check_judged(config, objectives)
         self._writing = task.writing(tokenizer, config.prompt_tokens)
-        self._ends = ends_of(student, tokenizer)
+        ends = ends_of(student, tokenizer)
         pad = tokenizer.pad_token_id if tokenizer is not None else None
-        self._pad = self._ends[0] if pad is None else int(pad)
+        self._settings = {
+            "max_new_tokens": config.max_new_tokens,
+            "temperature": config.temperature,
+            "top_k": config.top_k or 0,
+            "top_p": 1.0 if config.top_p is None else config.top_p,
+            "eos_token_id": ends,
+            "pad_token_id": ends[0] if pad is None else int(pad),
+            **self._writing.options,
+        }
         self._check_engine(student)
         context = shared_context(student.config, teacher)
         if context is not None and config.max_new_tokens >= context:
@@ -184,14 +191,17 @@ class Rollout:
             return []
         self.engine.follow(student)
         sizes = [len(batch["input_ids"]) for batch in batches]
-        asked, starts = self._writing.asked(batches, self._pad), list(accumulate(sizes, initial=0))
+        pad, starts = self._settings["pad_token_id"], list(accumulate(sizes, initial=0))
+        asked = self._writing.asked(batches, pad)
         at_once = self.config.batch_size or max(sizes)
         parts = [slice(start, start + at_once) for start in range(0, starts[-1], at_once)]
-        written = joined(
-            [self._written(asked.at(part), seed_of(seed, step, process, i)) for i, part in enumerate(parts)], self._pad
-        )
+        found = [
+            self.engine.write(each.input_ids, each.attention_mask, self._settings, seed_of(seed, step, process, number))
+            for number, each in enumerate(map(asked.at, parts))
+        ]
+        written = joined(found, pad)
         new = written[:, self._writing.skipped :]
-        is_end = torch.isin(new, torch.tensor(self._ends, device=new.device))
+        is_end = torch.isin(new, torch.tensor(self._settings["eos_token_id"], device=new.device))
         kept = is_end.cumsum(1) - is_end.long() == 0
         expected = sum(min(length, self.config.max_new_tokens) for length in asked.answers)
         known = torch.tensor([len(kept), expected], device=kept.device)
@@ -201,21 +211,6 @@ class Rollout:
             self._writing.answered(batch, asked.at(rows), written[rows], kept[rows])
             for batch, rows in zip(batches, map(slice, starts, starts[1:]), strict=True)
         ]
-
-    def _written(self, asked: Asked, seed: int) -> Tensor:
-        assert self._writing is not None
-        config = self.config
-        settings = Sampling(
-            max_new_tokens=config.max_new_tokens,
-            ends=self._ends,
-            pad=self._pad,
-            seed=seed,
-            temperature=config.temperature,
-            top_k=config.top_k or 0,
-            top_p=1.0 if config.top_p is None else config.top_p,
-            options=self._writing.options,
-        )
-        return self.engine.write(asked.input_ids, asked.attention_mask, settings)
 
     def logs(self, reduce: Reduce) -> dict[str, float]:
         """Mean length and share of ended texts since the last call; nothing where nothing was written. May warn."""

@@ -40,7 +40,7 @@ def check_judged(config: RolloutConfig, objectives: Mapping[str, Objective]) -> 
             )
 
 
-def ends_of(student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> tuple[int, ...]:
+def ends_of(student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> list[int]:
     """The tokens that end a text, as the student's generation config and its tokenizer tell.
 
     Raises:
@@ -54,7 +54,7 @@ def ends_of(student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None)
             "rollout: neither the student's generation config nor its tokenizer names an end token, so it would never "
             "stop writing; set eos_token_id"
         )
-    return tuple(dict.fromkeys(map(int, ends)))
+    return list(dict.fromkeys(ends))
 
 
 def shared_context(*configs: PretrainedConfig | None) -> int | None:

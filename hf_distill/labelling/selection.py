@@ -52,35 +52,25 @@ def choose(
         scorer: What judges texts; None where nothing is judged.
     """
     scores = (
-        _scores(written, references, scorer) if scorer is not None else [[None] * len(w.hypotheses) for w in written]
+        [[None] * len(row.hypotheses) for row in written] if scorer is None else _scores(written, references, scorer)
     )
     chosen = []
     for row, judged in zip(written, scores, strict=True):
-        best = 0  # What beams find likeliest comes first.
-        if config.choose == "best":
-            best = int(np.argmax(np.array(judged, dtype=float)))
-        elif config.draws:
-            best = int(np.argmax(np.array([each.mean_log_probability for each in row.hypotheses], dtype=float)))
-        chosen.append(
-            Choice(
-                row_id=row.row_id, source_tokens=row.source_tokens, hypothesis=row.hypotheses[best], score=judged[best]
-            )
-        )
+        likely = [hypothesis.mean_log_probability for hypothesis in row.hypotheses]
+        # What beams find likeliest comes first.
+        measure = judged if config.choose == "best" else likely if config.draws else [0.0]
+        best = int(np.argmax(np.array(measure, dtype=float)))
+        hypothesis, score = row.hypotheses[best], judged[best]
+        chosen.append(Choice(row_id=row.row_id, source_tokens=row.source_tokens, hypothesis=hypothesis, score=score))
     return chosen
 
 
 def keep(choices: Sequence[Choice], filters: LabelFilters) -> tuple[list[Choice], dict[str, int]]:
     """The rows that nothing drops, and how many each filter dropped; a row counts for the first that does."""
-    tests = {"empty": _is_empty, **_tests(filters)}
-    dropped = dict.fromkeys(tests, 0)
-    kept = []
-    for choice in choices:
-        name = next((name for name, test in tests.items() if test(choice)), None)
-        if name is None:
-            kept.append(choice)
-        else:
-            dropped[name] += 1
-    return kept, dropped
+    tests = {"empty": lambda row: not row.hypothesis.text.strip(), **_tests(filters)}
+    faults = [next((name for name, test in tests.items() if test(choice)), None) for choice in choices]
+    kept = [choice for choice, fault in zip(choices, faults, strict=True) if fault is None]
+    return kept, {name: faults.count(name) for name in tests}
 
 
 def sentence_scorer(name: str) -> Scorer:
@@ -104,21 +94,17 @@ def _scores(written: Sequence[WrittenRow], references: Mapping[int, str], name: 
     return [[next(values) for _ in row.hypotheses] for row in written]
 
 
-def _is_empty(choice: Choice) -> bool:
-    return not choice.hypothesis.text.strip()
-
-
 def _tests(filters: LabelFilters) -> dict[str, Callable[[Choice], bool]]:
     """What tells, by the name of a filter that is set, whether a row is dropped."""
     low, high = filters.length_ratio or (0.0, float("inf"))
     bound = {name: float("nan") if value is None else value for name, value in vars(filters).items()}
     tests: dict[str, Callable[[Choice], bool]] = {
-        "length_ratio": lambda each: not low <= each.hypothesis.tokens / max(1, each.source_tokens) <= high,
-        "repetition": lambda each: each.hypothesis.repetition > bound["repetition"],
-        "compression_ratio": lambda each: compression_ratio(each.hypothesis.text) > bound["compression_ratio"],
-        "mean_log_probability": lambda each: (
-            (each.hypothesis.mean_log_probability or 0.0) < bound["mean_log_probability"]
+        "length_ratio": lambda row: not low <= row.hypothesis.tokens / max(1, row.source_tokens) <= high,
+        "repetition": lambda row: row.hypothesis.repetition > bound["repetition"],
+        "compression_ratio": lambda row: compression_ratio(row.hypothesis.text) > bound["compression_ratio"],
+        "mean_log_probability": lambda row: (
+            (row.hypothesis.mean_log_probability or 0.0) < bound["mean_log_probability"]
         ),
-        "reference_score": lambda each: each.score is None or each.score < bound["reference_score"],
+        "reference_score": lambda row: row.score is None or row.score < bound["reference_score"],
     }
     return {name: test for name, test in tests.items() if getattr(filters, name) is not None}

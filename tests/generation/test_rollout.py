@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, TrainingArguments
 
 from hf_distill import DistillationTrainer, Hidden, Labels, Logits, ModelTeacher, Rollout, RolloutConfig
 from hf_distill.errors import DataError, ModelError, ObjectiveError, RecipeError, TeacherError
-from hf_distill.generation.engines import Sampling, TransformersEngine
+from hf_distill.generation.engines import TransformersEngine
 from hf_distill.generation.rollout_checks import ends_of
 from hf_distill.recipe import LoraConfig
 from hf_distill.recipe.load import load_recipe
@@ -189,8 +189,8 @@ def test_the_student_writes_in_eval_mode_without_gradients_with_a_cache_and_is_l
     rollout = TransformersEngine()
     rollout.follow(student)
     ids = torch.tensor([[5, 6, 7], [8, 9, 10]])
-    settings = Sampling(max_new_tokens=8, ends=(999,), pad=0, seed=3)
-    found = rollout.write(ids, torch.ones_like(ids), settings)
+    settings = {"max_new_tokens": 8, "eos_token_id": [999], "pad_token_id": 0, "top_k": 0}
+    found = rollout.write(ids, torch.ones_like(ids), settings, 3)
     assert seen == [(True, False, False, 2)] * 8  # Two rows: no beams.
     assert found.shape == (2, 8)
     assert student.training
@@ -198,7 +198,7 @@ def test_the_student_writes_in_eval_mode_without_gradients_with_a_cache_and_is_l
     assert student.config.use_cache is False
     assert student.generation_config.to_dict() == before
     assert torch.equal(state, torch.random.get_rng_state())
-    assert torch.equal(found, rollout.write(ids, torch.ones_like(ids), settings))
+    assert torch.equal(found, rollout.write(ids, torch.ones_like(ids), settings, 3))
 
 
 # --- what is trained --------------------------------------------------------------------------------------------------
@@ -437,9 +437,9 @@ def test_a_cached_teacher_and_a_task_that_writes_nothing_are_refused():
 
 def test_a_student_that_no_token_stops_is_refused():
     student = tiny.decoder(1)
-    assert ends_of(student, tiny.chat_tokenizer()) == (END,)
+    assert ends_of(student, tiny.chat_tokenizer()) == [END]
     student.generation_config.eos_token_id = [30, END]
-    assert ends_of(student, None) == (30, END)
+    assert ends_of(student, None) == [30, END]
     student.generation_config.eos_token_id = None
     with pytest.raises(ModelError, match="never stop writing"):
         ends_of(student, None)
@@ -493,14 +493,14 @@ class Engine:
         writer.follow(self.model)
         for prompt, how in zip(prompts, parameters, strict=True):
             ids = torch.tensor([prompt["prompt_token_ids"]])
-            settings = Sampling(
-                max_new_tokens=how.max_tokens,
-                ends=tuple(how.stop_token_ids),
-                pad=0,
-                seed=how.seed,
-                temperature=how.temperature,
-            )
-            tokens = writer.write(ids, torch.ones_like(ids), settings)[0].tolist()
+            settings = {
+                "max_new_tokens": how.max_tokens,
+                "eos_token_id": how.stop_token_ids,
+                "pad_token_id": 0,
+                "temperature": how.temperature,
+                "top_k": 0,
+            }
+            tokens = writer.write(ids, torch.ones_like(ids), settings, how.seed)[0].tolist()
             found.append(SimpleNamespace(outputs=[SimpleNamespace(token_ids=tokens)]))
         return found
 

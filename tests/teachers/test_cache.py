@@ -164,7 +164,7 @@ def test_rows_that_are_repeated_and_emptied_to_fill_a_batch_ask_for_nothing(sett
     )
     rows = task.encode(Dataset.from_dict({"text": tiny.rows(6)["text"]}), made)
     objectives = {"logits": Logits(temperature=1.0), "hidden": Hidden()}
-    teacher, train, _ = cached(source, rows, rows, objectives, CacheConfig(**settings), tmp_path, 4, silent)
+    teacher, train, _ = cached(source, rows, rows, objectives, CacheConfig(**settings), tmp_path, 4)
     chosen = [train[i] for i in (4, 0, 2)]
     batch = {**task.collator(made)(chosen), "row_id": torch.tensor([row["row_id"] for row in chosen])}
     whole = teacher.targets(task, batch, frozenset({"logits", "hidden_states"}))
@@ -273,7 +273,7 @@ def test_what_drawn_tokens_cannot_serve_is_refused_before_anything_is_loaded(obj
 
 
 SMALL_SHARDS = (
-    "import sys; from hf_distill.teachers import cache; cache.SHARD_ROWS = 128; "
+    "import sys; from hf_distill.teachers import cache_store; cache_store.SHARD_ROWS = 128; "
     "from hf_distill.cli import app; app(sys.argv[1:])"
 )
 
