@@ -29,8 +29,8 @@ from transformers import MarianConfig, MarianMTModel
 
 from benchmarks.common import goal, in_turn, seconds_of, write_results
 from benchmarks.language import SPREAD, stand_in_tokenizer
-from hf_distill.evaluation.written import writer_inputs
-from hf_distill.generation.hypotheses import Writer, writing_settings
+from hf_distill.generation.generate import writer_inputs
+from hf_distill.generation.hypotheses import ModelWriter, writing_settings
 from hf_distill.labelling.shards import write_all
 from hf_distill.recipe import LabelConfig
 from hf_distill.tasks.rollout_batches import Prompts
@@ -110,11 +110,12 @@ def writers(setting: Setting) -> dict[str, Callable[[], Any]]:
     """What writes all texts, by name."""
     model, tokenizer, prompts, config = setting.teacher(), stand_in_tokenizer(), setting.prompts(), setting.config
     settings = writing_settings(config, setting.longest, {})
-    writer = Writer(model, tokenizer, model.generation_config, settings)
+    own = model.generation_config
+    writer = ModelWriter(model, tokenizer, config, own=own, longest=setting.longest, options={})
 
     def ours() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            write_all(Path(folder), {}, lambda: writer, prompts, setting.batch, 0)
+            write_all(Path(folder), {}, writer, prompts, 0)
 
     def generate(rows: list[list[int]]) -> list[str]:
         texts: list[str] = []

@@ -21,8 +21,8 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks.common import interval
-from hf_distill.generation.hypotheses import repeated_share
 from hf_distill.generation.rollout import Rollout
+from hf_distill.generation.writer import repeated_share
 from hf_distill.objectives import Logits
 from hf_distill.pipeline.settings import with_defaults
 from hf_distill.recipe import Recipe, RolloutConfig

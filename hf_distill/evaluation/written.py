@@ -55,15 +55,10 @@ def check_generation(
     where: str = "recipe.evaluate.generation",
     reshaping: str = "one text is judged for each row; remove it",
 ) -> None:
-    """Refuse what Transformers' GenerationConfig does not know.
-
-    Args:
-        settings: Of a recipe.
-        where: Their key.
-        reshaping: What is told where ``generate`` would return something else than texts of a known number.
+    """Refuse what Transformers' GenerationConfig does not know, or what gives other than texts of a known number.
 
     Raises:
-        RecipeError: For an unknown setting, or a value out of bounds.
+        RecipeError: Under the key ``where``; ``reshaping`` is the way out for texts of an unknown number.
     """
     known = GenerationConfig().to_dict()
     for name in settings:
@@ -102,15 +97,9 @@ def write_texts(
     batch_size: int,
     seed: int = 0,
 ) -> list[str]:
-    """What a model writes, in the order of the prompts; several processes share them.
+    """What a model writes, in the order of the prompts, which several processes share.
 
-    Args:
-        model: With or without an encoder.
-        tokenizer: Its own.
-        prompts: What it writes after.
-        settings: Arguments of ``generate``.
-        batch_size: Prompts of a batch, which are of about the same length.
-        seed: Decides what is drawn, where the settings draw.
+    Prompts of about the same length form a batch; ``seed`` decides what is drawn, where the settings draw.
     """
     place(model, PartialState().device)
     set_seed(seed)
@@ -134,17 +123,7 @@ def write_and_score(
     settings: Mapping[str, Any],
     batch_size: int,
 ) -> Written:
-    """Let a model write after every row's prompt, and judge it.
-
-    Args:
-        model: The one to score.
-        task: Whose rows these are.
-        tokenizer: The model's own.
-        rows: With the task's columns.
-        names: Of the scorers.
-        settings: ``evaluate.generation`` of a recipe.
-        batch_size: Prompts of a batch.
-    """
+    """Let a model write after every row's prompt, and judge it by scorers of these names."""
     prompts = task.prompts(rows, tokenizer)
     texts = write_texts(model, tokenizer, prompts, with_length(settings, task.longest_text), batch_size)
     return judged(texts, prompts, names)

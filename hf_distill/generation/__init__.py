@@ -1,5 +1,5 @@
-"""One way to let a model write: engines, hypotheses with their probabilities, and rollouts for on-policy training.
+"""One way to let a model write: ``generate``, the writers of labels, and rollouts for on-policy training.
 
-May be imported: ``rollout.Rollout``, the engines, ``hypotheses`` and ``logprobs``.
+May be imported: ``generate.generate``, ``writer.Writer`` and what implements it, ``rollout.Rollout``, the engines.
 Never belongs here: what the texts are used for (``labelling``, ``evaluation``, ``training``).
 """

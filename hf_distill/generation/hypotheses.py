@@ -33,13 +33,7 @@ def own_generation(folder: Path, model: PreTrainedModel) -> GenerationConfig:
 
 
 def writing_settings(config: LabelConfig, longest: int, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of ``generate``.
-
-    Args:
-        config: ``label`` of a recipe.
-        longest: Tokens of a text at most, unless the config says otherwise.
-        options: What the rows ask for.
-    """
+    """Arguments of ``generate`` for texts of ``longest`` tokens unless the config says otherwise."""
     given: dict[str, Any] = {"num_beams": config.beams, "num_return_sequences": config.hypotheses, "use_cache": True}
     # A text that is cut must be known as one: BART and Marian would end it with their last token, as if it were likely.
     given["forced_eos_token_id"] = None

@@ -83,14 +83,6 @@ class Rollout:
     ) -> tuple[Any, list[str]]:
         """Fit to what is trained.
 
-        Args:
-            rows: Encoded training rows, or None.
-            task: That encoded them.
-            tokenizer: The student's, or None.
-            student: That writes.
-            teacher: That judges.
-            objectives: By name.
-
         Returns:
             The rows that can be written after, and lines that tell of others.
 
@@ -177,14 +169,9 @@ class Rollout:
     def write(
         self, batches: Sequence[Batch], student: PreTrainedModel, seed: int, step: int, process: int
     ) -> list[Batch]:
-        """What the student writes in place of the batches of a step.
+        """What the student writes in place of the batches of a step, which are on its device.
 
-        Args:
-            batches: Of the data, on the student's device.
-            student: As it is now, not wrapped.
-            seed: Of the run.
-            step: How many optimizer steps are done.
-            process: Which of all this is; each draws by itself, and again the same after a resume.
+        Each process draws by itself, and the same again after a resume.
         """
         assert self._writing is not None
         if not batches:  # Of a stream that has come to its end.

@@ -16,12 +16,7 @@ WITHOUT_SCORER = "rouge"
 
 
 def check_label(config: LabelConfig | None, task: Task, data: Data) -> None:
-    """Refuse what cannot be done with these rows.
-
-    Args:
-        config: ``label`` of a recipe.
-        task: Bound to the data.
-        data: All of it.
+    """Refuse what cannot be written or judged for these rows.
 
     Raises:
         HfDistillError: With the way out.

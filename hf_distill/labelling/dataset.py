@@ -141,12 +141,7 @@ def _select(
 ) -> tuple[list[Choice], dict[str, Any]]:
     """The texts to train on and what is counted of them; all processes select, so that all fail where none is left.
 
-    Args:
-        written: Where all texts lie.
-        config: ``label`` of a recipe.
-        scorer: What judges texts, or None.
-        references: What the data say, by row id.
-        unread: Number of rows whose prompts are too long to be written after.
+    ``unread`` is the number of rows whose prompts are too long to be written after.
 
     Raises:
         WritingError: Where the filters drop everything.

@@ -24,14 +24,7 @@ FORMAT = 1
 
 
 def writer_of(teacher: Candidate | Served, config: LabelConfig, longest: int, options: Mapping[str, Any]) -> Writer:
-    """What lets this teacher write.
-
-    Args:
-        teacher: Live.
-        config: ``label`` of a recipe.
-        longest: Tokens of a text at most, unless the config says otherwise.
-        options: What the rows ask for.
-    """
+    """What lets this teacher write texts of ``longest`` tokens at most, with the options that the rows ask for."""
     if isinstance(teacher, Served):
         settings = with_length({**options, **config.generation}, longest)
         return ServedWriter(teacher.client, teacher.tokenizer, config, settings)

@@ -43,14 +43,7 @@ class Choice:
 def choose(
     written: Sequence[WrittenRow], references: Mapping[int, str], config: LabelConfig, scorer: str | None
 ) -> list[Choice]:
-    """One text a row.
-
-    Args:
-        written: By the teacher.
-        references: By row id; asked only where there is a scorer.
-        config: ``label`` of a recipe.
-        scorer: What judges texts; None where nothing is judged.
-    """
+    """One text a row; references, by row id, are read only where a scorer judges the texts."""
     scores = (
         [[None] * len(row.hypotheses) for row in written] if scorer is None else _scores(written, references, scorer)
     )

@@ -50,13 +50,6 @@ class WrittenRow:
 def write_all(folder: Path, identity: Mapping[str, Any], writer: Writer, prompts: Prompts, seed: int) -> None:
     """Write every shard that is not there yet; several processes share them.
 
-    Args:
-        folder: Where to; named after the identity.
-        identity: What the texts depend on.
-        writer: The teacher.
-        prompts: What it writes after.
-        seed: Of what is drawn.
-
     Raises:
         WritingError: Where the folder holds texts that were made of something else.
     """

@@ -24,12 +24,7 @@ Rows = Sequence[Mapping[str, Mapping[str, np.ndarray]]]
 
 
 def write_shard(path: Path, rows: Rows) -> None:
-    """Write rows as one file, whole or not at all, and last its checksum beside it.
-
-    Args:
-        path: Where to.
-        rows: In order; each with the same lengths and names.
-    """
+    """Write rows, each with the same lengths and names, as one whole file, and last its checksum beside it."""
     arrays: dict[str, np.ndarray] = {}
     for length in ROW_LENGTHS:
         parts = [row.get(length, {}) for row in rows]
@@ -48,9 +43,6 @@ def is_written(path: Path) -> bool:
 
 class Shard:
     """A shard, open for reading.
-
-    Args:
-        path: The file.
 
     Raises:
         CacheError: Where it is missing, cut off, or not what was written.

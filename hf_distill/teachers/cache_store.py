@@ -99,7 +99,7 @@ def fill(
         missing: Numbers of shards, alike in every process.
         rows: Encoded, in the order of their ids.
         collate: Pads a list of rows to a batch.
-        targets: The live teacher's, of a batch on its device.
+        targets: The live teacher's, of a batch on ``device``.
         masks: The task's, of a batch.
         device: The teacher's.
         batch_size: Rows of a forward pass.
@@ -122,14 +122,7 @@ def fill(
 
 
 class Reader:
-    """Rows of a complete cache, by id.
-
-    Args:
-        plan: Claimed and complete.
-
-    Raises:
-        CacheError: Where a shard is missing or broken.
-    """
+    """Rows of a complete cache, by id; a shard that is missing or broken is refused when it is opened."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -147,12 +140,6 @@ class Reader:
 
 def kept_rows(plan: Plan, ids: Sequence[int], targets: Targets, masks: Masks) -> list[dict[str, Arrays]]:
     """What is kept of each row of a batch, by length and name.
-
-    Args:
-        plan: Says what.
-        ids: Of the rows.
-        targets: The live teacher's, of the batch.
-        masks: The task's, of the batch.
 
     Raises:
         CacheError: For logits that are not finite.
