@@ -20,6 +20,7 @@ from hf_distill.evaluation.metrics import Scored, compute_metrics
 from hf_distill.evaluation.predict import predict
 from hf_distill.logs import reported, silenced
 from hf_distill.pipeline.preflight import resolve
+from hf_distill.pipeline.run_folder import RunFolder
 from hf_distill.pipeline.scoring import trained_candidate
 from hf_distill.recipe.load import load_recipe
 
