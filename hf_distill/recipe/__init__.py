@@ -11,28 +11,24 @@ from typing_extensions import override
 
 from hf_distill.recipe.compatibility import RULES, check_rules
 from hf_distill.recipe.data import UNLABELLED, DataConfig, TestDataConfig
+from hf_distill.recipe.ensemble import EnsembleTeacher, MemberConfig
 from hf_distill.recipe.generation import LabelConfig, LabelFilters, RolloutConfig
 from hf_distill.recipe.inherit import with_inherited
 from hf_distill.recipe.parse import Section, at_least, bound, gathered, refuse_unless, shown
-from hf_distill.recipe.server import ServerConfig
+from hf_distill.recipe.server import ServedTeacher, ServerConfig
 from hf_distill.recipe.stages import ObjectiveConfig, StageConfig, check_training_values, folder_name, in_stage
 from hf_distill.recipe.student import (
     FromConfig,
     FromParts,
     FromPretrained,
-    LoraConfig,
     PluginStudent,
     StudentConfig,
-    VocabularyConfig,
-    WidthConfig,
 )
+from hf_distill.recipe.student_parts import LoraConfig, VocabularyConfig, WidthConfig
 from hf_distill.recipe.teacher import (
     CacheConfig,
-    EnsembleTeacher,
     LocalTeacher,
-    MemberConfig,
     PluginTeacher,
-    ServedTeacher,
     SingleTeacher,
     TeacherConfig,
     TrainedTeacher,
@@ -153,7 +149,9 @@ class Recipe(Section, where="recipe"):
     """How the small model is born."""
     rollout: RolloutConfig | None = None
     """Whether the student learns from what it writes itself, and how it writes."""
-    objectives: tuple[ObjectiveConfig, ...] = (ObjectiveConfig(kind="labels"),)
+    objectives: tuple[ObjectiveConfig, ...] = field(
+        default=(ObjectiveConfig(kind="labels"),), metadata=bound("at least one", bool)
+    )
     """The terms of the loss."""
     stages: tuple[StageConfig, ...] = ()
     """Parts of the training, one after the other, that have objectives and rollouts in place of the recipe's."""

@@ -74,7 +74,7 @@ class Section:
     """Where it stands in a recipe, for messages."""
 
     def __init_subclass__(cls, where: str = "") -> None:
-        _SECTIONS[cls.__name__] = cls
+        SECTIONS[cls.__name__] = cls
         if where:
             cls.where = where
 
@@ -95,12 +95,7 @@ class Section:
 
     @classmethod
     def prepared(cls, value: Any, where: str) -> tuple[type[Section], Any]:
-        """Gives the class that reads a value, and the value with the keys of its fields.
-
-        Args:
-            value: What the YAML holds.
-            where: Its dotted path, for messages.
-        """
+        """Give the class that reads what the YAML holds, and the value with the keys of its fields."""
         return cls, value
 
     def to_dict(self) -> dict[str, Any]:
@@ -108,7 +103,7 @@ class Section:
         return {each.name: _plain(getattr(self, each.name)) for each in dataclasses.fields(self)}  # type: ignore[arg-type]
 
 
-_SECTIONS: dict[str, type] = {}
+SECTIONS: dict[str, Any] = {}
 """Every section by its name: type hints may name one of another module."""
 
 
@@ -153,16 +148,7 @@ def without_unset(kind: type, value: Mapping[str, Any], unset: Mapping[str, Any]
 
 
 def read(cls: type[T], value: Any, where: str) -> T:
-    """A dataclass from a mapping.
-
-    Args:
-        cls: A dataclass.
-        value: What the YAML holds there.
-        where: The dotted path of the value, for messages.
-
-    Raises:
-        RecipeError: For what does not fit.
-    """
+    """Read a dataclass from what the YAML holds at a dotted path; what does not fit is refused by its path."""
     kind, value = cls.prepared(value, where) if issubclass(cls, Section) else (cls, value)
     if not isinstance(value, Mapping):
         raise RecipeError(f"{where}: expected a mapping, got {shown(value)}")
@@ -215,11 +201,7 @@ def shown(value: Any) -> str:
 
 
 def read_yaml(path: Path) -> Any:
-    """The content of a YAML 1.2 file.
-
-    Raises:
-        RecipeError: Where it is not there, cannot be read, or is no YAML.
-    """
+    """Read a YAML 1.2 file, which must be there."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -232,11 +214,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def read_yaml_value(text: str, where: str) -> Any:
-    """A YAML 1.2 value from text: ``3e-5`` is a number, ``no`` is a string.
-
-    Raises:
-        RecipeError: Where the text is no YAML.
-    """
+    """Read YAML 1.2 from a text: ``3e-5`` is a number, ``no`` is a string."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
@@ -251,11 +229,7 @@ def read_yaml_value(text: str, where: str) -> Any:
 
 
 def write_yaml(value: Any, path: Path) -> None:
-    """Write plain data as YAML 1.2, keys in their order.
-
-    Raises:
-        OutputError: Where the file cannot be written.
-    """
+    """Write plain data as YAML 1.2, keys in their order."""
     from ruamel.yaml import YAML
 
     yaml = YAML(typ="safe", pure=True)
@@ -271,7 +245,7 @@ def write_yaml(value: Any, path: Path) -> None:
 
 @functools.cache
 def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls, localns=_SECTIONS)
+    return typing.get_type_hints(cls, localns=SECTIONS)
 
 
 def _convert_union(hint: Any, value: Any, where: str) -> Any:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import dataclass, field
+from typing import Self
 from urllib.parse import SplitResult, urlsplit
 
 from typing_extensions import override
 
 from hf_distill.recipe.parse import Section, above_zero, at_least, bound
+from hf_distill.recipe.teacher import TeacherConfig
 
 GENERATION = {
     "do_sample": None,
@@ -78,6 +81,44 @@ class ServerConfig(Section, where="recipe.teacher.server"):
     def asked(self) -> int:
         """How many tokens' log-probabilities are asked for at each position."""
         return self.top_k or TOP_K
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedTeacher(TeacherConfig):
+    """A model behind an endpoint."""
+
+    KEY = "server"
+    FOREIGN = "does nothing for a served teacher, which the server loads; remove it"
+
+    server: ServerConfig
+    """The endpoint behind which it runs."""
+
+    @override
+    def check(self) -> None:
+        super().check()
+        cache = self.cache_settings
+        self.require(
+            cache.scheme in ("auto", "top_k"),
+            f".cache.scheme: a server gives the likeliest tokens, of which {cache.scheme} cannot be made; set it to "
+            "top_k, or remove it",
+        )
+        for name in ("draws", "k"):
+            self.require(
+                getattr(cache, name) is None,
+                f".cache.{name}: does nothing for a served teacher; teacher.server.top_k tells how many tokens are "
+                "kept: remove it",
+            )
+
+    @property
+    @override
+    def endpoint(self) -> ServerConfig:
+        return self.server
+
+    @override
+    def as_trained(self) -> Self:
+        # The same model teaches the same, whichever address it has and however fast it is asked.
+        kept = {name: getattr(self.server, name) for name in ("model", "tokenizer", "top_k")}
+        return dataclasses.replace(self, server=ServerConfig(url="http://anywhere/v1", **kept))
 
 
 def _has_port(parts: SplitResult) -> bool:

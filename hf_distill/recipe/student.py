@@ -9,113 +9,8 @@ from typing import Any, ClassVar, Literal
 from typing_extensions import override
 
 from hf_distill.errors import RecipeError
-from hf_distill.recipe.parse import (
-    Section,
-    at_least,
-    bound,
-    check_known,
-    gathered,
-    share_below_one,
-    without_unset,
-)
-
-_SIZE = bound(
-    "at least 1, or a share between 0.0 and 1.0",
-    lambda size: size >= 1 if isinstance(size, int) else 0.0 < size < 1.0,
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoraConfig(Section, where="recipe.student.lora"):
-    """Adapters that learn in place of the student's own weights, through peft."""
-
-    r: int = field(default=16, metadata=at_least(1))
-    """The rank of each adapter."""
-    alpha: int = field(default=32, metadata=at_least(1))
-    """Adapters are scaled by alpha / r."""
-    dropout: float = field(default=0.0, metadata=share_below_one())
-    """Of what enters an adapter."""
-    target_modules: str | list[str] = field(default="all-linear", metadata=bound("at least one name", bool))
-    """Which modules get an adapter: all linear ones but the head, names, or a regular expression."""
-    quantize: Literal["4bit"] | None = None
-    """``4bit``: while it trains, the weights beside the adapters are held in 4 bits (QLoRA); the student is measured
-    beside them as they are. Needs bitsandbytes and a CUDA device."""
-    merge: bool = False
-    """Whether the adapters are added to the weights when training is done: an ordinary checkpoint is saved then."""
-
-    @override
-    def check(self) -> None:
-        self.require(
-            self.quantize is None or not self.merge,
-            ".merge: weights of 4 bits would round the adapters away; set it to false, or remove quantize",
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class WidthConfig(Section, where="recipe.student.width"):
-    """How narrow a student becomes: sizes, or a share of the parameters; what matters least goes first."""
-
-    hidden_size: int | float | None = field(default=None, metadata=_SIZE)
-    """Channels that are kept: how many, or a share below 1.0 of the source's."""
-    heads: int | float | None = field(default=None, metadata=_SIZE)
-    """Attention heads that are kept in each layer; they keep their size, and with them whole groups where several
-    queries share keys and values."""
-    intermediate_size: int | float | None = field(default=None, metadata=_SIZE)
-    """Units of the feed-forward block that are kept in each layer."""
-    target: float | None = field(
-        default=None, metadata=bound("a share between 0.0 and 1.0", lambda share: 0.0 < share < 1.0)
-    )
-    """The share of the source's parameters, embeddings included, that is reached at most, by scaling all three; before
-    ``student.vocabulary`` is cut."""
-    importance: Literal["activation", "random"] = "activation"
-    """What is kept: what says most on a sample of training texts (Minitron), or anything, for comparison."""
-    rows: int | None = field(default=None, metadata=at_least(1, "text"))
-    """Of ``activation``: texts of the sample; 256 unless given."""
-
-    @override
-    def check(self) -> None:
-        given = [
-            name for name in ("hidden_size", "heads", "intermediate_size", "target") if getattr(self, name) is not None
-        ]
-        self.require(
-            given == ["target"] or (bool(given) and self.target is None),
-            ": expected either target or sizes (hidden_size, heads, intermediate_size), got "
-            f"{' and '.join(given) or 'none'}",
-        )
-        self.require(
-            self.rows is None or self.importance == "activation",
-            f".rows: does nothing for importance: {self.importance}; remove it",
-        )
-
-    @property
-    def calibration_rows(self) -> int:
-        """How many texts the sample has."""
-        return 256 if self.rows is None else self.rows
-
-
-@dataclass(frozen=True, kw_only=True)
-class VocabularyConfig(Section, where="recipe.student.vocabulary"):
-    """Which tokens a student keeps, beside special ones and single characters."""
-
-    keep: Literal["used"] | None = None
-    """``used``: those that stand in the training texts."""
-    minimum: int | None = field(default=None, metadata=at_least(1))
-    """Of ``keep: used``: how often; once unless given."""
-    size: int | None = field(default=None, metadata=at_least(1, "token"))
-    """So many, the most frequent ones in the training texts."""
-
-    @override
-    def check(self) -> None:
-        self.require((self.keep is None) != (self.size is None), ": expected exactly one of keep and size")
-        self.require(
-            self.minimum is None or self.keep is not None,
-            ".minimum: does nothing beside size; remove it, or set keep: used in its place",
-        )
-
-    @property
-    def least(self) -> int:
-        """How often a token must be used to be kept."""
-        return self.minimum or 1
+from hf_distill.recipe.parse import Section, check_known, gathered, without_unset
+from hf_distill.recipe.student_parts import LoraConfig, VocabularyConfig, WidthConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,17 +93,13 @@ class StudentConfig(Section, where="recipe.student"):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FromPretrained(StudentConfig):
-    """A student that somebody has pretrained already."""
+class FromWeights(StudentConfig):
+    """A student whose weights somebody has trained already."""
 
-    KEY = "pretrained"
-
-    pretrained: str
-    """A Hub id or folder."""
     revision: str | None = None
     """A branch, tag or commit of ``pretrained``."""
     tokenizer: str | dict[str, Any] | None = None
-    """A Hub id or folder, where its own is not beside it."""
+    """Of ``pretrained``: a Hub id or folder, where its own is not beside it."""
     lora: LoraConfig | None = None
     """Adapters learn, its own weights do not."""
 
@@ -217,6 +108,16 @@ class FromPretrained(StudentConfig):
     def adapters(self) -> LoraConfig | None:
         return self.lora
 
+
+@dataclass(frozen=True, kw_only=True)
+class FromPretrained(FromWeights):
+    """A pretrained student as it is."""
+
+    KEY = "pretrained"
+
+    pretrained: str
+    """A Hub id or folder."""
+
     @property
     @override
     def start(self) -> FromPretrained:
@@ -224,7 +125,7 @@ class FromPretrained(StudentConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FromParts(StudentConfig):
+class FromParts(FromWeights):
     """A student made of parts of the teacher, or of something pretrained."""
 
     KEY = "parts"
@@ -240,12 +141,6 @@ class FromParts(StudentConfig):
     """Which tokens are kept."""
     pretrained: str | None = None
     """A Hub id or folder of the model whose parts are taken; the teacher's unless given."""
-    revision: str | None = None
-    """A branch, tag or commit of ``pretrained``."""
-    tokenizer: str | dict[str, Any] | None = None
-    """Of ``pretrained``: a Hub id or folder, where its own is not beside it."""
-    lora: LoraConfig | None = None
-    """Adapters learn, its own weights do not."""
 
     @override
     def check(self) -> None:
@@ -272,11 +167,6 @@ class FromParts(StudentConfig):
     def parts(self) -> list[str]:
         """The keys that take parts of a model."""
         return [name for name in PARTS if getattr(self, name) is not None]
-
-    @property
-    @override
-    def adapters(self) -> LoraConfig | None:
-        return self.lora
 
     @property
     @override

@@ -58,15 +58,15 @@ def no_chance(monkeypatch):
 @pytest.mark.parametrize(
     ("teacher", "told"),
     [
-        ({"model": "a", "ensemble": PAIR}, "exactly one of model, recipe, ensemble and server"),
-        ({}, "exactly one of model, recipe, ensemble and server"),
+        ({"model": "a", "ensemble": PAIR}, "exactly one of ensemble, model, recipe and server"),
+        ({}, "exactly one of ensemble, model, recipe and server"),
         ({"model": "a", "weight": 2.0}, "weight: no such key"),
         ({"model": "a", "route": "language"}, "route: does nothing for a single teacher"),
         ({"ensemble": []}, "at least one teacher"),
         ({"ensemble": [{"weight": 1.0}]}, "exactly one of model and recipe"),
-        ({"ensemble": [{"model": "a", "weight": 0.0}]}, "weight above 0"),
-        ({"ensemble": [{"model": "a", "weight": -1}]}, "weight above 0"),
-        ({"ensemble": [{"model": "a", "weight": float("nan")}]}, "weight above 0"),
+        ({"ensemble": [{"model": "a", "weight": 0.0}]}, r"ensemble\.0\.weight: expected a number above 0"),
+        ({"ensemble": [{"model": "a", "weight": -1}]}, r"ensemble\.0\.weight: expected a number above 0"),
+        ({"ensemble": [{"model": "a", "weight": float("nan")}]}, r"ensemble\.0\.weight: expected a number above 0"),
         ({"ensemble": [{"model": "a", "name": "x"}, {"model": "b", "name": "x"}]}, "two teachers are called x"),
         ({"ensemble": [{"model": "a/x"}, {"model": "b/x"}]}, "two teachers are called x"),
         ({"ensemble": PAIR, "route": "language"}, "each needs a name"),
@@ -80,7 +80,7 @@ def no_chance(monkeypatch):
         ({"ensemble": [{"model": "a", "kind": "cached"}]}, "set teacher.kind: cached"),
         ({"ensemble": [{"model": "a", "device_map": "auto"}, {"model": "b"}]}, "device_map"),
         ({"ensemble": [{"model": "a", "wieght": 1.0}]}, "ensemble.0.wieght: no such key.*weight"),
-        ({"ensemble": [{"recipe": {"student": {"layers": 2}}, "labels": ["a"]}]}, "labels does nothing"),
+        ({"ensemble": [{"recipe": {"student": {"layers": 2}}, "labels": ["a"]}]}, r"ensemble\.0\.labels: does nothing"),
     ],
 )
 def test_keys_that_do_nothing_or_do_not_go_together_are_refused_as_the_recipe_loads(teacher, told):
@@ -106,7 +106,7 @@ def test_a_recipe_of_several_teachers_is_written_so_that_it_loads_again_to_the_s
     own = {"student": {"layers": 2}, "seed": 3}
     loaded = load_recipe(recipe([{"recipe": own}, {"model": "b", "weight": 2}]), ["teacher.ensemble.1.weight=3"])
     first, second = loaded.teacher.ensemble
-    assert (first.recipe.seed, first.recipe.name, second.weight) == (3, "tiny-teacher-1", 3.0)
+    assert (first.teacher.recipe.seed, first.teacher.recipe.name, second.weight) == (3, "tiny-teacher-1", 3.0)
     dump_recipe(loaded, tmp_path / "recipe.yaml")
     assert load_recipe(tmp_path / "recipe.yaml") == loaded
 

@@ -399,7 +399,7 @@ def test_a_key_of_the_server_that_cannot_be_is_refused_and_no_secret_is_shown(ke
 @pytest.mark.parametrize(
     ("keys", "told"),
     [
-        ({"model": "a/b"}, "exactly one of model, recipe, ensemble and server"),
+        ({"model": "a/b"}, "exactly one of ensemble, model, recipe and server"),
         ({"dtype": "float32"}, r"teacher\.dtype: does nothing for a served teacher"),
         ({"revision": "main"}, r"teacher\.revision: does nothing for a served teacher"),
         ({"kind": "cached", "cache": {"scheme": "sampled"}}, "of which sampled cannot be made"),
