@@ -137,8 +137,10 @@ def results_path(name: str, device: str) -> Path:
 
 def conditions(device: str) -> dict[str, Any]:
     """What was measured on: the machine, and the versions of what was installed."""
-    from hf_distill.models.hardware import machine
-    from hf_distill.pipeline.results import versions  # A process that only looks at its memory does without.
+    from hf_distill.models.hardware import (
+        machine,
+        versions,  # A process that only looks at its memory does without.
+    )
 
     peers = {}
     for name in PEERS:

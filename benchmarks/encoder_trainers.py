@@ -27,7 +27,6 @@ from transformers import (
 
 from benchmarks.language import keep
 from hf_distill import DistillationTrainer, Hidden, Logits
-from hf_distill.evaluation.metrics import compute_metrics
 from hf_distill.evaluation.retrieval import score_vectors
 from hf_distill.models.load import load_model, load_tokenizer
 from hf_distill.objectives import Objective, Similarity
@@ -375,7 +374,7 @@ def spearman(student: PreTrainedModel, setting: Setting) -> dict[str, float]:
     task.check_model(student)
     rows = load_dataset("json", data_files=setting.pairs, split="train")
     scores = score_vectors(student, task, load_tokenizer(setting.embedder), rows, 64)
-    return {"spearman": compute_metrics(scores)["spearman"]}
+    return {"spearman": scores.metrics()["spearman"]}
 
 
 def _parts(rows: list[Any], size: int) -> Iterator[list[Any]]:

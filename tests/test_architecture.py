@@ -30,8 +30,6 @@ FLOORS = [
 STILL = {
     ("types", "mixtures"),
     ("mixtures", "types"),
-    ("labelling", "pipeline"),
-    ("report", "pipeline"),
 }
 """Arrows against the direction that are still to go."""
 

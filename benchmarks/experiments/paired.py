@@ -16,8 +16,8 @@ from typing import Any
 
 from benchmarks.common import interval, write_json
 from hf_distill.evaluation.bootstrap import bootstrap
-from hf_distill.evaluation.metrics import Scored, compute_metrics
 from hf_distill.evaluation.predict import predict
+from hf_distill.evaluation.scores import Scores
 from hf_distill.logs import reported, silenced
 from hf_distill.pipeline.preflight import resolve
 from hf_distill.pipeline.run_folder import RunFolder
@@ -39,7 +39,7 @@ def main() -> None:
 def measured(runs: list[Path], metric: str) -> Iterator[dict[str, Any]]:
     """A row a run."""
     predictions = {str(run): scored(run) for run in runs}
-    values = {name: compute_metrics(each)[metric] for name, each in predictions.items()}
+    values = {name: each.metrics()[metric] for name, each in predictions.items()}
     draws = {name: each[metric] for name, each in bootstrap(predictions, RESAMPLES, seed=0).items()}
     first = str(runs[0])
     for run in runs:
@@ -53,7 +53,7 @@ def measured(runs: list[Path], metric: str) -> Iterator[dict[str, Any]]:
         }
 
 
-def scored(run: Path) -> Scored:
+def scored(run: Path) -> Scores:
     """What a run's student says of the test rows."""
     with reported(silenced):
         experiment = resolve(load_recipe(run / "recipe.yaml"))

@@ -5,7 +5,7 @@ Every figure is a ratio of sums over rows, so that rows can be resampled without
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import override
 
 from hf_distill.errors import ModelError
-from hf_distill.evaluation.scores import RowScores, by_row
-from hf_distill.evaluation.written import Written
+from hf_distill.evaluation.analysis import Evaluated, beside_control, compare_control, judge_calibration, rounded, short
+from hf_distill.evaluation.metrics import BITS_PER_BYTE
+from hf_distill.evaluation.scores import Chance, Scores, by_row
+from hf_distill.evaluation.text_metrics import Written
 from hf_distill.models.forward import accepted_inputs, members_of, output_head, run_model
 from hf_distill.tasks import Task
 from hf_distill.teachers import place
@@ -31,19 +33,9 @@ BINS = 15
 CHUNK = 256
 """Positions whose logits are held at a time."""
 
-METRICS = ("loss", "perplexity", "accuracy", "calibration_error", "kl_to_teacher", "agreement")
-"""What :meth:`TokenScores.metrics` gives, and :data:`BITS_PER_BYTE` where rows tell their bytes."""
-
-BITS_PER_BYTE = "bits_per_byte"
-"""Of causal language models: the negative log-likelihood of a text in bits, over its bytes. It alone compares models
-that cut a text into different tokens."""
-
-AGAINST_TEACHER = METRICS[-2:]
-"""Those that there are only where there is a teacher, whose own are 0 and 1."""
-
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class TokenScores(RowScores):
+class TokenScores(Scores):
     """What one model gave on every row of a split, summed over the row's tokens that count.
 
     Attributes:
@@ -92,10 +84,9 @@ class TokenScores(RowScores):
     def calibration_error(self) -> float:
         return self.metrics()["calibration_error"]
 
-    @property
     @override
-    def chance(self) -> tuple[str, float, str]:
-        return "loss", float(np.log(self.vocabulary)), f"guessing among its {self.vocabulary} tokens"
+    def chance(self, metric: str) -> Chance:
+        return Chance("loss", float(np.log(self.vocabulary)), f"guessing among its {self.vocabulary} tokens")
 
     @property
     def mean_confidence(self) -> float:
@@ -127,12 +118,40 @@ class TokenScores(RowScores):
             scores |= {"kl_to_teacher": weights @ self.kl / tokens, "agreement": weights @ self.agreed / tokens}
         return scores | (self.written.score(counts) if self.written is not None else {})
 
+    @override
     def agreement(self, teacher: Any) -> float | None:
-        """See :meth:`RowScores.agreement`: with the teacher that they were scored beside; None where it is another's.
-
-        Of models with different tokens no decision is about the same thing.
-        """
+        # With the teacher that they were scored beside; with different tokens no decision is about the same thing.
         return self.metrics().get("agreement")
+
+    @override
+    def analysis(self, models: Mapping[str, TokenScores], evaluated: Evaluated, examples: int = 5) -> dict[str, Any]:
+        texts, metrics = evaluated.texts, {name: each.metrics() for name, each in models.items()}
+        alike = "kl_to_teacher" in metrics["student"]
+        by_row = {name: each.loss_by_row(by_byte=not alike) for name, each in models.items()}
+        rise = by_row["student"] - by_row["teacher"]
+        worst = np.argsort(-rise, kind="stable")[:examples]
+        return {
+            "summary": [
+                *_compare(metrics, float(np.quantile(rise, 0.9))),
+                judge_calibration(self.calibration_error, self.mean_confidence, metrics["student"]["accuracy"]),
+                *(line for name, each in models.items() if each.written for line in each.written.repeats(name)),
+            ],
+            "measure": {"rows": "loss" if alike else BITS_PER_BYTE},
+            "calibration": rounded({name: each["calibration_error"] for name, each in metrics.items()}),
+            "rows": [
+                {"text": short(texts[row]), **rounded({name: losses[row] for name, losses in by_row.items()})}
+                for row in worst
+            ],
+            "written": [
+                {
+                    "text": short(texts[row]),
+                    "reference": short(self.written.references[row]),
+                    **{name: short(each.written.texts[row]) for name, each in models.items() if each.written},
+                }
+                for row in worst
+                if self.written
+            ],
+        }
 
 
 def score_tokens(
@@ -248,3 +267,31 @@ def _figures(ours: Tensor, theirs: Tensor, labels: Tensor) -> Tensor:
     bins = torch.zeros(len(labels), BINS, device=labels.device)
     bins.scatter_(1, ((sure * BINS).ceil().long() - 1).clamp(0, BINS - 1)[:, None], (sure - correct)[:, None])
     return torch.cat([torch.stack([torch.ones_like(loss), loss, correct, kl, agreed], dim=1), bins], dim=1)
+
+
+def _compare(metrics: Mapping[str, Mapping[str, float]], worst: float) -> Iterator[str]:
+    """Compare losses a token of models with the same tokens, and bits a byte of models with different ones."""
+    student = metrics["student"]
+    alike = "kl_to_teacher" in student
+    loss = {name: each["loss" if alike else BITS_PER_BYTE] for name, each in metrics.items()}
+    own, teacher, control = f"{loss['student']:.3f}", f"{loss['teacher']:.3f}", beside_control(loss, " {:.3f}")
+    if alike:
+        first = (
+            f"The student's loss is {own} nats a token (perplexity {student['perplexity']:.2f}), the teacher's "
+            f"{teacher}{control}."
+        )
+        rise = f"the loss is at least {worst:.3f} nats a token above the teacher's"
+    else:
+        first = (
+            f"The student needs {own} bits for a byte of text, the teacher {teacher}{control}. Their tokens are "
+            "different ones, so that losses a token, agreement and a divergence of the two do not compare."
+        )
+        rise = f"it needs at least {worst:.3f} bits a byte more than the teacher"
+    yield first
+    yield from compare_control({name: -value for name, value in loss.items()})
+    if alike:
+        yield (
+            f"On {student['agreement']:.1%} of the tokens both find the same one likeliest; the divergence from the "
+            f"teacher is {student['kl_to_teacher']:.3f} nats a token."
+        )
+    yield f"On the worst tenth of the rows {rise}: look at these first, and add text of their kind."

@@ -16,16 +16,17 @@ from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 
-from hf_distill.errors import TeacherError
+from hf_distill.evaluation.classification import ClassScores, LabelSetScores
 from hf_distill.evaluation.language_modeling import score_tokens
-from hf_distill.evaluation.metrics import LOWER_IS_BETTER, Predictions, Scored
 from hf_distill.evaluation.question_answering import score_answers
+from hf_distill.evaluation.regression import RealScores, SimilarityScores
 from hf_distill.evaluation.retrieval import score_vectors
-from hf_distill.evaluation.scores import RowScores
+from hf_distill.evaluation.scores import DecisionScores, Scores
 from hf_distill.evaluation.served import Served, score_served
 from hf_distill.evaluation.speed import Batch, Forward, disk_bytes, measure_speed, parameters
+from hf_distill.evaluation.text_metrics import make_scorers, scorer_names
 from hf_distill.evaluation.token_classification import score_tags
-from hf_distill.evaluation.written import scorer_names, write_and_score
+from hf_distill.evaluation.written import write_and_score
 from hf_distill.generation.generate import generate
 from hf_distill.models.forward import accepted_inputs
 from hf_distill.recipe import EvaluateConfig
@@ -42,6 +43,14 @@ TIMED_TEXTS = 16
 ROUNDS = 5
 """How often each model is measured, in turn."""
 
+
+DECISIONS: Mapping[str, type[DecisionScores]] = {
+    "single_label_classification": ClassScores,
+    "multi_label_classification": LabelSetScores,
+    "regression": RealScores,
+    "similarity": SimilarityScores,
+}
+"""What scores one decision a row, by problem type."""
 
 TimedCalls = tuple[Mapping[str, Forward], Mapping[str, Sequence[Batch]], Mapping[str, Sequence[Batch]]]
 """Arguments of ``measure_speed``."""
@@ -81,7 +90,7 @@ def predict(
     config: EvaluateConfig | None = None,
     batch_size: int = 64,
     outside: Dataset | None = None,
-) -> Scored:
+) -> Scores:
     """What a model gives on labelled rows, in the order of the rows and of the data's labels.
 
     Args:
@@ -120,7 +129,7 @@ class _Asked(NamedTuple):
         return encoded
 
 
-def _token_scores(asked: _Asked) -> Scored:
+def _token_scores(asked: _Asked) -> Scores:
     task, tokenizer, config = asked.task, asked.candidate.tokenizer, asked.config
     alike = asked.teacher is not None and same_tokenizer(tokenizer, asked.teacher.tokenizer)
     other = asked.teacher.model if asked.teacher is not None and alike else None
@@ -135,19 +144,25 @@ def _token_scores(asked: _Asked) -> Scored:
     return dataclasses.replace(scores, written=written)
 
 
-def _decisions(asked: _Asked) -> Predictions:
+def _decisions(asked: _Asked) -> DecisionScores:
     candidate, task, encoded, labels = asked.candidate, asked.task, asked.encoded, asked.task.row_labels
     outside = task.encode(asked.outside, candidate.tokenizer) if asked.outside else None
-    return Predictions(
-        logits=_logits(candidate, task, encoded, asked.batch_size),
-        labels=np.asarray(encoded["labels"]),
-        problem_type=labels.problem_type,
-        label_names=labels.names,
-        outside=_logits(candidate, task, outside, asked.batch_size) if outside is not None else None,
+    return decision_scores(
+        _logits(candidate, task, encoded, asked.batch_size),
+        np.asarray(encoded["labels"]),
+        labels.problem_type,
+        labels.names,
+        _logits(candidate, task, outside, asked.batch_size) if outside is not None else None,
+        make_scorers(asked.config.scorers) if asked.config is not None else (),
     )
 
 
-SCORE_FUNCTIONS: dict[str, Callable[[_Asked], Scored]] = {
+def decision_scores(logits: np.ndarray, labels: np.ndarray, problem_type: str, *more: Any) -> DecisionScores:
+    """Scores of one decision a row, of the kind that the labels are."""
+    return DECISIONS[problem_type](logits, labels, problem_type, *more)
+
+
+SCORE_FUNCTIONS: dict[str, Callable[[_Asked], Scores]] = {
     "decisions": _decisions,
     "tags": lambda asked: score_tags(*asked.place, asked.encoded, asked.candidate.label_order, asked.batch_size),
     "answers": lambda asked: score_answers(*asked.place, asked.rows, asked.batch_size),
@@ -178,50 +193,6 @@ def _logits(candidate: Candidate, task: Task, encoded: Any, batch_size: int) -> 
     if candidate.label_order is not None:
         logits = logits[:, candidate.label_order]
     return logits
-
-
-def check_above_chance(predictions: Scored, value: float, metric: str) -> None:
-    """Stop where a teacher knows nothing of the task: it could only teach noise.
-
-    Chance is the share of the most frequent class (plus two standard errors), the score of answering yes to everything
-    (several labels), or a correlation of two standard errors above 0 (regression).
-
-    Raises:
-        TeacherError: At or below chance.
-    """
-    if isinstance(predictions, RowScores):
-        _check_knows_something(predictions)
-        return
-    labels, rows = predictions.labels, len(predictions.labels)
-    if metric == "accuracy" and predictions.problem_type == "single_label_classification":
-        share = np.bincount(labels).max() / rows
-        chance = share + 2 * float(np.sqrt(share * (1 - share) / rows))
-    elif metric.startswith("f1") and predictions.problem_type == "multi_label_classification":
-        share = labels.mean()
-        chance = 2 * share / (1 + share)
-    elif metric == "auroc_out_of_scope":
-        chance = 0.5
-    elif metric in ("pearson", "spearman"):
-        chance = 2 / float(np.sqrt(rows))
-    else:
-        return
-    if not value > chance:
-        raise TeacherError(
-            f"the teacher's {metric} on the evaluated split is {value:.3f}, no better than chance ({chance:.3f}); "
-            "it would teach noise: check that its labels are in the order you think (teacher.labels), "
-            "that it was trained for this task, or make one with teacher.recipe"
-        )
-
-
-def _check_knows_something(scores: RowScores) -> None:
-    metric, chance, guess = scores.chance
-    value = scores.metrics()[metric]
-    if not (value < chance if metric in LOWER_IS_BETTER else value > chance):
-        raise TeacherError(
-            f"the teacher's {metric} on the evaluated split is {value:.3f}, no better than {guess} ({chance:.3f}); it "
-            "would teach noise: check that it reads its own tokenizer's tokens and was trained for this task, or make "
-            "one with teacher.recipe"
-        )
 
 
 def sizes_and_speeds(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -16,7 +17,20 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import override
 
 from hf_distill.errors import LabelError
-from hf_distill.evaluation.scores import RowScores, by_row, calibration_error
+from hf_distill.evaluation.analysis import (
+    Evaluated,
+    beside_control,
+    compare_classes,
+    compare_control,
+    compare_lengths,
+    f1_by_class,
+    judge_calibration,
+    length_buckets,
+    length_entries,
+    rounded,
+    short,
+)
+from hf_distill.evaluation.scores import Chance, Scores, by_row, calibration_error
 from hf_distill.models.forward import accepted_inputs, output_logits
 from hf_distill.tasks import QuestionAnswering
 from hf_distill.tasks.question_answering import answers_of
@@ -47,7 +61,7 @@ def overlap(answer: str, reference: str) -> float:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class AnswerScores(RowScores):
+class AnswerScores(Scores):
     """What one model answered to every question of a split.
 
     Attributes:
@@ -80,10 +94,9 @@ class AnswerScores(RowScores):
     def calibration_error(self) -> float:
         return calibration_error(self.sure, self.exact)
 
-    @property
     @override
-    def chance(self) -> tuple[str, float, str]:
-        return "f1", float(np.mean([not any(each) for each in self.references])), "answering nothing"
+    def chance(self, metric: str) -> Chance:
+        return Chance("f1", float(np.mean([not any(each) for each in self.references])), "answering nothing")
 
     @override
     def score(self, counts: np.ndarray) -> dict[str, np.ndarray]:
@@ -100,6 +113,42 @@ class AnswerScores(RowScores):
         return {
             kind: {"f1": float(self.f1[kinds == kind].mean()), "support": int((kinds == kind).sum())}
             for kind in sorted(set(kinds.tolist()))
+        }
+
+    @override
+    def analysis(self, models: Mapping[str, AnswerScores], evaluated: Evaluated, examples: int = 5) -> dict[str, Any]:
+        questions = list(evaluated.rows["question"])
+        buckets = length_buckets([len(context.split()) for context in evaluated.rows["context"]])
+        classes = f1_by_class({name: each.by_kind(questions) for name, each in models.items()})
+        f1 = {name: each.f1 for name, each in models.items()}
+        means = {name: each.metrics()["f1"] for name, each in models.items()}
+        calibration = rounded({name: each.calibration_error for name, each in models.items()})
+        control = beside_control(means, "'s {:.3f}")
+        lost, exact = f1["teacher"] - f1["student"], self.metrics()["exact_match"]
+        return {
+            "summary": [
+                f"Of {len(questions)} questions the student answers {exact:.1%} right to the word: F1 "
+                f"{means['student']:.3f}, the teacher's {means['teacher']:.3f}"
+                f"{control}.",
+                *compare_control(means),
+                *compare_classes(classes, {}, "questions"),
+                compare_lengths(lost, buckets, "{:.3f} of F1".format, "words"),
+                judge_calibration(calibration["student"], float(self.sure.mean()), exact),
+            ],
+            "measure": {"classes": "f1", "lengths": "f1"},
+            "classes": classes,
+            "lengths": length_entries(f1, buckets),
+            "confusions": [],
+            "calibration": calibration,
+            "examples": [
+                {
+                    "text": short(questions[row]),
+                    "label": short(" / ".join(dict.fromkeys(self.references[row])) or "nothing"),
+                    **{name: short(models[name].texts[row] or "nothing") for name in ("student", "teacher")},
+                }
+                for row in np.argsort(-lost, kind="stable")[:examples]
+                if lost[row] > 0
+            ],
         }
 
     def _best(self, judge: Callable[[str, str], float]) -> np.ndarray:

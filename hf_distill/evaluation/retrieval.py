@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import override
 
-from hf_distill.errors import ModelError
-from hf_distill.evaluation.metrics import Predictions
-from hf_distill.evaluation.scores import RowScores, by_row
+from hf_distill.evaluation.analysis import Evaluated, beside_control, compare_control, short
+from hf_distill.evaluation.regression import SimilarityScores
+from hf_distill.evaluation.scores import Chance, Scores, by_row
 from hf_distill.models.forward import accepted_inputs, run_model
 from hf_distill.tasks import Embeddings
 from hf_distill.types import Batch
@@ -23,7 +24,7 @@ DEPTHS = (1, 10)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class RetrievalScores(RowScores):
+class RetrievalScores(Scores):
     """What one model found for every query of a split.
 
     Attributes:
@@ -43,19 +44,9 @@ class RetrievalScores(RowScores):
     def rows(self) -> np.ndarray:
         return self.queries
 
-    @property
-    def calibration_error(self) -> float:
-        """See :class:`RowScores`.
-
-        Raises:
-            ModelError: Always: cosines tell no probability.
-        """
-        raise ModelError("calibration exists for probabilities only, these are cosines; use compute_metrics")
-
-    @property
     @override
-    def chance(self) -> tuple[str, float, str]:
-        return f"recall@{DEPTHS[-1]}", min(1.0, DEPTHS[-1] / self.passages), "naming any texts"
+    def chance(self, metric: str) -> Chance:
+        return Chance(f"recall@{DEPTHS[-1]}", min(1.0, DEPTHS[-1] / self.passages), "naming any texts")
 
     @cached_property
     def by_query(self) -> dict[str, np.ndarray]:
@@ -75,10 +66,38 @@ class RetrievalScores(RowScores):
     def agreement(self, teacher: RetrievalScores) -> float:
         return float((self.nearest == teacher.nearest).mean())
 
+    @override
+    def analysis(
+        self, models: Mapping[str, RetrievalScores], evaluated: Evaluated, examples: int = 5
+    ) -> dict[str, Any]:
+        passages, teacher = list(dict.fromkeys(evaluated.rows["text_pair"])), models["teacher"]
+        metrics = {name: each.metrics() for name, each in models.items()}
+        recall = {name: each["recall@1"] for name, each in metrics.items()}
+        first = {name: np.array([ranks[0] == 0 for ranks in each.ranks]) for name, each in models.items()}
+        lost, won = first["teacher"] & ~first["student"], first["student"] & ~first["teacher"]
+        return {
+            "summary": [
+                f"It finds a text that belongs first for {recall['student']:.1%} of the queries (recall), the teacher "
+                f"for {recall['teacher']:.1%}{beside_control(recall, ' {:.1%}')}.",
+                *compare_control({name: each["ndcg@10"] for name, each in metrics.items()}),
+                f"{lost.sum()} queries are lost against the teacher, {won.sum()} are won.",
+            ],
+            "measure": {},
+            "examples": [
+                {
+                    "text": short(str(self.queries[row])),
+                    "label": short(passages[teacher.nearest[row]]),
+                    "student": short(passages[self.nearest[row]]),
+                    "teacher": short(passages[teacher.nearest[row]]),
+                }
+                for row in np.flatnonzero(lost)[:examples]
+            ],
+        }
+
 
 def score_vectors(
     model: PreTrainedModel, task: Embeddings, tokenizer: PreTrainedTokenizerBase, rows: Dataset, batch_size: int
-) -> Predictions | RetrievalScores:
+) -> SimilarityScores | RetrievalScores:
     """What a model's vectors say of pairs, in the order of the rows.
 
     Args:
@@ -94,7 +113,7 @@ def score_vectors(
     if task.evaluation == "similarity":
         pairs = rows.select_columns(["text", "text_pair"])
         vectors = np.stack(_vectors(model, task, tokenizer, pairs, batch_size))
-        return Predictions(
+        return SimilarityScores(
             logits=(vectors[:, 0] * vectors[:, 1]).sum(-1, keepdims=True),
             labels=np.asarray(rows["score"], dtype=np.float64),
             problem_type="similarity",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,15 +14,40 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from typing_extensions import override
 
+from hf_distill.errors import LabelError, ModelError, TeacherError
+from hf_distill.evaluation.analysis import Evaluated
+from hf_distill.evaluation.metrics import LOWER_IS_BETTER, OUT_OF_SCOPE
+from hf_distill.evaluation.text_metrics import Judge, Scorer
 from hf_distill.tasks import Task
 from hf_distill.teachers import place
 from hf_distill.training.setup import with_row_ids
 from hf_distill.types import Batch
 
+PASSING = 0.95
+"""The share of rows in scope that pass the threshold of confidence."""
 
-class RowScores(ABC):
-    """What one model gave on every row of a split. Metrics are ratios of sums over rows."""
+
+@dataclass(frozen=True)
+class Chance:
+    """What a model that knows nothing reaches.
+
+    Attributes:
+        metric: What is compared.
+        value: What such a model has of it.
+        guess: What such a model does.
+        check: What a person should check where a teacher is no better.
+    """
+
+    metric: str
+    value: float
+    guess: str
+    check: str = "it reads its own tokenizer's tokens and was trained for this task"
+
+
+class Scores(ABC):
+    """What one model gave on every row of a split. Metrics are made of sums over rows: a point is one draw of each."""
 
     @property
     @abstractmethod
@@ -28,21 +55,25 @@ class RowScores(ABC):
         """``[N, ...]``: what must be the same for two models that were scored on the same rows."""
 
     @property
-    @abstractmethod
-    def calibration_error(self) -> float:
-        """Mean distance between how sure and how right the model is."""
+    def outside_rows(self) -> int:
+        """How many rows of no class come after those N."""
+        return 0
 
     @property
+    def calibration_error(self) -> float | None:
+        """Mean distance between how sure and how right the model is; None where it tells no probabilities."""
+        return None
+
     @abstractmethod
-    def chance(self) -> tuple[str, float, str]:
-        """A metric, what it is of a model that knows nothing, and what such a model does."""
+    def chance(self, metric: str) -> Chance | None:
+        """What a model that knows nothing reaches, where this metric decides; None where that is not known."""
 
     @abstractmethod
     def score(self, counts: np.ndarray) -> dict[str, np.ndarray]:
         """Every metric on resampled rows.
 
         Args:
-            counts: ``[R, N]``, how often each row was drawn.
+            counts: ``[R, N + outside_rows]``, how often each row was drawn.
 
         Returns:
             ``[R]`` each.
@@ -52,9 +83,126 @@ class RowScores(ABC):
     def agreement(self, teacher: Any) -> float | None:
         """The share of decisions that are the teacher's, whose scores on the same rows are given; None: undefined."""
 
+    @abstractmethod
+    def analysis(self, models: Mapping[str, Any], evaluated: Evaluated, examples: int = 5) -> dict[str, Any]:
+        """Tell where this student loses against its teacher, and what to improve next.
+
+        Args:
+            models: Scores of ``teacher``, ``student`` (these) and perhaps ``control``, on the same rows.
+            evaluated: The rows.
+            examples: How many of them to show.
+
+        Returns:
+            Ready for JSON, a model's figures under its name: ``summary`` (sentences), ``measure`` (what ``classes``,
+            ``lengths`` and ``rows`` hold), and as far as there are such: ``classes`` (worst loss against the teacher
+            first), ``lengths`` (quartiles), ``confusions`` (the student's most frequent), ``calibration`` (expected
+            calibration error), ``examples``, and ``rows`` and ``written`` where tokens are scored.
+        """
+
     def metrics(self) -> dict[str, float]:
         """Every metric on all rows."""
-        return {name: float(values[0]) for name, values in self.score(np.ones((1, len(self.rows)))).items()}
+        counts = np.ones((1, len(self.rows) + self.outside_rows))
+        return {name: float(values[0]) for name, values in self.score(counts).items()}
+
+    def check_above_chance(self, metric: str) -> None:
+        """Stop where a teacher with these scores knows nothing of the task: it could only teach noise.
+
+        Raises:
+            TeacherError: At or below chance.
+        """
+        chance = self.chance(metric)
+        if chance is None:
+            return
+        value = self.metrics()[chance.metric]
+        if not (value < chance.value if chance.metric in LOWER_IS_BETTER else value > chance.value):
+            raise TeacherError(
+                f"the teacher's {chance.metric} on the evaluated split is {value:.3f}, no better than {chance.guess} "
+                f"({chance.value:.3f}); it would teach noise: check that {chance.check}, or make one with "
+                "teacher.recipe"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class DecisionScores(Scores):
+    """What one model decided on every row of a split.
+
+    Args:
+        logits: ``[N, C]``, raw scores; ``[N, 1]`` for real values.
+        labels: ``[N]`` class numbers, ``[N, C]`` of 0/1 (several labels a row), or ``[N]`` real values.
+        problem_type: How the logits are read.
+        label_names: One name a class, in the order of the logits.
+        outside: ``[M, C]``, raw scores for rows that are of no class; None where there are none.
+        scorers: What else judges decisions.
+
+    Raises:
+        ModelError: A logit is not a number.
+        LabelError: Logits, labels and names do not fit each other.
+    """
+
+    logits: np.ndarray
+    labels: np.ndarray
+    problem_type: str
+    label_names: tuple[str, ...]
+    outside: np.ndarray | None = None
+    scorers: Sequence[Scorer] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be scored."""
+        expected = self._label_shape
+        if len(self.logits) == 0 or self.labels.shape != expected:
+            raise LabelError(
+                f"expected labels of shape {expected} and at least one row for {self.problem_type}, "
+                f"got {self.labels.shape}; check the label column of the evaluation split"
+            )
+        self._check_labels()
+        scored = self.logits if self.outside is None else np.concatenate([self.logits, self.outside])
+        broken = int(np.isnan(scored).any(axis=1).sum())
+        if broken:
+            raise ModelError(
+                f"the model gave NaN for {broken} of {len(scored)} rows, so it cannot be scored; training diverged or "
+                "the precision is too low: lower training.learning_rate, or use float32"
+            )
+
+    @property
+    def _label_shape(self) -> tuple[int, ...]:
+        return (len(self.logits),)
+
+    def _check_labels(self) -> None: ...
+
+    @property
+    @abstractmethod
+    def decisions(self) -> np.ndarray:
+        """``[N]`` class numbers, ``[N, C]`` of 0/1 (probability above 0.5), or ``[N]`` real values."""
+
+    @property
+    @override
+    def rows(self) -> np.ndarray:
+        return self.labels
+
+    @property
+    @override
+    def outside_rows(self) -> int:
+        return 0 if self.outside is None else len(self.outside)
+
+    @cached_property
+    def _judges(self) -> list[Judge]:
+        return [each.judge(self.decisions.tolist(), self.labels.tolist()) for each in self.scorers]
+
+    def _detect(self, inside: np.ndarray, outside: np.ndarray) -> dict[str, np.ndarray]:
+        """How well rows of a class are told from rows of none, from counts of both."""
+        return {}
+
+    @abstractmethod
+    def _score(self, counts: np.ndarray) -> dict[str, np.ndarray]:
+        """The built-in metrics, from ``[R, N]`` counts."""
+
+    @override
+    def score(self, counts: np.ndarray) -> dict[str, np.ndarray]:
+        inside, outside = np.split(counts, [len(self.labels)], axis=1)
+        scores = self._score(inside) | self._detect(inside, outside)
+        for judge in self._judges:
+            scores |= judge(inside)
+        return scores
 
 
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
@@ -67,6 +215,43 @@ def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 1
     bin_numbers = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     gaps = np.bincount(bin_numbers, weights=confidence - correct, minlength=bins)
     return float(np.abs(gaps).sum() / len(confidence))
+
+
+def detector(inside: np.ndarray, outside: np.ndarray) -> Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]:
+    """What scores confidences on resampled rows.
+
+    Args:
+        inside: ``[N]``, confidence in rows of a class.
+        outside: ``[M]``, confidence in rows of none.
+
+    Returns:
+        A function of how often each row was drawn, ``[R, N]`` and ``[R, M]``, that gives ``[R]`` of each metric.
+    """
+    values, place = np.unique(np.concatenate([inside, outside]), return_inverse=True)
+    within, without = place[: len(inside)], place[len(inside) :]
+
+    def score(drawn_inside: np.ndarray, drawn_outside: np.ndarray) -> dict[str, np.ndarray]:
+        ours = _by_value(drawn_inside, within, len(values))
+        others = _by_value(drawn_outside, without, len(values))
+        all_ours, all_others = ours.sum(axis=1), others.sum(axis=1)
+        less_sure = others.cumsum(axis=1) - others / 2
+        passing = ours[:, ::-1].cumsum(axis=1) >= PASSING * all_ours[:, None] - 1e-9
+        wrongly = np.take_along_axis(others[:, ::-1].cumsum(axis=1), passing.argmax(axis=1)[:, None], axis=1)
+        return {
+            OUT_OF_SCOPE[0]: (ours * less_sure).sum(axis=1) / (all_ours * all_others),
+            OUT_OF_SCOPE[1]: wrongly[:, 0] / all_others,
+        }
+
+    return score
+
+
+def _by_value(counts: np.ndarray, place: np.ndarray, values: int) -> np.ndarray:
+    """``[R, values]``: how many of the drawn rows have each confidence."""
+    order = np.argsort(place, kind="stable")
+    starts = np.flatnonzero(np.diff(place[order], prepend=-1))
+    table = np.zeros((len(counts), values))
+    table[:, place[order][starts]] = np.add.reduceat(counts[:, order], starts, axis=1)
+    return table
 
 
 def by_row(

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_distill.evaluation.language_modeling import BINS, TokenScores, tabled_scores
 from hf_distill.evaluation.scores import by_row
-from hf_distill.evaluation.written import Written, judged, scorer_names
+from hf_distill.evaluation.text_metrics import Written, judged, scorer_names
 from hf_distill.generation.generate import with_length
 from hf_distill.recipe import EvaluateConfig
 from hf_distill.tasks import Task

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -15,8 +16,22 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import override
 
 from hf_distill.errors import LabelError
-from hf_distill.evaluation.metrics import Predictions, agreement, confidences
-from hf_distill.evaluation.scores import RowScores, by_row, calibration_error, ratio
+from hf_distill.evaluation.analysis import (
+    Evaluated,
+    beside_control,
+    compare_classes,
+    compare_confusions,
+    compare_control,
+    compare_lengths,
+    f1_by_class,
+    judge_calibration,
+    length_buckets,
+    length_entries,
+    rounded,
+    short,
+)
+from hf_distill.evaluation.classification import ClassScores
+from hf_distill.evaluation.scores import Chance, Scores, by_row, calibration_error, ratio
 from hf_distill.models.forward import accepted_inputs
 from hf_distill.tasks import Task
 from hf_distill.types import Batch
@@ -45,7 +60,7 @@ def spans(names: Sequence[str], tags: Iterable[int]) -> list[Span]:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class TagScores(RowScores):
+class TagScores(Scores):
     """What one model gave for every word of a split.
 
     Attributes:
@@ -54,7 +69,7 @@ class TagScores(RowScores):
         seen: ``[W]``, whether the model saw the word; where it did not, its decision stands without a look.
     """
 
-    words: Predictions
+    words: ClassScores
     row_of: np.ndarray
     seen: np.ndarray
 
@@ -99,21 +114,16 @@ class TagScores(RowScores):
     @property
     def confidences(self) -> tuple[np.ndarray, np.ndarray]:
         """How sure each decision on a word that it saw was, and whether it was right."""
-        sure, right = confidences(self.words)
+        sure, right = self.words.confidences
         return sure[self.seen], right[self.seen]
 
-    @property
     @override
-    def chance(self) -> tuple[str, float, str]:
+    def chance(self, metric: str) -> Chance:
         usual = Counter(self.words.labels.tolist()).most_common(1)[0][0]
-        always = Predictions(
-            np.eye(len(self.words.label_names))[np.full(len(self.words.labels), usual)],
-            self.words.labels,
-            self.words.problem_type,
-            self.words.label_names,
-        )
+        logits = np.eye(len(self.words.label_names))[np.full(len(self.words.labels), usual)]
+        always = dataclasses.replace(self.words, logits=logits)
         value = dataclasses.replace(self, words=always).metrics()["f1"]
-        return "f1", value, f"calling every word {self.words.label_names[usual]}"
+        return Chance("f1", value, f"calling every word {self.words.label_names[usual]}")
 
     @override
     def score(self, counts: np.ndarray) -> dict[str, np.ndarray]:
@@ -122,8 +132,56 @@ class TagScores(RowScores):
         return {**_shares(*(weights @ self._table).T), "accuracy": accuracy}
 
     @override
-    def agreement(self, teacher: TagScores) -> float | None:
-        return agreement(self.words, teacher.words)
+    def agreement(self, teacher: TagScores) -> float:
+        return self.words.agreement(teacher.words)
+
+    @override
+    def analysis(self, models: Mapping[str, TagScores], evaluated: Evaluated, examples: int = 5) -> dict[str, Any]:
+        words, buckets = list(evaluated.rows["tokens"]), length_buckets(self.count)
+        texts = [" ".join(row) for row in words]
+        classes = f1_by_class({name: each.types for name, each in models.items()})
+        of_words = [texts[row] for row in self.row_of]
+        confusions = self.words.most_confused(models["teacher"].words, of_words, examples)
+        hits = {name: each.right / each.count for name, each in models.items()}
+        calibration = rounded({name: each.calibration_error for name, each in models.items()})
+        what = "entities" if are_entities(self.words.label_names) else "labelled words"
+        own, f1 = self.metrics(), {name: each.metrics()["f1"] for name, each in models.items()}
+        control, (sure, right) = beside_control(f1, "'s {:.3f}"), self.confidences
+        lost = hits["teacher"] - hits["student"]
+        return {
+            "summary": [
+                f"Of {sum(entry['support'] for entry in classes)} {what} the student finds {own['recall']:.1%}, and "
+                f"{own['precision']:.1%} of those it names are right: F1 {f1['student']:.3f}, the teacher's "
+                f"{f1['teacher']:.3f}{control}.",
+                *compare_control(f1),
+                *compare_classes(classes, {}, what),
+                *compare_confusions(confusions),
+                compare_lengths(lost, buckets, "{:.1%} of the words".format, "words"),
+                judge_calibration(calibration["student"], float(sure.mean()), float(right.mean())),
+            ],
+            "measure": {"classes": "f1", "lengths": "accuracy"},
+            "classes": classes,
+            "lengths": length_entries(hits, buckets),
+            "confusions": confusions,
+            "calibration": calibration,
+            "examples": [
+                {
+                    "text": short(texts[row]),
+                    "label": _shown(words[row], self.found[row][0]),
+                    **{name: _shown(words[row], models[name].found[row][1]) for name in ("student", "teacher")},
+                }
+                for row in self._lost_to(models["teacher"])[:examples]
+            ],
+        }
+
+    def _lost_to(self, teacher: TagScores) -> list[int]:
+        """Rows of which the teacher names all entities rightly and the student does not, most errors first."""
+        wrong = {
+            row: len(set(gold) ^ set(own))
+            for row, (gold, own) in enumerate(self.found)
+            if set(gold) != set(own) and set(teacher.found[row][1]) == set(gold)
+        }
+        return sorted(wrong, key=lambda row: -wrong[row])
 
     @property
     def _starts(self) -> np.ndarray:
@@ -178,7 +236,7 @@ def score_tags(
     counts = [len(each) for each in of_words]
     if not all(counts):
         raise LabelError(f"row {counts.index(0)} of the evaluated split has no words; remove it")
-    words = Predictions(
+    words = ClassScores(
         np.concatenate(of_words), np.concatenate(rows["word_labels"]), task.label_set.problem_type, names
     )
     seen = np.concatenate(rows["first_tokens"]) >= 0
@@ -188,3 +246,8 @@ def score_tags(
 def _shares(hits: np.ndarray, named: np.ndarray, there: np.ndarray) -> dict[str, np.ndarray]:
     hits, named, there = np.asarray(hits), np.asarray(named), np.asarray(there)
     return {"f1": ratio(2 * hits, named + there), "precision": ratio(hits, named), "recall": ratio(hits, there)}
+
+
+def _shown(words: Sequence[str], entities: Sequence[Span]) -> str:
+    named = [f"{' '.join(words[first : last + 1])} ({kind})" for kind, first, last in entities]
+    return short(", ".join(named) or "none")

@@ -1,19 +1,17 @@
-"""What models write on a split, and how it is judged."""
+"""What models write on a split."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import PartialState
 from datasets import Dataset
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from hf_distill.errors import RecipeError
-from hf_distill.evaluation.text_metrics import Scorer, make_scorers
+from hf_distill.evaluation.text_metrics import Written, judged
 from hf_distill.generation.generate import generate, with_length, writer_inputs
 from hf_distill.models.hardware import place, share_rows
 from hf_distill.names import nearest
@@ -22,32 +20,6 @@ from hf_distill.tasks.rollout_batches import Prompts
 
 RESHAPING = ("num_return_sequences", "return_dict_in_generate")
 """Settings that make ``generate`` return something else than one text a row."""
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Written:
-    """What one model wrote on every row of a split.
-
-    Attributes:
-        texts: One a row.
-        references: What should have been written.
-        scorers: What judges them.
-        statistics: One ``[N, K]`` array a scorer.
-    """
-
-    texts: Sequence[str]
-    references: Sequence[str]
-    scorers: Sequence[Scorer]
-    statistics: Sequence[np.ndarray]
-
-    def score(self, counts: np.ndarray) -> dict[str, np.ndarray]:
-        """Every metric ``[R]`` on resampled rows, from ``[R, N]`` counts of how often each was drawn."""
-        weights = counts.astype(np.float64)
-        rows = weights.sum(1)
-        scores: dict[str, np.ndarray] = {}
-        for scorer, statistics in zip(self.scorers, self.statistics, strict=True):
-            scores |= scorer.scores(weights @ statistics, rows)
-        return scores
 
 
 def check_generation(
@@ -77,16 +49,6 @@ def set_generation(model: PreTrainedModel, settings: Mapping[str, Any]) -> None:
     if settings:
         assert model.generation_config is not None
         model.generation_config.update(**settings)
-
-
-def scorer_names(task: Task, asked: Sequence[str]) -> tuple[str, ...]:
-    """What judges a task's texts: what the recipe asks for, or the task's own."""
-    return tuple(asked) or task.scorers
-
-
-def metric_names(names: Sequence[str]) -> tuple[str, ...]:
-    """The metrics that scorers of these names give."""
-    return tuple(metric for scorer in make_scorers(names) for metric in scorer.names)
 
 
 def write_texts(
@@ -127,10 +89,3 @@ def write_and_score(
     prompts = task.prompts(rows, tokenizer)
     texts = write_texts(model, tokenizer, prompts, with_length(settings, task.longest_text), batch_size)
     return judged(texts, prompts, names)
-
-
-def judged(texts: Sequence[str], prompts: Prompts, names: Sequence[str]) -> Written:
-    """Texts, one a prompt, judged by scorers of these names against what should have been written."""
-    scorers = make_scorers(names)
-    statistics = [scorer.statistics(texts, prompts.references) for scorer in scorers]
-    return Written(texts=texts, references=prompts.references, scorers=scorers, statistics=statistics)

@@ -10,12 +10,13 @@ from typing import Any
 from hf_distill.data.load import Data
 from hf_distill.evaluation.predict import Candidate
 from hf_distill.evaluation.served import Served
+from hf_distill.evaluation.text_metrics import JUDGES
 from hf_distill.generation.generate import with_length
 from hf_distill.generation.hypotheses import ModelWriter, own_generation
 from hf_distill.generation.served import ServedWriter
 from hf_distill.generation.writer import Writer
 from hf_distill.models.fingerprints import tokenizer_mark, weights_mark
-from hf_distill.pipeline.results import JUDGES, versions
+from hf_distill.models.hardware import versions
 from hf_distill.recipe import LabelConfig, Recipe
 from hf_distill.tasks import Task
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import platform
 from collections.abc import Callable, Iterable, Sequence
@@ -14,7 +15,11 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from transformers import PreTrainedModel
 
+import hf_distill
+
 Value = TypeVar("Value")
+
+PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "huggingface-hub", "scikit-learn")
 
 
 def machine() -> dict[str, Any]:
@@ -100,3 +105,9 @@ def _cpu_name() -> str:
     lines = path.read_text().splitlines() if path.is_file() else []
     names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor())
+
+
+def versions(more: Sequence[str] = ()) -> dict[str, str]:
+    """Versions of what is installed: :data:`PACKAGES`, and others that are named."""
+    found = {name: importlib.metadata.version(name) for name in (*PACKAGES, *more)}
+    return {"hf_distill": hf_distill.__version__, **found, "python": platform.python_version()}

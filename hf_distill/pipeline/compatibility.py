@@ -12,7 +12,7 @@ from typing import Any
 
 from hf_distill.data.load import Data
 from hf_distill.errors import TeacherError
-from hf_distill.evaluation.language_modeling import AGAINST_TEACHER
+from hf_distill.evaluation.metrics import AGAINST_TEACHER
 from hf_distill.pipeline.cases import (
     RecipeCase,
     TargetsCase,

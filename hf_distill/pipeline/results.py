@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import json
-import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import hf_distill
 from hf_distill.data.load import Data
 from hf_distill.evaluation.bootstrap import compare, model_metrics
-from hf_distill.evaluation.metrics import expected_calibration_error
 from hf_distill.evaluation.predict import Candidate, sizes_and_speeds
-from hf_distill.models.hardware import machine
+from hf_distill.evaluation.text_metrics import JUDGES
+from hf_distill.models.hardware import machine, versions
 from hf_distill.objectives import make_objective
 from hf_distill.pipeline.experiment import Experiment
-from hf_distill.pipeline.scoring import Scores
+from hf_distill.pipeline.scoring import RunScores
 from hf_distill.recipe import Recipe
 from hf_distill.tasks import Task
-
-PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "huggingface-hub", "scikit-learn")
-JUDGES = ("sacrebleu", "rouge-score")
-"""Told too where texts were judged."""
 
 
 def make_results(
     experiment: Experiment,
-    scores: Scores,
+    scores: RunScores,
     training: Mapping[str, Mapping[str, Any]],
     *,
     floor: Mapping[str, Any] | None,
@@ -55,9 +48,9 @@ def make_results(
         name: {**candidate.facts, **facts.get(name, {}), "metrics": metrics[name]}
         for name, candidate in candidates.items()
     }
-    if task.distribution in ("categorical", "bernoulli"):
-        for name, each in predictions.items():
-            models[name]["calibration_error"] = expected_calibration_error(each)
+    for name, each in predictions.items():
+        if (error := each.calibration_error) is not None:
+            models[name]["calibration_error"] = error
     results: dict[str, Any] = {
         "name": recipe.name,
         "task": recipe.task.name,
@@ -119,9 +112,3 @@ def _data_facts(recipe: Recipe, data: Data, task: Task) -> dict[str, Any]:
         "labels": list(task.label_set.names) if task.label_set else [],
         **({"out_of_scope": {"label": task.out_of_scope, "rows": len(outside)}} if outside is not None else {}),
     }
-
-
-def versions(more: Sequence[str] = ()) -> dict[str, str]:
-    """What was installed: :data:`PACKAGES`, and others that are named."""
-    found = {name: importlib.metadata.version(name) for name in (*PACKAGES, *more)}
-    return {"hf_distill": hf_distill.__version__, **found, "python": platform.python_version()}

@@ -15,7 +15,7 @@ from transformers import set_seed
 
 from hf_distill.data.load import Data
 from hf_distill.errors import RecipeError
-from hf_distill.evaluation.predict import Candidate, check_above_chance
+from hf_distill.evaluation.predict import Candidate
 from hf_distill.evaluation.served import Served
 from hf_distill.labelling import TeacherTexts, label_rows
 from hf_distill.logs import Report, prefixed, reported
@@ -24,7 +24,7 @@ from hf_distill.pipeline.experiment import Experiment, Stage
 from hf_distill.pipeline.preflight import command_of, resolve
 from hf_distill.pipeline.results import make_results
 from hf_distill.pipeline.run_folder import RunFolder
-from hf_distill.pipeline.scoring import Scores, build
+from hf_distill.pipeline.scoring import RunScores, build
 from hf_distill.pipeline.stages import continued, joined
 from hf_distill.pipeline.train import Lesson, Pair, lesson_of_control, pair, train_model
 from hf_distill.recipe import LabelConfig, Recipe
@@ -212,11 +212,11 @@ def complete(experiment: Experiment, *, again: bool = False) -> Result:
 
 
 def _whole_flow(experiment: Experiment) -> dict[str, Any]:
-    recipe, scores, labels = experiment.recipe, Scores(experiment), None
+    recipe, scores, labels = experiment.recipe, RunScores(experiment), None
     floor = scores.floor()
     if recipe.teacher is not None:
-        value = scores.add("teacher", load_teacher(experiment))
-        check_above_chance(scores.predictions["teacher"], value, experiment.metric)
+        scores.add("teacher", load_teacher(experiment))
+        scores.predictions["teacher"].check_above_chance(experiment.metric)
     if recipe.label is not None:
         labels = write_labels(experiment, scores.candidates["teacher"])
     start = scores.of_start(labels.beside(experiment.data) if labels else experiment.data)

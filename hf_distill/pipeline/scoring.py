@@ -9,15 +9,15 @@ from typing import Any
 from transformers import set_seed
 
 from hf_distill.data.load import Data
-from hf_distill.evaluation.baseline import bag_of_words_floor
-from hf_distill.evaluation.metrics import Scored, compute_metrics
 from hf_distill.evaluation.predict import Candidate, predict
+from hf_distill.evaluation.scores import Scores
 from hf_distill.evaluation.served import Served
 from hf_distill.evaluation.written import set_generation
 from hf_distill.models.forward import members_of
 from hf_distill.models.load import license_of, load_model, load_tokenizer, model_folder
 from hf_distill.pipeline.experiment import Experiment
 from hf_distill.pipeline.run_folder import RunFolder
+from hf_distill.report.baseline import bag_of_words_floor
 from hf_distill.students import Student, build_student
 
 logger = logging.getLogger(__name__)
@@ -71,13 +71,13 @@ def trained_candidate(name: str, folder: RunFolder, experiment: Experiment, orig
     return Candidate(model=model, tokenizer=load_tokenizer(str(path)), folder=path, facts=facts)
 
 
-class Scores:
+class RunScores:
     """Every model of a run, and what it says of the rows that all are scored on."""
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
         self.candidates: dict[str, Candidate | Served] = {}
-        self.predictions: dict[str, Scored] = {}
+        self.predictions: dict[str, Scores] = {}
 
     @property
     def teacher(self) -> Candidate | Served | None:
@@ -89,7 +89,7 @@ class Scores:
         experiment = self.experiment
         self.candidates[name] = candidate
         self.predictions[name] = self._scored(candidate)
-        value = compute_metrics(self.predictions[name])[experiment.metric]
+        value = self.predictions[name].metrics()[experiment.metric]
         rows = f"{len(experiment.rows)} {experiment.recipe.evaluate.split} rows"
         logger.info(f"{name}: {experiment.metric} {value:.4f} on {rows}")
         return value
@@ -100,7 +100,7 @@ class Scores:
         *earlier, last = experiment.stages
         for stage in earlier:
             candidate = trained_candidate(name, stage.folder, experiment, facts["origin"])
-            value = compute_metrics(self._scored(candidate))[metric]
+            value = self._scored(candidate).metrics()[metric]
             facts["stages"][stage.name][metric] = value
             logger.info(f"{name} after {stage.name}: {metric} {value:.4f}")
         value = self.add(name, trained_candidate(name, last.folder, experiment, facts["origin"]))
@@ -115,12 +115,12 @@ class Scores:
         set_seed(experiment.recipe.seed)
         student = build(experiment, data, self.teacher)
         candidate = Candidate(model=student.model, tokenizer=student.tokenizer, folder=Path(), facts={})
-        metrics = compute_metrics(self._scored(candidate))
+        metrics = self._scored(candidate).metrics()
         value = metrics[experiment.metric]
         logger.info(f"start: {experiment.metric} {value:.4f}, before the student is trained")
         return metrics
 
-    def _scored(self, candidate: Candidate | Served) -> Scored:
+    def _scored(self, candidate: Candidate | Served) -> Scores:
         experiment, config = self.experiment, self.experiment.recipe.evaluate
         return predict(candidate, experiment.task, experiment.rows, self.teacher, config, outside=experiment.outside)
 

@@ -10,7 +10,7 @@ import torch
 from transformers import TrainingArguments
 
 from hf_distill.errors import RecipeError
-from hf_distill.evaluation.language_modeling import METRICS
+from hf_distill.evaluation.metrics import OF_TOKENS
 from hf_distill.recipe import Recipe
 from hf_distill.recipe.stages import replaced_by_all
 from hf_distill.tasks import task_class
@@ -55,7 +55,7 @@ def _with_metric(recipe: Recipe) -> Recipe:
     if shared is None or not any(objective.options.get("cross_tokenizer") is True for objective in objectives):
         return recipe
     metric = recipe.evaluate.metric or shared
-    if metric in METRICS:
+    if metric in OF_TOKENS:
         raise RecipeError(
             f"recipe.evaluate.metric: {metric} is a figure of each model's own tokens and says nothing across "
             f"tokenizers; remove it, or set it to {shared}"

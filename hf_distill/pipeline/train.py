@@ -26,8 +26,7 @@ from transformers import (
 
 from hf_distill.artifacts import remove, write_json
 from hf_distill.data.load import Data
-from hf_distill.evaluation.metrics import Predictions, compute_metrics
-from hf_distill.evaluation.predict import Candidate
+from hf_distill.evaluation.predict import Candidate, decision_scores
 from hf_distill.evaluation.served import Served
 from hf_distill.generation.rollout import Rollout
 from hf_distill.models.dropout import without_dropout
@@ -274,14 +273,8 @@ def _metrics_of(task: Task) -> Callable[[EvalPrediction], dict[str, float]] | No
         return None  # The terms of the loss are what is watched.
 
     def metrics(prediction: EvalPrediction) -> dict[str, float]:
-        return compute_metrics(
-            Predictions(
-                logits=np.asarray(prediction.predictions, dtype=np.float32),
-                labels=np.asarray(prediction.label_ids),
-                problem_type=labels.problem_type,
-                label_names=labels.names,
-            )
-        )
+        logits, given = np.asarray(prediction.predictions, dtype=np.float32), np.asarray(prediction.label_ids)
+        return decision_scores(logits, given, labels.problem_type, labels.names).metrics()
 
     return metrics
 

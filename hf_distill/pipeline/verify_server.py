@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_distill.errors import ServerError
 from hf_distill.evaluation.served import Served
-from hf_distill.evaluation.written import scorer_names
+from hf_distill.evaluation.text_metrics import scorer_names
 from hf_distill.models.load import load_model, load_tokenizer
 from hf_distill.recipe import Recipe, ServerConfig
 from hf_distill.tasks import Task

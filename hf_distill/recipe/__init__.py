@@ -96,7 +96,8 @@ class EvaluateConfig(Section, where="recipe.evaluate"):
     metric: str | None = None
     """The metric that decides; the task's own unless given."""
     scorers: tuple[str, ...] = ()
-    """What judges the texts that models write: of ``SCORERS``, or package.module:function; the task's unless given."""
+    """What judges texts that models write: of ``SCORERS``, package.module:function, or evaluate:folder_or_hub_id, which
+    judges decisions, too; the task's unless given."""
     generation: dict[str, Any] = field(default_factory=dict)
     """How models write: settings of ``transformers.GenerationConfig``, which the student keeps."""
     control: bool = True

@@ -9,8 +9,8 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from hf_distill.objectives import readable_option
-from hf_distill.report.card_metadata import card_metadata, lessons_of, licenses_of, members_of, portable
+from hf_distill.report.card_making import making, primary_metric
+from hf_distill.report.card_metadata import card_metadata, licenses_of, members_of, portable
 from hf_distill.report.card_usage import usage
 from hf_distill.report.markdown import escaped, table
 from hf_distill.tasks import task_class
@@ -46,7 +46,7 @@ def model_card(
         *_speed(results),
         *(f"![{Path(figure).stem.replace('_', ' ')}]({figure})" for figure in figures),
         *_weaknesses(analysis),
-        *_making(results),
+        *making(results),
         f"<details><summary>The exact recipe</summary>\n\n```yaml\n{portable(recipe).strip()}\n```\n\n</details>",
         *_limits(results),
     ]
@@ -82,17 +82,14 @@ def shown_share(share: float) -> str:
     return f"{share:.2%}" if 0.999 <= share < 1 else f"{share:.1%}"
 
 
-def _article(noun: str) -> str:
-    return "An" if noun[0] in "aeiou" else "A"
-
-
 def _opening(results: Mapping[str, Any]) -> Iterator[str]:
     comparison, models = results.get("comparison"), results["models"]
-    metric = _primary_metric(results)
+    metric, task = primary_metric(results), results["task"]
+    article = "An" if task[0] in "aeiou" else "A"
     score = models["student"]["metrics"][metric]["value"]
     if comparison is None:
         yield (
-            f"{_article(results['task'])} {results['task']} model ({portable(models['student']['origin'])}), "
+            f"{article} {task} model ({portable(models['student']['origin'])}), "
             f"trained on {portable(results['data']['source'])}: {metric} {score:.4f}."
         )
         return
@@ -106,7 +103,7 @@ def _opening(results: Mapping[str, Any]) -> Iterator[str]:
         else f"with {comparison['size_ratio']:.1%} of its parameters and at {comparison['speedup']:.1f} times its speed"
     )
     yield (
-        f"{_article(results['task'])} {results['task']} student of **{portable(models['teacher']['model'])}**"
+        f"{article} {task} student of **{portable(models['teacher']['model'])}**"
         f"{', ' if served else ': '}{smaller} {kept} {score:.4f} where the teacher has {teacher_score:.4f}."
     )
     if comparison["student_minus_control"]:
@@ -117,7 +114,7 @@ def _opening(results: Mapping[str, Any]) -> Iterator[str]:
 
 def _quality(results: Mapping[str, Any]) -> Iterator[str]:
     comparison, models, data = results.get("comparison"), results["models"], results["data"]
-    metric = _primary_metric(results)
+    metric = primary_metric(results)
     yield "## How good it is"
     scores = {name: model["metrics"][metric] for name, model in models.items()}
     yield table(
@@ -129,18 +126,7 @@ def _quality(results: Mapping[str, Any]) -> Iterator[str]:
     rows = data["rows"][data["evaluated_split"]]
     yield f"On {rows:,} {data['evaluated_split']} rows; intervals and differences by paired bootstrap.{control}"
     if comparison:
-        gap = comparison["student_minus_teacher"]
-        shown = f"{gap['value']:+.4f} (95%: {gap['low']:+.4f} to {gap['high']:+.4f})"
-        alike = comparison["agreement"]
-        regression = results["problem_type"] in ("regression", "similarity")
-        agree = (
-            _not_compared(models)
-            if alike is None
-            else f"They correlate at {alike:.4f}"
-            if regression
-            else f"They agree on {alike:.1%} of the {task_class(results['task']).counted}"
-        )
-        yield f"Student minus teacher: {shown}. {agree}."
+        yield _beside_teacher(results)
     if outside := data.get("out_of_scope"):
         yield (
             f"Beside them, {outside['rows']:,} rows labelled {escaped(outside['label'])} are of no class. How well "
@@ -151,14 +137,13 @@ def _quality(results: Mapping[str, Any]) -> Iterator[str]:
         yield f"The student before it was trained: {metric} {start[metric]:.4f}.{_harmed(results, start[metric])}"
     if floor := results.get("floor"):
         yield f"What words alone give: {floor['name']}, accuracy {floor['accuracy']:.4f}."
-    others = [name for name in models["student"]["metrics"] if name != metric]
-    values = [[name, *(_value(model["metrics"].get(name)) for model in models.values())] for name in others]
+    others = [
+        [name, *(f"{m['metrics'][name]['value']:.4f}" if name in m["metrics"] else "" for m in models.values())]
+        for name in models["student"]["metrics"]
+        if name != metric
+    ]
     if others:
-        yield f"<details><summary>Other metrics</summary>\n\n{table(['', *models], values)}\n\n</details>"
-
-
-def _value(score: Mapping[str, float] | None) -> str:
-    return "" if score is None else f"{score['value']:.4f}"
+        yield f"<details><summary>Other metrics</summary>\n\n{table(['', *models], others)}\n\n</details>"
 
 
 def _harmed(results: Mapping[str, Any], start: float) -> str:
@@ -203,13 +188,21 @@ def _speed(results: Mapping[str, Any]) -> Iterator[str]:
     )
 
 
-def _not_compared(models: Mapping[str, Any]) -> str:
-    """Why nothing is told of how often student and teacher agree."""
-    if models["teacher"].get("served"):
-        return "What divides their whole distributions is not known: the server told the likeliest tokens alone"
-    return (
-        "They have different tokens, of which bits_per_byte alone compares; the other metrics are of each model's own"
-    )
+def _beside_teacher(results: Mapping[str, Any]) -> str:
+    gap, alike = results["comparison"]["student_minus_teacher"], results["comparison"]["agreement"]
+    if alike is not None and results["problem_type"] in ("regression", "similarity"):
+        agree = f"They correlate at {alike:.4f}"
+    elif alike is not None:
+        agree = f"They agree on {alike:.1%} of the {task_class(results['task']).counted}"
+    elif results["models"]["teacher"].get("served"):
+        agree = "What divides their whole distributions is not known: the server told the likeliest tokens alone"
+    else:
+        agree = (
+            "They have different tokens, of which bits_per_byte alone compares; the other metrics are of each model's "
+            "own"
+        )
+    shown = f"{gap['value']:+.4f} (95%: {gap['low']:+.4f} to {gap['high']:+.4f})"
+    return f"Student minus teacher: {shown}. {agree}."
 
 
 def _weaknesses(analysis: Mapping[str, Any]) -> Iterator[str]:
@@ -246,95 +239,6 @@ def _weaknesses(analysis: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _making(results: Mapping[str, Any]) -> Iterator[str]:
-    models, data = results["models"], results["data"]
-    yield "## How it was made"
-    if models.get("teacher", {}).get("served"):
-        yield f"Teacher: {portable(models['teacher']['origin'])}."
-    yield f"Student: {portable(models['student']['origin'])}. Seed {results['seed']}. It learned from:"
-    yield "\n".join(
-        f"* {f'{stage}: ' if stage else ''}{each['kind']}, weight {readable_option(each['weight'], 'g')}"
-        f"{''.join(f', {key} {readable_option(value)}' for key, value in each['options'].items())}: {each['paper']}"
-        for stage, lessons in lessons_of(results).items()
-        for each in lessons["objectives"]
-    )
-    yield from _teachers(models)
-    if stages := results.get("stages"):
-        yield from _stages(stages, results["training"], _primary_metric(results))
-    if labels := results.get("labels"):
-        beside = ", beside the rows as the data have them" if labels["rows"]["original"] else ""
-        yield (
-            f"The texts that it learned to write are its teacher's: {labels['rows']['kept']:,} of "
-            f"{labels['rows']['asked']:,} rows{beside}: Kim and Rush 2016, Sequence-Level Knowledge Distillation, "
-            "arXiv:1606.07947. The control learned from the data's."
-        )
-    for stage, lessons in lessons_of(results).items():
-        if "rollout" not in lessons:
-            continue
-        rollout = lessons["rollout"]
-        yield (
-            f"In {rollout['share']:.0%} of the steps{f' of {stage}' if stage else ''}, drawn by the seed, it learned "
-            f"from texts of up to {rollout['max_new_tokens']:,} tokens that it had just written itself, at temperature "
-            f"{rollout['temperature']:g}: Agarwal et al. 2024, On-Policy Distillation of Language Models, "
-            "arXiv:2306.13649."
-        )
-    yield " ".join(_trained(name, each) for name, each in results["training"].items())
-    counts = ", ".join(f"{count:,} {name}" for name, count in data["rows"].items())
-    yield f"Data: {portable(data['source'])} ({counts}); fingerprint `{data['fingerprint'][:16]}`."
-    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
-    yield f"Command: `{portable(results['command'])}`, recipe `{results['recipe_sha256'][:16]}`. With {versions}."
-
-
-def _teachers(models: Mapping[str, Any]) -> Iterator[str]:
-    """Of several teachers, who they are."""
-    members = models.get("teacher", {}).get("members", ())
-    if not members:
-        return
-    mixed = any("weight" in each for each in members)
-    how = "the weighted mean of their probabilities, Fukuda et al. 2017" if mixed else "each row is taught by one"
-    yield f"Its teacher is {len(members)} models: {how}."
-    yield "\n".join(map(_teacher, members))
-
-
-def _teacher(facts: Mapping[str, Any]) -> str:
-    weight = f", weight {facts['weight']:g}" if "weight" in facts else ""
-    revision = f" at {facts['revision']}" if facts["revision"] else ""
-    return f"* {escaped(facts['name'])}{weight}: {portable(facts['model'])}{revision}, {facts['origin']}"
-
-
-def _stages(stages: Mapping[str, Any], training: Mapping[str, Mapping[str, Any]], metric: str) -> Iterator[str]:
-    models = {name: facts["stages"] for name, facts in training.items()}
-    yield (
-        f"That was in {len(stages)} stages: each went on with the student that the one before left, with an optimiser "
-        "and a schedule of its own."
-        + (" So did the control, on labels alone, for as many steps in each." if "control" in models else "")
-    )
-    yield table(
-        ["stage", "steps", *(f"{name}: {what}" for name in models for what in ("seconds", metric))],
-        [
-            [stage, f"{models['student'][stage]['steps']:,}"]
-            + [cell for each in models.values() for cell in _after(each[stage], metric)]
-            for stage in stages
-        ],
-    )
-
-
-def _after(facts: Mapping[str, Any], metric: str) -> list[str]:
-    return [f"{facts['seconds']:,.0f}" if facts["seconds"] else "", f"{facts[metric]:.4f}"]
-
-
-def _trained(name: str, facts: Mapping[str, Any]) -> str:
-    seconds = f" in {facts['seconds']:,.0f} s" if facts["seconds"] else ""
-    part = f", {facts['trainable_parameters']:,} of its parameters learned" if facts.get("some_are_frozen") else ""
-    undropped = ", without dropout" if facts.get("without_dropout") else ""
-    return f"{name.capitalize()}: {facts['steps']:,} steps{seconds}{undropped}{part}."
-
-
-def _is_foreign(teacher: Mapping[str, Any]) -> bool:
-    """Whether somebody else's model taught: one of the Hub, or behind a server."""
-    return bool(teacher["hub_id"] or teacher.get("served"))
-
-
 def _limits(results: Mapping[str, Any]) -> Iterator[str]:
     teacher, licenses = results["models"].get("teacher"), licenses_of(results["models"])
     shared = ", and shares the errors and biases of its teacher" if teacher else ""
@@ -346,10 +250,7 @@ def _limits(results: Mapping[str, Any]) -> Iterator[str]:
     )
     if len(licenses) > 1:
         yield f"It was made from models under {' and '.join(licenses)}: see what both ask before you share it."
-    elif teacher and any(_is_foreign(each) and not each["license"] for each in members_of(teacher)):
+    elif teacher and any(
+        (each["hub_id"] or each.get("served")) and not each["license"] for each in members_of(teacher)
+    ):
         yield "No licence of the teacher is known: look for it, and the data's, before you share the student."
-
-
-def _primary_metric(results: Mapping[str, Any]) -> str:
-    metric: str = (results.get("comparison") or results)["primary_metric"]
-    return metric

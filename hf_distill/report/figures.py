@@ -84,7 +84,8 @@ def quality_against_speed(results: Mapping[str, Any], path: Path) -> None:
     axes = figure.add_subplot()
     for name, model in models.items():
         score, speed = model["metrics"][metric], model["samples_per_second"]
-        reach = [[score["value"] - score["low"]], [score["high"] - score["value"]]]
+        # A point may lie a rounding error outside the interval of equal draws.
+        reach = [[max(0.0, score["value"] - score["low"])], [max(0.0, score["high"] - score["value"])]]
         axes.errorbar(speed, score["value"], yerr=reach, color=COLOURS[name], capsize=6, linewidth=2, zorder=2)
         area = 60 + 340 * model["parameters"] / largest
         label = f"{name}\n{model['parameters'] / 1e6:,.1f} M"

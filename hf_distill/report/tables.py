@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from rich.table import Table
 
 from hf_distill.report.card import verdict
+from hf_distill.report.card_making import primary_metric
 
 
 def results_table(results: Mapping[str, Any]) -> Table:
@@ -16,43 +17,38 @@ def results_table(results: Mapping[str, Any]) -> Table:
     Args:
         results: The content of ``results.json``.
     """
-    comparison = results.get("comparison")
-    metric = comparison["primary_metric"] if comparison else results["primary_metric"]
-    table = Table(title=results["name"], caption=_caption(comparison), caption_justify="left")
-    columns: tuple[tuple[str, Literal["left", "right"]], ...] = (
-        ("model", "left"),
-        (metric, "right"),
-        ("95% interval", "right"),
-        ("parameters", "right"),
-        ("MB on disk", "right"),
-        ("latency ms", "right"),
-        ("rows/s", "right"),
-    )
-    for name, side in columns:
-        table.add_column(name, justify=side)
+    comparison, metric = results.get("comparison"), primary_metric(results)
+    lines = []
+    if comparison:
+        smaller = (
+            f": {comparison['size_ratio']:.2f} of the teacher's parameters, {comparison['speedup']:.1f} times its speed"
+            if comparison["size_ratio"] is not None
+            else ""
+        )
+        kept = f", {100 * comparison['retention']:.1f}% of its {metric}" if comparison["retention"] else ""
+        lines.append(f"student{smaller}{kept}")
+        if comparison["student_minus_control"]:
+            lines.append(verdict(comparison))
+    table = Table(title=results["name"], caption="\n".join(lines) or None, caption_justify="left")
+    table.add_column("model")
+    for name in (metric, "95% interval", "parameters", "MB on disk", "latency ms", "rows/s"):
+        table.add_column(name, justify="right")
     for name, model in results["models"].items():
         score = model["metrics"][metric]
-        table.add_row(
-            name,
-            f"{score['value']:.4f}",
-            f"{score['low']:.4f} to {score['high']:.4f}",
-            *_sizes(model),
+        sizes = (
+            [
+                f"{model['parameters']:,}",
+                f"{model['disk_bytes'] / 1e6:.1f}",
+                f"{model['latency_ms']:.2f}",
+                f"{model['samples_per_second']:.0f}",
+            ]
+            if "parameters" in model
+            else ["served", "", "", ""]
         )
+        table.add_row(name, f"{score['value']:.4f}", f"{score['low']:.4f} to {score['high']:.4f}", *sizes)
     if "floor" in results:
         table.add_row("bag of words", f"{results['floor']['accuracy']:.4f}", "", "", "", "", "")
     return table
-
-
-def _sizes(model: Mapping[str, Any]) -> list[str]:
-    """The cells on size and speed; of a served teacher nobody knows."""
-    if "parameters" not in model:
-        return ["served", "", "", ""]
-    return [
-        f"{model['parameters']:,}",
-        f"{model['disk_bytes'] / 1e6:.1f}",
-        f"{model['latency_ms']:.2f}",
-        f"{model['samples_per_second']:.0f}",
-    ]
 
 
 def sweep_table(results: Mapping[str, Any]) -> Table:
@@ -113,25 +109,3 @@ def plan_table(results: Mapping[str, Any]) -> Table:
             style="bold" if entry["name"] == chosen else None,
         )
     return table
-
-
-def _caption(comparison: Mapping[str, Any] | None) -> str | None:
-    if comparison is None:
-        return None
-    smaller = (
-        "student"
-        if comparison["size_ratio"] is None
-        else f"student: {comparison['size_ratio']:.2f} of the teacher's parameters, "
-        f"{comparison['speedup']:.1f} times its speed"
-    )
-    lines = [
-        smaller
-        + (
-            f", {100 * comparison['retention']:.1f}% of its {comparison['primary_metric']}"
-            if comparison["retention"]
-            else ""
-        )
-    ]
-    if comparison["student_minus_control"]:
-        lines.append(verdict(comparison))
-    return "\n".join(lines)

@@ -24,8 +24,7 @@ from transformers import set_seed
 
 from hf_distill.artifacts import remove, write_json
 from hf_distill.errors import ModelError, RecipeError, TeacherError
-from hf_distill.evaluation.language_modeling import AGAINST_TEACHER
-from hf_distill.evaluation.metrics import compute_metrics
+from hf_distill.evaluation.metrics import AGAINST_TEACHER
 from hf_distill.evaluation.served import Served
 from hf_distill.logs import Report, prefixed, reported, silenced
 from hf_distill.models.fingerprints import tokenizer_mark
@@ -34,7 +33,7 @@ from hf_distill.pipeline.experiment import Experiment
 from hf_distill.pipeline.preflight import resolve
 from hf_distill.pipeline.run import load_teacher, train_all
 from hf_distill.pipeline.run_folder import RunFolder, recipe_hash, training_part
-from hf_distill.pipeline.scoring import Scores, build
+from hf_distill.pipeline.scoring import RunScores, build
 from hf_distill.pipeline.teacher_cache import Demand
 from hf_distill.pipeline.train import Lesson, Pair, pair
 from hf_distill.recipe import Recipe
@@ -171,9 +170,9 @@ def _check_shared(experiments: Sequence[Experiment]) -> list[Demand]:
     return demands
 
 
-def _shared(first: Experiment, demands: Sequence[Demand], state: SweepState) -> tuple[Scores, Pair]:
+def _shared(first: Experiment, demands: Sequence[Demand], state: SweepState) -> tuple[RunScores, Pair]:
     """Let the teacher read all rows, once, for all students, and score it."""
-    scores = Scores(first)
+    scores = RunScores(first)
     teacher = load_teacher(first) if first.recipe.teacher is not None else None
     assert not isinstance(teacher, Served)
     set_seed(first.recipe.seed)
@@ -188,7 +187,7 @@ def _shared(first: Experiment, demands: Sequence[Demand], state: SweepState) -> 
     return scores, paired
 
 
-def _trained(experiment: Experiment, shared: Scores, paired: Pair) -> dict[str, Any]:
+def _trained(experiment: Experiment, shared: RunScores, paired: Pair) -> dict[str, Any]:
     """Train and score one student, unless that was done before."""
     experiment.folder.claim(experiment.recipe, experiment.data.fingerprint)
     metric = experiment.metric
@@ -214,9 +213,9 @@ def _scores(experiment: Experiment, training: dict[str, Any]) -> dict[str, float
         value = metrics[experiment.metric]
         logger.info(f"student: {experiment.metric} {value:.4f} on {len(experiment.rows)} validation rows")
         return metrics
-    scores = Scores(experiment)
+    scores = RunScores(experiment)
     scores.add_trained("student", training)
-    metrics = compute_metrics(scores.predictions["student"])
+    metrics = scores.predictions["student"].metrics()
     PartialState().wait_for_everyone()
     if PartialState().is_main_process:
         write_json(path, {"evaluate": asked, "metrics": metrics})

@@ -13,8 +13,8 @@ from datasets import Dataset
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from hf_distill.evaluation.metrics import Predictions, Scored, compute_metrics
-from hf_distill.evaluation.predict import Candidate, check_above_chance, predict
+from hf_distill.evaluation.predict import Candidate, decision_scores, predict
+from hf_distill.evaluation.scores import Scores
 from hf_distill.pipeline.experiment import Experiment
 from hf_distill.pipeline.train import Pair
 from hf_distill.tasks import Task
@@ -67,16 +67,16 @@ def score_teacher(
     assert isinstance(cached, CachedTeacher)
     assert isinstance(validation, Dataset)
     is_kept = task.row_labels is not None and not outside and "logits" in cached.provides
-    scored: Scored
+    scored: Scores
     if is_kept:
         scored = _from_cache(cached, task, validation, tokenizer)
     else:
         scored = predict(teacher, task, experiment.rows, None, experiment.recipe.evaluate, outside=outside)
         teacher.model.to("cpu")  # type: ignore[arg-type]  # Its room on the device is the students' now.
-    metric, metrics = experiment.metric, compute_metrics(scored)
+    metric, metrics = experiment.metric, scored.metrics()
     value = metrics[metric]
     logger.info(f"teacher: {metric} {value:.4f} on {len(experiment.rows)} validation rows")
-    check_above_chance(scored, value, metric)
+    scored.check_above_chance(metric)
     return {
         "model": teacher.facts["model"],
         "value": value,
@@ -87,9 +87,7 @@ def score_teacher(
     }
 
 
-def _from_cache(
-    cached: CachedTeacher, task: Task, validation: Dataset, tokenizer: PreTrainedTokenizerBase
-) -> Predictions:
+def _from_cache(cached: CachedTeacher, task: Task, validation: Dataset, tokenizer: PreTrainedTokenizerBase) -> Scores:
     """What the teacher said of the rows when it read them."""
     collate = with_row_ids(task.collator(tokenizer, cached.tokenizer))
     found = []
@@ -100,9 +98,5 @@ def _from_cache(
         found.append(logits)
     labels = task.label_set
     assert labels is not None
-    return Predictions(
-        logits=torch.cat(found).float().numpy(),
-        labels=np.asarray(validation["labels"]),
-        problem_type=labels.problem_type,
-        label_names=labels.names,
-    )
+    everything = torch.cat(found).float().numpy()
+    return decision_scores(everything, np.asarray(validation["labels"]), labels.problem_type, labels.names)

@@ -12,6 +12,7 @@ from benchmarks.experiments import defaults, free_generation, paired, sequence_l
 from hf_distill import run
 from hf_distill.recipe.load import dump_recipe, load_recipe
 from tests.helpers import tiny
+from tests.helpers.seams import accept_any_teacher
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +34,7 @@ def test_ways_to_train_a_student_are_compared_once_on_the_validation_rows(tmp_pa
 
 
 def test_what_students_write_is_judged_by_their_teacher_and_what_they_learned_from_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_distill.pipeline.run.check_above_chance", lambda *_: None)
+    accept_any_teacher(monkeypatch)
     teacher, data, out = tmp_path / "teacher", tmp_path / "rows.jsonl", tmp_path / "out.json"
     tiny.decoder(2, seed=2, initializer_range=0.5).save_pretrained(teacher)
     tiny.chat_tokenizer().save_pretrained(teacher)
@@ -74,7 +75,7 @@ def test_what_students_write_is_judged_by_their_teacher_and_what_they_learned_fr
 
 
 def test_students_of_texts_and_of_data_are_compared_by_what_they_write(tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_distill.pipeline.run.check_above_chance", lambda *_: None)
+    accept_any_teacher(monkeypatch)
     teacher, data, out = tmp_path / "teacher", tmp_path / "rows.jsonl", tmp_path / "sequence.json"
     tiny.encoder_decoder("t5", 2, 2, seed=2, vocab_size=len(tiny.CHAT_WORDS)).save_pretrained(teacher)
     tiny.chat_tokenizer().save_pretrained(teacher)
@@ -118,7 +119,7 @@ def test_students_of_texts_and_of_data_are_compared_by_what_they_write(tmp_path,
 
 
 def test_students_of_several_runs_are_compared_on_the_same_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_distill.pipeline.run.check_above_chance", lambda *_: None)
+    accept_any_teacher(monkeypatch)
     data, out = tmp_path / "rows.csv", tmp_path / "paired.json"
     tiny.rows(48).to_csv(data)
     recipe = {

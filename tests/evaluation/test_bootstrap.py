@@ -9,7 +9,8 @@ import pytest
 
 from hf_distill.errors import DataError
 from hf_distill.evaluation.bootstrap import bootstrap, compare, model_metrics, resample_counts
-from hf_distill.evaluation.metrics import Predictions, compute_metrics
+from hf_distill.evaluation.predict import decision_scores
+from hf_distill.evaluation.scores import DecisionScores
 
 NAMES = ("ant", "bee", "cat", "dog")
 FACTS = {
@@ -19,21 +20,23 @@ FACTS = {
 }
 
 
-def classifier(decisions: Any, labels: Any) -> Predictions:
-    return Predictions(np.eye(4, dtype=np.float32)[decisions], np.asarray(labels), "single_label_classification", NAMES)
+def classifier(decisions: Any, labels: Any) -> DecisionScores:
+    return decision_scores(
+        np.eye(4, dtype=np.float32)[decisions], np.asarray(labels), "single_label_classification", NAMES
+    )
 
 
-def regressor(outputs: Any, labels: Any) -> Predictions:
-    return Predictions(np.asarray(outputs, dtype=np.float32)[:, None], np.asarray(labels), "regression", ("score",))
+def regressor(outputs: Any, labels: Any) -> DecisionScores:
+    return decision_scores(np.asarray(outputs, dtype=np.float32)[:, None], np.asarray(labels), "regression", ("score",))
 
 
-def noisy(labels: np.ndarray, accuracy: float, seed: int) -> Predictions:
+def noisy(labels: np.ndarray, accuracy: float, seed: int) -> DecisionScores:
     generator = np.random.default_rng(seed)
     guesses = generator.integers(0, 4, len(labels))
     return classifier(np.where(generator.random(len(labels)) < accuracy, labels, guesses), labels)
 
 
-def every_problem_type() -> list[Predictions]:
+def every_problem_type() -> list[DecisionScores]:
     generator = np.random.default_rng(3)
     rows = 40
     # a class that is rare enough to be missing from some resamples, and one that is never decided
@@ -45,22 +48,22 @@ def every_problem_type() -> list[Predictions]:
     outputs = np.round(scores + generator.normal(size=rows), 1)
     return [
         classifier(decisions, labels),
-        Predictions(many_logits, many.astype(int), "multi_label_classification", NAMES),
+        decision_scores(many_logits, many.astype(int), "multi_label_classification", NAMES),
         regressor(outputs, scores),
     ]
 
 
 @pytest.mark.parametrize("predictions", every_problem_type(), ids=lambda each: each.problem_type)
-def test_every_resample_scores_as_scikit_learn_scores_the_rows_it_drew(predictions: Predictions) -> None:
+def test_every_resample_scores_as_scikit_learn_scores_the_rows_it_drew(predictions: DecisionScores) -> None:
     rows, resamples, seed = len(predictions.labels), 30, 7
     draws = bootstrap({"model": predictions}, resamples, seed)["model"]
     (counts,) = resample_counts(rows, resamples, seed)
     for number in range(resamples):
         drawn = np.repeat(np.arange(rows), counts[number])
-        resampled = Predictions(
+        resampled = decision_scores(
             predictions.logits[drawn], predictions.labels[drawn], predictions.problem_type, predictions.label_names
         )
-        expected = compute_metrics(resampled)
+        expected = resampled.metrics()
         assert {metric: values[number] for metric, values in draws.items()} == pytest.approx(expected, abs=1e-6)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import evaluate
@@ -11,52 +14,47 @@ import pytest
 import scipy.stats
 from sklearn import metrics as sklearn_metrics
 
+from hf_distill import run
 from hf_distill.errors import LabelError, ModelError, RecipeError
-from hf_distill.evaluation.metrics import (
-    COMPUTED,
-    METRICS,
-    PRIMARY,
-    Predictions,
-    agreement,
-    compute_metrics,
-    expected_calibration_error,
-    load_metric,
-    per_class,
-    primary_metric,
-)
+from hf_distill.evaluation.bootstrap import model_metrics
+from hf_distill.evaluation.metrics import MEASURED, PRIMARY, primary_metric
+from hf_distill.evaluation.predict import decision_scores
+from hf_distill.evaluation.scores import DecisionScores
+from hf_distill.evaluation.text_metrics import make_scorers, scorer_names
 from hf_distill.recipe import EvaluateConfig
+from tests.helpers import tiny
 
 NAMES = ("ant", "bee", "cat", "dog")
 
 
-def single_label(rows: int = 200, seed: int = 0, never: int | None = None) -> Predictions:
+def single_label(rows: int = 200, seed: int = 0, never: int | None = None) -> DecisionScores:
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, 4, rows)
     logits = generator.normal(size=(rows, 4)).astype(np.float32)
     logits[np.arange(rows), labels] += 1
     if never is not None:
         logits[:, never] = -10
-    return Predictions(logits, labels, "single_label_classification", NAMES)
+    return decision_scores(logits, labels, "single_label_classification", NAMES)
 
 
-def multi_label(rows: int = 200, seed: int = 0) -> Predictions:
+def multi_label(rows: int = 200, seed: int = 0) -> DecisionScores:
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, 2, (rows, 4))
     logits = (generator.normal(size=(rows, 4)) + labels).astype(np.float32)
-    return Predictions(logits, labels, "multi_label_classification", NAMES)
+    return decision_scores(logits, labels, "multi_label_classification", NAMES)
 
 
-def regression(rows: int = 200, seed: int = 0) -> Predictions:
+def regression(rows: int = 200, seed: int = 0) -> DecisionScores:
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, 11, rows) / 2
     logits = (labels + generator.normal(size=rows)).astype(np.float32)[:, None]
-    return Predictions(logits, labels, "regression", ("score",))
+    return decision_scores(logits, labels, "regression", ("score",))
 
 
 @pytest.mark.parametrize("never", [None, 2])
 def test_single_label_metrics_equal_those_of_scikit_learn(never: int | None) -> None:
     predictions = single_label(never=never)
-    scores = compute_metrics(predictions)
+    scores = predictions.metrics()
     labels, decisions = predictions.labels, predictions.logits.argmax(axis=1)
     assert scores["accuracy"] == pytest.approx(sklearn_metrics.accuracy_score(labels, decisions))
     for average in ("macro", "weighted"):
@@ -70,7 +68,7 @@ def test_single_label_metrics_equal_those_of_scikit_learn(never: int | None) -> 
 def test_multi_label_metrics_equal_those_of_scikit_learn(dtype: type) -> None:
     predictions = multi_label()
     labels, decisions = predictions.labels, predictions.logits > 0
-    scores = compute_metrics(Predictions(predictions.logits, labels.astype(dtype), "multi_label_classification", NAMES))
+    scores = decision_scores(predictions.logits, labels.astype(dtype), "multi_label_classification", NAMES).metrics()
     assert scores == {
         "accuracy": pytest.approx(sklearn_metrics.accuracy_score(labels, decisions)),
         "f1_micro": pytest.approx(sklearn_metrics.f1_score(labels, decisions, average="micro")),
@@ -81,7 +79,7 @@ def test_multi_label_metrics_equal_those_of_scikit_learn(dtype: type) -> None:
 def test_regression_metrics_equal_those_of_scipy() -> None:
     predictions = regression()
     outputs, labels = predictions.logits[:, 0].astype(np.float64), predictions.labels
-    assert compute_metrics(predictions) == {
+    assert predictions.metrics() == {
         "pearson": pytest.approx(scipy.stats.pearsonr(outputs, labels).statistic),
         "spearman": pytest.approx(scipy.stats.spearmanr(outputs, labels).statistic),
         "mse": pytest.approx(((outputs - labels) ** 2).mean()),
@@ -90,15 +88,15 @@ def test_regression_metrics_equal_those_of_scipy() -> None:
 
 def test_a_perfect_model_scores_one_everywhere() -> None:
     labels = np.array([0, 1, 1, 3])
-    scores = compute_metrics(Predictions(np.eye(4)[labels], labels, "single_label_classification", NAMES))
+    scores = decision_scores(np.eye(4)[labels], labels, "single_label_classification", NAMES).metrics()
     assert set(scores.values()) == {1.0}
 
 
 def test_a_constant_regressor_correlates_with_nothing_and_warns_of_nothing() -> None:
-    predictions = Predictions(np.ones((3, 1)), np.array([0.0, 1.0, 2.0]), "regression", ("score",))
+    predictions = decision_scores(np.ones((3, 1)), np.array([0.0, 1.0, 2.0]), "regression", ("score",))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        scores = compute_metrics(predictions)
+        scores = predictions.metrics()
     assert (scores["pearson"], scores["spearman"]) == (0.0, 0.0)
 
 
@@ -107,7 +105,7 @@ def test_scores_of_each_class_are_named_and_equal_those_of_scikit_learn() -> Non
     report = sklearn_metrics.classification_report(
         predictions.labels, predictions.decisions, target_names=NAMES, output_dict=True, zero_division=0
     )
-    scores = per_class(predictions)
+    scores = predictions.by_class
     assert tuple(scores) == NAMES
     assert scores["cat"]["precision"] == 0
     for name in NAMES:
@@ -117,51 +115,107 @@ def test_scores_of_each_class_are_named_and_equal_those_of_scikit_learn() -> Non
 
 def test_a_class_absent_from_labels_and_decisions_is_listed_with_no_rows_and_not_averaged() -> None:
     labels = np.array([0, 1, 1])
-    predictions = Predictions(np.eye(4)[labels], labels, "single_label_classification", NAMES)
-    assert per_class(predictions)["dog"] == {"precision": 0, "recall": 0, "f1": 0, "support": 0}
-    assert compute_metrics(predictions)["f1_macro"] == 1
+    predictions = decision_scores(np.eye(4)[labels], labels, "single_label_classification", NAMES)
+    assert predictions.by_class["dog"] == {"precision": 0, "recall": 0, "f1": 0, "support": 0}
+    assert predictions.metrics()["f1_macro"] == 1
 
 
 def test_scores_of_each_label_of_a_multi_label_task_equal_those_of_scikit_learn() -> None:
     predictions = multi_label()
     expected = sklearn_metrics.f1_score(predictions.labels, predictions.logits > 0, average=None)
-    assert [score["f1"] for score in per_class(predictions).values()] == pytest.approx(expected)
+    assert [score["f1"] for score in predictions.by_class.values()] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("name", METRICS)
-def test_every_metric_is_an_evaluate_metric_that_loads_by_name_and_takes_batches(name: str) -> None:
-    metric = load_metric(name, keep_in_memory=True)
-    assert isinstance(metric, evaluate.Metric)
-    metric.add_batch(predictions=[0, 1], references=[0, 1])
-    metric.add_batch(predictions=[1], references=[0])
-    parts = metric.compute()
-    whole = load_metric(name, keep_in_memory=True).compute(predictions=[0, 1, 1], references=[0, 1, 0])
-    assert parts == whole
-    assert set(whole) == {name}
+SCRIPT = """
+import datasets
+import evaluate
+
+class HalfRight(evaluate.Metric):
+    def _info(self):
+        value = datasets.Value("{kind}")
+        features = datasets.Features({{"predictions": value, "references": value}})
+        return evaluate.MetricInfo(description="", citation="", inputs_description="", features=features)
+
+    def _compute(self, predictions, references):
+        right = sum(first == second for first, second in zip(predictions, references))
+        return {{"half_right": right / len(references) / 2{more}}}
+"""
 
 
-def test_an_average_of_none_gives_one_score_a_class() -> None:
-    scores = load_metric("f1", keep_in_memory=True).compute(predictions=[0, 1, 1], references=[0, 1, 2], average=None)
-    assert scores["f1"].tolist() == pytest.approx([1, 2 / 3, 0])
+@pytest.fixture
+def half_right(tmp_path: Path) -> Callable[..., str]:
+    """Makes the folder of a metric as `evaluate` loads it, and gives its name in a recipe."""
+
+    def made(kind: str = "int64", more: str = "") -> str:
+        folder = tmp_path / kind / "half_right"
+        folder.mkdir(parents=True)
+        (folder / "half_right.py").write_text(SCRIPT.format(kind=kind, more=more))
+        return f"evaluate:{folder}"
+
+    return made
 
 
-def test_an_unknown_metric_is_refused_with_the_nearest_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    def offline(name: str, **options: object) -> None:
-        raise FileNotFoundError(name)
+def test_a_metric_of_evaluate_scores_decisions_beside_the_built_in_ones(half_right: Callable[..., str]) -> None:
+    scorers = make_scorers([half_right()])
+    predictions = dataclasses.replace(single_label(40), scorers=scorers)
+    interval = model_metrics({"student": predictions}, 100, 0)["student"]
+    assert interval["half_right"] == pytest.approx({name: each / 2 for name, each in interval["accuracy"].items()})
+    assert list(interval)[:7] == list(MEASURED["single_label_classification"])
 
-    monkeypatch.setattr(evaluate, "load", offline)
-    with pytest.raises(RecipeError, match="did you mean accuracy"):
-        load_metric("acuracy")
+
+def test_a_metric_of_evaluate_scores_texts_whole_or_row_by_row(half_right: Callable[..., str]) -> None:
+    (scorer,) = make_scorers([half_right("string", ', "other": 1')])
+    texts, references = ["a", "b", "c"], ["a", "b", "d"]
+    found = scorer.judge(texts, references)(np.array([[1.0, 1, 1], [0, 0, 3]]))
+    assert found["half_right"].tolist() == pytest.approx([1 / 3, 0])
+    assert scorer.statistics(texts, references).tolist() == [[0.5], [0.5], [0]]
 
 
-def test_other_metrics_are_left_to_evaluate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate, "load", lambda name, **options: (name, options))
-    assert load_metric("rouge", keep_in_memory=True) == ("rouge", {"keep_in_memory": True})
+def test_a_metric_of_evaluate_may_decide(half_right: Callable[..., str]) -> None:
+    task = SimpleNamespace(problem_type="single_label_classification", scorers=(), out_of_scope=None)
+    assert primary_metric(task, EvaluateConfig(metric="half_right", scorers=(half_right(),))) == "half_right"
+
+
+def test_a_metric_of_evaluate_judges_decisions_without_anything_written(half_right: Callable[..., str]) -> None:
+    task = SimpleNamespace(row_labels=object(), scorers=())
+    assert scorer_names(task, (half_right(),)) == ()
+    assert scorer_names(task, ("bleu",)) == ("bleu",)
+
+
+def test_code_of_the_hub_does_not_run_unless_somebody_allows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RecipeError, match=r"recipe\.evaluate\.scorers: evaluate:user/other.*HF_DISTILL_ALLOW_CODE=1"):
+        make_scorers(["evaluate:user/other"])
+    loaded = SimpleNamespace(compute=lambda **_: {"other": 0.25})
+    monkeypatch.setattr(evaluate, "load", lambda name, **options: loaded)
+    monkeypatch.setenv("HF_DISTILL_ALLOW_CODE", "1")
+    (scorer,) = make_scorers(["evaluate:user/other"])
+    assert scorer.judge(["a"], ["a"])(np.ones((1, 1))) == {"other": [0.25]}
+
+
+def test_a_metric_of_evaluate_that_does_not_fit_is_refused(half_right: Callable[..., str]) -> None:
+    (scorer,) = make_scorers([half_right()])
+    with pytest.raises(RecipeError, match="cannot score what this task gives"):
+        scorer.judge(["a", "b"], ["a", "c"])(np.ones((1, 2)))
+
+
+def test_a_folder_without_a_metric_is_not_looked_for_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "user" / "other").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecipeError, match="there is no user/other/other"):
+        make_scorers(["evaluate:user/other"])
+
+
+def test_a_metric_that_cannot_be_loaded_is_refused(tmp_path: Path) -> None:
+    (tmp_path / f"{tmp_path.name}.py").write_text("import nothing_of_that_name")
+    with pytest.raises(RecipeError, match="could not be loaded"):
+        make_scorers([f"evaluate:{tmp_path}"])
 
 
 def test_the_primary_metric_of_every_problem_type_is_one_that_is_computed() -> None:
-    assert PRIMARY.keys() == COMPUTED.keys()
-    for problem_type, metrics in COMPUTED.items():
+    assert PRIMARY.keys() == MEASURED.keys()
+    for problem_type, metrics in MEASURED.items():
         task = SimpleNamespace(problem_type=problem_type, scorers=("bleu", "rouge"), out_of_scope=None)
         assert primary_metric(task, EvaluateConfig()) == PRIMARY[problem_type]
         assert PRIMARY[problem_type] in {*metrics, "bleu", "rougeL"}
@@ -178,45 +232,43 @@ def test_calibration_error_is_the_distance_between_how_sure_and_how_right() -> N
     logits = np.tile(np.log([[0.8, 0.2]]), (10, 1))
     names = ("no", "yes")
     right_for_eight = np.array([0] * 8 + [1] * 2)
-    calibrated = Predictions(logits, right_for_eight, "single_label_classification", names)
-    over_confident = Predictions(logits, 1 - right_for_eight, "single_label_classification", names)
-    assert expected_calibration_error(calibrated) == pytest.approx(0, abs=1e-9)
-    assert expected_calibration_error(over_confident) == pytest.approx(0.6)
+    calibrated = decision_scores(logits, right_for_eight, "single_label_classification", names)
+    over_confident = decision_scores(logits, 1 - right_for_eight, "single_label_classification", names)
+    assert calibrated.calibration_error == pytest.approx(0, abs=1e-9)
+    assert over_confident.calibration_error == pytest.approx(0.6)
 
 
 def test_calibration_error_does_not_let_bins_cancel() -> None:
     sure, unsure = np.log([0.9, 0.1]), np.log([0.6, 0.4])
     logits = np.array([sure] * 10 + [unsure] * 10)
     labels = np.array([0] * 6 + [1] * 4 + [0] * 9 + [1])
-    predictions = Predictions(logits, labels, "single_label_classification", ("no", "yes"))
-    assert expected_calibration_error(predictions) == pytest.approx(0.3)
+    predictions = decision_scores(logits, labels, "single_label_classification", ("no", "yes"))
+    assert predictions.calibration_error == pytest.approx(0.3)
 
 
 def test_calibration_error_of_multi_label_counts_every_label() -> None:
     logits = np.log(np.array([[3.0, 1 / 3], [3.0, 1 / 3]]))
     labels = np.array([[1, 0], [0, 0]])
-    predictions = Predictions(logits, labels, "multi_label_classification", ("a", "b"))
-    assert expected_calibration_error(predictions) == pytest.approx(0, abs=1e-9)
+    predictions = decision_scores(logits, labels, "multi_label_classification", ("a", "b"))
+    assert predictions.calibration_error == pytest.approx(0, abs=1e-9)
 
 
 def test_agreement_is_the_share_of_equal_decisions_right_or_wrong() -> None:
     labels = np.array([0, 1, 2, 3])
-    first = Predictions(np.eye(4)[[0, 1, 1, 1]], labels, "single_label_classification", NAMES)
-    second = Predictions(np.eye(4)[[0, 2, 1, 3]], labels, "single_label_classification", NAMES)
-    assert agreement(first, second) == 0.5
-    assert agreement(multi_label(), multi_label()) == 1
+    first = decision_scores(np.eye(4)[[0, 1, 1, 1]], labels, "single_label_classification", NAMES)
+    second = decision_scores(np.eye(4)[[0, 2, 1, 3]], labels, "single_label_classification", NAMES)
+    assert first.agreement(second) == 0.5
+    assert multi_label().agreement(multi_label()) == 1
 
 
 def test_agreement_of_regressors_is_their_correlation() -> None:
     first, second = regression(seed=1), regression(seed=2)
     expected = scipy.stats.pearsonr(first.logits[:, 0].astype(float), second.logits[:, 0].astype(float)).statistic
-    assert agreement(first, second) == pytest.approx(expected)
+    assert first.agreement(second) == pytest.approx(expected)
 
 
-def test_what_exists_for_classes_only_is_refused_for_regression() -> None:
-    for function in (per_class, expected_calibration_error):
-        with pytest.raises(ModelError, match="classification only"):
-            function(regression())
+def test_real_values_tell_no_probabilities() -> None:
+    assert regression().calibration_error is None
 
 
 @pytest.mark.parametrize(
@@ -231,11 +283,20 @@ def test_what_exists_for_classes_only_is_refused_for_regression() -> None:
 )
 def test_labels_that_do_not_fit_the_logits_are_refused(logits: np.ndarray, labels: np.ndarray, error: str) -> None:
     with pytest.raises(LabelError, match=error):
-        Predictions(logits, labels, "single_label_classification", NAMES)
+        decision_scores(logits, labels, "single_label_classification", NAMES)
 
 
 def test_a_model_that_gives_nan_is_refused_with_what_to_do() -> None:
     logits = np.zeros((3, 4))
     logits[1, 2] = np.nan
     with pytest.raises(ModelError, match=r"NaN for 1 of 3 rows.*learning_rate"):
-        Predictions(logits, np.array([0, 1, 2]), "single_label_classification", NAMES)
+        decision_scores(logits, np.array([0, 1, 2]), "single_label_classification", NAMES)
+
+
+@pytest.mark.slow
+def test_a_recipe_lets_a_metric_of_evaluate_decide(half_right: Callable[..., str], tmp_path: Path) -> None:
+    asked = {"resamples": 100, "scorers": [half_right()], "metric": "half_right"}
+    result = run(tiny.recipe(evaluate=asked), runs=tmp_path / "runs", report=lambda line: None)
+    assert result.comparison["primary_metric"] == "half_right"
+    for model in result.results["models"].values():
+        assert model["metrics"]["half_right"]["value"] == pytest.approx(model["metrics"]["accuracy"]["value"] / 2)

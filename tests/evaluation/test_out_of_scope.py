@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
@@ -14,9 +15,10 @@ from hf_distill import evaluate, run
 from hf_distill.data.load import load_data
 from hf_distill.errors import DataError, RecipeError, TeacherError
 from hf_distill.evaluation.bootstrap import bootstrap, model_metrics, resample_counts
-from hf_distill.evaluation.metrics import Predictions, compute_metrics, primary_metric
-from hf_distill.evaluation.out_of_scope import METRICS, detector
-from hf_distill.evaluation.predict import Candidate, check_above_chance, predict
+from hf_distill.evaluation.metrics import OUT_OF_SCOPE as METRICS
+from hf_distill.evaluation.metrics import primary_metric
+from hf_distill.evaluation.predict import Candidate, decision_scores, predict
+from hf_distill.evaluation.scores import DecisionScores, detector
 from hf_distill.pipeline.preflight import check
 from hf_distill.recipe import DataConfig, EvaluateConfig
 from hf_distill.tasks import TextClassification
@@ -143,12 +145,12 @@ def test_every_resample_is_scored_as_scikit_learn_scores_the_rows_it_drew():
         assert found["fpr95_out_of_scope"][i] == pytest.approx(share)
 
 
-def predictions(seed: int, outside: int = 25) -> Predictions:
+def predictions(seed: int, outside: int = 25) -> DecisionScores:
     generator = np.random.default_rng(seed)
     labels = np.random.default_rng(9).integers(0, 2, 60)
     logits = np.eye(2)[labels] * 3 + generator.normal(size=(60, 2))
     more = generator.normal(size=(outside, 2))
-    return Predictions(logits, labels, "single_label_classification", NAMES, more if outside else None)
+    return decision_scores(logits, labels, "single_label_classification", NAMES, more if outside else None)
 
 
 def test_confidence_is_the_largest_probability():
@@ -156,8 +158,8 @@ def test_confidence_is_the_largest_probability():
     ours, others = (np.exp(each - each.max(1, keepdims=True)) for each in (found.logits, found.outside))
     sure = np.concatenate([1 / ours.sum(1), 1 / others.sum(1)])
     expected = roc_auc_score(np.repeat([1, 0], [60, 25]), sure)
-    assert compute_metrics(found)["auroc_out_of_scope"] == pytest.approx(expected)
-    assert compute_metrics(found) | compute_metrics(predictions(0, 0)) == compute_metrics(found)
+    assert found.metrics()["auroc_out_of_scope"] == pytest.approx(expected)
+    assert found.metrics() | predictions(0, 0).metrics() == found.metrics()
 
 
 def test_two_equal_models_are_drawn_alike_and_a_better_one_stays_better():
@@ -183,8 +185,10 @@ def test_it_may_be_the_metric_that_decides_only_where_there_are_such_rows():
 
 
 def test_a_teacher_whose_confidence_tells_nothing_is_refused_where_that_decides():
+    found = predictions(0)
+    found.check_above_chance("auroc_out_of_scope")
     with pytest.raises(TeacherError, match=r"0\.500, no better than chance"):
-        check_above_chance(predictions(0), 0.5, "auroc_out_of_scope")
+        dataclasses.replace(found, outside=found.logits).check_above_chance("auroc_out_of_scope")
 
 
 def test_it_decides_between_the_models_of_a_run(made, tmp_path):

@@ -14,7 +14,7 @@ from hf_distill.objectives import make_objective
 from hf_distill.pipeline.cases import TargetsCase
 from hf_distill.pipeline.compatibility import check_targets
 from hf_distill.recipe.load import load_recipe
-from hf_distill.report.card import _making
+from hf_distill.report.card_making import making
 from hf_distill.tasks import CausalLanguageModeling, TextClassification
 from tests.helpers import tiny
 from tests.helpers.trainers import assert_same, trained, trainer
@@ -93,7 +93,7 @@ def test_a_recipe_holds_schedules_and_its_card_tells_them():
     *_, lines = (
         line
         for _, line in zip(
-            range(3), _making({"models": models, "seed": 1, "data": {}, "objectives": [told]}), strict=False
+            range(3), making({"models": models, "seed": 1, "data": {}, "objectives": [told]}), strict=False
         )
     )
     assert lines == "* logits, weight 1 to 0.2 (cosine), temperature 4 to 1 (linear): a paper"

@@ -13,6 +13,7 @@ from hf_distill.errors import DataError, RecipeError, TeacherError
 from hf_distill.recipe.load import dump_recipe
 from hf_distill.report.card_metadata import card_metadata, licenses_of
 from tests.helpers import tiny
+from tests.helpers.seams import accept_any_teacher
 
 PAIR = [{"model": "org/first"}, {"model": "org/second"}]
 TAGS = ["O", "B-thing", "B-judgement"]
@@ -47,9 +48,7 @@ def folders(tmp_path_factory) -> dict[str, str]:
 @pytest.fixture
 def no_chance(monkeypatch):
     """Teachers with random weights are good enough to see that all is passed on."""
-    monkeypatch.setattr("hf_distill.pipeline.run.check_above_chance", lambda *_: None)
-    monkeypatch.setattr("hf_distill.search.sweep_teacher.check_above_chance", lambda *_: None)
-    monkeypatch.setattr("hf_distill.evaluation.predict.ROUNDS", 1)
+    accept_any_teacher(monkeypatch)
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------

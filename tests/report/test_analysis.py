@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import json
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from hf_distill.evaluation.metrics import Predictions, expected_calibration_error, per_class
-from hf_distill.report.analysis import error_analysis
+from hf_distill.evaluation.predict import decision_scores
+from hf_distill.evaluation.scores import DecisionScores
 
 NAMES = ("ant", "bee", "cat")
 KEYS = {"summary", "measure", "classes", "lengths", "confusions", "calibration", "examples"}
 
 
-def classifier(decisions: np.ndarray, labels: np.ndarray, confidence: Any = 0.9) -> Predictions:
+def classifier(decisions: np.ndarray, labels: np.ndarray, confidence: Any = 0.9) -> DecisionScores:
     """Decisions made with a given confidence; the rest is shared by the other two classes."""
     sure = np.broadcast_to(np.asarray(confidence), labels.shape)[:, None]
     probabilities = np.where(np.eye(3)[decisions] == 1, sure, (1 - sure) / 2)
-    return Predictions(np.log(probabilities), labels, "single_label_classification", NAMES)
+    return decision_scores(np.log(probabilities), labels, "single_label_classification", NAMES)
 
 
 def case() -> dict[str, Any]:
@@ -43,6 +44,14 @@ def case() -> dict[str, Any]:
     }
 
 
+def error_analysis(
+    predictions: dict[str, Any], texts: list[str], lengths: list[int], examples: int = 5, training_rows: Any = None
+) -> dict[str, Any]:
+    evaluated = SimpleNamespace(texts=texts, lengths=lengths, training_rows=training_rows or {})
+    found: dict[str, Any] = predictions["student"].analysis(predictions, evaluated, examples)
+    return found
+
+
 def summary(**arguments: Any) -> str:
     return "\n".join(error_analysis(**arguments)["summary"])
 
@@ -59,7 +68,7 @@ def test_classes_come_worst_loss_first_with_every_model_in_them() -> None:
     classes = error_analysis(**arguments)["classes"]
     assert [entry["label"] for entry in classes] == ["ant", "bee", "cat"]
     ant = classes[0]
-    scores = {name: per_class(each)["ant"]["f1"] for name, each in arguments["predictions"].items()}
+    scores = {name: each.by_class["ant"]["f1"] for name, each in arguments["predictions"].items()}
     assert {name: ant[name] for name in scores} == pytest.approx(scores, abs=1e-4)
     assert ant["difference"] == pytest.approx(scores["student"] - scores["teacher"], abs=1e-4)
     assert ant["support"] == 40
@@ -108,7 +117,7 @@ def test_rows_of_one_length_make_one_bucket() -> None:
 def test_calibration_is_the_expected_calibration_error_of_every_model() -> None:
     arguments = case()
     calibration = error_analysis(**arguments)["calibration"]
-    expected = {name: expected_calibration_error(each) for name, each in arguments["predictions"].items()}
+    expected = {name: each.calibration_error for name, each in arguments["predictions"].items()}
     assert calibration == pytest.approx(expected, abs=1e-4)
 
 
@@ -171,7 +180,7 @@ def test_multi_label_is_analysed_by_label_and_shows_sets_of_labels() -> None:
     missed = right.copy()
     missed[0, 1], missed[1, 0] = -3.0, -1.0
     predictions = {
-        name: Predictions(logits, labels, "multi_label_classification", NAMES)
+        name: decision_scores(logits, labels, "multi_label_classification", NAMES)
         for name, logits in {"teacher": right, "student": missed}.items()
     }
     analysis = error_analysis(predictions, [f"text {row}" for row in range(20)], list(range(20)))
@@ -193,7 +202,7 @@ def test_regression_is_analysed_by_the_size_of_its_errors() -> None:
     student[90] = 0
     outputs = {"teacher": labels + wiggle, "student": student, "control": labels + 2 * wiggle - 1}
     predictions = {
-        name: Predictions(each[:, None].astype(np.float32), labels, "regression", ("score",))
+        name: decision_scores(each[:, None].astype(np.float32), labels, "regression", ("score",))
         for name, each in outputs.items()
     }
     analysis = error_analysis(predictions, [f"text {row}" for row in range(100)], list(range(100)), examples=3)

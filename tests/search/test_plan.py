@@ -20,6 +20,7 @@ from hf_distill.search.plan_shapes import sketch_columns
 from tests.helpers import tiny
 from tests.helpers.command_line import call, refused
 from tests.helpers.recipes import language_recipe
+from tests.helpers.seams import accept_any_teacher
 
 
 def silent(line: str) -> None:
@@ -92,7 +93,7 @@ def test_the_largest_student_that_is_fast_enough_is_found_and_of_equals_the_deep
 
 
 def test_what_is_planned_is_what_a_run_then_reports(tmp_path, clock, monkeypatch):
-    monkeypatch.setattr("hf_distill.pipeline.run.check_above_chance", lambda *_: None)
+    accept_any_teacher(monkeypatch)
     recipe = recipe_of(tmp_path)
     plan = hf_distill.plan(recipe, speedup=4.0, runs=tmp_path / "runs", report=silent)
     assert plan.student["width"].keys() == {"hidden_size", "heads", "intermediate_size"}

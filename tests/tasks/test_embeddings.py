@@ -19,7 +19,6 @@ from transformers import AutoModel, BertModel, TrainerCallback, TrainingArgument
 
 from hf_distill import DistillationTrainer, Hidden, ModelTeacher, evaluate, run
 from hf_distill.errors import DataError, HfDistillError, ModelError, ObjectiveError, RecipeError
-from hf_distill.evaluation.metrics import compute_metrics, expected_calibration_error
 from hf_distill.evaluation.retrieval import score_vectors
 from hf_distill.models.forward import accepted_inputs, run_model
 from hf_distill.models.load import load_model, save_adapted_config
@@ -457,7 +456,7 @@ def test_what_is_found_is_counted_by_hand_with_several_right_passages_and_ties(m
     found = score_vectors(None, Embeddings(evaluation="retrieval"), None, data, 4)
     assert [ranks.tolist() for ranks in found.ranks] == [[1, 2], [0], [3]]
     ndcg = (1 / np.log2(3) + 1 / np.log2(4)) / (1 + 1 / np.log2(3))
-    assert compute_metrics(found) == pytest.approx(
+    assert found.metrics() == pytest.approx(
         {
             "recall@1": 1 / 3,
             "recall@10": 1.0,
@@ -466,8 +465,7 @@ def test_what_is_found_is_counted_by_hand_with_several_right_passages_and_ties(m
             "mrr@10": (1 / 2 + 1 + 1 / 4) / 3,
         }
     )
-    with pytest.raises(ModelError, match="these are cosines"):
-        expected_calibration_error(found)
+    assert found.calibration_error is None
 
 
 def test_each_text_of_a_row_is_a_text_by_itself():
@@ -482,7 +480,7 @@ def test_scored_pairs_are_ordered_as_scipy_says():
     cosines = (vectors(model, list(data["text"])) * vectors(model, list(data["text_pair"]))).sum(-1)
     assert np.allclose(found.logits[:, 0], cosines.numpy(), atol=1e-5)
     expected = spearmanr(found.logits[:, 0], data["score"]).statistic
-    assert compute_metrics(found)["spearman"] == pytest.approx(expected)
+    assert found.metrics()["spearman"] == pytest.approx(expected)
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,15 +15,14 @@ from transformers import BertForQuestionAnswering
 from hf_distill import Hidden, Labels, Logits, run
 from hf_distill.errors import DataError, RecipeError, TeacherError
 from hf_distill.evaluation.bootstrap import bootstrap
-from hf_distill.evaluation.metrics import COMPUTED, agreement, compute_metrics
-from hf_distill.evaluation.predict import check_above_chance
+from hf_distill.evaluation.metrics import MEASURED
 from hf_distill.evaluation.question_answering import AnswerScores, exact_match, overlap, score_answers
 from hf_distill.losses.divergences import DIVERGENCES
 from hf_distill.pipeline.preflight import check
-from hf_distill.report.analysis_within import answer_analysis
 from hf_distill.tasks import QuestionAnswering
 from tests.helpers import one_step, tiny
 from tests.helpers.one_step import assert_same
+from tests.helpers.seams import accept_any_teacher
 from tests.helpers.stand_ins import asked
 
 
@@ -158,9 +158,9 @@ def scores(texts: list[str], sure: float = 0.5) -> AnswerScores:
 
 
 def test_the_best_of_several_right_answers_counts_and_none_is_right_where_there_is_none():
-    found = compute_metrics(scores(["cats", "", "dogs", "the house"]))
+    found = scores(["cats", "", "dogs", "the house"]).metrics()
     assert found == pytest.approx({"f1": (1 + 1 + 0 + 2 / 3) / 4, "exact_match": 0.5})
-    assert list(found) == list(COMPUTED["question-answering"])
+    assert list(found) == list(MEASURED["question-answering"])
 
 
 def test_resamples_draw_questions_and_agreement_is_that_of_answers():
@@ -168,14 +168,14 @@ def test_resamples_draw_questions_and_agreement_is_that_of_answers():
     draws = bootstrap({"student": first}, 2000, 0)["student"]
     assert draws["f1"].mean() == pytest.approx(first.f1.mean(), abs=0.02)
     assert draws["exact_match"].std() == pytest.approx(0.25, abs=0.02)
-    assert agreement(first, second) == 0.75
+    assert first.agreement(second) == 0.75
     assert first.calibration_error == pytest.approx(0.0)
 
 
 def test_a_teacher_that_answers_nothing_is_stopped():
     with pytest.raises(TeacherError, match="no better than answering nothing"):
-        check_above_chance(scores(["", "", "", ""]), 0.25, "f1")
-    check_above_chance(scores(["cats", "", "", ""]), 0.5, "f1")
+        scores(["", "", "", ""]).check_above_chance("f1")
+    scores(["cats", "", "", ""]).check_above_chance("f1")
 
 
 class Fixed(torch.nn.Module):
@@ -217,7 +217,8 @@ def test_the_likeliest_answer_of_all_windows_is_given_within_the_context_and_not
 
 def test_the_analysis_names_the_kind_of_question_that_loses_most():
     found = {"teacher": scores(["cats", "", "dog", "red house"]), "student": scores(["cats", "", "dogs", "house"])}
-    analysis = answer_analysis(found, ["Who is?", "When?", "What is it?", "Tell me."], ["a b c", "a", "b c", "d"])
+    asked = {"question": ["Who is?", "When?", "What is it?", "Tell me."], "context": ["a b c", "a", "b c", "d"]}
+    analysis = found["student"].analysis(found, SimpleNamespace(rows=asked))
     json.dumps(analysis)
     assert [each["label"] for each in analysis["classes"][:2]] == ["what", "other"]
     assert "1 questions)" in " ".join(analysis["summary"])
@@ -236,7 +237,7 @@ def recipe(**changes) -> dict:
 
 @pytest.mark.slow
 def test_a_recipe_runs_from_questions_to_the_card(tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_distill.pipeline.run.check_above_chance", lambda *_: None)
+    accept_any_teacher(monkeypatch)
     result = run(recipe(), runs=tmp_path, report=lambda line: None)
     assert result.metrics.keys() == {"f1", "exact_match"}
     card = (result.student / "README.md").read_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,12 +16,12 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig,
 
 from hf_distill import DistillationTrainer, Hidden, Labels, Logits, run
 from hf_distill.errors import HfDistillError, ModelError, ObjectiveError, RecipeError, TeacherError
-from hf_distill.evaluation.text_metrics import make_scorers
+from hf_distill.evaluation.language_modeling import TokenScores
+from hf_distill.evaluation.text_metrics import judged, make_scorers
 from hf_distill.evaluation.written import check_generation, write_and_score, write_texts
 from hf_distill.generation.generate import beam_cache, writer_inputs
 from hf_distill.pipeline.cases import TargetsCase
 from hf_distill.pipeline.compatibility import check_targets
-from hf_distill.report.sentences import written_summary
 from hf_distill.tasks import CausalLanguageModeling, Summarization, Translation
 from hf_distill.tasks.encoding import IGNORED
 from hf_distill.teachers import ModelTeacher
@@ -423,6 +424,12 @@ def test_what_is_written_is_judged_on_all_rows():
 
 
 def test_a_model_that_writes_the_same_about_everything_is_told_of():
-    texts = {"teacher": ["a card", "my bank", "a river"], "student": ["the the"] * 3}
-    (warning,) = written_summary(texts, ["a", "b", "c"])
+    def scores(*texts: str) -> TokenScores:
+        written = judged(texts, SimpleNamespace(references=["a", "b", "c"]), ["exact_match"])
+        ones = np.ones(3)
+        figures = {"tokens": ones, "loss": ones, "correct": ones, "bytes": ones, "confidence": np.zeros((3, 15))}
+        return TokenScores(vocabulary=9, written=written, **figures)
+
+    models = {"teacher": scores("a card", "my bank", "a river"), "student": scores(*["the the"] * 3)}
+    *_, warning = models["student"].analysis(models, SimpleNamespace(texts=["x", "y", "z"]))["summary"]
     assert warning.startswith("The student wrote 1 different texts on 3 rows, of which the references have 3")

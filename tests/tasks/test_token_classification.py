@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,11 +18,10 @@ from hf_distill import DistillationTrainer, Hidden, Labels, Logits, run
 from hf_distill.data.load import load_data
 from hf_distill.errors import DataError, LabelError, ObjectiveError, TeacherError
 from hf_distill.evaluation.bootstrap import bootstrap, resample_counts
-from hf_distill.evaluation.metrics import COMPUTED, Predictions, agreement, compute_metrics
-from hf_distill.evaluation.predict import check_above_chance
+from hf_distill.evaluation.classification import ClassScores
+from hf_distill.evaluation.metrics import MEASURED
 from hf_distill.evaluation.token_classification import TagScores, score_tags
 from hf_distill.recipe import DataConfig
-from hf_distill.report.analysis_within import tag_analysis
 from hf_distill.tasks import TokenClassification
 from hf_distill.tasks.encoding import IGNORED
 from hf_distill.teachers import ModelTeacher
@@ -185,7 +185,7 @@ def scores(seed: int, right: float = 0.7, names: tuple[str, ...] = TAGS, count: 
     guesses = generator.integers(0, len(names), len(row_of))
     decided = np.where(generator.random(len(row_of)) < right, labels, guesses)
     logits = np.eye(len(names), dtype=np.float32)[decided]
-    words = Predictions(logits, labels, "single_label_classification", names)
+    words = ClassScores(logits, labels, "single_label_classification", names)
     return TagScores(words=words, row_of=row_of, seen=np.ones(len(row_of), dtype=bool))
 
 
@@ -202,8 +202,8 @@ def test_entities_are_counted_as_seqeval_counts_them():
         "recall": recall_score(truth, decided),
         "accuracy": found.words.correct.mean(),
     }
-    assert compute_metrics(found) == pytest.approx(expected)
-    assert list(expected) == list(COMPUTED["token-classification"])
+    assert found.metrics() == pytest.approx(expected)
+    assert list(expected) == list(MEASURED["token-classification"])
     report = classification_report(truth, decided, output_dict=True)
     for kind, figures in found.types.items():
         assert figures["f1"] == pytest.approx(report[kind]["f1-score"])
@@ -222,7 +222,7 @@ def test_every_resample_scores_as_seqeval_scores_the_rows_it_drew():
 
 def test_labels_that_mark_no_entities_are_counted_word_by_word():
     found = scores(1, names=("NOUN", "VERB", "ADJ", "DET"))
-    assert compute_metrics(found)["f1"] == pytest.approx(found.words.correct.mean())
+    assert found.metrics()["f1"] == pytest.approx(found.words.correct.mean())
 
 
 def test_other_rows_are_not_compared():
@@ -233,10 +233,10 @@ def test_other_rows_are_not_compared():
 def test_a_teacher_that_calls_every_word_the_same_is_stopped():
     dull = scores(1)
     logits = np.tile(np.eye(4, dtype=np.float32)[0], (len(dull.row_of), 1))
-    words = Predictions(logits, dull.words.labels, "single_label_classification", TAGS)
+    words = ClassScores(logits, dull.words.labels, "single_label_classification", TAGS)
     with pytest.raises(TeacherError, match="no better than calling every word O"):
-        check_above_chance(dataclasses.replace(dull, words=words), 0.0, "f1")
-    check_above_chance(dull, 0.7, "f1")
+        dataclasses.replace(dull, words=words).check_above_chance("f1")
+    dull.check_above_chance("f1")
 
 
 def test_a_model_of_another_tokenizer_is_scored_on_the_same_words():
@@ -247,7 +247,7 @@ def test_a_model_of_another_tokenizer_is_scored_on_the_same_words():
     )
     assert np.array_equal(first.rows, second.rows)
     assert len(first.row_of) == sum(map(len, data["tokens"]))
-    assert agreement(first, first) == 1.0
+    assert first.agreement(first) == 1.0
     cut = [place < 0 for places in task.encode(data, pieces)["first_tokens"] for place in places]
     assert any(cut)
     assert (~first.seen).tolist() == cut
@@ -264,7 +264,7 @@ def test_a_model_of_another_tokenizer_is_scored_on_the_same_words():
 def test_the_analysis_names_the_kind_of_entity_that_loses_most_and_shows_rows():
     found = {"teacher": scores(1, 0.95), "student": scores(2, 0.6), "control": scores(3, 0.7)}
     words = [[f"w{i}" for i in range(count)] for count in found["student"].count]
-    analysis = tag_analysis(found, words)
+    analysis = found["student"].analysis(found, SimpleNamespace(rows={"tokens": words}))
     json.dumps(analysis)
     assert analysis["classes"][0]["difference"] == min(each["difference"] for each in analysis["classes"]) < 0
     assert {each["label"] for each in analysis["classes"]} == {"thing", "word"}

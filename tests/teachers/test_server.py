@@ -39,6 +39,7 @@ from hf_distill.teachers.endpoint.completions import sampling
 from hf_distill.teachers.server import documents_of
 from tests.helpers import data as shared_data
 from tests.helpers import tiny
+from tests.helpers.seams import accept_any_teacher
 from tests.helpers.serving import CUT, DROP, GARBAGE, serving
 
 SIZE = len(tiny.CHAT_WORDS)
@@ -54,8 +55,7 @@ def silent(line: str) -> None:
 def at_once(monkeypatch):
     """What is tried again is tried at once, and models are measured once: what is measured here tells nothing."""
     monkeypatch.setattr("hf_distill.teachers.endpoint.client.FIRST_WAIT", 0.0)
-    monkeypatch.setattr("hf_distill.evaluation.predict.ROUNDS", 1)
-    monkeypatch.setattr("hf_distill.pipeline.run.check_above_chance", lambda *_: None)
+    accept_any_teacher(monkeypatch)
     monkeypatch.delenv("HF_DISTILL_API_KEY", raising=False)
 
 

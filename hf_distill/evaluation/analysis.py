@@ -1,0 +1,195 @@
+"""What the error analyses of all kinds of scores share: buckets, tables and sentences that say what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, IterableDataset
+from transformers import PreTrainedTokenizerBase
+
+from hf_distill.tasks import Task
+
+Buckets = list[tuple[dict[str, int], np.ndarray]]
+"""Rows by length: the span ``{"from", "to"}`` in words, and the numbers of its rows."""
+
+TEXT_LENGTH = 200
+NAMED = 3
+"""How many classes or pairs are named."""
+
+CERTAIN = 2.0
+"""Standard errors beyond which a bucket of lengths or an end of the scale counts as worse."""
+
+TRUSTWORTHY = 0.05
+"""Calibration error up to which probabilities are called good."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """The rows that models were scored on, as an analysis shows them.
+
+    Attributes:
+        task: Bound to the data.
+        rows: With the task's columns.
+        train: What the student learned from.
+        tokenizer: The student's.
+    """
+
+    task: Task
+    rows: Dataset
+    train: Dataset | IterableDataset
+    tokenizer: PreTrainedTokenizerBase
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """One text a scored row."""
+        return self.task.scored_texts(self.rows, self.tokenizer)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Words of each text."""
+        return [len(text.split()) for text in self.texts]
+
+    @property
+    def training_rows(self) -> dict[str, int]:
+        """Rows by label name in the training split, so that advice can tell a rare class from a hard one."""
+        return self.task.training_rows(self.train)
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def short(text: str) -> str:
+    """The first 200 characters of a text."""
+    return text if len(text) <= TEXT_LENGTH else text[: TEXT_LENGTH - 1] + "…"
+
+
+def rounded(values: Mapping[str, float]) -> dict[str, float]:
+    """Figures by model, with four digits."""
+    return {name: round(float(value), 4) for name, value in values.items()}
+
+
+def f1_by_class(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[dict[str, Any]]:
+    """F1 of every class by model, the worst loss against the teacher first."""
+    entries = [
+        {
+            "label": label,
+            "support": score["support"],
+            **rounded({name: by_class[label]["f1"] for name, by_class in scores.items()}),
+            "difference": round(score["f1"] - scores["teacher"][label]["f1"], 4),
+        }
+        for label, score in scores["student"].items()
+        if score["support"]
+    ]
+    return sorted(entries, key=lambda entry: entry["difference"])
+
+
+def length_buckets(lengths: Sequence[int] | np.ndarray) -> Buckets:
+    """Split the rows at the quartiles; equal lengths stay together, so there may be fewer than four."""
+    lengths = np.asarray(lengths)
+    cuts = np.unique(np.quantile(lengths, [0.25, 0.5, 0.75]))
+    numbers = np.searchsorted(cuts, lengths, side="left")
+    groups = [np.flatnonzero(numbers == number) for number in np.unique(numbers)]
+    return [({"from": int(lengths[rows].min()), "to": int(lengths[rows].max())}, rows) for rows in groups]
+
+
+def length_entries(scores: Mapping[str, np.ndarray], buckets: Buckets) -> list[dict[str, Any]]:
+    """The mean score of each model in each bucket of lengths."""
+    return [
+        {**span, "support": len(rows), **rounded({name: each[rows].mean() for name, each in scores.items()})}
+        for span, rows in buckets
+    ]
+
+
+# --- sentences: each names what is weak, by how much, and what to do about it -----------------------------------------
+
+
+def beside_control(values: Mapping[str, Any], show: str) -> str:
+    """The part of a sentence that compares with the control; empty where there is none."""
+    return ", the control" + show.format(values["control"]) if "control" in values else ""
+
+
+def compare_control(values: Mapping[str, float]) -> Iterator[str]:
+    """Warn where the student is no better than its control; higher is better."""
+    if "control" in values and values["student"] <= values["control"]:
+        yield (
+            "The teacher did not help: the student is no better than its control. Let it learn more from the teacher "
+            "(hidden states as well as logits), add unlabelled rows, or train longer."
+        )
+
+
+def compare_classes(
+    classes: Sequence[Mapping[str, Any]], training_rows: Mapping[str, int], what: str = "rows"
+) -> Iterator[str]:
+    """Name the classes that lose most against the teacher, and those of them that have few training rows."""
+    lost = [entry for entry in classes if entry["difference"] < 0]
+    if not lost:
+        yield "No class has a lower F1 than with the teacher."
+        return
+    named = "; ".join(
+        f"{entry['label']} (F1 {entry['student']:.2f}, teacher {entry['teacher']:.2f}, {entry['support']} {what})"
+        for entry in lost[:NAMED]
+    )
+    yield f"{len(lost)} of {len(classes)} classes lose against the teacher, most of all {named}: look at these first."
+    usual = float(np.median(list(training_rows.values()))) if training_rows else 0.0
+    for entry in lost[:NAMED]:
+        rows = training_rows.get(entry["label"], usual)
+        if rows < usual / 2:
+            yield (
+                f"{entry['label']} has few training rows, {rows} where {usual:.0f} are usual: "
+                "add labelled rows, or unlabelled text of that class for the teacher to label."
+            )
+
+
+def compare_confusions(confusions: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Name the classes that are mixed up most, and say whether the teacher taught it."""
+    for entry in confusions[:NAMED]:
+        count, teacher_count = entry["count"], entry["teacher_count"]
+        if teacher_count > count / 2:
+            advice = "from whom it learned much of that: check these labels, or take a better teacher"
+        else:
+            advice = "which tells them apart better: give the student more rows of both, labelled or not"
+        pair = f"{entry['label']} is taken for {entry['predicted']}"
+        yield f"{pair} {count} times, {teacher_count} times by the teacher, {advice}."
+
+
+def compare_lengths(losses: np.ndarray, buckets: Buckets, show: Callable[[float], str], unit: str = "tokens") -> str:
+    """Name the bucket of lengths that loses most, if it is beyond chance worse than all other rows."""
+    worse = []
+    for span, rows in buckets:
+        here, others = losses[rows], np.delete(losses, rows)
+        if min(len(here), len(others)) < 2:
+            continue
+        error = np.sqrt(here.var(ddof=1) / len(here) + others.var(ddof=1) / len(others))
+        if here.mean() - others.mean() > CERTAIN * error:
+            worse.append((here.mean(), others.mean(), len(here), span))
+    if not worse:
+        return "Length makes no clear difference to what the student loses against the teacher."
+    here_mean, others_mean, count, span = max(worse, key=lambda each: each[0])
+    if span["to"] == buckets[-1][0]["to"]:
+        advice = "see that the greatest length in the recipe does not cut them, and train on more long rows"
+    else:
+        advice = "train on more rows of that length"
+    return (
+        f"On the {count} rows of {span['from']} to {span['to']} {unit} the student loses {show(here_mean)} against the "
+        f"teacher, on all others {show(others_mean)}: {advice}."
+    )
+
+
+def judge_calibration(error: float, confidence: float, hit_rate: float) -> str:
+    """Say whether the student's probabilities can be trusted, and how to mend them."""
+    figures = f"calibration error {error:.3f}; on average {confidence:.1%} sure and {hit_rate:.1%} right"
+    if error <= TRUSTWORTHY:
+        return f"The student's probabilities can be trusted ({figures})."
+    if confidence > hit_rate:
+        return (
+            f"The student is over-confident ({figures}): give the teacher's logits more weight, train for fewer "
+            "epochs, or divide its logits by a temperature above 1 that is fitted on the validation split."
+        )
+    return (
+        f"The student is less sure than it could be ({figures}): "
+        "divide its logits by a temperature below 1 that is fitted on the validation split."
+    )
