@@ -27,12 +27,13 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, Trainer
 from benchmarks.common import goal, seconds_of, synchronise, write_results
 from benchmarks.language import bytes_of, keep, random_rows, stand_in_tokenizer, text_rows
 from benchmarks.lm_step import Setting, ours_cached, stepper
+from hf_distill.models.hardware import best_dtype
 from hf_distill.models.load import load_model, load_tokenizer
 from hf_distill.recipe import CacheConfig
 from hf_distill.tasks import CausalLanguageModeling, Task
-from hf_distill.teachers import CachedTeacher, ModelTeacher, best_dtype
+from hf_distill.tasks.encoding import with_row_ids
+from hf_distill.teachers import CachedTeacher, ModelTeacher
 from hf_distill.teachers.cache_store import Reader
-from hf_distill.training.setup import with_row_ids
 from hf_distill.types import Batch, Need, Targets
 
 BYTES = 40
@@ -137,11 +138,11 @@ class TimedTeacher(CachedTeacher):
         super().__init__(*given, **named)
         self.seconds: list[float] = []
 
-    def targets(self, task: Task, batch: Batch, needs: frozenset[Need]) -> Targets:
+    def targets(self, task: Task, batch: Batch, needs: frozenset[Need], *more: Any) -> Targets:  # type: ignore[override]
         device = batch["row_id"].device.type
         synchronise(device)
         start = time.perf_counter()
-        found = super().targets(task, batch, needs)
+        found = super().targets(task, batch, needs, *more)
         synchronise(device)
         self.seconds.append(time.perf_counter() - start)
         return found

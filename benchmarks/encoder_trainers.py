@@ -27,14 +27,16 @@ from transformers import (
 
 from benchmarks.language import keep
 from hf_distill import DistillationTrainer, Hidden, Logits
+from hf_distill.evaluation.predict import Candidate
 from hf_distill.evaluation.retrieval import score_vectors
+from hf_distill.models.hardware import best_dtype
 from hf_distill.models.load import load_model, load_tokenizer
 from hf_distill.objectives import Objective, Similarity
 from hf_distill.recipe import CacheConfig
 from hf_distill.students import chosen_cuts
 from hf_distill.students.layers import cut
 from hf_distill.tasks import Embeddings, Task, TextClassification
-from hf_distill.teachers import CachedTeacher, ModelTeacher, best_dtype
+from hf_distill.teachers import CachedTeacher, ModelTeacher
 from hf_distill.training.sampler import LengthGroupedSampler
 
 Train = Callable[[], PreTrainedModel]
@@ -373,7 +375,7 @@ def spearman(student: PreTrainedModel, setting: Setting) -> dict[str, float]:
     task = Embeddings(max_length=FIXED)
     task.check_model(student)
     rows = load_dataset("json", data_files=setting.pairs, split="train")
-    scores = score_vectors(student, task, load_tokenizer(setting.embedder), rows, 64)
+    scores = score_vectors(Candidate(model=student, tokenizer=load_tokenizer(setting.embedder)), task, rows, 64)
     return {"spearman": scores.metrics()["spearman"]}
 
 

@@ -34,8 +34,8 @@ from hf_distill.models.load import load_model, load_tokenizer
 from hf_distill.recipe import CacheConfig, FromParts
 from hf_distill.students import build_student
 from hf_distill.tasks import CausalLanguageModeling
+from hf_distill.tasks.encoding import with_row_ids
 from hf_distill.teachers import ModelTeacher, Teacher
-from hf_distill.training.setup import with_row_ids
 from hf_distill.types import UNITS, Batch
 
 BOUND = 10.0

@@ -105,7 +105,6 @@ def keep(
     """
     source = Source(
         teacher=teacher,
-        weights="as they are now",
         task=task,
         tokenizer=tokenizer,
         student=student or teacher.config,

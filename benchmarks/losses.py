@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hf_distill.losses.divergences import DIVERGENCES
 from hf_distill.losses.fused import FusedTerm, fused_loss
-from hf_distill.types import Head
+from hf_distill.types import Head, HeadLogits
 
 STUDENT_WIDTH, TEACHER_WIDTH = 576, 960
 BETAS = {"forward_kl": 0.0, "reverse_kl": 1.0, "jsd": 0.5}
@@ -58,8 +58,7 @@ def ours(given: Inputs, divergence: str) -> Tensor:
         given.hidden,
         Head(weight=given.weight),
         [term],
-        teacher_hidden=given.teacher_hidden,
-        teacher_head=Head(weight=given.teacher_weight),
+        teacher=HeadLogits(hidden=given.teacher_hidden, head=Head(weight=given.teacher_weight)),
     )[0]
 
 

@@ -29,8 +29,9 @@ from benchmarks import lm_step
 from benchmarks.common import goal, in_a_process, in_turn, peak_memory, run_of_steps
 from benchmarks.language import llama
 from hf_distill import DistillationTrainer, Logits, Rollout, RolloutConfig
+from hf_distill.models.hardware import best_dtype
 from hf_distill.tasks.encoding import IGNORED
-from hf_distill.teachers import ModelTeacher, best_dtype
+from hf_distill.teachers import ModelTeacher
 
 PEERS = ("trl, as it comes", "trl, settings as ours")
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hf_distill.search.plan import StudentPlan, plan
     from hf_distill.search.sweep import Sweep, sweep
     from hf_distill.tasks import CausalLanguageModeling, Task, TextClassification
-    from hf_distill.teachers import CachedTeacher, Ensemble, ModelTeacher
+    from hf_distill.teachers import CachedTeacher, EnsembleTeacher, ModelTeacher, ServedTeacher, Teacher
     from hf_distill.training.trainer import DistillationTrainer
 
 __version__ = "0.1.0"
@@ -30,7 +30,7 @@ __all__ = [
     "CachedTeacher",
     "CausalLanguageModeling",
     "DistillationTrainer",
-    "Ensemble",
+    "EnsembleTeacher",
     "HfDistillError",
     "Hidden",
     "Labels",
@@ -42,9 +42,11 @@ __all__ = [
     "Result",
     "Rollout",
     "RolloutConfig",
+    "ServedTeacher",
     "StudentPlan",
     "Sweep",
     "Task",
+    "Teacher",
     "TextClassification",
     "cache",
     "check",
@@ -69,7 +71,7 @@ _HOMES = {
     "search.plan": ("StudentPlan", "plan"),
     "search.sweep": ("Sweep", "sweep"),
     "tasks": ("CausalLanguageModeling", "Task", "TextClassification"),
-    "teachers": ("CachedTeacher", "Ensemble", "ModelTeacher"),
+    "teachers": ("CachedTeacher", "EnsembleTeacher", "ModelTeacher", "ServedTeacher", "Teacher"),
     "training.trainer": ("DistillationTrainer",),
 }
 _HOME_OF = {name: f"hf_distill.{module}" for module, names in _HOMES.items() for name in names}

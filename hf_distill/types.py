@@ -6,16 +6,15 @@ the same batch. No type here knows which task, teacher or objective it serves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-
-if TYPE_CHECKING:
-    from hf_distill.mixtures import MixedHead
+from typing_extensions import override
 
 Unit = Literal["labels", "positions", "tokens", "sources"]
 """What an objective averages over: labelled positions, all compared positions, real (unpadded) tokens of the compared
@@ -81,17 +80,96 @@ def _as(tensor: Tensor | None, like: Tensor) -> Tensor | None:
     return None if tensor is None else tensor.to(like.dtype)
 
 
+class LogitSource(ABC):
+    """What logits ``[N, V]`` over a vocabulary are made of, where all of them at once would be too large."""
+
+    @property
+    @abstractmethod
+    def vocabulary(self) -> int:
+        """How many tokens the logits tell apart."""
+
+    @abstractmethod
+    def map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """Change what is known of each position: choose, reorder, detach or copy it."""
+
+    @abstractmethod
+    def logits(self) -> Tensor:
+        """``[N, V]``, all at once, differentiable."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class LogitSource:
-    """What logits over a vocabulary are made of, where all of them at once would be too large.
+class HeadLogits(LogitSource):
+    """One model's logits over a vocabulary, not yet made.
 
     Attributes:
         hidden: ``[N, H]``, what enters the head at the N compared positions.
-        head: The output head; of several teachers, theirs.
+        head: The output head.
     """
 
     hidden: Tensor
-    head: Head | MixedHead
+    head: Head
+
+    @property
+    @override
+    def vocabulary(self) -> int:
+        return self.head.vocabulary
+
+    @override
+    def map(self, change: Callable[[Tensor], Tensor]) -> HeadLogits:
+        return replace(self, hidden=change(self.hidden))
+
+    @override
+    def logits(self) -> Tensor:
+        return self.head.logits(self.hidden)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixedLogits(LogitSource):
+    """Several models as one: the logs of the weighted mean of their probabilities, not yet made.
+
+    The mean is taken of the probabilities at temperature 1, ``p = sum_m w_m p_m``, and the logits are ``log p``. All
+    else follows from these as from any teacher's: a temperature softens the mixture, a divergence compares with it.
+    The mean of softened distributions would be another one at every temperature (Hinton et al. 2015, section 1, leave
+    open which mean is taken; Fukuda et al. 2017, section 3, mix the probabilities).
+
+    Attributes:
+        members: What the logits of each of M models are made of, at the same N positions.
+        log_weights: ``[N, M]``; ``-inf`` where a member says nothing.
+    """
+
+    members: tuple[HeadLogits, ...]
+    log_weights: Tensor
+
+    @property
+    @override
+    def vocabulary(self) -> int:
+        # What only one member has pads the vocabularies of the others.
+        return min(member.vocabulary for member in self.members)
+
+    @override
+    def map(self, change: Callable[[Tensor], Tensor]) -> MixedLogits:
+        members = tuple(member.map(change) for member in self.members)
+        return MixedLogits(members=members, log_weights=change(self.log_weights))
+
+    @override
+    def logits(self) -> Tensor:
+        return log_mixture((member.logits()[..., : self.vocabulary] for member in self.members), self.log_weights)
+
+
+def log_mixture(logits: Iterable[Tensor], log_weights: Tensor) -> Tensor:
+    """``log sum_m w_m softmax(logits_m)``, at least float32; holds two of them at a time.
+
+    Args:
+        logits: ``[..., C]`` of each of M members.
+        log_weights: ``[..., M]``, or ``[M]`` for all positions alike; ``-inf`` where a member says nothing.
+    """
+    total: Tensor | None = None
+    for own, weight in zip(logits, log_weights.unbind(-1), strict=True):
+        wide = own.to(torch.promote_types(own.dtype, torch.float32))
+        weighted = torch.log_softmax(wide, -1) + weight[..., None]
+        total = weighted if total is None else torch.logaddexp(total, weighted)
+    assert total is not None
+    return total
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,6 +297,6 @@ class Targets:
     attentions: tuple[Tensor, ...] | None = None
 
 
-def logits_at(mask: Tensor, logits: Tensor | LogitSource) -> Tensor:
-    """``[M, C]`` logits of the M positions that a mask ``[N]`` chooses, made now where only their source is there."""
-    return logits[mask] if isinstance(logits, Tensor) else logits.head.logits(logits.hidden[mask])
+def logits_at(rows: Tensor, logits: Tensor | LogitSource) -> Tensor:
+    """``[M, C]`` logits of M positions, chosen by a mask ``[N]`` or by index; made now where their source is there."""
+    return logits[rows] if isinstance(logits, Tensor) else logits.map(lambda values: values[rows]).logits()

@@ -11,21 +11,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from datasets import Dataset
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import override
 
 from hf_distill.errors import ModelError
 from hf_distill.evaluation.analysis import Evaluated, beside_control, compare_control, judge_calibration, rounded, short
 from hf_distill.evaluation.metrics import BITS_PER_BYTE
-from hf_distill.evaluation.scores import Chance, Scores, by_row
+from hf_distill.evaluation.scores import Chance, Scoreable, Scores, by_row
 from hf_distill.evaluation.text_metrics import Written
-from hf_distill.models.forward import accepted_inputs, members_of, output_head, run_model
+from hf_distill.models.forward import output_head
 from hf_distill.tasks import Task
-from hf_distill.teachers import place
-from hf_distill.types import LogitSource, View
+from hf_distill.types import LogitSource, View, logits_at
 
 BINS = 15
 """Equally wide bins of confidence, for the calibration error."""
@@ -155,37 +152,35 @@ class TokenScores(Scores):
 
 
 def score_tokens(
-    model: PreTrainedModel,
+    candidate: Scoreable,
     task: Task,
-    tokenizer: PreTrainedTokenizerBase,
     rows: Dataset,
-    teacher: PreTrainedModel | None = None,
+    reference: Scoreable | None = None,
     batch_size: int = 8,
     sizes: Sequence[int] | None = None,
 ) -> TokenScores:
     """A model's figures on encoded rows, in their order; logits are held for a few positions at a time.
 
     Args:
-        model: The one to score.
+        candidate: What is scored.
         task: Whose rows these are.
-        tokenizer: Pads them.
         rows: Encoded, with labels.
-        teacher: What it is compared with, token by token; may be the model itself.
+        reference: What it is compared with, token by token; may be the candidate itself.
         batch_size: Rows of a forward pass.
         sizes: Bytes of each text of the split; used where encoded rows tell of which text each is: they are added up.
     """
-    if teacher is not None:
-        place(teacher, PartialState().device)
+    assert candidate.tokenizer is not None
 
     def read(batch: dict[str, Any]) -> list[list[float]]:
-        view = _view(model, task, batch)
-        other = view if teacher is model or teacher is None else _view(teacher, task, batch)
+        view = _view(candidate, task, batch)
+        other = view if reference is candidate or reference is None else _view(reference, task, batch)
         found: list[list[float]] = _row_sums(view, other, len(batch["labels"])).tolist()
         return found
 
-    table = np.array(by_row(model, task, tokenizer, rows, batch_size, read), dtype=np.float64)
-    vocabulary = min(output_head(each).vocabulary for each in members_of(model))
-    return tabled_scores(table, rows, vocabulary, sizes, compared=teacher is not None)
+    models = [*(reference.models if reference is not None else ()), *candidate.models]
+    table = np.array(by_row(models, task, candidate.tokenizer, rows, batch_size, read), dtype=np.float64)
+    vocabulary = min(output_head(model).vocabulary for model in candidate.models)
+    return tabled_scores(table, rows, vocabulary, sizes, compared=reference is not None)
 
 
 def tabled_scores(
@@ -226,19 +221,14 @@ def _by_text(rows: np.ndarray, text: np.ndarray) -> np.ndarray:
     return sums
 
 
-def _view(model: PreTrainedModel, task: Task, batch: dict[str, Any]) -> View:
-    model.eval()
-    inputs = accepted_inputs(model, task.student_inputs(batch))
-    _, logits = run_model(model, model, inputs, True, False)
-    return task.view(logits, None, batch)
+def _view(candidate: Scoreable, task: Task, batch: dict[str, Any]) -> View:
+    return task.view(candidate.run(task.student_inputs(batch), True), None, batch)
 
 
 def _row_sums(view: View, teacher: View, rows: int) -> Tensor:
     """``[rows, 5 + BINS]``: tokens, loss, correct, KL, agreed, and the bins."""
     mask = view.masks["labels"]
     assert view.labels is not None
-    assert isinstance(view.logits, LogitSource)
-    assert isinstance(teacher.logits, LogitSource)
     row_of = torch.arange(len(mask), device=mask.device) * rows // len(mask)
     chosen = mask.nonzero().squeeze(-1)
     table = torch.zeros(rows, 5 + BINS, dtype=torch.float64, device=mask.device)
@@ -249,8 +239,8 @@ def _row_sums(view: View, teacher: View, rows: int) -> Tensor:
     return table.cpu()
 
 
-def _log_probabilities(source: LogitSource, part: Tensor) -> Tensor:
-    return torch.log_softmax(source.head.logits(source.hidden[part]).float(), dim=-1)
+def _log_probabilities(logits: Tensor | LogitSource, part: Tensor) -> Tensor:
+    return torch.log_softmax(logits_at(part, logits).float(), dim=-1)
 
 
 def _figures(ours: Tensor, theirs: Tensor, labels: Tensor) -> Tensor:

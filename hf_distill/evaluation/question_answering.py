@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from scipy.special import logsumexp
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import override
 
 from hf_distill.errors import LabelError
@@ -30,8 +29,7 @@ from hf_distill.evaluation.analysis import (
     rounded,
     short,
 )
-from hf_distill.evaluation.scores import Chance, Scores, by_row, calibration_error
-from hf_distill.models.forward import accepted_inputs, output_logits
+from hf_distill.evaluation.scores import Chance, Scoreable, Scores, by_row, calibration_error
 from hf_distill.tasks import QuestionAnswering
 from hf_distill.tasks.question_answering import answers_of
 from hf_distill.types import Batch
@@ -156,19 +154,12 @@ class AnswerScores(Scores):
         return np.array([max(judge(text, each) for each in (wanted or [""])) for text, wanted in pairs])
 
 
-def score_answers(
-    model: PreTrainedModel,
-    task: QuestionAnswering,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: Dataset,
-    batch_size: int = 64,
-) -> AnswerScores:
+def score_answers(candidate: Scoreable, task: QuestionAnswering, rows: Dataset, batch_size: int = 64) -> AnswerScores:
     """A model's likeliest answer to every question, over all its windows.
 
     Args:
-        model: The one to score.
+        candidate: What is scored.
         task: Whose rows these are.
-        tokenizer: The model's own.
         rows: With the task's columns, answers included.
         batch_size: Windows of a forward pass.
 
@@ -177,14 +168,17 @@ def score_answers(
     """
     if any(value is None for value in rows["answers"]):
         raise LabelError("the evaluated split has rows whose answers are not known; remove them")
-    windows = task.encode(rows, tokenizer)
+    assert candidate.tokenizer is not None
+    windows = task.encode(rows, candidate.tokenizer)
     assert isinstance(windows, Dataset)
 
     def read(batch: Batch) -> list[np.ndarray]:
-        logits = output_logits(model(**accepted_inputs(model, task.student_inputs(batch)))).float()
-        return [row[:, mask].cpu().numpy() for row, mask in zip(logits, batch["attention_mask"].bool(), strict=True)]
+        logits: Any = candidate.run(task.student_inputs(batch), False)
+        return [
+            row[:, mask].cpu().numpy() for row, mask in zip(logits.float(), batch["attention_mask"].bool(), strict=True)
+        ]
 
-    logits = by_row(model, task, tokenizer, windows, batch_size, read)
+    logits = by_row(candidate.models, task, candidate.tokenizer, windows, batch_size, read)
     own: list[list[int]] = [[] for _ in range(len(rows))]
     for number, row in enumerate(windows["row"]):
         own[row].append(number)

@@ -9,13 +9,11 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import override
 
 from hf_distill.evaluation.analysis import Evaluated, beside_control, compare_control, short
 from hf_distill.evaluation.regression import SimilarityScores
-from hf_distill.evaluation.scores import Chance, Scores, by_row
-from hf_distill.models.forward import accepted_inputs, run_model
+from hf_distill.evaluation.scores import Chance, Scoreable, Scores, by_row
 from hf_distill.tasks import Embeddings
 from hf_distill.types import Batch
 
@@ -96,14 +94,13 @@ class RetrievalScores(Scores):
 
 
 def score_vectors(
-    model: PreTrainedModel, task: Embeddings, tokenizer: PreTrainedTokenizerBase, rows: Dataset, batch_size: int
+    candidate: Scoreable, task: Embeddings, rows: Dataset, batch_size: int
 ) -> SimilarityScores | RetrievalScores:
     """What a model's vectors say of pairs, in the order of the rows.
 
     Args:
-        model: With a vector head.
+        candidate: What is scored, with a vector head.
         task: Says by what it is judged.
-        tokenizer: The model's.
         rows: Of ``text``, ``text_pair``, and ``score`` where similarity is measured.
         batch_size: Rows of a forward pass.
 
@@ -112,7 +109,7 @@ def score_vectors(
     """
     if task.evaluation == "similarity":
         pairs = rows.select_columns(["text", "text_pair"])
-        vectors = np.stack(_vectors(model, task, tokenizer, pairs, batch_size))
+        vectors = np.stack(_vectors(candidate, task, pairs, batch_size))
         return SimilarityScores(
             logits=(vectors[:, 0] * vectors[:, 1]).sum(-1, keepdims=True),
             labels=np.asarray(rows["score"], dtype=np.float64),
@@ -125,7 +122,7 @@ def score_vectors(
     for query, passage in zip(rows["text"], rows["text_pair"], strict=True):
         belong[query].append(place[passage])
     mine, theirs = (
-        np.stack(_vectors(model, task, tokenizer, Dataset.from_dict({"text": texts}), batch_size))[:, 0]
+        np.stack(_vectors(candidate, task, Dataset.from_dict({"text": texts}), batch_size))[:, 0]
         for texts in (queries, passages)
     )
     ranks, nearest = [], []
@@ -141,21 +138,19 @@ def score_vectors(
     )
 
 
-def _vectors(
-    model: PreTrainedModel, task: Embeddings, tokenizer: PreTrainedTokenizerBase, rows: Dataset, batch_size: int
-) -> list[np.ndarray]:
+def _vectors(candidate: Scoreable, task: Embeddings, rows: Dataset, batch_size: int) -> list[np.ndarray]:
     """``[texts, D]`` of length 1, of each row."""
 
     def read(batch: Batch) -> list[np.ndarray]:
-        inputs = accepted_inputs(model, task.student_inputs(batch))
-        _, vectors = run_model(model, model, inputs, False, False)
-        grouped = vectors.float().view(*batch["attention_mask"].shape[:2], -1)  # type: ignore[union-attr]
+        vectors: Any = candidate.run(task.student_inputs(batch), False)
+        grouped = vectors.float().view(*batch["attention_mask"].shape[:2], -1)
         unit = grouped / grouped.norm(dim=-1, keepdim=True).clamp(min=1e-12)
         return list(unit.cpu().numpy())
 
-    encoded = task.encode(rows, tokenizer)
+    assert candidate.tokenizer is not None
+    encoded = task.encode(rows, candidate.tokenizer)
     assert isinstance(encoded, Dataset)
-    return by_row(model, task, tokenizer, encoded, batch_size, read)
+    return by_row(candidate.models, task, candidate.tokenizer, encoded, batch_size, read)
 
 
 def _of_query(ranks: np.ndarray) -> dict[str, float]:

@@ -6,13 +6,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import override
 
@@ -20,10 +22,11 @@ from hf_distill.errors import LabelError, ModelError, TeacherError
 from hf_distill.evaluation.analysis import Evaluated
 from hf_distill.evaluation.metrics import LOWER_IS_BETTER, OUT_OF_SCOPE
 from hf_distill.evaluation.text_metrics import Judge, Scorer
+from hf_distill.models.hardware import place
+from hf_distill.recipe import EvaluateConfig
 from hf_distill.tasks import Task
-from hf_distill.teachers import place
-from hf_distill.training.setup import with_row_ids
-from hf_distill.types import Batch
+from hf_distill.tasks.encoding import with_row_ids
+from hf_distill.types import Batch, LogitSource
 
 PASSING = 0.95
 """The share of rows in scope that pass the threshold of confidence."""
@@ -205,6 +208,39 @@ class DecisionScores(Scores):
         return scores
 
 
+class Scoreable(Protocol):
+    """What is scored and timed: a trained model, or a teacher."""
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase | None:
+        """Its own."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What the card says of it: ``model``, ``hub_id``, ``revision``, ``license``, ``origin``."""
+
+    @property
+    def models(self) -> Sequence[PreTrainedModel]:
+        """What runs here when it is asked; several where they answer as one, none where it is elsewhere."""
+
+    @property
+    def folders(self) -> Sequence[Path]:
+        """Where its weights lie."""
+
+    def run(self, inputs: Batch, has_vocabulary: bool) -> Tensor | LogitSource:
+        """Its logits in the order of the task's labels, or what those over a vocabulary are made of."""
+
+    def score(
+        self,
+        task: Task,
+        rows: Dataset,
+        config: EvaluateConfig,
+        reference: Scoreable | None = None,
+        outside: Dataset | None = None,
+    ) -> Any:
+        """Its scores on labelled rows, see ``predict``."""
+
+
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """A quotient; 0 where it is not defined."""
     return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
@@ -255,7 +291,7 @@ def _by_value(counts: np.ndarray, place: np.ndarray, values: int) -> np.ndarray:
 
 
 def by_row(
-    model: PreTrainedModel | None,
+    models: Sequence[PreTrainedModel],
     task: Task,
     tokenizer: PreTrainedTokenizerBase,
     rows: Dataset,
@@ -265,7 +301,7 @@ def by_row(
     """What is read of each encoded row, in their order; several processes share them.
 
     Args:
-        model: The one that reads; it is moved to this process's device. None where it is elsewhere.
+        models: What reads; moved to this process's device. None where it is elsewhere.
         task: Whose rows these are.
         tokenizer: Pads them.
         rows: Encoded.
@@ -273,7 +309,7 @@ def by_row(
         read: From a batch on that device to one value a row.
     """
     device = torch.device("cpu")
-    if model is not None:
+    for model in models:
         place(model, PartialState().device)
         device = model.eval().device
     order = np.argsort(rows["length"], kind="stable")

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from seqeval.metrics.sequence_labeling import get_entities
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import override
 
 from hf_distill.errors import LabelError
@@ -31,8 +30,7 @@ from hf_distill.evaluation.analysis import (
     short,
 )
 from hf_distill.evaluation.classification import ClassScores
-from hf_distill.evaluation.scores import Chance, Scores, by_row, calibration_error, ratio
-from hf_distill.models.forward import accepted_inputs
+from hf_distill.evaluation.scores import Chance, Scoreable, Scores, by_row, calibration_error, ratio
 from hf_distill.tasks import Task
 from hf_distill.types import Batch
 
@@ -197,25 +195,16 @@ class TagScores(Scores):
         return np.array([[len(gold & own), len(own), len(gold)] for gold, own in chosen], dtype=np.float64)
 
 
-def score_tags(
-    model: PreTrainedModel,
-    task: Task,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: Dataset,
-    label_order: Sequence[int] | None = None,
-    batch_size: int = 64,
-) -> TagScores:
-    """A model's decision on every word of encoded rows, each by its first token.
+def score_tags(candidate: Scoreable, task: Task, rows: Dataset, batch_size: int = 64) -> TagScores:
+    """A model's decision on every word of a split, each by its first token.
 
     A word that the model does not see, because its row is cut or its tokenizer drops it, is decided as ``O``, or as the
     first label where there is no such: models of any tokenizer are scored on the same words.
 
     Args:
-        model: The one to score.
+        candidate: What is scored.
         task: Whose rows these are.
-        tokenizer: Pads them.
-        rows: Encoded, with labels.
-        label_order: For each label of the data the index of the model's output.
+        rows: With the task's columns, labels included.
         batch_size: Rows of a forward pass.
 
     Raises:
@@ -227,19 +216,21 @@ def score_tags(
     unseen[names.index(OUTSIDE) if OUTSIDE in names else 0] = 1e-3  # Decided, and as unsure as can be.
 
     def read(batch: Batch) -> list[np.ndarray]:
-        logits = model(**accepted_inputs(model, task.student_inputs(batch))).logits.float()
-        logits = logits if label_order is None else logits[..., label_order]
-        return [row[mask].cpu().numpy() for row, mask in zip(logits, batch["attention_mask"].bool(), strict=True)]
+        logits: Any = candidate.run(task.student_inputs(batch), False)
+        pairs = zip(logits.float(), batch["attention_mask"].bool(), strict=True)
+        return [row[mask].cpu().numpy() for row, mask in pairs]
 
-    of_tokens = by_row(model, task, tokenizer, rows, batch_size, read)
-    of_words = [np.vstack([row, unseen])[first] for row, first in zip(of_tokens, rows["first_tokens"], strict=True)]
+    assert candidate.tokenizer is not None
+    encoded = task.encode(rows, candidate.tokenizer)
+    of_tokens = by_row(candidate.models, task, candidate.tokenizer, encoded, batch_size, read)
+    of_words = [np.vstack([row, unseen])[first] for row, first in zip(of_tokens, encoded["first_tokens"], strict=True)]
     counts = [len(each) for each in of_words]
     if not all(counts):
         raise LabelError(f"row {counts.index(0)} of the evaluated split has no words; remove it")
     words = ClassScores(
-        np.concatenate(of_words), np.concatenate(rows["word_labels"]), task.label_set.problem_type, names
+        np.concatenate(of_words), np.concatenate(encoded["word_labels"]), task.label_set.problem_type, names
     )
-    seen = np.concatenate(rows["first_tokens"]) >= 0
+    seen = np.concatenate(encoded["first_tokens"]) >= 0
     return TagScores(words=words, row_of=np.repeat(np.arange(len(counts)), counts), seen=seen)
 
 

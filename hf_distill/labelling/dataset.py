@@ -23,14 +23,13 @@ from hf_distill.artifacts import digest, write_json, write_whole
 from hf_distill.data.load import Data, fingerprint
 from hf_distill.data.sources import read_files
 from hf_distill.errors import WritingError
-from hf_distill.evaluation.predict import Candidate
-from hf_distill.evaluation.served import Served
 from hf_distill.labelling.checks import rows_to_write_for, scorer_of
-from hf_distill.labelling.provenance import facts_of, identity_of, writer_of
+from hf_distill.labelling.provenance import facts_of, identity_of
 from hf_distill.labelling.selection import Choice, choose, keep
 from hf_distill.labelling.shards import read_all, write_all
 from hf_distill.recipe import LabelConfig, Recipe
 from hf_distill.tasks import Task
+from hf_distill.teachers import Teacher
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +81,7 @@ def label_rows(
     recipe: Recipe,
     task: Task,
     data: Data,
-    teacher: Candidate | Served,
+    teacher: Teacher,
     folder: Path,
     command: str,
 ) -> TeacherTexts:
@@ -101,8 +100,9 @@ def label_rows(
     """
     config = recipe.label or LabelConfig()
     rows = rows_to_write_for(task, data)
+    assert teacher.tokenizer is not None
     prompts = task.prompts(rows, teacher.tokenizer)
-    writer = writer_of(teacher, config, task.longest_text, prompts.options)
+    writer = teacher.writer(config, task.longest_text, prompts.options)
     identity = identity_of(recipe, config, task, data, teacher, writer)
     made = folder / digest({**identity, "label": asdict(config)})[:12]
     is_made = (made / "provenance.json").is_file()

@@ -8,29 +8,16 @@ from dataclasses import asdict
 from typing import Any
 
 from hf_distill.data.load import Data
-from hf_distill.evaluation.predict import Candidate
-from hf_distill.evaluation.served import Served
 from hf_distill.evaluation.text_metrics import JUDGES
-from hf_distill.generation.generate import with_length
-from hf_distill.generation.hypotheses import ModelWriter, own_generation
-from hf_distill.generation.served import ServedWriter
 from hf_distill.generation.writer import Writer
-from hf_distill.models.fingerprints import tokenizer_mark, weights_mark
+from hf_distill.models.fingerprints import tokenizer_mark
 from hf_distill.models.hardware import versions
 from hf_distill.recipe import LabelConfig, Recipe
 from hf_distill.tasks import Task
+from hf_distill.teachers import Teacher
 
 FORMAT = 1
 """Of the files; raised when what they hold changes."""
-
-
-def writer_of(teacher: Candidate | Served, config: LabelConfig, longest: int, options: Mapping[str, Any]) -> Writer:
-    """What lets this teacher write texts of ``longest`` tokens at most, with the options that the rows ask for."""
-    if isinstance(teacher, Served):
-        settings = with_length({**options, **config.generation}, longest)
-        return ServedWriter(teacher.client, teacher.tokenizer, config, settings)
-    own = own_generation(teacher.folder, teacher.model)
-    return ModelWriter(teacher.model, teacher.tokenizer, config, own=own, longest=longest, options=options)
 
 
 def identity_of(
@@ -38,16 +25,18 @@ def identity_of(
     config: LabelConfig,
     task: Task,
     data: Data,
-    teacher: Candidate | Served,
+    teacher: Teacher,
     writer: Writer,
 ) -> dict[str, Any]:
     """What the texts depend on."""
+    made, is_here = teacher.identity(), bool(teacher.folders)
+    assert teacher.tokenizer is not None
     return {
         "format": FORMAT,
         # The weights decide, whatever a teacher is called; those of a served one are the server's concern.
-        "teacher": None if isinstance(teacher, Candidate) else teacher.facts["model"],
-        "weights": weights_mark(teacher.folder) if isinstance(teacher, Candidate) else None,
-        "dtype": str(teacher.model.dtype).removeprefix("torch.") if isinstance(teacher, Candidate) else None,
+        "teacher": None if is_here else teacher.name,
+        "weights": made["weights"] if is_here else None,
+        "dtype": made["dtype"] if is_here else None,
         "tokenizer": tokenizer_mark([teacher.tokenizer]),
         "task": {"name": task.name, **task.settings},
         "data": data.fingerprint,
@@ -58,7 +47,7 @@ def identity_of(
 
 
 def facts_of(
-    identity: Mapping[str, Any], config: LabelConfig, data: Data, teacher: Candidate | Served, command: str
+    identity: Mapping[str, Any], config: LabelConfig, data: Data, teacher: Teacher, command: str
 ) -> dict[str, Any]:
     """What ``provenance.json`` tells beside counts."""
     return {

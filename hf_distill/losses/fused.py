@@ -20,8 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from hf_distill.errors import ObjectiveError, TeacherError
 from hf_distill.losses.fused_chunks import FusedTerm, Mixture, Model, Work, kept
-from hf_distill.mixtures import MixedHead
-from hf_distill.types import Head, SparseLogits
+from hf_distill.types import Head, HeadLogits, LogitSource, MixedLogits, SparseLogits
 
 __all__ = ["FusedTerm", "check_sparse", "fused_loss"]
 
@@ -38,9 +37,7 @@ def fused_loss(
     terms: Sequence[FusedTerm],
     *,
     labels: Tensor | None = None,
-    teacher_hidden: Tensor | None = None,
-    teacher_head: Head | MixedHead | None = None,
-    teacher_targets: SparseLogits | None = None,
+    teacher: LogitSource | SparseLogits | None = None,
     shared: int | None = None,
     memory: int = MEMORY,
 ) -> tuple[Tensor, Tensor]:
@@ -52,10 +49,9 @@ def fused_loss(
         head: The student's.
         terms: What is summed; positions that no term covers are left out of everything.
         labels: ``[N]`` indices into the student's vocabulary, for the cross-entropy; arbitrary where it is masked.
-        teacher_hidden: ``[N, H_teacher]``, for the divergences.
-        teacher_head: The teacher's.
-        teacher_targets: What a cache keeps of the teacher, ``[N]`` positions, in place of the two above; it serves
-            forward_kl at the cache's own temperature. Positions where it keeps nothing are left out.
+        teacher: For the divergences, at the same positions: what a teacher's logits are made of, or those of several
+            mixed; or what a cache keeps of them, which serves forward_kl at the cache's own temperature. Positions
+            where it keeps nothing are left out.
         shared: How many leading tokens the two vocabularies share. Divergences compare what softmax makes of these
             alone; the cross-entropy knows all of the student's. Terms with a ``crossing`` need none.
         memory: Bytes that the logits of one chunk may take.
@@ -69,36 +65,43 @@ def fused_loss(
         TeacherError: Where the targets of a cache cannot serve a term.
     """
     crosses = any(term.crossing is not None for term in terms)
-    shared = len(head.weight) if crosses else _shared(head, teacher_head, teacher_targets, shared)
-    if teacher_targets is not None:
-        teacher_targets, terms = _of_cache(teacher_targets, terms, shared)
+    shared = len(head.weight) if crosses else _shared(head, teacher, shared)
+    if isinstance(teacher, SparseLogits):
+        teacher, terms = _of_cache(teacher, terms, shared)
     rows = torch.stack([term.mask for term in terms]).any(0).nonzero().squeeze(-1)
     compared, labelled = (
         [kept(term.mask, rows) for term in terms if (term.divergence is None) is of_labels]
         for of_labels in (False, True)
     )
     student = Model(kept(hidden, rows), head, len(head.weight) if labelled else shared)
-    teacher: Model | Mixture | SparseLogits | None = None
-    if compared and teacher_targets is not None:
-        teacher = teacher_targets.at(rows)
-    elif compared:
-        assert teacher_hidden is not None
-        assert teacher_head is not None
-        # What stands where only the labels count may be anything, and 0 * nan would not be 0.
-        nowhere = ~torch.stack(compared).any(0)
-        states = kept(teacher_hidden.detach(), rows).masked_fill(nowhere[:, None], 0.0)
-        columns = teacher_head.vocabulary if crosses else shared
-        if isinstance(teacher_head, MixedHead):
-            teacher = Mixture(states, teacher_head, columns)
-        else:
-            teacher = Model(states, teacher_head, columns)
+    columns = teacher.vocabulary if crosses and teacher is not None else shared
+    compares_with = _placed(teacher, rows, ~torch.stack(compared).any(0), columns) if compared else None
     if labelled:
         assert labels is not None
         labels = kept(labels, rows).masked_fill(~torch.stack(labelled).any(0), 0)
-    work = Work(student, teacher, terms, rows, labels, memory)
+    work = Work(student, compares_with, terms, rows, labels, memory)
     with torch.autocast(hidden.device.type, enabled=False):
         loss, totals = _Fused.apply(student.hidden, head.weight, head.bias, work, torch.is_grad_enabled())
     return loss, totals
+
+
+def _placed(
+    teacher: LogitSource | SparseLogits | None, rows: Tensor, nowhere: Tensor, columns: int
+) -> Model | Mixture | SparseLogits:
+    """The teacher at the rows that count, as chunks are made of it."""
+    assert teacher is not None
+    if isinstance(teacher, SparseLogits):
+        return teacher.at(rows)
+
+    # What stands where only the labels count may be anything, and 0 * nan would not be 0.
+    def masked(values: Tensor) -> Tensor:
+        return kept(values.detach(), rows).masked_fill(nowhere[:, None], 0.0)
+
+    source = teacher.map(masked)
+    if isinstance(source, MixedLogits):
+        return Mixture(source, columns)
+    assert isinstance(source, HeadLogits)
+    return Model(source.hidden, source.head, columns)
 
 
 def check_sparse(divergence: str, temperature: float, targets: SparseLogits) -> None:
@@ -133,14 +136,11 @@ def _of_cache(
     return targets, [t if t.divergence is None else replace(t, mask=t.mask & known) for t in terms]
 
 
-def _shared(head: Head, teacher_head: Head | MixedHead | None, targets: SparseLogits | None, shared: int | None) -> int:
+def _shared(head: Head, teacher: LogitSource | SparseLogits | None, shared: int | None) -> int:
     if shared is not None:
         return shared
-    own = other = len(head.weight)
-    if targets is not None:
-        other = targets.vocabulary
-    elif teacher_head is not None:
-        other = teacher_head.vocabulary
+    own = head.vocabulary
+    other = own if teacher is None else teacher.vocabulary
     if other != own:
         raise ObjectiveError(
             f"the student's vocabulary has {own} tokens and the teacher's {other}; a divergence needs to know how "

@@ -13,8 +13,7 @@ from torch.nn import functional
 from hf_distill.losses.cross_vocabulary import Crossing
 from hf_distill.losses.divergences import DIVERGENCES
 from hf_distill.losses.gradients import GRADIENTS, cross_entropy, sparse_forward_kl, sparse_forward_kl_value
-from hf_distill.mixtures import MixedHead, log_mixture
-from hf_distill.types import Head, SparseLogits
+from hf_distill.types import Head, MixedLogits, SparseLogits, log_mixture
 
 BLOCK_BYTES = 6 * 2**20
 """Bytes of the float32 logits of a block of rows on a CPU: all that is done to them finds them in the cache.
@@ -104,10 +103,9 @@ class Mixture:
     where the mixture is held whole.
     """
 
-    def __init__(self, hidden: Tensor, head: MixedHead, columns: int) -> None:
-        states, self.log_weights = head.parts(hidden)
-        self.members = [Model(own, each, head.vocabulary) for own, each in zip(states, head.narrowed(), strict=True)]
-        self.columns = columns
+    def __init__(self, source: MixedLogits, columns: int) -> None:
+        self.log_weights, self.columns = source.log_weights, columns
+        self.members = [Model(member.hidden, member.head, source.vocabulary) for member in source.members]
 
     @property
     def row_bytes(self) -> int:

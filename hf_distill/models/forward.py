@@ -18,18 +18,16 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from hf_distill.errors import ModelError
 from hf_distill.models.pooling import head_of
-from hf_distill.types import Head, LogitSource, Need
+from hf_distill.types import Head, HeadLogits, Need
+
+ENCODED = "encoder_outputs"
+"""What Transformers calls an encoder's output; in a batch where student and teacher share it."""
 
 
 class Caught:
     """What entered the head in the last forward pass: ``[B, T, H]``."""
 
     hidden: Tensor | None = None
-
-
-def members_of(model: Any) -> list[PreTrainedModel]:
-    """The models that run when a model does: those of an ensemble, else itself alone."""
-    return list(getattr(model, "members", [model]))
 
 
 def output_head(model: PreTrainedModel) -> Head:
@@ -164,7 +162,7 @@ def run_model(
     has_vocabulary: bool,
     hidden: bool,
     attention: bool = False,
-) -> tuple[Any, Tensor | LogitSource]:
+) -> tuple[Any, Tensor | HeadLogits]:
     """A forward pass, without the head where logits would be over a vocabulary.
 
     Args:
@@ -179,9 +177,6 @@ def run_model(
         The model's outputs; and its logits, or what enters the head (``[B, T, H]``) with the head. The logits of a
         model that gives vectors are these, ``[B, D]``.
     """
-    if hasattr(model, "members"):
-        outputs = forward(**inputs, whole=not has_vocabulary)
-        return outputs, outputs.logits
     more: dict[str, Any] = {"output_hidden_states": hidden, **({"output_attentions": True} if attention else {})}
     if not has_vocabulary:
         outputs = forward(**inputs, **more)
@@ -201,4 +196,4 @@ def run_model(
         outputs = forward(**inputs, **more)
     assert caught.hidden is not None
     outputs.logits = None  # The stand-in must not be taken for the real ones.
-    return outputs, LogitSource(hidden=caught.hidden, head=output_head(model))
+    return outputs, HeadLogits(hidden=caught.hidden, head=output_head(model))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,12 +11,12 @@ from accelerate import PartialState
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.data.load import Data
-from hf_distill.errors import TeacherError
+from hf_distill.models.hardware import chosen_dtype
 from hf_distill.models.load import load_config, load_tokenizer
 from hf_distill.recipe import FromParts, LocalTeacher, Recipe, SingleTeacher, TrainedTeacher
 from hf_distill.students import Student, StudentRequest, build_student, learning, limit_learning, parts_of, quantized
 from hf_distill.tasks import Task
-from hf_distill.teachers import chosen_dtype, same_tokenizer
+from hf_distill.teachers.ensemble import check_one_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +61,9 @@ def planned_teacher(recipe: Recipe, task: Task, data: Data) -> ModelPlan | None:
         return None
     if config.endpoint is not None:
         logger.info(f"teacher: served as {config.endpoint.model}")
+        return None
+    if not config.models:
+        logger.info(f"teacher: made by {config.kind_name}")
         return None
     first, *others = (_planned(each, task, data) for each in config.models)
     if not config.members:
@@ -142,19 +144,3 @@ def _on_meta(task: Task, config: PretrainedConfig) -> PreTrainedModel:
 def described(plan: ModelPlan) -> str:
     """Its kind and size, for people."""
     return f"{plan.model.config.model_type}, {plan.parameters / 1e6:.1f} million parameters"
-
-
-def check_one_tokenizer(tokenizers: Mapping[str, PreTrainedTokenizerBase]) -> None:
-    """Refuse members that do not cut texts into the same tokens; one may know more special ones, or padding rows.
-
-    Raises:
-        TeacherError: With the names of two that differ.
-    """
-    (first, own), *others = tokenizers.items()
-    for name, other in others:
-        if not same_tokenizer(own, other):
-            raise TeacherError(
-                f"several teachers read the same tokens, but {first} ({len(own):,} tokens) and {name} "
-                f"({len(other):,}) cut texts into different ones; take members with one tokenizer, or distil from one "
-                "after the other"
-            )

@@ -23,14 +23,13 @@ from hf_distill.pipeline.experiment import Experiment, Stage, stages_of
 from hf_distill.pipeline.plans import described, planned_student, planned_teacher
 from hf_distill.pipeline.run_folder import RunFolder
 from hf_distill.pipeline.settings import with_defaults
-from hf_distill.pipeline.verify_server import check_server, served_teacher
 from hf_distill.recipe import Recipe
 from hf_distill.recipe.load import load_recipe
 from hf_distill.recipe.stages import in_stage
 from hf_distill.recipe.training import check_training
 from hf_distill.tasks import Task, make_task
-from hf_distill.teachers import same_tokenizer
-from hf_distill.tokenizers.train import fitted
+from hf_distill.teachers import teacher_class
+from hf_distill.tokenizers.compare import fitted, same_tokenizer
 from hf_distill.training.setup import check_encoder_learns, check_tokens, connect_tokenizers
 
 logger = logging.getLogger(__name__)
@@ -52,8 +51,8 @@ def check(
     with reported(report):
         experiment = resolve(load_recipe(recipe, overrides))
         teacher = experiment.recipe.teacher
-        if teacher is not None and teacher.endpoint is not None:
-            check_server(served_teacher(teacher.endpoint), experiment.recipe, experiment.task)
+        if teacher is not None:
+            teacher_class(teacher).check(teacher, experiment.recipe, experiment.task)
         logger.info("everything that can be checked before training is in order")
 
 

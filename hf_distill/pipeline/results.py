@@ -10,8 +10,8 @@ from typing import Any
 
 from hf_distill.data.load import Data
 from hf_distill.evaluation.bootstrap import compare, model_metrics
-from hf_distill.evaluation.predict import Candidate, sizes_and_speeds
 from hf_distill.evaluation.text_metrics import JUDGES
+from hf_distill.evaluation.timing import sizes_and_speeds
 from hf_distill.models.hardware import machine, versions
 from hf_distill.objectives import make_objective
 from hf_distill.pipeline.experiment import Experiment
@@ -41,7 +41,7 @@ def make_results(
     """
     recipe, task, data, rows = experiment.recipe, experiment.task, experiment.data, experiment.rows
     candidates, predictions, metric = scores.candidates, scores.predictions, experiment.metric
-    here = {name: each for name, each in candidates.items() if isinstance(each, Candidate)}
+    here = {name: each for name, each in candidates.items() if each.models}
     facts, conditions = sizes_and_speeds(here, task, rows, recipe.evaluate.batch_size)
     metrics = model_metrics(predictions, recipe.evaluate.resamples, recipe.seed)
     models = {

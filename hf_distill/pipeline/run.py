@@ -15,8 +15,6 @@ from transformers import set_seed
 
 from hf_distill.data.load import Data
 from hf_distill.errors import RecipeError
-from hf_distill.evaluation.predict import Candidate
-from hf_distill.evaluation.served import Served
 from hf_distill.labelling import TeacherTexts, label_rows
 from hf_distill.logs import Report, prefixed, reported
 from hf_distill.pipeline import load_teacher as loading
@@ -32,7 +30,7 @@ from hf_distill.recipe.load import load_recipe
 from hf_distill.report.hub import push_folder
 from hf_distill.report.write import write_report
 from hf_distill.students import Student
-from hf_distill.teachers import CachedTeacher
+from hf_distill.teachers import CachedTeacher, Teacher
 
 logger = logging.getLogger(__name__)
 
@@ -215,10 +213,12 @@ def _whole_flow(experiment: Experiment) -> dict[str, Any]:
     recipe, scores, labels = experiment.recipe, RunScores(experiment), None
     floor = scores.floor()
     if recipe.teacher is not None:
-        scores.add("teacher", load_teacher(experiment))
+        scores.teacher = load_teacher(experiment)
+        scores.add("teacher", scores.teacher)
         scores.predictions["teacher"].check_above_chance(experiment.metric)
     if recipe.label is not None:
-        labels = write_labels(experiment, scores.candidates["teacher"])
+        assert scores.teacher is not None
+        labels = write_labels(experiment, scores.teacher)
     start = scores.of_start(labels.beside(experiment.data) if labels else experiment.data)
     training = train_all(experiment, scores.teacher, labels)
     for name, facts in training.items():
@@ -234,7 +234,7 @@ def _whole_flow(experiment: Experiment) -> dict[str, Any]:
     return results
 
 
-def load_teacher(experiment: Experiment, *, writes_only: bool = False) -> Candidate | Served:
+def load_teacher(experiment: Experiment, *, writes_only: bool = False) -> Teacher:
     """The teacher of a recipe, or its several teachers, made before where their own recipes make them.
 
     ``writes_only`` tells that it is asked for texts, and not what it says of the data's tokens.
@@ -246,7 +246,7 @@ def load_teacher(experiment: Experiment, *, writes_only: bool = False) -> Candid
     return loading.load_teacher(experiment, make, writes_only=writes_only)
 
 
-def write_labels(experiment: Experiment, teacher: Candidate | Served) -> TeacherTexts:
+def write_labels(experiment: Experiment, teacher: Teacher) -> TeacherTexts:
     """What the teacher writes for the training rows, unless it did before."""
     folder = experiment.runs / "labels"
     return label_rows(experiment.recipe, experiment.task, experiment.data, teacher, folder, experiment.command)
@@ -254,7 +254,7 @@ def write_labels(experiment: Experiment, teacher: Candidate | Served) -> Teacher
 
 def train_all(
     experiment: Experiment,
-    teacher: Candidate | Served | None,
+    teacher: Teacher | None,
     labels: TeacherTexts | None = None,
     paired: Pair | None = None,
 ) -> dict[str, dict[str, Any]]:

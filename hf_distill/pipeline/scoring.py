@@ -9,21 +9,20 @@ from typing import Any
 from transformers import set_seed
 
 from hf_distill.data.load import Data
-from hf_distill.evaluation.predict import Candidate, predict
-from hf_distill.evaluation.scores import Scores
-from hf_distill.evaluation.served import Served
+from hf_distill.evaluation.predict import Candidate
+from hf_distill.evaluation.scores import Scoreable, Scores
 from hf_distill.evaluation.written import set_generation
-from hf_distill.models.forward import members_of
 from hf_distill.models.load import license_of, load_model, load_tokenizer, model_folder
 from hf_distill.pipeline.experiment import Experiment
 from hf_distill.pipeline.run_folder import RunFolder
 from hf_distill.report.baseline import bag_of_words_floor
 from hf_distill.students import Student, build_student
+from hf_distill.teachers import Teacher
 
 logger = logging.getLogger(__name__)
 
 
-def build(experiment: Experiment, data: Data, teacher: Candidate | Served | None) -> Student:
+def build(experiment: Experiment, data: Data, teacher: Teacher | None) -> Student:
     """A new student, as the recipe asks for it; what it takes of several teachers, it takes of the first.
 
     Args:
@@ -32,7 +31,7 @@ def build(experiment: Experiment, data: Data, teacher: Candidate | Served | None
         teacher: Whose layers or config are taken, or None.
     """
     recipe, task = experiment.recipe, experiment.task
-    taken_of = members_of(teacher.model)[0] if teacher and teacher.model is not None else None
+    taken_of = teacher.model if teacher is not None else None
     student = build_student(
         recipe.student,
         auto_model=task.auto_model,
@@ -76,15 +75,11 @@ class RunScores:
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
-        self.candidates: dict[str, Candidate | Served] = {}
+        self.teacher: Teacher | None = None
+        self.candidates: dict[str, Scoreable] = {}
         self.predictions: dict[str, Scores] = {}
 
-    @property
-    def teacher(self) -> Candidate | Served | None:
-        """Once it was added; None where there is none."""
-        return self.candidates.get("teacher")
-
-    def add(self, name: str, candidate: Candidate | Served) -> float:
+    def add(self, name: str, candidate: Scoreable) -> float:
         """Score a model; gives the metric that decides."""
         experiment = self.experiment
         self.candidates[name] = candidate
@@ -114,15 +109,16 @@ class RunScores:
             return None
         set_seed(experiment.recipe.seed)
         student = build(experiment, data, self.teacher)
-        candidate = Candidate(model=student.model, tokenizer=student.tokenizer, folder=Path(), facts={})
+        candidate = Candidate(model=student.model, tokenizer=student.tokenizer)
         metrics = self._scored(candidate).metrics()
         value = metrics[experiment.metric]
         logger.info(f"start: {experiment.metric} {value:.4f}, before the student is trained")
         return metrics
 
-    def _scored(self, candidate: Candidate | Served) -> Scores:
+    def _scored(self, candidate: Scoreable) -> Scores:
         experiment, config = self.experiment, self.experiment.recipe.evaluate
-        return predict(candidate, experiment.task, experiment.rows, self.teacher, config, outside=experiment.outside)
+        scored: Scores = candidate.score(experiment.task, experiment.rows, config, self.teacher, experiment.outside)
+        return scored
 
     def floor(self) -> dict[str, Any] | None:
         """What a bag of words reaches, where the recipe asks."""

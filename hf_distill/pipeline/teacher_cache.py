@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,11 +23,11 @@ from hf_distill.pipeline.cases import TargetsCase
 from hf_distill.pipeline.compatibility import check_targets
 from hf_distill.recipe import CacheConfig
 from hf_distill.tasks import Task
-from hf_distill.teachers import CachedTeacher, EnsembleTeacher, ModelTeacher, ServerTeacher
+from hf_distill.tasks.encoding import with_row_ids
+from hf_distill.teachers import CachedTeacher, Teacher
 from hf_distill.teachers.cache_schemes import SCHEMES, Arrays, NaiveTopK, Sampled, Scheme, TopK
 from hf_distill.teachers.cache_store import Collate, Plan, Reader, fill, kept_rows
-from hf_distill.training.setup import with_row_ids
-from hf_distill.types import Need
+from hf_distill.types import Batch, Need, Targets
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +48,6 @@ class Source:
 
     Attributes:
         teacher: Live.
-        weights: What tells its weights from others: a commit of the Hub, or the checksum of files; of a served teacher
-            its name.
         task: Bound to the data.
         tokenizer: The student's, which pads the rows.
         student: The student's config: layer maps depend on it.
@@ -58,8 +55,7 @@ class Source:
         seed: Of the draws.
     """
 
-    teacher: ModelTeacher | ServerTeacher
-    weights: str
+    teacher: Teacher
     task: Task
     tokenizer: PreTrainedTokenizerBase
     student: PretrainedConfig
@@ -114,13 +110,10 @@ def cached(
     plan = _larger(plan, config, folder) or plan
     other = source.teacher.tokenizer
     collate = with_row_ids(source.task.collator(source.tokenizer, other))
-    needs: frozenset[Need] = frozenset(
-        [*(["logits"] if plan.scheme else []), *(["hidden_states"] if plan.layers else [])]  # type: ignore[list-item]
-    )
     device = source.teacher.device
 
-    def targets(batch: Any) -> Any:
-        return source.teacher.targets(source.task, batch, needs, states={"hidden_states": plan.layers})
+    def targets(batch: Batch) -> Targets:
+        return source.teacher.targets(source.task, batch, plan.needs, states={"hidden_states": plan.layers})
 
     if plan.scheme is not None and plan.scheme.warning:
         logger.info(f"warning: {plan.scheme.warning}")
@@ -132,11 +125,9 @@ def cached(
         logger.info(f"cache: {len(rows):,} rows to {plan.folder}, {_described(plan)}")
         fill(plan, missing, rows, collate, targets, source.task.masks, device, batch_size)
     if config.verify:
-        _verify(plan, rows, collate, source, needs, config.verify)
+        _verify(plan, rows, collate, source, targets, config.verify)
         logger.info(f"cache: {config.verify} rows compared with the live teacher: the same")
-    teacher = CachedTeacher(
-        plan, source.teacher.config, source.teacher.name, source.teacher.dtype, source.teacher.tokenizer
-    )
+    teacher = CachedTeacher(plan, source.teacher)
     numbered = rows.add_column("row_id", list(range(len(rows))))
     return teacher, numbered.select(range(len(train))), numbered.select(range(len(train), len(rows)))
 
@@ -149,13 +140,9 @@ def _plan(source: Source, rows: int, demands: Sequence[Demand], config: CacheCon
         raise TeacherError(f"a cache is made at one temperature, but its students ask for several ({told}); use one")
     layers = _layers(source, [each for each in demands if "hidden_states" in _needs(each)])
     tokenizers = [source.tokenizer, *([source.teacher.tokenizer] if source.teacher.tokenizer is not None else [])]
-    teacher = source.teacher
     identity = {
         "format": FORMAT,
-        "teacher": Path(teacher.name).name,
-        "weights": source.weights,
-        "dtype": str(teacher.dtype).removeprefix("torch."),
-        "labels": teacher.label_order,
+        **source.teacher.identity(),
         "tokenizer": tokenizer_mark(tokenizers),
         "task": {"name": source.task.name, **source.task.settings},
         "data": source.data_fingerprint,
@@ -163,7 +150,6 @@ def _plan(source: Source, rows: int, demands: Sequence[Demand], config: CacheCon
         "scheme": None if scheme is None else {"name": scheme.name, **scheme.settings},
         "hidden_states": list(layers),
         "seed": source.seed,
-        **({"members": teacher.model.description} if isinstance(teacher, EnsembleTeacher) else {}),
     }
     place = Path(config.path) if config.path is not None else folder / digest(identity)[:12]
     return Plan(folder=place, identity=identity, scheme=scheme, layers=layers, rows=rows, seed=source.seed)
@@ -197,9 +183,9 @@ def _scheme(source: Source, objectives: Mapping[str, Objective], config: CacheCo
                 f"{MOST_DENSE} classes: use sampled, or top_k"
             )
         return SCHEMES["dense"]()
-    if isinstance(source.teacher, ServerTeacher):
+    if source.teacher.likeliest is not None:
         check_targets(TargetsCase(traits=frozenset({"served"}), task=source.task, objectives=objectives))
-        return TopK(1.0, vocabulary, source.teacher.k)
+        return TopK(1.0, vocabulary, source.teacher.likeliest)
     case = TargetsCase(traits=frozenset({"cached"}), cache=config, task=source.task, objectives=objectives)
     check_targets(case)
     (temperature,) = set(case.temperatures.values())
@@ -227,7 +213,14 @@ def _described(plan: Plan) -> str:
     return " and ".join([*logits, *([f"hidden states {list(plan.layers)}"] if plan.layers else [])])
 
 
-def _verify(plan: Plan, rows: Dataset, collate: Collate, source: Source, needs: frozenset[Need], count: int) -> None:
+def _verify(
+    plan: Plan,
+    rows: Dataset,
+    collate: Collate,
+    source: Source,
+    targets: Callable[[Batch], Targets],
+    count: int,
+) -> None:
     """Compare some rows, evenly spread, with what the live teacher says now.
 
     Raises:
@@ -237,12 +230,7 @@ def _verify(plan: Plan, rows: Dataset, collate: Collate, source: Source, needs: 
     reader = Reader(plan)
     for number in numbers:
         batch = {name: value.to(source.teacher.device) for name, value in collate([rows[number]]).items()}
-        now = kept_rows(
-            plan,
-            [number],
-            source.teacher.targets(source.task, batch, needs, states={"hidden_states": plan.layers}),
-            source.task.masks(batch),
-        )[0]
+        (now,) = kept_rows(plan, [number], targets(batch), source.task.masks(batch))
         (kept,) = reader.rows([number])
         if _differ(kept, now):
             raise CacheError(

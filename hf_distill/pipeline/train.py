@@ -26,22 +26,18 @@ from transformers import (
 
 from hf_distill.artifacts import remove, write_json
 from hf_distill.data.load import Data
-from hf_distill.evaluation.predict import Candidate, decision_scores
-from hf_distill.evaluation.served import Served
+from hf_distill.evaluation.predict import decision_scores
 from hf_distill.generation.rollout import Rollout
 from hf_distill.models.dropout import without_dropout
-from hf_distill.models.fingerprints import weights_mark
 from hf_distill.objectives import Contrastive, Labels, Objective
 from hf_distill.pipeline.experiment import Experiment, Stage
-from hf_distill.pipeline.load_teacher import live_teacher
 from hf_distill.pipeline.run_folder import RunFolder
 from hf_distill.pipeline.settings import training_arguments
 from hf_distill.pipeline.teacher_cache import Demand, Source, cached
 from hf_distill.recipe import Recipe
 from hf_distill.students import Student, learning, merge_adapters
 from hf_distill.tasks import Task
-from hf_distill.teachers import ModelTeacher, ServerTeacher, Teacher
-from hf_distill.training.setup import beside
+from hf_distill.teachers import Teacher
 from hf_distill.training.trainer import DistillationTrainer
 
 logger = logging.getLogger(__name__)
@@ -66,7 +62,7 @@ class Lesson:
     name: str
     data: Data
     objectives: Mapping[str, Objective]
-    teacher: Candidate | Served | None = None
+    teacher: Teacher | None = None
     max_steps: int | None = None
 
 
@@ -209,10 +205,7 @@ def pair(experiment: Experiment, stage: Stage, lesson: Lesson, student: Student,
         others: Students that the cache is to serve, too.
     """
     task, data, recipe = experiment.task, lesson.data, stage.recipe
-    folders = lesson.teacher.folders if lesson.teacher is not None else ()
-    teacher = live_teacher(lesson.teacher) if lesson.teacher is not None else None
-    if isinstance(teacher, ModelTeacher):
-        teacher = beside(teacher, student.tokenizer)
+    teacher = lesson.teacher.beside(student.tokenizer) if lesson.teacher is not None else None
     if any("pairs" in objective.needs for objective in lesson.objectives.values()):
         task = task.with_pairs()
     train = _training_rows(task, data, student, teacher, recipe.seed)
@@ -224,7 +217,6 @@ def pair(experiment: Experiment, stage: Stage, lesson: Lesson, student: Student,
     teacher.to(PartialState().device)
     source = Source(
         teacher=teacher,
-        weights="+".join(map(weights_mark, folders)) or f"served as {teacher.name}",
         task=task,
         tokenizer=student.tokenizer,
         student=student.model.config,
@@ -232,9 +224,7 @@ def pair(experiment: Experiment, stage: Stage, lesson: Lesson, student: Student,
         seed=recipe.seed,
     )
     config = recipe.teacher.cache_settings
-    batch_size = stage.arguments.per_device_eval_batch_size
-    if isinstance(teacher, ServerTeacher):
-        batch_size = 2 * teacher.client.config.concurrency  # Where one batch ends, few requests are under way.
+    batch_size = teacher.rows_at_once(stage.arguments.per_device_eval_batch_size)
     folder = stage.folder.caches
     reader, train, validation = cached(source, train, validation, lesson.objectives, config, folder, batch_size, others)
     teacher.to(torch.device("cpu"))  # Its room on the device is the student's now.
@@ -242,7 +232,7 @@ def pair(experiment: Experiment, stage: Stage, lesson: Lesson, student: Student,
 
 
 def _training_rows(
-    task: Task, data: Data, student: Student, teacher: ModelTeacher | ServerTeacher | None, seed: int
+    task: Task, data: Data, student: Student, teacher: Teacher | None, seed: int
 ) -> Dataset | IterableDataset:
     if isinstance(data.train, IterableDataset):
         return data.train.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)

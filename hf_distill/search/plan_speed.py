@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,14 +12,15 @@ from accelerate import PartialState
 from datasets import Dataset
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 
-from hf_distill.evaluation.predict import ROUNDS, Candidate, timed_calls
+from hf_distill.evaluation.predict import Candidate
 from hf_distill.evaluation.speed import Timings, measure_calls
+from hf_distill.evaluation.timing import ROUNDS, timed_calls
 from hf_distill.evaluation.written import set_generation
+from hf_distill.models.hardware import best_dtype, place
 from hf_distill.pipeline.plans import ModelPlan
 from hf_distill.recipe import LocalTeacher, Recipe
 from hf_distill.search.plan_shapes import Sketch
 from hf_distill.tasks import Task
-from hf_distill.teachers import best_dtype, place
 
 TOGETHER = 5
 """Students that are measured in turn with the teacher; more would need more memory."""
@@ -92,7 +92,7 @@ class Stopwatch:
         if self._writes is not None:
             model.generation_config = self._writes
         set_generation(model, self.recipe.evaluate.generation)
-        return Candidate(model=model, tokenizer=self.teacher.tokenizer, folder=Path(), facts={})
+        return Candidate(model=model, tokenizer=self.teacher.tokenizer)
 
 
 def _measured(timings: Timings, teacher: Timings) -> Measured:

@@ -25,7 +25,6 @@ from transformers import set_seed
 from hf_distill.artifacts import remove, write_json
 from hf_distill.errors import ModelError, RecipeError, TeacherError
 from hf_distill.evaluation.metrics import AGAINST_TEACHER
-from hf_distill.evaluation.served import Served
 from hf_distill.logs import Report, prefixed, reported, silenced
 from hf_distill.models.fingerprints import tokenizer_mark
 from hf_distill.pipeline.compatibility import cache_temperatures
@@ -174,14 +173,13 @@ def _shared(first: Experiment, demands: Sequence[Demand], state: SweepState) -> 
     """Let the teacher read all rows, once, for all students, and score it."""
     scores = RunScores(first)
     teacher = load_teacher(first) if first.recipe.teacher is not None else None
-    assert not isinstance(teacher, Served)
     set_seed(first.recipe.seed)
     student = build(first, first.data, teacher)
     lesson = Lesson(name="student", data=first.data, objectives=demands[0].objectives, teacher=teacher)
-    with Counted(teacher.model if teacher else None) as counted:
+    with Counted(teacher.models if teacher else ()) as counted:
         paired = pair(first, first.stages[0], lesson, student, demands[1:])
     if teacher is not None:
-        scores.candidates["teacher"] = teacher
+        scores.teacher = teacher
         facts = score_teacher(first, teacher, paired, student.tokenizer)
         state.teacher({**facts, "rows_read": counted.rows})
     return scores, paired

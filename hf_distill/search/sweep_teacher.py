@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,13 @@ from datasets import Dataset
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from hf_distill.evaluation.predict import Candidate, decision_scores, predict
+from hf_distill.evaluation.predict import decision_scores
 from hf_distill.evaluation.scores import Scores
 from hf_distill.pipeline.experiment import Experiment
 from hf_distill.pipeline.train import Pair
 from hf_distill.tasks import Task
-from hf_distill.teachers import CachedTeacher
-from hf_distill.training.setup import with_row_ids
+from hf_distill.tasks.encoding import with_row_ids
+from hf_distill.teachers import CachedTeacher, Teacher
 
 logger = logging.getLogger(__name__)
 
@@ -32,31 +32,30 @@ class Counted:
     """Counts the rows that enter a model's forward, of all processes, while the context lasts.
 
     Args:
-        model: None where there is nothing to count.
+        models: None where there is nothing to count; where there are several, each reads a row once.
     """
 
     rows = 0
 
-    def __init__(self, model: nn.Module | None) -> None:
-        self.model = model
+    def __init__(self, models: Sequence[nn.Module]) -> None:
+        self.models = models
 
     def __enter__(self) -> Counted:
-        if self.model is not None:
-            self._hook = self.model.register_forward_pre_hook(self._count, with_kwargs=True)
+        self._hooks = [model.register_forward_pre_hook(self._count, with_kwargs=True) for model in self.models[:1]]
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self.model is not None:
-            self._hook.remove()
-            if error[0] is None:
-                self.rows = sum(gather_object([self.rows]))
+        for hook in self._hooks:
+            hook.remove()
+        if self.models and error[0] is None:
+            self.rows = sum(gather_object([self.rows]))
 
     def _count(self, model: nn.Module, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
         self.rows += len(named["input_ids"])
 
 
 def score_teacher(
-    experiment: Experiment, teacher: Candidate, paired: Pair, tokenizer: PreTrainedTokenizerBase
+    experiment: Experiment, teacher: Teacher, paired: Pair, tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, Any]:
     """How good the teacher is on the validation rows: from what the cache holds, where that is one decision a row.
 
@@ -71,8 +70,8 @@ def score_teacher(
     if is_kept:
         scored = _from_cache(cached, task, validation, tokenizer)
     else:
-        scored = predict(teacher, task, experiment.rows, None, experiment.recipe.evaluate, outside=outside)
-        teacher.model.to("cpu")  # type: ignore[arg-type]  # Its room on the device is the students' now.
+        scored = teacher.score(task, experiment.rows, experiment.recipe.evaluate, outside=outside)
+        teacher.to(torch.device("cpu"))  # Its room on the device is the students' now.
     metric, metrics = experiment.metric, scored.metrics()
     value = metrics[metric]
     logger.info(f"teacher: {metric} {value:.4f} on {len(experiment.rows)} validation rows")

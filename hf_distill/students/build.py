@@ -16,7 +16,7 @@ from hf_distill.students.freezing import freeze
 from hf_distill.students.from_config import from_config
 from hf_distill.students.from_parts import from_parts
 from hf_distill.students.pretrained import from_pretrained
-from hf_distill.tokenizers.train import fitted
+from hf_distill.tokenizers.compare import fitted
 
 if TYPE_CHECKING:
     from hf_distill.recipe import StudentConfig

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any, NoReturn, TypeAlias
 
+import torch
 from datasets import Dataset, IterableDataset
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
@@ -214,6 +215,17 @@ def padded_inputs(
     features = [{name.removeprefix(prefix): row[name] for name in names} for row in rows]
     filled = tokenizer.pad(features, return_tensors="pt")
     return {prefix + name: value for name, value in filled.items()}
+
+
+def with_row_ids(collate: Callable[..., Batch]) -> Callable[..., Batch]:
+    """Let batches carry the ids by which a cache knows their rows, and which of several teachers teaches each."""
+
+    def collate_with_ids(rows: list[dict[str, Any]]) -> Batch:
+        batch = collate(rows)
+        carried = [name for name in ("row_id", TAUGHT_BY) if name in rows[0]]
+        return {**batch, **{name: torch.tensor([row[name] for row in rows]) for name in carried}}
+
+    return collate_with_ids
 
 
 def _tokens(

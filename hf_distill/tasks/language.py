@@ -83,10 +83,7 @@ class LanguageTask(Task, abstract=True):
         self, logits: Tensor | LogitSource, hidden_states: Any, batch: Batch, labels: Tensor | None
     ) -> View:
         """A View with one position a token: of ``[B, T, V]`` logits, or the hidden states they are made of."""
-        if isinstance(logits, LogitSource):
-            flat: Tensor | LogitSource = LogitSource(hidden=logits.hidden.flatten(0, 1), head=logits.head)
-        else:
-            flat = logits.flatten(0, 1)
+        flat = logits.flatten(0, 1) if isinstance(logits, Tensor) else logits.map(lambda values: values.flatten(0, 1))
         return self._view(flat, hidden_states, batch, None if labels is None else labels.flatten())
 
 
@@ -150,11 +147,7 @@ class CausalTask(LanguageTask, abstract=True):
     @override
     def view(self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch) -> View:
         labels = batch.get("labels")
-        shifted = (
-            logits[:, :-1]
-            if isinstance(logits, Tensor)
-            else LogitSource(hidden=logits.hidden[:, :-1], head=logits.head)
-        )
+        shifted = logits[:, :-1] if isinstance(logits, Tensor) else logits.map(lambda values: values[:, :-1])
         return self._view_of_tokens(shifted, hidden_states, batch, None if labels is None else labels[:, 1:])
 
     @override
@@ -165,9 +158,11 @@ class CausalTask(LanguageTask, abstract=True):
             return super().teacher_logits(logits, hidden_states, batch)
         assert isinstance(logits, LogitSource)
         before = (batch[PLACES][:, 1:] - 1).clamp(min=0)
-        width = logits.hidden.shape[-1]
-        hidden = logits.hidden.gather(1, before[..., None].expand(-1, -1, width))
-        return LogitSource(hidden=hidden.flatten(0, 1), head=logits.head)
+
+        def moved(values: Tensor) -> Tensor:
+            return values.gather(1, before[..., None].expand(-1, -1, values.shape[-1])).flatten(0, 1)
+
+        return logits.map(moved)
 
 
 @dataclass(frozen=True, kw_only=True)

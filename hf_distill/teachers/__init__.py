@@ -1,25 +1,41 @@
-"""Where targets come from."""
+"""Where targets come from. A new kind of teacher is one file here and one line in ``TEACHERS``."""
 
-from hf_distill.models.hardware import best_dtype, chosen_dtype, place
+from __future__ import annotations
+
+from hf_distill.errors import TeacherError
+from hf_distill.names import look_up
+from hf_distill.recipe import TeacherConfig
+from hf_distill.teachers.base import Loading, Teacher
 from hf_distill.teachers.cached import CachedTeacher
-from hf_distill.teachers.ensemble import Ensemble, EnsembleTeacher, teacher_of
-from hf_distill.teachers.model import ENCODED, ModelTeacher, same_tokenizer
-from hf_distill.teachers.server import ServerTeacher
-
-Teacher = ModelTeacher | CachedTeacher | ServerTeacher
-"""Whatever gives targets for a batch."""
+from hf_distill.teachers.ensemble import EnsembleTeacher
+from hf_distill.teachers.model import ModelTeacher
+from hf_distill.teachers.served import ServedTeacher
 
 __all__ = [
-    "ENCODED",
+    "TEACHERS",
     "CachedTeacher",
-    "Ensemble",
     "EnsembleTeacher",
+    "Loading",
     "ModelTeacher",
-    "ServerTeacher",
+    "ServedTeacher",
     "Teacher",
-    "best_dtype",
-    "chosen_dtype",
-    "place",
-    "same_tokenizer",
-    "teacher_of",
+    "teacher_class",
 ]
+
+TEACHERS: dict[str, type[Teacher]] = {
+    "model": ModelTeacher,
+    "recipe": ModelTeacher,
+    "ensemble": EnsembleTeacher,
+    "server": ServedTeacher,
+}
+"""By the key of ``teacher`` in a recipe that only its kind has."""
+
+
+def teacher_class(config: TeacherConfig) -> type[Teacher]:
+    """The class that loads ``teacher`` of a recipe, which may name its own as ``package.module:Class``.
+
+    Raises:
+        TeacherError: Where it is not there, or is no teacher.
+    """
+    cls: type[Teacher] = look_up(config.kind_name, TEACHERS, "recipe.teacher.kind", TeacherError, Teacher)
+    return cls

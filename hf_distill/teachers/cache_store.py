@@ -26,7 +26,7 @@ from hf_distill.artifacts import Shards, claim
 from hf_distill.errors import CacheError
 from hf_distill.teachers.cache_schemes import Arrays, Scheme, TopK
 from hf_distill.teachers.cache_shards import Shard, is_written, write_shard
-from hf_distill.types import Batch, LogitSource, Masks, SparseLogits, Targets
+from hf_distill.types import Batch, LogitSource, Masks, Need, SparseLogits, Targets, logits_at
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +59,12 @@ class Plan:
     layers: tuple[int, ...]
     rows: int
     seed: int
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What the cache gives."""
+        kept: dict[Need, Any] = {"logits": self.scheme, "hidden_states": self.layers}
+        return frozenset(need for need, what in kept.items() if what)
 
     @property
     def shards(self) -> Shards:
@@ -172,7 +178,7 @@ def _kept_positions(
     stream = np.random.Generator(np.random.Philox(key=[plan.seed, row_id]))
     parts = []
     for part in chosen.split(CHUNK) if len(chosen) else [chosen]:
-        own = logits[part] if isinstance(logits, Tensor) else logits.head.logits(logits.hidden[part])
+        own = logits_at(part, logits)
         _check_finite(own, row_id)
         parts.append(plan.scheme.keep(own.float(), stream.random((len(part), plan.scheme.draws))))
     of_positions, of_entries = ([part[i] for part in parts] for i in (0, 1))

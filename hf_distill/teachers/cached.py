@@ -2,64 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from typing_extensions import override
 
 from hf_distill.errors import CacheError
 from hf_distill.models.forward import compared_layers
+from hf_distill.tasks import Task
+from hf_distill.teachers.base import Layers, Teacher
 from hf_distill.teachers.cache_schemes import Arrays
 from hf_distill.teachers.cache_store import Plan, Reader
 from hf_distill.types import Batch, Masks, Need, SparseLogits, Targets
 
-if TYPE_CHECKING:
-    from hf_distill.tasks.base import Task
 
-
-class CachedTeacher:
-    """Targets of rows by their id, see ``row_id`` in a batch; no teacher model is held.
+class CachedTeacher(Teacher):
+    """Targets of rows by their id, see ``row_id`` in a batch; the teacher that gave them is not asked again.
 
     Args:
         plan: Of a complete cache.
-        config: The teacher's config; None of a served one.
-        name: The teacher's name.
-        dtype: Of the hidden states that are kept.
-        tokenizer: As in ``ModelTeacher``.
+        teacher: The one whose targets were kept; it answers all else.
 
     Attributes:
         provides: What it can give.
     """
 
-    model = None
     reads_new_texts = False
 
-    def __init__(
-        self,
-        plan: Plan,
-        config: PretrainedConfig | None,
-        name: str,
-        dtype: torch.dtype,
-        tokenizer: PreTrainedTokenizerBase | None = None,
-    ) -> None:
-        self.plan, self.config, self.name, self.dtype, self.tokenizer = plan, config, name, dtype, tokenizer
-        needs: list[Need] = [*(["logits"] if plan.scheme else []), *(["hidden_states"] if plan.layers else [])]  # type: ignore[list-item]
-        self.provides: frozenset[Need] = frozenset(needs)
+    def __init__(self, plan: Plan, teacher: Teacher) -> None:
+        self.plan, self.teacher = plan, teacher
+        self.provides = plan.needs
+        self.config, self.tokenizer, self.dtype = teacher.config, teacher.tokenizer, teacher.dtype
+        self.facts, self.folders = teacher.facts, teacher.folders
+        self.score, self.writer, self.identity = teacher.score, teacher.writer, teacher.identity  # type: ignore[method-assign]
         self._reader = Reader(plan)
 
-    def to(self, device: torch.device) -> None:
-        """There is nothing to place."""
+    @property
+    @override
+    def name(self) -> str:
+        return self.teacher.name
 
-    def targets(self, task: Task, batch: Batch, needs: frozenset[Need]) -> Targets:
-        """What the objectives need of a batch, on its device.
-
-        Args:
-            task: Tells which positions and tokens of the batch count.
-            batch: With ``row_id``.
-            needs: What to give; the rest is None.
+    @override
+    def targets(
+        self,
+        task: Task,
+        batch: Batch,
+        needs: frozenset[Need],
+        layers: Collection[int] = (),
+        states: Layers | None = None,
+    ) -> Targets:
+        """Look up what the objectives need of a batch, which has ``row_id``.
 
         Raises:
             CacheError: Where the batch is not of the rows that were kept.
@@ -75,10 +69,10 @@ class CachedTeacher:
         rows = self._reader.rows(ids) if ids else [_emptied(*self._reader.rows(batch["row_id"][:1].tolist()))]
         device = batch["row_id"].device
         logits = self._logits(ids, rows, masks) if "logits" in needs else None
-        states = self._states(ids, rows, masks) if "hidden_states" in needs else None
+        kept = self._states(ids, rows, masks) if "hidden_states" in needs else None
         return Targets(
             logits=None if logits is None else logits.to(device),
-            hidden_states=None if states is None else tuple(state.to(device) for state in states),
+            hidden_states=None if kept is None else tuple(state.to(device) for state in kept),
         )
 
     def _logits(self, ids: Sequence[int], rows: Sequence[Mapping[str, Arrays]], masks: Masks) -> Tensor | SparseLogits:

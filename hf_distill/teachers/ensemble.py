@@ -1,34 +1,59 @@
-"""Several teachers as one model, and as one teacher: a weighted mean of their probabilities, or one of them a row."""
+"""Several teachers as one: a weighted mean of their probabilities, or one of them a row."""
 
 from __future__ import annotations
 
 import copy
+import functools
 import math
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.modeling_outputs import SequenceClassifierOutput
+from typing_extensions import override
 
 from hf_distill.errors import TeacherError
-from hf_distill.mixtures import MixedHead, mixed
-from hf_distill.models.forward import accepted_inputs, output_head, run_model
-from hf_distill.teachers.model import ModelTeacher
-from hf_distill.types import Distribution, LogitSource, Need
+from hf_distill.models.forward import output_head
+from hf_distill.tasks import Task
+from hf_distill.teachers.base import Layers, Loading
+from hf_distill.teachers.model import ModelTeacher, RunningTeacher, usable
+from hf_distill.tokenizers.compare import same_tokenizer
+from hf_distill.types import (
+    TAUGHT_BY,
+    Batch,
+    Distribution,
+    HeadLogits,
+    LogitSource,
+    MixedLogits,
+    Need,
+    Targets,
+    log_mixture,
+)
 
-if TYPE_CHECKING:
-    from hf_distill.tasks.base import Task
+
+class Answer(NamedTuple):
+    """What one member says of a batch.
+
+    Attributes:
+        member: Its index.
+        rows: Of which rows, as indices; None: of all.
+        logits: ``[rows, ..., C]``, or what they are made of.
+    """
+
+    member: int
+    rows: Tensor | None
+    logits: Any
 
 
-class Ensemble(PreTrainedModel):
-    """Models of one task and one tokenizer that answer as one: see :mod:`hf_distill.mixtures` for what they say.
+class EnsembleTeacher(RunningTeacher):
+    """Models of one task and one tokenizer that answer as one; they give logits, and nothing that lies within a model.
 
-    Its config is a copy of the first member's, and so is what a student takes of its teacher. It gives logits alone.
+    What a student takes of its teacher, it takes of the first member.
 
     Args:
-        models: Transformers models with the task's head; at least one.
+        members: Models with the task's head, or teachers of them; at least one.
         weights: Of each, above 0; made to sum to 1. All alike unless given.
         names: Of each, for people; what each was loaded from unless given.
         routed: Whether each row is taught by one member alone, the one whose index a batch's ``taught_by`` holds;
@@ -36,181 +61,224 @@ class Ensemble(PreTrainedModel):
 
     Attributes:
         weights: Of each member; their sum is 1.
-        label_orders: For each member as in ``ModelTeacher``, see :meth:`follow`.
 
     Raises:
-        TeacherError: Without a model, and for weights that are not one a model and above 0.
+        TeacherError: Without a member, and for weights that are not one a member and above 0.
 
     Example:
-        >>> trainer = DistillationTrainer(model=student, teacher=Ensemble([first, second], weights=[2.0, 1.0]), ...)
+        >>> teacher = EnsembleTeacher([first, second], weights=[2.0, 1.0])
+        >>> trainer = DistillationTrainer(model=student, teacher=teacher, ...)
     """
 
-    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True  # What each member runs, it was asked before.
+    provides: frozenset[Need] = frozenset({"logits"})
 
     def __init__(
         self,
-        models: Sequence[PreTrainedModel],
+        members: Sequence[PreTrainedModel | ModelTeacher],
         weights: Sequence[float] | None = None,
         names: Sequence[str] | None = None,
         routed: bool = False,
     ) -> None:
-        weights = list(weights) if weights is not None else [1.0] * len(models)
-        if not models or len(weights) != len(models) or not all(0 < weight < math.inf for weight in weights):
+        weights = list(weights) if weights is not None else [1.0] * len(members)
+        if not members or len(weights) != len(members) or not all(0 < weight < math.inf for weight in weights):
             raise TeacherError(
-                f"an ensemble needs at least one model and for each a weight above 0, got {len(models)} models and "
+                f"an ensemble needs at least one model and for each a weight above 0, got {len(members)} models and "
                 f"the weights {weights}; remove a model that is to count for nothing"
             )
-        super().__init__(copy.deepcopy(models[0].config))
-        rooms: list[Any] = [getattr(each.config.get_text_config(), "max_position_embeddings", None) for each in models]
-        if None not in rooms:  # What is longer than one of them reads cannot be asked of all.
-            self.config.get_text_config().max_position_embeddings = min(rooms)
-        self.members = nn.ModuleList(models)
+        self.members = [each if isinstance(each, ModelTeacher) else ModelTeacher(each) for each in members]
         self.weights = [weight / sum(weights) for weight in weights]
-        self.names = list(names) if names is not None else [str(model.config._name_or_path) for model in models]
+        self.names = list(names) if names is not None else [member.name for member in self.members]
         self.routed = routed
-        self.label_orders: list[list[int] | None] = [None] * len(models)
         self.distribution: Distribution = "categorical"
-        maps = [model.hf_device_map for model in models if getattr(model, "hf_device_map", None) is not None]
-        if maps:  # They are where they belong: nobody is to move them.
-            self.hf_device_map = maps[0]
+        first = self.members[0]
+        self.model, self.tokenizer = first.model, first.tokenizer
+        self.config = copy.deepcopy(first.config)
+        self.folders = tuple(folder for member in self.members for folder in member.folders)
+        limits: list[Any] = [
+            getattr(each.config.get_text_config(), "max_position_embeddings", None) for each in self.members
+        ]
+        if None not in limits:  # What is longer than one of them reads cannot be asked of all.
+            self.config.get_text_config().max_position_embeddings = min(limits)
 
-    def follow(self, task: Task) -> None:
-        """Give logits in the order of a task's labels, each member's aligned by name, mixed as the task means them.
+    @classmethod
+    @override
+    def load(cls, config: Any, loading: Loading) -> EnsembleTeacher:
+        members, names = [ModelTeacher.load(each.teacher, loading) for each in config.members], config.names
+        check_one_tokenizer({n: m.tokenizer for n, m in zip(names, members, strict=True) if m.tokenizer is not None})
+        weights = [each.weight or 1.0 for each in config.members]
+        teacher = cls(members, weights, names, routed=config.route is not None)
+        teacher.follow(loading.task)
+        teacher.facts = teacher._facts(
+            f"one a row, by column {config.route}" if config.route else "mixed by their weights"
+        )
+        return teacher
 
-        Raises:
-            TeacherError: Where a mixture means nothing in this task.
-            LabelError: Where a member does not know the labels.
-        """
-        task.check_mixture()
-        self.label_orders = [task.align(model.config) for model in self.members]  # type: ignore[arg-type]
-        self.distribution = task.distribution
-        for name, value in task.model_options().items():
-            setattr(self.config, name, value)
+    def _facts(self, how: str) -> dict[str, Any]:
+        """What the card says of them, with how they teach together."""
+        members = [
+            {"name": name, **member.facts, **({} if self.routed else {"weight": round(weight, 4)})}
+            for name, member, weight in zip(self.names, self.members, self.weights, strict=True)
+        ]
+        shown = [f"{each['name']} ({each['weight']:g})" if "weight" in each else str(each["name"]) for each in members]
+        licenses = {each["license"] for each in members}
+        return {
+            "model": " + ".join(shown),
+            "hub_id": None,
+            "revision": None,
+            "license": licenses.pop() if len(licenses) == 1 else None,
+            "origin": f"{len(members)} teachers, {how}",
+            "members": members,
+        }
 
     @property
-    def description(self) -> list[dict[str, Any]]:
-        """What each member is and counts for, as the manifest of a cache keeps it."""
-        return [
-            {"name": name, "weight": None if self.routed else weight, "labels": order, "dtype": str(model.dtype)}
-            for name, weight, order, model in zip(
-                self.names, self.weights, self.label_orders, self.members, strict=True
-            )
+    @override
+    def name(self) -> str:
+        return " + ".join(self.names)
+
+    @property
+    @override
+    def models(self) -> tuple[PreTrainedModel, ...]:
+        return tuple(member.model for member in self.members)
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        """Where the first member is."""
+        return self.members[0].device
+
+    @property
+    def dtype(self) -> torch.dtype:  # type: ignore[override]
+        """The first member's."""
+        return self.members[0].dtype
+
+    @property
+    @override
+    def outputs(self) -> int:
+        return min(member.outputs for member in self.members)
+
+    @override
+    def follow(self, task: Task) -> None:
+        task.check_mixture()
+        for member in self.members:
+            member.follow(task)
+        self.distribution = task.distribution
+
+    @override
+    def identity(self) -> dict[str, Any]:
+        members = [
+            {
+                "name": name,
+                "weight": None if self.routed else weight,
+                "labels": member.label_order,
+                "dtype": str(member.dtype),
+            }
+            for name, weight, member in zip(self.names, self.weights, self.members, strict=True)
         ]
+        return {**super().identity(), "members": members}
 
-    def forward(
+    @override
+    def targets(
         self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        taught_by: Tensor | None = None,
-        whole: bool = True,
-    ) -> SequenceClassifierOutput:
-        """What all say, or of each row the member that teaches it.
+        task: Task,
+        batch: Batch,
+        needs: frozenset[Need],
+        layers: Collection[int] = (),
+        states: Layers | None = None,
+    ) -> Targets:
+        for model in self.models:
+            model.eval()
+        with torch.inference_mode():
+            logits = task.teacher_logits(self.run(task.teacher_inputs(batch), not task.keeps_logits), None, batch)
+        return Targets(logits=usable(logits))
 
-        Args:
-            input_ids: ``[B, T]``.
-            attention_mask: ``[B, T]``, or None.
-            token_type_ids: ``[B, T]``, or None; left out for members that know none.
-            position_ids: ``[B, T]``, or None.
-            taught_by: ``[B]`` indices of members, where rows are routed.
-            whole: False for a vocabulary: gives, as ``logits``, a :class:`LogitSource` of hidden states and heads.
+    @override
+    def run(self, inputs: Batch, has_vocabulary: bool) -> Tensor | LogitSource:
+        """What all say, or of each row the member that teaches it.
 
         Raises:
             TeacherError: Where rows are routed and the batch does not tell by whom they are taught.
         """
+        taught_by = inputs.get(TAUGHT_BY) if self.routed else None
         if self.routed and taught_by is None:
             raise TeacherError(
                 "each row is taught by one of several teachers, but this batch does not tell by which; give the data "
                 "the column taught_by, and a collator that keeps it"
             )
-        given = {
-            "input_ids": input_ids,
-            "attention_mask": attention_mask,
-            "token_type_ids": token_type_ids,
-            "position_ids": position_ids,
-        }
-        inputs = {name: value for name, value in given.items() if value is not None}
-        said = list(self._said(inputs, taught_by if self.routed else None, whole))
-        logits: Any = self._mixed(said, len(input_ids)) if whole else self._source(said, len(input_ids))
-        return SequenceClassifierOutput(logits=logits)
+        answers = list(self._answers(inputs, taught_by, has_vocabulary))
+        if len(self.members) == 1 and not self.routed:
+            logits: Tensor | LogitSource = answers[0].logits
+            return logits
+        return (self._source if has_vocabulary else self._mixed)(answers, len(inputs["input_ids"]))
 
-    def _said(
-        self, inputs: dict[str, Tensor], taught_by: Tensor | None, whole: bool
-    ) -> Iterator[tuple[int, Tensor | None, Any]]:
-        """Of each member that has rows: its index, its rows (None: all), and what it says of them."""
-        for index, model in enumerate(self.members):
-            assert isinstance(model, PreTrainedModel)
+    def _answers(self, inputs: Batch, taught_by: Tensor | None, has_vocabulary: bool) -> Iterator[Answer]:
+        for index, member in enumerate(self.members):
             rows = None if taught_by is None else (taught_by == index).nonzero().squeeze(-1)
-            if rows is not None and not len(rows):
-                continue
-            own = inputs if rows is None else {name: value[rows] for name, value in inputs.items()}
-            yield index, rows, run_model(model, model, accepted_inputs(model, own), not whole, False)[1]
+            if rows is None or len(rows):
+                read = inputs if rows is None else {name: value[rows] for name, value in inputs.items()}
+                yield Answer(index, rows, member.run(read, has_vocabulary))
 
-    def _mixed(self, said: Sequence[tuple[int, Tensor | None, Any]], count: int) -> Tensor:
-        """``[B, ..., C]``, classes in the order of the task's labels."""
-        size = min(logits.shape[-1] for _, _, logits in said)
-        ordered = []
-        for index, _, logits in said:
-            order = self.label_orders[index]
-            ordered.append(logits[..., :size] if order is None else logits[..., order])
+    def _mixed(self, answers: Sequence[Answer], count: int) -> Tensor:
+        """``[B, ..., C]``."""
+        size = min(answer.logits.shape[-1] for answer in answers)
+        logits = [answer.logits[..., :size] for answer in answers]
         if not self.routed:
-            return mixed(ordered, self.weights, self.distribution)
-        total = ordered[0].new_zeros(count, *ordered[0].shape[1:], dtype=_widest(ordered))
-        for (_, rows, _), logits in zip(said, ordered, strict=True):
-            total[rows] = logits.to(total.dtype)
+            return mixed(logits, self.weights, self.distribution)
+        dtype = functools.reduce(torch.promote_types, (each.dtype for each in logits))
+        total = logits[0].new_zeros(count, *logits[0].shape[1:], dtype=dtype)
+        for answer, each in zip(answers, logits, strict=True):
+            total[answer.rows] = each.to(dtype)
         return total
 
-    def _source(self, said: Sequence[tuple[int, Tensor | None, LogitSource]], count: int) -> LogitSource:
-        """What enters a :class:`MixedHead`, with it."""
-        if len(self.members) == 1:
-            return said[0][2]
-        head = MixedHead(
-            heads=tuple(output_head(model) for model in self.members),  # type: ignore[arg-type]
-            weights=tuple(self.weights),
-        )
-        first = said[0][2].hidden
-        widths = [each.weight.shape[1] for each in head.heads]
-        dtype = _widest([source.hidden for _, _, source in said])
-        shape = (count, *first.shape[1:-1])
-        states = [first.new_zeros(*shape, width, dtype=dtype) for width in widths]
-        away = first.new_ones(*shape, len(widths), dtype=dtype)
-        for index, rows, source in said:
-            places = slice(None) if rows is None else rows
-            states[index][places] = source.hidden.to(states[index])
-            away[places, ..., index] = 0
-        return LogitSource(hidden=torch.cat([*states, away], -1), head=head)
+    def _source(self, answers: Sequence[Answer], count: int) -> MixedLogits:
+        """Of ``[B, T]`` positions, each member's hidden states in the dtype of its head."""
+        hidden = {answer.member: answer for answer in answers}
+        shape = (count, answers[0].logits.hidden.shape[1])
+        device = answers[0].logits.hidden.device
+        says = torch.zeros(count, len(self.members), dtype=torch.bool, device=device)
+        members = []
+        for index, model in enumerate(self.models):
+            head = output_head(model)
+            states = torch.zeros(*shape, head.weight.shape[1], dtype=head.weight.dtype, device=device)
+            if index in hidden:
+                rows = slice(None) if hidden[index].rows is None else hidden[index].rows
+                states[rows], says[rows, index] = hidden[index].logits.hidden.to(states), True
+            members.append(HeadLogits(hidden=states, head=head))
+        weights = torch.tensor(self.weights, device=device).log().expand(says.shape)
+        log_weights = weights.masked_fill(~says, -torch.inf).log_softmax(-1)
+        return MixedLogits(members=tuple(members), log_weights=log_weights[:, None].expand(*shape, -1))
 
 
-def _widest(tensors: Sequence[Tensor]) -> torch.dtype:
-    dtype = tensors[0].dtype
-    for each in tensors[1:]:
-        dtype = torch.promote_types(dtype, each.dtype)
-    return dtype
+def mixed(logits: Sequence[Tensor], weights: Sequence[float], distribution: Distribution) -> Tensor:
+    """The logits of several models as those of one, at least float32.
+
+    Args:
+        logits: ``[..., C]`` of each, classes in the same order.
+        weights: Of each; their sum is 1.
+        distribution: ``categorical`` mixes the probabilities of the classes, ``bernoulli`` that of each class;
+            of ``real`` values it is the mean.
+    """
+    if distribution == "real":
+        return sum((weight * own.float() for weight, own in zip(weights, logits, strict=True)), torch.zeros(()))
+    log_weights = torch.tensor([math.log(weight) for weight in weights], device=logits[0].device)
+    if distribution == "categorical":
+        return log_mixture(logits, log_weights)
+    yes, no = (
+        torch.stack([functional.logsigmoid(sign * own.float()) for own in logits], -1).add(log_weights).logsumexp(-1)
+        for sign in (1, -1)
+    )
+    return yes - no
 
 
-class EnsembleTeacher(ModelTeacher):
-    """A :class:`ModelTeacher` of an :class:`Ensemble`: it gives logits, and nothing that lies within one model."""
+def check_one_tokenizer(tokenizers: Mapping[str, PreTrainedTokenizerBase]) -> None:
+    """Refuse members that do not cut texts into the same tokens; one may know more special ones, or padding rows.
 
-    model: Ensemble
-    provides: frozenset[Need] = frozenset({"logits"})
-
-    @property
-    def name(self) -> str:
-        """The members' names."""
-        return " + ".join(self.model.names)
-
-    @property
-    def outputs(self) -> int:
-        """How many logits a position has."""
-        heads = [model.get_output_embeddings() for model in self.model.members]  # type: ignore[operator]
-        counts = [head.weight.shape[0] for head in heads if head is not None]
-        return min(counts) if counts else int(self.config.num_labels or 0)
-
-
-def teacher_of(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None, label_order: list[int] | None = None
-) -> ModelTeacher:
-    """The live teacher that a model makes, see :class:`ModelTeacher`."""
-    kind = EnsembleTeacher if isinstance(model, Ensemble) else ModelTeacher
-    return kind(model, tokenizer, label_order)
+    Raises:
+        TeacherError: With the names of two that differ.
+    """
+    (first, own), *others = tokenizers.items()
+    for name, other in others:
+        if not same_tokenizer(own, other):
+            raise TeacherError(
+                f"several teachers read the same tokens, but {first} ({len(own):,} tokens) and {name} "
+                f"({len(other):,}) cut texts into different ones; take members with one tokenizer, or distil from one "
+                "after the other"
+            )

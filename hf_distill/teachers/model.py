@@ -2,131 +2,222 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Collection, Mapping
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, ClassVar
+from pathlib import Path
+from typing import Any, Self
 
 import torch
+from accelerate import PartialState
+from datasets import Dataset
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
+from typing_extensions import override
 
+from hf_distill.evaluation.predict import predict
+from hf_distill.evaluation.scores import Scoreable, Scores
+from hf_distill.evaluation.written import set_generation
+from hf_distill.generation.hypotheses import ModelWriter, own_generation
+from hf_distill.generation.writer import Writer
 from hf_distill.models.attention import caught_projections, eager_attention
-from hf_distill.models.forward import STATES, accepted_inputs, compared_attentions, run_model
-from hf_distill.models.hardware import place
+from hf_distill.models.forward import ENCODED, STATES, accepted_inputs, compared_attentions, run_model
+from hf_distill.models.hardware import chosen_dtype, place
+from hf_distill.models.load import license_of, load_config, load_model, load_tokenizer, model_folder
 from hf_distill.models.pooling import head_of, vector_size
+from hf_distill.recipe import EvaluateConfig, LabelConfig, LocalTeacher, TrainedTeacher
+from hf_distill.students import share_an_encoder
+from hf_distill.tasks import Task
+from hf_distill.teachers.base import Layers, Loading, Teacher
+from hf_distill.tokenizers.compare import fitted, same_tokenizer
 from hf_distill.types import Batch, LogitSource, Need, Targets
 
-if TYPE_CHECKING:
-    from hf_distill.tasks.base import Task
+
+class RunningTeacher(Teacher):
+    """A teacher whose models are here: it is scored and timed as a student is."""
+
+    @override
+    def score(
+        self,
+        task: Task,
+        rows: Dataset,
+        config: EvaluateConfig,
+        reference: Scoreable | None = None,
+        outside: Dataset | None = None,
+    ) -> Scores:
+        return predict(self, task, rows, reference, config, outside=outside)
+
+    @override
+    def beside(self, tokenizer: PreTrainedTokenizerBase) -> Self:
+        """Itself, reading the student's tokens, or its own where these differ and then no more than it can read."""
+        teacher, reads = copy.copy(self), None
+        if self.tokenizer is not None and not same_tokenizer(tokenizer, self.tokenizer):
+            reads = functools.reduce(fitted, self.models, self.tokenizer)
+        teacher.tokenizer = reads
+        return teacher
+
+    @override
+    def to(self, device: torch.device) -> None:
+        for model in self.models:
+            place(model, device)
 
 
-ENCODED = "encoder_outputs"
-"""What Transformers calls an encoder's output; in a batch where student and teacher share it."""
-
-
-class ModelTeacher:
+class ModelTeacher(RunningTeacher):
     """Targets from a forward pass of a model: frozen, in eval mode, under inference_mode, in its own dtype.
 
     Args:
         model: A Transformers model with the task's head; it is frozen here, and moved by :meth:`to` unless it was
             already spread over devices.
         tokenizer: Its tokenizer, or None where it reads the student's.
-        label_order: For each label of the data the index of the teacher's output, see ``Task.align``; None where the
-            order is the same.
+        label_order: For each label of the data the index of the model's output, see ``Task.align``; None: aligned by
+            name when it is told the task.
+        folder: Where its weights lie, if anywhere.
+        facts: What the card says of it.
 
     Attributes:
         provides: What it can give.
-        reads_new_texts: Whether it gives targets for texts that it has not seen before.
     """
 
-    reads_new_texts: ClassVar[bool] = True
     provides: frozenset[Need] = frozenset({"logits", *STATES, "projections", "attentions"})
+    model: PreTrainedModel
 
     def __init__(
         self,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase | None = None,
         label_order: list[int] | None = None,
+        *,
+        folder: Path | None = None,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
         self.model = model.eval().requires_grad_(False)
-        self.tokenizer = tokenizer
-        self.label_order = label_order
+        self.tokenizer, self.label_order = tokenizer, label_order
+        self.folders, self.facts = (folder,) if folder is not None else (), facts or {}
+
+    @classmethod
+    @override
+    def load(cls, config: Any, loading: Loading) -> ModelTeacher:
+        task = loading.task
+
+        def trained(config: TrainedTeacher) -> LocalTeacher:
+            made = loading.train(config.recipe)
+            return LocalTeacher(model=str(made), dtype=config.dtype, device_map=config.device_map)
+
+        local = config.match(lambda local: local, trained)
+        source, labels = local.model, local.labels
+        order = task.align(load_config(source, local.revision), labels)
+        tokenizer = load_tokenizer(source, local.revision)
+        more: dict[str, Any] = {"device_map": local.device_map} if local.device_map else {}
+        dtype = chosen_dtype(local.dtype, PartialState().device)
+        model = load_model(task.auto_model, source, revision=local.revision, dtype=dtype, **more)
+        if labels is not None:
+            model.config.id2label = dict(enumerate(labels))
+            model.config.label2id = {name: i for i, name in enumerate(labels)}
+        task.check_model(model)
+        set_generation(model, loading.generation)  # As its students are set, also where speed is measured.
+        folder, is_folder = model_folder(source, local.revision), Path(source).is_dir()
+        facts = {
+            "model": config.match(lambda _: Path(source).name if is_folder else source, lambda made: made.recipe.name),
+            "hub_id": None if is_folder else source,
+            "revision": None if is_folder else folder.name,
+            "license": license_of(folder),
+            "origin": config.match(lambda _: "pretrained", lambda _: "made by its own recipe"),
+        }
+        return cls(model, tokenizer, order, folder=folder, facts=facts)
 
     @property
-    def config(self) -> PretrainedConfig:
+    def config(self) -> PretrainedConfig:  # type: ignore[override]
         """The model's config."""
         return self.model.config
 
     @property
+    @override
     def name(self) -> str:
-        """The Hub id or folder that it was loaded from."""
         return str(self.model.config._name_or_path)
 
     @property
-    def device(self) -> torch.device:
-        """Where its inputs belong."""
+    def device(self) -> torch.device:  # type: ignore[override]
+        """Where the model is."""
         return self.model.device
 
     @property
-    def dtype(self) -> torch.dtype:
-        """What it computes in."""
+    def dtype(self) -> torch.dtype:  # type: ignore[override]
+        """The model's own."""
         return self.model.dtype
 
     @property
+    @override
     def outputs(self) -> int:
-        """How many logits a position has."""
         if head_of(self.model) is not None:
             return vector_size(self.model)
         head = self.model.get_output_embeddings()
-        return head.weight.shape[0] if head is not None else int(self.model.config.num_labels)
+        return head.weight.shape[0] if head is not None else int(self.model.config.num_labels or 0)
 
-    def to(self, device: torch.device) -> None:
-        """See :func:`place`."""
-        place(self.model, device)
+    @override
+    def follow(self, task: Task) -> None:
+        if self.label_order is None:
+            self.label_order = task.align(self.config)
 
+    @override
+    def shares_encoder(self, student: PreTrainedModel) -> bool:
+        return self.tokenizer is None and share_an_encoder(student, self.model)
+
+    @override
+    def identity(self) -> dict[str, Any]:
+        return {**super().identity(), "labels": self.label_order}
+
+    @override
+    def writer(self, config: LabelConfig, longest: int, options: Mapping[str, Any]) -> Writer:
+        assert self.tokenizer is not None
+        own = own_generation(self.folders[0], self.model)
+        return ModelWriter(self.model, self.tokenizer, config, own=own, longest=longest, options=options)
+
+    @override
+    def run(self, inputs: Batch, has_vocabulary: bool) -> Tensor | LogitSource:
+        return self._outputs(inputs, has_vocabulary)[1]
+
+    @override
     def targets(
         self,
         task: Task,
         batch: Batch,
         needs: frozenset[Need],
         layers: Collection[int] = (),
-        states: Mapping[Need, Collection[int]] | None = None,
+        states: Layers | None = None,
     ) -> Targets:
-        """What the objectives need of a batch, detached.
-
-        Args:
-            task: Tells which part of the batch is the teacher's, and which positions its outputs are.
-            batch: As the student gets it, on the student's device.
-            needs: What to give; the rest is None.
-            layers: Whose projections are needed.
-            states: Which hidden states are needed, as indices, by what they are called: all others are let go, and
-                empty in what is given. What is not there: all.
-        """
         hidden, attention = not needs.isdisjoint(STATES), "attentions" in needs
         self.model.eval()
-        inputs = accepted_inputs(self.model, task.teacher_inputs(batch))
-        if ENCODED in inputs:
-            inputs[ENCODED] = BaseModelOutput(last_hidden_state=inputs[ENCODED][0].to(self.model.dtype))
         shown = eager_attention(self.model) if attention else nullcontext()
         with torch.inference_mode(), shown, caught_projections(self.model, layers) as projections:
-            outputs, logits = run_model(self.model, self.model, inputs, not task.keeps_logits, hidden, attention)
+            outputs, logits = self._outputs(task.teacher_inputs(batch), not task.keeps_logits, hidden, attention)
             found = {
                 need: _needed(find(outputs), (states or {}).get(need)) for need, find in STATES.items() if need in needs
             }
             logits = task.teacher_logits(logits, found.get("hidden_states"), batch)
-        if isinstance(logits, Tensor) and self.label_order is not None:
-            logits = logits[:, self.label_order]
-        if isinstance(logits, Tensor):
-            logits = task.reduced(logits)
+            if isinstance(logits, Tensor):
+                logits = task.reduced(logits)
         maps = compared_attentions(outputs, self.model) if attention else None
         return Targets(
-            logits=_usable_logits(logits),
-            **{need: tuple(map(_usable, each)) for need, each in found.items()},
-            projections={layer: {name: _usable(x) for name, x in parts.items()} for layer, parts in projections.items()}
+            logits=usable(logits),
+            **{need: tuple(map(torch.clone, each)) for need, each in found.items()},
+            projections={layer: {name: x.clone() for name, x in parts.items()} for layer, parts in projections.items()}
             or None,
-            attentions=None if maps is None else tuple(map(_usable, maps)),
+            attentions=None if maps is None else tuple(map(torch.clone, maps)),
         )
+
+    def _outputs(
+        self, inputs: Batch, has_vocabulary: bool, hidden: bool = False, attention: bool = False
+    ) -> tuple[Any, Tensor | LogitSource]:
+        """A forward pass, with logits in the order of the task's labels: the one place where they are put into it."""
+        inputs = accepted_inputs(self.model, inputs)
+        if ENCODED in inputs:
+            inputs[ENCODED] = BaseModelOutput(last_hidden_state=inputs[ENCODED][0].to(self.model.dtype))
+        outputs, logits = run_model(self.model, self.model, inputs, has_vocabulary, hidden, attention)
+        if isinstance(logits, Tensor) and self.label_order is not None:
+            return outputs, logits[..., self.label_order]
+        return outputs, logits
 
 
 def _needed(states: tuple[Tensor, ...], needed: Collection[int] | None) -> tuple[Tensor, ...]:
@@ -135,24 +226,6 @@ def _needed(states: tuple[Tensor, ...], needed: Collection[int] | None) -> tuple
     return tuple(state if i in needed else state.new_empty(0) for i, state in enumerate(states))
 
 
-def _usable(tensor: Tensor) -> Tensor:
+def usable(logits: Tensor | LogitSource) -> Tensor | LogitSource:
     """A copy that autograd may keep: tensors made under inference_mode must not be saved for a backward pass."""
-    return tensor.clone()
-
-
-def _usable_logits(logits: Tensor | LogitSource) -> Tensor | LogitSource:
-    if isinstance(logits, Tensor):
-        return _usable(logits)
-    return LogitSource(hidden=_usable(logits.hidden), head=logits.head)
-
-
-def same_tokenizer(first: PreTrainedTokenizerBase | None, second: PreTrainedTokenizerBase | None) -> bool:
-    """Whether two tokenizers give the same ids: the same cutting of a probe, and the same ids of all that both know.
-
-    One of them may know more tokens than the other, as models of one family do that differ by special ones.
-    """
-    if first is None or second is None or first is second:
-        return True
-    probe = "The quick Brown fox, it's 12.5% naïve: «déjà-vu» 東京 ok?"
-    fewer, more = sorted((first.get_vocab(), second.get_vocab()), key=len)
-    return fewer.items() <= more.items() and first(probe)["input_ids"] == second(probe)["input_ids"]
+    return logits.clone() if isinstance(logits, Tensor) else logits.map(torch.clone)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import copy
-import inspect
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from hf_distill.errors import StudentError
 from hf_distill.models.load import load_tokenizer
@@ -133,37 +130,6 @@ def _train_bpe(texts: Callable[[], Iterable[str]], vocab_size: int) -> PreTraine
     )
     names = ["input_ids", "attention_mask"]
     return PreTrainedTokenizerFast(tokenizer_object=pieces, model_input_names=names, **_SPECIAL_OF_BPE)
-
-
-def position_limit(model: PreTrainedModel) -> int | None:
-    """How many tokens a model can read at most; None where its config does not tell.
-
-    RoBERTa and its like count positions from the padding id on, so that two of their 514 serve nothing.
-    """
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Embedding) and name.endswith("position_embeddings"):
-            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
-    limit: int | None = getattr(model.config, "max_position_embeddings", None)
-    return limit
-
-
-def fitted(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> PreTrainedTokenizerBase:
-    """The tokenizer, or a copy of it, that gives a model no more than it can read.
-
-    Texts are cut at the model's last position. Segment ids are left out where its forward does not take them
-    (DistilBERT), or where it knows one segment only (RoBERTa), for which id 1 is out of range.
-    """
-    limit = position_limit(model)
-    names = list(tokenizer.model_input_names)
-    takes_types = "token_type_ids" in inspect.signature(model.forward).parameters
-    if "token_type_ids" in names and not (takes_types and getattr(model.config, "type_vocab_size", 2) >= 2):
-        names.remove("token_type_ids")
-    if names == tokenizer.model_input_names and (limit is None or tokenizer.model_max_length <= limit):
-        return tokenizer
-    tokenizer = copy.deepcopy(tokenizer)
-    tokenizer.model_input_names = names
-    tokenizer.model_max_length = min(tokenizer.model_max_length, limit or tokenizer.model_max_length)
-    return tokenizer
 
 
 def _characters(pieces: Tokenizer, texts: Iterable[str]) -> tuple[list[str], list[str]]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hf_distill.losses.fused import FusedTerm, fused_loss
 from hf_distill.objectives.base import Objective
-from hf_distill.types import Head, LogitSource, SparseLogits, Targets, Unit, View
+from hf_distill.types import HeadLogits, Targets, Unit, View
 
 
 def weighted_loss(
@@ -46,7 +46,7 @@ def weighted_loss(
 def _fused_terms(
     objectives: Mapping[str, Objective], view: View, factors: Mapping[str, Tensor]
 ) -> dict[str, FusedTerm]:
-    if not isinstance(view.logits, LogitSource):
+    if isinstance(view.logits, Tensor):
         return {}
     terms = {name: o.fused_term(view, factors[name]) for name, o in objectives.items()}
     return {name: term for name, term in terms.items() if term is not None}
@@ -54,22 +54,7 @@ def _fused_terms(
 
 def _fused(view: View, targets: Targets, terms: list[FusedTerm]) -> tuple[Tensor, Tensor]:
     student, teacher = view.logits, targets.logits
-    assert isinstance(student, LogitSource)
-    assert isinstance(student.head, Head)
-    if teacher is None:
-        return fused_loss(student.hidden, student.head, terms, labels=view.labels)
-    if isinstance(teacher, SparseLogits):
-        shared = min(student.head.vocabulary, teacher.vocabulary)
-        return fused_loss(
-            student.hidden, student.head, terms, labels=view.labels, teacher_targets=teacher, shared=shared
-        )
-    assert isinstance(teacher, LogitSource)
-    return fused_loss(
-        student.hidden,
-        student.head,
-        terms,
-        labels=view.labels,
-        teacher_hidden=teacher.hidden,
-        teacher_head=teacher.head,
-        shared=min(student.head.vocabulary, teacher.head.vocabulary),
-    )
+    assert isinstance(student, HeadLogits)
+    assert not isinstance(teacher, Tensor)
+    shared = None if teacher is None else min(student.vocabulary, teacher.vocabulary)
+    return fused_loss(student.hidden, student.head, terms, labels=view.labels, teacher=teacher, shared=shared)

@@ -1,52 +1,88 @@
-"""What DistillationTrainer makes of what a person hands it: names become objects, and both models are seen to fit."""
+"""Set-up of DistillationTrainer: names become objects; teacher, student and task are seen to fit each other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
-from datasets import Dataset, IterableDataset
+from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
-from hf_distill.errors import LabelError, ObjectiveError
+from hf_distill.errors import LabelError, ObjectiveError, TeacherError
 from hf_distill.models.forward import STATES
+from hf_distill.models.hardware import best_dtype
 from hf_distill.models.load import load_model, load_tokenizer
-from hf_distill.objectives import Objective, make_objective
+from hf_distill.objectives import Objective, make_objective, named_objectives
 from hf_distill.students import frozen_encoder
 from hf_distill.tasks import Task, make_task
-from hf_distill.teachers import Ensemble, ModelTeacher, Teacher, best_dtype, same_tokenizer, teacher_of
-from hf_distill.tokenizers.train import fitted
-from hf_distill.types import OF_THE_DATA, TAUGHT_BY, Batch, Need
+from hf_distill.teachers import ModelTeacher, Teacher
+from hf_distill.training.step import Step
+from hf_distill.types import OF_THE_DATA, Need
 
 
-def with_row_ids(collate: Callable[..., Batch]) -> Callable[..., Batch]:
-    """Let batches carry the ids by which a cache knows their rows, and which of several teachers teaches each."""
+def set_up(
+    student: PreTrainedModel,
+    given: PreTrainedModel | Teacher | str | None,
+    task: Task | str,
+    objectives: Sequence[Objective | str] | None,
+    args: TrainingArguments,
+    tokenizer: PreTrainedTokenizerBase | None,
+    teacher_tokenizer: PreTrainedTokenizerBase | None,
+) -> Step:
+    """Fit what a person hands to DistillationTrainer to each other, see there.
 
-    def collate_with_ids(rows: list[dict[str, Any]]) -> Batch:
-        batch = collate(rows)
-        carried = [name for name in ("row_id", TAUGHT_BY) if name in rows[0]]
-        return {**batch, **{name: torch.tensor([row[name] for row in rows]) for name in carried}}
+    Raises:
+        HfDistillError: Where it does not fit.
+    """
+    task = bound_task(task, student)
+    teacher = make_teacher(given, task, args, tokenizer, teacher_tokenizer)
+    step = Step(task=task, teacher=teacher, objectives=named_objectives(chosen_objectives(objectives, teacher)))
+    if "pairs" in step.needs:
+        step.task = task.with_pairs()
+    check_objectives(step.objectives, step.task, args)
+    check_provided(step.objectives, teacher)
+    if teacher is not None and teacher.tokenizer is not None:
+        step.notes += connect_tokenizers(step.objectives, step.task, tokenizer, teacher.tokenizer)
+    for model in (student, *(teacher.models if teacher is not None else ())):
+        step.task.check_model(model)
+    _connect(step, student, args.seed)
+    check_encoder_learns(step.objectives, student)
+    if frozen_encoder(student) is not None:
+        step.shares_encoder = teacher is not None and teacher.shares_encoder(student)
+        whose = "student's and teacher's alike" if step.shares_encoder else "the student's"
+        step.notes.append(f"encoder: {whose}, frozen: run once a step, without dropout")
+    return step
 
-    return collate_with_ids
+
+def _connect(step: Step, student: PreTrainedModel, seed: int) -> None:
+    """Fit the objectives to the pair, and gather the weights that they bring, drawn from the seed alone."""
+    teacher, objectives = step.teacher, step.objectives
+    config = teacher.config if teacher is not None else None
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        step.notes += [line for objective in objectives.values() for line in objective.connect(student.config, config)]
+    if teacher is not None and teacher.model is not None:
+        for objective in objectives.values():
+            objective.check_models(student, teacher.model)
+    step.layers = looked_at(objectives)
+    step.states = states_looked_at(objectives.values(), student.config, config) if config is not None else {}
+    step.weights = nn.ModuleDict({name: o.module for name, o in objectives.items() if o.module is not None})
 
 
-class Encoder:
-    """Tokenises a data set with the task, unless that was done already."""
+def check_provided(objectives: Mapping[str, Objective], teacher: Teacher | None) -> None:
+    """Refuse objectives that ask for what the teacher, or the absence of one, cannot give.
 
-    def __init__(
-        self, task: Task, tokenizer: PreTrainedTokenizerBase, teacher_tokenizer: PreTrainedTokenizerBase | None
-    ) -> None:
-        self.task, self.tokenizer, self.teacher_tokenizer = task, tokenizer, teacher_tokenizer
-
-    def __call__(self, rows: Any) -> Any:
-        """The rows, or each part of a dictionary of rows, as tokens; whatever else it is comes back as it is."""
-        if isinstance(rows, dict):
-            return {name: self(part) for name, part in rows.items()}
-        if not isinstance(rows, (Dataset, IterableDataset)):
-            return rows
-        columns = rows.column_names or list(next(iter(rows)))
-        return rows if "input_ids" in columns else self.task.encode(rows, self.tokenizer, self.teacher_tokenizer)
+    Raises:
+        TeacherError: With the way out.
+    """
+    for name, objective in objectives.items():
+        missing = objective.needs - OF_THE_DATA - (teacher.provides if teacher is not None else frozenset())
+        if missing:
+            whose = "the teacher cannot give them" if teacher is not None else "there is no teacher"
+            raise TeacherError(
+                f"objective {name} needs {' and '.join(sorted(missing))} of a teacher, but {whose}; name a teacher "
+                "that can, or remove the objective"
+            )
 
 
 def bound_task(task: Task | str, student: PreTrainedModel) -> Task:
@@ -62,25 +98,23 @@ def bound_task(task: Task | str, student: PreTrainedModel) -> Task:
     return task
 
 
-def as_teacher(
-    teacher: PreTrainedModel | Teacher | str | None,
+def make_teacher(
+    given: PreTrainedModel | Teacher | str | None,
     task: Task,
     args: TrainingArguments,
     tokenizer: PreTrainedTokenizerBase | None,
     teacher_tokenizer: PreTrainedTokenizerBase | None,
 ) -> Teacher | None:
-    """The teacher that a person named by a model, an id or a folder; loaded in the device's best dtype."""
-    if teacher is None or isinstance(teacher, Teacher):
-        return teacher
-    if isinstance(teacher, str):
-        teacher_tokenizer = teacher_tokenizer or load_tokenizer(teacher)
-        teacher = load_model(task.auto_model, teacher, dtype=best_dtype(args.device))
-    if isinstance(teacher, Ensemble):
-        teacher.follow(task)
-    order = task.align(teacher.config)
-    if tokenizer is None or teacher_tokenizer is None:
-        return teacher_of(teacher, None, order)
-    return beside(teacher_of(teacher, teacher_tokenizer, order), tokenizer)
+    """The teacher that a person gave: one, a model, or an id or folder, loaded in the device's best dtype."""
+    if isinstance(given, str):
+        teacher_tokenizer = teacher_tokenizer or load_tokenizer(given)
+        given = load_model(task.auto_model, given, dtype=best_dtype(args.device))
+    if isinstance(given, PreTrainedModel):
+        made = ModelTeacher(given, teacher_tokenizer if tokenizer is not None else None)
+        given = made.beside(tokenizer) if tokenizer is not None else made
+    if given is not None:
+        given.follow(task)
+    return given
 
 
 def check_objectives(objectives: Mapping[str, Objective], task: Task, args: TrainingArguments) -> None:
@@ -156,13 +190,6 @@ def check_tokens(objectives: Mapping[str, Objective], task: Task) -> None:
                 f"objective {name} compares token by token, but teacher and student cut a text into different tokens; "
                 "use logits, or a student with the teacher's tokenizer"
             )
-
-
-def beside(teacher: ModelTeacher, tokenizer: PreTrainedTokenizerBase) -> ModelTeacher:
-    """The teacher of a student with this tokenizer: it reads the student's tokens, or its own where these differ."""
-    if teacher.tokenizer is None or same_tokenizer(tokenizer, teacher.tokenizer):
-        return teacher_of(teacher.model, None, teacher.label_order)
-    return teacher_of(teacher.model, fitted(teacher.tokenizer, teacher.model), teacher.label_order)
 
 
 def connect_tokenizers(

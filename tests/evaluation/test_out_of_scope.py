@@ -11,13 +11,13 @@ import pytest
 from datasets import Dataset
 from sklearn.metrics import roc_auc_score
 
-from hf_distill import evaluate, run
+from hf_distill import ModelTeacher, evaluate, run
 from hf_distill.data.load import load_data
 from hf_distill.errors import DataError, RecipeError, TeacherError
 from hf_distill.evaluation.bootstrap import bootstrap, model_metrics, resample_counts
 from hf_distill.evaluation.metrics import OUT_OF_SCOPE as METRICS
 from hf_distill.evaluation.metrics import primary_metric
-from hf_distill.evaluation.predict import Candidate, decision_scores, predict
+from hf_distill.evaluation.predict import decision_scores, predict
 from hf_distill.evaluation.scores import DecisionScores, detector
 from hf_distill.pipeline.preflight import check
 from hf_distill.recipe import DataConfig, EvaluateConfig
@@ -118,7 +118,7 @@ def test_the_card_and_the_analysis_tell_it(made):
 def test_a_model_gives_the_same_for_rows_of_no_class_as_alone():
     task, data = read()
     model = tiny.bert()
-    candidate = Candidate(model=model, tokenizer=tiny.tokenizer(), folder=None, facts={}, label_order=[1, 0])
+    candidate = ModelTeacher(model, tiny.tokenizer(), [1, 0])
     found = predict(candidate, task, data.test, batch_size=4, outside=data.outside["test"])
     alone = predict(candidate, task, data.outside["test"].add_column("label", [0] * 16), batch_size=16)
     assert np.allclose(found.outside, alone.logits, atol=1e-6)

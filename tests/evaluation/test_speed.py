@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from hf_distill.errors import ModelError
 from hf_distill.evaluation import speed
 from hf_distill.evaluation.speed import Batch, disk_bytes, measure_speed, parameters
-from hf_distill.models.hardware import machine, multiplies_bfloat16
-from hf_distill.teachers import best_dtype
+from hf_distill.models.hardware import best_dtype, machine, multiplies_bfloat16
 
 
 def batch(rows: int, tokens: int = 4) -> Batch:

@@ -15,7 +15,7 @@ from hf_distill.losses import fused, fused_chunks
 from hf_distill.losses.divergences import DIVERGENCES
 from hf_distill.losses.fused import FusedTerm, fused_loss
 from hf_distill.losses.gradients import GRADIENTS
-from hf_distill.types import Head
+from hf_distill.types import Head, HeadLogits
 from tests.helpers.fused_cases import (
     COMPARED,
     LABELLED,
@@ -52,8 +52,7 @@ class Case:
             self.head,
             self.terms,
             labels=self.labels,
-            teacher_hidden=self.teacher_hidden,
-            teacher_head=self.teacher_head,
+            teacher=HeadLogits(hidden=self.teacher_hidden, head=self.teacher_head),
             shared=self.shared,
             **options,
         )

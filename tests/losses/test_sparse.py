@@ -17,7 +17,7 @@ from hf_distill.losses.fused import FusedTerm, fused_loss
 from hf_distill.losses.gradients import GRADIENTS, sparse_forward_kl, sparse_forward_kl_value
 from hf_distill.objectives import Labels, Logits
 from hf_distill.training.loss import weighted_loss
-from hf_distill.types import Head, LogitSource, SparseLogits, Targets, View
+from hf_distill.types import Head, HeadLogits, SparseLogits, Targets, View
 from tests.helpers.fused_cases import (
     COMPARED,
     LABELLED,
@@ -102,7 +102,7 @@ class Case:
             self.head,
             self.terms,
             labels=self.labels,
-            teacher_targets=self.targets,
+            teacher=self.targets,
             shared=self.shared,
             **options,
         )
@@ -217,8 +217,9 @@ def test_with_all_tokens_kept_it_is_the_live_forward_kl(columns, rest, mix):
         head,
         given.terms,
         labels=labels,
-        teacher_hidden=torch.eye(POSITIONS, dtype=torch.float64),
-        teacher_head=Head(weight=given.teacher[:, :other].T.contiguous()),
+        teacher=HeadLogits(
+            hidden=torch.eye(POSITIONS, dtype=torch.float64), head=Head(weight=given.teacher[:, :other].T.contiguous())
+        ),
         shared=min(columns),
     )
     assert_same(given.fused()[0], live[0], given.leaves(), tolerance=1e-9)
@@ -416,7 +417,7 @@ def objectives_of(divergence: str = "forward_kl", temperature: float | None = TE
 def views(given: Case) -> list[View]:
     """The student whose logits are still to be made, and the one whose logits are there."""
     masks = {"labels": LABELLED, "positions": COMPARED, "tokens": COMPARED[None]}
-    source = LogitSource(hidden=given.hidden, head=given.head)
+    source = HeadLogits(hidden=given.hidden, head=given.head)
     return [
         View(logits=logits, distribution="categorical", labels=given.labels, masks=masks)
         for logits in (source, given.head.logits(given.hidden))

@@ -13,6 +13,7 @@ from transformers import TrainingArguments
 from hf_distill import DistillationTrainer, Hidden, Labels, Logits, run
 from hf_distill.errors import ModelError, ObjectiveError, RecipeError, TeacherError
 from hf_distill.evaluation.language_modeling import score_tokens
+from hf_distill.evaluation.predict import Candidate
 from hf_distill.losses import fused_chunks
 from hf_distill.losses.cross_vocabulary import Crossing
 from hf_distill.losses.divergences import DIVERGENCES
@@ -25,7 +26,7 @@ from hf_distill.tokenizers.alignment import token_bytes
 from hf_distill.tokenizers.chat import render_chat
 from hf_distill.tokenizers.cross_reader import NOWHERE
 from hf_distill.tokenizers.shared_vocabulary import beginnings, shared_classes
-from hf_distill.types import Head
+from hf_distill.types import Head, HeadLogits
 from tests.helpers import tiny
 from tests.helpers.byte_tokenizers import byte_level, chatty, sentencepiece, sentences, texts
 from tests.helpers.one_step import assert_same, terms
@@ -102,7 +103,7 @@ def test_value_and_gradient_are_those_of_the_sums_over_each_class(divergence, te
     options = {"temperature": temperature}
     term = FusedTerm(divergence=divergence, factor=0.7, mask=mask, options=options, crossing=Crossing(classes))
     fused, _ = fused_loss(
-        hidden, Head(weight=weight), [term], teacher_hidden=teacher_hidden, teacher_head=Head(weight=teacher_weight)
+        hidden, Head(weight=weight), [term], teacher=HeadLogits(hidden=teacher_hidden, head=Head(weight=teacher_weight))
     )
     logits, theirs = (hidden @ weight.T)[mask], (teacher_hidden @ teacher_weight.T)[mask]
     expected = 0.7 * written_out(divergence, logits, theirs, classes, options).sum()
@@ -129,8 +130,7 @@ def test_chunks_and_blocks_of_any_size_give_the_same_beside_the_cross_entropy_to
             Head(weight=weight),
             asked,
             labels=labels,
-            teacher_hidden=teacher_hidden,
-            teacher_head=Head(weight=teacher_weight),
+            teacher=HeadLogits(hidden=teacher_hidden, head=Head(weight=teacher_weight)),
             **more,
         )
         return found, torch.autograd.grad(found, (hidden, weight))
@@ -165,7 +165,7 @@ def test_everything_masked_gives_zero_and_no_gradient():
         divergence="forward_kl", factor=1.0, mask=nothing, options={"temperature": 1.0}, crossing=crossing()
     )
     loss, _ = fused_loss(
-        hidden, Head(weight=weight), [term], teacher_hidden=teacher_hidden, teacher_head=Head(weight=teacher_weight)
+        hidden, Head(weight=weight), [term], teacher=HeadLogits(hidden=teacher_hidden, head=Head(weight=teacher_weight))
     )
     assert loss.item() == 0.0
     assert all(not gradient.any() for gradient in torch.autograd.grad(loss, (hidden, weight)))
@@ -461,7 +461,7 @@ def test_bits_a_byte_are_the_likelihood_of_the_text_over_its_bytes():
     given = ["the card is good", "naïve 東京"]
     encoded = task.encode(Dataset.from_dict({"text": given}), made)
     sizes = [len(text.encode()) for text in given]
-    scores = score_tokens(model, task, made, encoded, sizes=sizes)
+    scores = score_tokens(Candidate(model=model, tokenizer=made), task, encoded, sizes=sizes)
     assert scores.bytes.tolist() == sizes
     nats = 0.0
     for text in given:
@@ -477,7 +477,9 @@ def test_a_text_of_several_rows_is_one_row_of_the_comparison():
     given = [" ".join(sentences(3)), "the card is good"]
     encoded = task.encode(Dataset.from_dict({"text": given}), made)
     assert len(encoded) > 2
-    scores = score_tokens(model_of(made), task, made, encoded, sizes=[len(text.encode()) for text in given])
+    scores = score_tokens(
+        Candidate(model=model_of(made), tokenizer=made), task, encoded, sizes=[len(text.encode()) for text in given]
+    )
     assert len(scores.tokens) == 2
     assert scores.tokens.sum() == sum(label != IGNORED for row in encoded["labels"] for label in row)
 

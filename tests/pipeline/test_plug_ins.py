@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hf_distill import run
-from hf_distill.errors import RecipeError
+from hf_distill.errors import RecipeError, TeacherError
 from hf_distill.tasks import Task, make_task
 from tests.helpers import tiny
 from tests.helpers.toy_task import ToyTask
@@ -58,3 +58,36 @@ def test_a_task_that_says_what_does_not_exist_is_refused_where_it_is_defined(wro
 def test_a_task_that_lacks_what_every_task_says_is_refused_where_it_is_defined():
     with pytest.raises(RecipeError, match="lacks name, pipeline_tag, auto_model, required, text_columns"):
         type("Empty", (Task,), {})
+
+
+def toy_teacher(kind: str = "ToyTeacher", **options: Any) -> dict[str, Any]:
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    return tiny.recipe(
+        teacher={"kind": f"tests.helpers.toy_teacher:{kind}", **options},
+        student={"config": {"model_type": "bert", **shape}, "tokenizer": {"vocab_size": 100}},
+        objectives=[{"kind": "labels"}, {"kind": "logits"}],
+        evaluate={"resamples": 100, "control": False},
+    )
+
+
+def test_a_teacher_of_ones_own_is_scored_teaches_and_is_named_in_the_card(tmp_path):
+    result = run(toy_teacher(certainty=4.0), runs=tmp_path, report=lambda line: None)
+    teacher = result.results["models"]["teacher"]
+    assert teacher["metrics"]["accuracy"]["value"] == 1.0
+    assert "parameters" not in teacher
+    history = json.loads((result.folder / "checkpoints" / "student.json").read_text())["log_history"]
+    assert any("loss_logits" in entry for entry in history)
+    assert "a list of words" in (result.student / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (toy_teacher(sureness=4.0), "unexpected keyword argument 'sureness'"),
+        (toy_teacher("tiny"), r"no subclass of hf_distill\.teachers"),
+        (toy_teacher("NoTeacher"), "cannot be imported"),
+    ],
+)
+def test_a_teacher_of_ones_own_that_is_none_is_refused(wrong: dict[str, Any], told: str, tmp_path):
+    with pytest.raises(TeacherError, match=told):
+        run(wrong, runs=tmp_path, report=lambda line: None)

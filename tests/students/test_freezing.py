@@ -151,7 +151,7 @@ def test_a_frozen_encoder_that_the_teacher_shares_runs_once_a_step_and_changes_n
     freeze(student, ["encoder"])
     other = copy.deepcopy(teacher)
     twice = trainer(copy.deepcopy(student), other)
-    twice._share_encoder = False
+    twice.step.shares_encoder = False
     separate = encoder_runs(twice.model, other)
     twice.train()
     once = trainer(student, teacher)
@@ -236,8 +236,8 @@ def test_a_teacher_in_half_precision_reads_the_shared_encoder_and_stays_near_wha
     one = trainer(student, half)
     batch = next(iter(one.get_train_dataloader()))
     shared = one.compute_loss(student, batch).item()
-    assert one._share_encoder
-    one._share_encoder = False
+    assert one.step.shares_encoder
+    one.step.shares_encoder = False
     assert shared == pytest.approx(one.compute_loss(student, batch).item(), rel=0.05)
 
 

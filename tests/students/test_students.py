@@ -19,7 +19,8 @@ from hf_distill.students import Student, build_student, chosen_cuts
 from hf_distill.students.label_heads import output_layer
 from hf_distill.students.layer_choice import choose_layers
 from hf_distill.students.layers import cut
-from hf_distill.tokenizers.train import position_limit, train_tokenizer
+from hf_distill.tokenizers.compare import position_limit
+from hf_distill.tokenizers.train import train_tokenizer
 from tests.helpers import tiny
 
 NAMES = ("angry", "happy", "sad")

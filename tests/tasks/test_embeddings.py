@@ -19,6 +19,7 @@ from transformers import AutoModel, BertModel, TrainerCallback, TrainingArgument
 
 from hf_distill import DistillationTrainer, Hidden, ModelTeacher, evaluate, run
 from hf_distill.errors import DataError, HfDistillError, ModelError, ObjectiveError, RecipeError
+from hf_distill.evaluation.predict import Candidate
 from hf_distill.evaluation.retrieval import score_vectors
 from hf_distill.models.forward import accepted_inputs, run_model
 from hf_distill.models.load import load_model, save_adapted_config
@@ -30,7 +31,7 @@ from hf_distill.pipeline.teacher_cache import Source, cached
 from hf_distill.recipe import CacheConfig, LoraConfig
 from hf_distill.students.adapters import add_adapters
 from hf_distill.tasks import Embeddings
-from hf_distill.training.setup import with_row_ids
+from hf_distill.tasks.encoding import with_row_ids
 from tests.helpers import tiny
 from tests.helpers.data import similar_pairs
 from tests.helpers.one_step import assert_same, terms
@@ -171,7 +172,6 @@ def test_a_cached_teacher_says_what_the_live_one_says(data, objectives, tmp_path
         each.connect(student.config, teacher.config)
     source = Source(
         teacher=teacher,
-        weights="random",
         task=task,
         tokenizer=TOKENIZER,
         student=student.config,
@@ -447,13 +447,13 @@ def test_what_is_found_is_counted_by_hand_with_several_right_passages_and_ties(m
     places = {"q": [1, 0], "r": [0, 1], "a": [0.8, 0.6], "b": [0.6, 0.8], "c": [0.8, 0.6], "d": [0, 1]}
     monkeypatch.setattr(
         "hf_distill.evaluation.retrieval._vectors",
-        lambda model, task, reader, rows, size: [np.array([places[text]], dtype=np.float32) for text in rows["text"]],
+        lambda candidate, task, rows, size: [np.array([places[text]], dtype=np.float32) for text in rows["text"]],
     )
     # c is as near to q as a is, and comes first; b comes third. A pair that is there twice is one pair.
     pairs = [("q", "a"), ("q", "b"), ("r", "d"), ("s", "c"), ("q", "a")]
     places["s"] = [-1, 0]
     data = Dataset.from_list([{"text": query, "text_pair": passage} for query, passage in pairs])
-    found = score_vectors(None, Embeddings(evaluation="retrieval"), None, data, 4)
+    found = score_vectors(None, Embeddings(evaluation="retrieval"), data, 4)
     assert [ranks.tolist() for ranks in found.ranks] == [[1, 2], [0], [3]]
     ndcg = (1 / np.log2(3) + 1 / np.log2(4)) / (1 + 1 / np.log2(3))
     assert found.metrics() == pytest.approx(
@@ -476,7 +476,7 @@ def test_each_text_of_a_row_is_a_text_by_itself():
 def test_scored_pairs_are_ordered_as_scipy_says():
     task, model, data = Embeddings(), bert(3), similar_pairs(30, 7)
     task.check_model(model)
-    found = score_vectors(model, task, TOKENIZER, data, 7)
+    found = score_vectors(Candidate(model=model, tokenizer=TOKENIZER), task, data, 7)
     cosines = (vectors(model, list(data["text"])) * vectors(model, list(data["text_pair"]))).sum(-1)
     assert np.allclose(found.logits[:, 0], cosines.numpy(), atol=1e-5)
     expected = spearmanr(found.logits[:, 0], data["score"]).statistic

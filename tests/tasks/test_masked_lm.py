@@ -23,6 +23,7 @@ from transformers import (
 from hf_distill import DistillationTrainer, Hidden, Labels, Logits, run
 from hf_distill.errors import DataError, ModelError, ObjectiveError, RecipeError
 from hf_distill.evaluation.language_modeling import score_tokens
+from hf_distill.evaluation.predict import Candidate
 from hf_distill.objectives.relation import Relation
 from hf_distill.tasks import MaskedLanguageModeling
 from hf_distill.tasks.encoding import IGNORED
@@ -389,11 +390,12 @@ def test_scores_are_those_of_the_plain_logits_over_hidden_tokens_whatever_the_ba
         "kl_to_teacher": (theirs.exp() * (theirs - ours)).sum(-1).mean().item(),
         "agreement": (ours.argmax(-1) == theirs.argmax(-1)).float().mean().item(),
     }
+    ours, theirs = (Candidate(model=model, tokenizer=made) for model in (student, teacher))
     for size in (3, 24):
-        found = score_tokens(student, task, made, rows, teacher, size).metrics()
+        found = score_tokens(ours, task, rows, theirs, size).metrics()
         assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-5)
         assert found["perplexity"] == pytest.approx(np.exp(found["loss"]))
-    same = score_tokens(teacher, task, made, rows, teacher).metrics()
+    same = score_tokens(theirs, task, rows, theirs).metrics()
     assert same["kl_to_teacher"] == pytest.approx(0.0, abs=1e-6)
     assert same["agreement"] == 1.0
 

@@ -156,7 +156,6 @@ def test_rows_that_are_repeated_and_emptied_to_fill_a_batch_ask_for_nothing(sett
     model = tiny.decoder(3, seed=5)
     source = Source(
         teacher=ModelTeacher(model),
-        weights="random",
         task=task,
         tokenizer=made,
         student=tiny.decoder(2).config,

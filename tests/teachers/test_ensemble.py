@@ -8,28 +8,23 @@ import pytest
 import torch
 from datasets import Dataset
 
-from hf_distill import CausalLanguageModeling, Ensemble, Hidden, Labels, Logits, TextClassification
+from hf_distill import CausalLanguageModeling, EnsembleTeacher, Hidden, Labels, Logits, TextClassification
 from hf_distill.errors import LabelError, TeacherError
 from hf_distill.losses.divergences import DIVERGENCES
 from hf_distill.losses.fused import FusedTerm, fused_loss
 from hf_distill.losses.gradients import GRADIENTS
-from hf_distill.mixtures import MixedHead, mixed
-from hf_distill.pipeline.plans import check_one_tokenizer
 from hf_distill.pipeline.teacher_cache import Source, cached
 from hf_distill.recipe import CacheConfig
 from hf_distill.tasks import Embeddings, MaskedLanguageModeling, QuestionAnswering, Translation
-from hf_distill.teachers import teacher_of
-from hf_distill.types import TAUGHT_BY, Head, LogitSource
+from hf_distill.teachers import ModelTeacher, Teacher
+from hf_distill.teachers.ensemble import check_one_tokenizer, mixed
+from hf_distill.types import TAUGHT_BY, Head, HeadLogits, MixedLogits
 from tests.helpers import tiny
 from tests.helpers.fused_cases import LargestTensor
 from tests.helpers.one_step import assert_same, terms
 from tests.helpers.trainers import TOKENIZER, trainer
 
 LOGITS = frozenset({"logits"})
-
-
-def silent(_: str) -> None:
-    pass
 
 
 def classifier(seed: int, labels=("bad", "good"), **options):
@@ -50,13 +45,13 @@ def languages(count: int = 6) -> tuple[CausalLanguageModeling, dict]:
 
 
 def whole(source) -> torch.Tensor:
-    return source if isinstance(source, torch.Tensor) else source.head.logits(source.hidden)
+    return source if isinstance(source, torch.Tensor) else source.logits()
 
 
-def said(model, task, batch) -> torch.Tensor:
-    if isinstance(model, Ensemble):
-        model.follow(task)
-    return whole(teacher_of(model, None, task.align(model.config)).targets(task, batch, LOGITS).logits)
+def said(given, task, batch) -> torch.Tensor:
+    teacher = given if isinstance(given, Teacher) else ModelTeacher(given)
+    teacher.follow(task)
+    return whole(teacher.targets(task, batch, LOGITS).logits)
 
 
 # --- one of them ------------------------------------------------------------------------------------------------------
@@ -71,14 +66,14 @@ def test_an_ensemble_of_one_is_that_teacher_bit_for_bit(kind):
         teacher = classifier(2) if kind == "classes" else tiny.decoder(3, seed=5)
         return terms(task, batch, student, wrap(teacher), [Labels(), Logits(temperature=2.0)])
 
-    alone, together = one(lambda model: model), one(lambda model: Ensemble([model], weights=[3.0]))
+    alone, together = one(lambda model: model), one(lambda model: EnsembleTeacher([model], weights=[3.0]))
     assert torch.equal(alone[0], together[0])
     assert all(torch.equal(gradient, together[1][name]) for name, gradient in alone[1].items())
 
 
 def test_an_ensemble_of_one_trains_the_same_student(tmp_path):
     students = []
-    for teacher in (classifier(2), Ensemble([classifier(2)])):
+    for teacher in (classifier(2), EnsembleTeacher([classifier(2)])):
         made = trainer(tmp_path, [Labels(), Logits()], teacher=teacher)
         made.train()
         students.append(made.model.state_dict())
@@ -95,7 +90,7 @@ def test_three_times_the_same_teacher_is_that_teacher(kind, divergence):
         teacher = classifier(2) if kind == "classes" else tiny.decoder(3, seed=5)
         return terms(task, batch, student, wrap(teacher), [Logits(divergence=divergence)])
 
-    assert_same(one(lambda model: model), one(lambda model: Ensemble([model] * 3, [1.0, 2.0, 0.5])))
+    assert_same(one(lambda model: model), one(lambda model: EnsembleTeacher([model] * 3, [1.0, 2.0, 0.5])))
 
 
 @pytest.mark.parametrize("divergence", DIVERGENCES)
@@ -103,7 +98,7 @@ def test_a_student_that_says_what_the_mixture_says_has_nothing_to_learn(divergen
     task, batch = languages()
     student = tiny.decoder(3, seed=5)
     loss, gradients = terms(
-        task, batch, student, Ensemble([copy.deepcopy(student)] * 2), [Logits(divergence=divergence, weight=1.0)]
+        task, batch, student, EnsembleTeacher([copy.deepcopy(student)] * 2), [Logits(divergence=divergence, weight=1.0)]
     )
     assert loss.abs() < 1e-5
     if divergence != "total_variation":  # Its gradient is a sign, which rounding decides where both are equal.
@@ -117,7 +112,7 @@ def test_the_mixture_is_the_weighted_mean_of_probabilities():
     task, batch = classification()
     first, second = classifier(2), classifier(3)
     probabilities = [torch.softmax(said(model, task, batch).double(), -1) for model in (first, second)]
-    found = torch.softmax(said(Ensemble([first, second], [3.0, 1.0]), task, batch).double(), -1)
+    found = torch.softmax(said(EnsembleTeacher([first, second], [3.0, 1.0]), task, batch).double(), -1)
     assert torch.allclose(found, 0.75 * probabilities[0] + 0.25 * probabilities[1], atol=1e-6)
     assert not torch.allclose(found, probabilities[0], atol=1e-2)
 
@@ -143,9 +138,9 @@ def test_of_scores_the_mean_is_taken():
 def test_the_order_of_members_does_not_matter_and_their_weights_do(kind):
     task, batch = classification() if kind == "classes" else languages()
     models = [classifier(2), classifier(3)] if kind == "classes" else [tiny.decoder(3, seed=5), tiny.decoder(2, seed=6)]
-    first = said(Ensemble(models, [2.0, 1.0]), task, batch)
-    assert torch.allclose(first, said(Ensemble(models[::-1], [1.0, 2.0]), task, batch), atol=1e-6)
-    assert not torch.allclose(first, said(Ensemble(models, [1.0, 2.0]), task, batch), atol=1e-2)
+    first = said(EnsembleTeacher(models, [2.0, 1.0]), task, batch)
+    assert torch.allclose(first, said(EnsembleTeacher(models[::-1], [1.0, 2.0]), task, batch), atol=1e-6)
+    assert not torch.allclose(first, said(EnsembleTeacher(models, [1.0, 2.0]), task, batch), atol=1e-2)
 
 
 def test_a_mixture_over_a_vocabulary_is_the_mean_of_probabilities_of_tokens_that_all_have():
@@ -153,9 +148,9 @@ def test_a_mixture_over_a_vocabulary_is_the_mean_of_probabilities_of_tokens_that
     models = [tiny.decoder(3, seed=5), tiny.decoder(2, hidden=48, seed=6, vocab_size=len(tiny.CHAT_WORDS) + 5)]
     size = len(tiny.CHAT_WORDS)
     each = [torch.softmax(said(model, task, batch)[:, :size].double(), -1) for model in models]
-    source = teacher_of(Ensemble(models, [1.0, 4.0])).targets(task, batch, LOGITS).logits
-    assert isinstance(source, LogitSource)
-    assert source.head.vocabulary == size
+    source = EnsembleTeacher(models, [1.0, 4.0]).targets(task, batch, LOGITS).logits
+    assert isinstance(source, MixedLogits)
+    assert source.vocabulary == size
     assert torch.allclose(torch.softmax(whole(source).double(), -1), 0.2 * each[0] + 0.8 * each[1], atol=1e-6)
 
 
@@ -168,19 +163,20 @@ def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def mixture(**head) -> tuple[torch.Tensor, MixedHead]:
-    heads = tuple(Head(weight=drawn(n, width, seed=n), **head) for n, width in zip(ROWS, WIDTHS, strict=True))
-    away = torch.zeros(POSITIONS, 2, dtype=torch.float64)
-    away[2, 0] = away[4, 1] = 1
-    states = torch.cat([drawn(POSITIONS, sum(WIDTHS), seed=5), away], 1)
-    return states, MixedHead(heads=heads, weights=(0.3, 0.7))
+def mixture(**head) -> MixedLogits:
+    heads = [Head(weight=drawn(n, width, seed=n), **head) for n, width in zip(ROWS, WIDTHS, strict=True)]
+    weights = torch.tensor([[0.3, 0.7]], dtype=torch.float64).log().repeat(POSITIONS, 1)
+    weights[2, 0] = weights[4, 1] = -torch.inf
+    states = drawn(POSITIONS, sum(WIDTHS), seed=5).split(WIDTHS, 1)
+    members = tuple(HeadLogits(hidden=own, head=each) for own, each in zip(states, heads, strict=True))
+    return MixedLogits(members=members, log_weights=weights.log_softmax(-1))
 
 
 @pytest.mark.parametrize("memory", [1, 3000, 2**20])
 @pytest.mark.parametrize("student_rows", [VOCABULARY, VOCABULARY - 2, VOCABULARY + 2])
 @pytest.mark.parametrize("divergence", GRADIENTS)
 def test_the_fused_loss_of_a_mixture_is_the_plain_one_in_value_and_gradient(divergence, student_rows, memory):
-    states, head = mixture(soft_cap=5.0, scale=0.8)
+    teacher = mixture(soft_cap=5.0, scale=0.8)
     mask = torch.tensor([True, True, True, False, True, True, True])
     options = {} if divergence == "mse" else {"temperature": 2.0}
     shared = min(student_rows, VOCABULARY)
@@ -190,11 +186,9 @@ def test_the_fused_loss_of_a_mixture_is_the_plain_one_in_value_and_gradient(dive
         own = Head(weight=weight)
         if is_fused:
             term = FusedTerm(divergence=divergence, factor=0.3, mask=mask, options=options)
-            loss, _ = fused_loss(
-                hidden, own, [term], teacher_hidden=states, teacher_head=head, shared=shared, memory=memory
-            )
+            loss, _ = fused_loss(hidden, own, [term], teacher=teacher, shared=shared, memory=memory)
         else:
-            pair = [each.logits(at)[mask][:, :shared] for each, at in ((own, hidden), (head, states))]
+            pair = [each[mask][:, :shared] for each in (own.logits(hidden), teacher.logits())]
             loss = 0.3 * DIVERGENCES[divergence](*pair, **options).sum()
         found.append((loss.detach(), dict(zip("hw", torch.autograd.grad(loss, (hidden, weight)), strict=True))))
     assert_same(*found, tolerance=1e-9)
@@ -202,8 +196,9 @@ def test_the_fused_loss_of_a_mixture_is_the_plain_one_in_value_and_gradient(dive
 
 def test_a_mixture_over_a_vocabulary_is_never_held_whole():
     count, size = 64, 500
-    heads = tuple(Head(weight=drawn(size, 4, seed=n).float()) for n in (1, 2))
-    states = torch.cat([drawn(count, 8).float(), torch.zeros(count, 2)], 1)
+    members = tuple(
+        HeadLogits(hidden=drawn(count, 4).float(), head=Head(weight=drawn(size, 4, seed=n).float())) for n in (1, 2)
+    )
     weight = drawn(size, 4, seed=3).float().requires_grad_()
     term = FusedTerm(divergence="forward_kl", factor=1.0, mask=torch.ones(count, dtype=torch.bool), options={})
     with LargestTensor() as seen:
@@ -211,8 +206,7 @@ def test_a_mixture_over_a_vocabulary_is_never_held_whole():
             drawn(count, 4, seed=4).float(),
             Head(weight=weight),
             [term],
-            teacher_hidden=states,
-            teacher_head=MixedHead(heads=heads, weights=(0.5, 0.5)),
+            teacher=MixedLogits(members=members, log_weights=torch.full((count, 2), 0.5).log()),
             memory=8 * 6 * 4 * size,
         )
         loss.backward()
@@ -220,11 +214,10 @@ def test_a_mixture_over_a_vocabulary_is_never_held_whole():
 
 
 def test_what_stands_where_nothing_is_compared_changes_nothing():
-    states, head = mixture()
     mask = torch.arange(POSITIONS) != 3
     results = []
     for garbage in (0.0, torch.nan):
-        states[3] = garbage
+        teacher = mixture().map(lambda values, garbage=garbage: values.masked_fill(~mask[:, None], garbage))
         weight = drawn(VOCABULARY, 5, seed=2).requires_grad_()
         labelled = FusedTerm(divergence=None, factor=1.0, mask=~mask, options={})
         term = FusedTerm(divergence="jsd", factor=1.0, mask=mask, options={})
@@ -233,8 +226,7 @@ def test_what_stands_where_nothing_is_compared_changes_nothing():
             Head(weight=weight),
             [term, labelled],
             labels=torch.ones(POSITIONS, dtype=torch.long),
-            teacher_hidden=states,
-            teacher_head=head,
+            teacher=teacher,
         )
         results.append((loss.detach(), {"w": torch.autograd.grad(loss, weight)[0]}))
     assert_same(*results, tolerance=0.0)
@@ -247,7 +239,7 @@ def test_padding_changes_nothing():
     assert (changed["input_ids"] != batch["input_ids"]).any()
     objectives = [Labels(), Logits()]
     first, second = (
-        terms(task, each, copy.deepcopy(student), Ensemble(models), objectives) for each in (batch, changed)
+        terms(task, each, copy.deepcopy(student), EnsembleTeacher(models), objectives) for each in (batch, changed)
     )
     assert_same(first, second, tolerance=1e-6)
 
@@ -263,15 +255,15 @@ def test_labels_are_aligned_by_name_for_each_member():
     with torch.no_grad():
         turned.classifier.weight.copy_(second.classifier.weight.flip(0))
         turned.classifier.bias.copy_(second.classifier.bias.flip(0))
-    expected = said(Ensemble([first, second]), task, batch)
+    expected = said(EnsembleTeacher([first, second]), task, batch)
     for members in ([first, turned], [turned, first]):
-        assert torch.allclose(said(Ensemble(members), task, batch), expected, atol=1e-6)
+        assert torch.allclose(said(EnsembleTeacher(members), task, batch), expected, atol=1e-6)
 
 
 def test_a_member_of_other_labels_is_refused():
     task, _ = classification()
     with pytest.raises(LabelError, match="does not know the labels"):
-        Ensemble([classifier(2), classifier(3, labels=("up", "down"))]).follow(task)
+        EnsembleTeacher([classifier(2), classifier(3, labels=("up", "down"))]).follow(task)
 
 
 def test_members_that_cut_texts_otherwise_are_refused_by_name():
@@ -284,12 +276,12 @@ def test_members_that_cut_texts_otherwise_are_refused_by_name():
 @pytest.mark.parametrize(("weights", "count"), [([1.0], 2), ([1.0, 0.0], 2), ([1.0, -1.0], 2), ([], 0)])
 def test_weights_that_are_none_are_refused(weights, count):
     with pytest.raises(TeacherError, match="a weight above 0"):
-        Ensemble([classifier(2)] * count, weights)
+        EnsembleTeacher([classifier(2)] * count, weights)
 
 
 def test_what_lies_within_one_model_is_refused(tmp_path):
     with pytest.raises(TeacherError, match="hidden needs hidden_states"):
-        trainer(tmp_path, [Hidden()], teacher=Ensemble([classifier(2)]))
+        trainer(tmp_path, [Hidden()], teacher=EnsembleTeacher([classifier(2)]))
 
 
 @pytest.mark.parametrize(
@@ -297,7 +289,7 @@ def test_what_lies_within_one_model_is_refused(tmp_path):
 )
 def test_tasks_in_which_a_mixture_means_nothing_are_refused(task, told):
     with pytest.raises(TeacherError, match=told):
-        Ensemble([classifier(2)]).follow(task)
+        EnsembleTeacher([classifier(2)]).follow(task)
 
 
 # --- one teacher a row ------------------------------------------------------------------------------------------------
@@ -309,7 +301,7 @@ def test_each_row_is_taught_by_its_teacher_alone(kind):
     models = [classifier(2), classifier(3)] if kind == "classes" else [tiny.decoder(3, seed=5), tiny.decoder(2, seed=6)]
     rows = len(batch["input_ids"])
     chosen = torch.tensor([1, 0, 1, 1, 0, 0] * 2)[:rows]
-    found = said(Ensemble(models, routed=True), task, {**batch, TAUGHT_BY: chosen}).view(
+    found = said(EnsembleTeacher(models, routed=True), task, {**batch, TAUGHT_BY: chosen}).view(
         rows, -1, 2 if kind == "classes" else len(tiny.CHAT_WORDS)
     )
     alone = [said(model, task, batch).view(found.shape) for model in models]
@@ -326,14 +318,14 @@ def test_a_teacher_without_rows_in_a_batch_does_not_run():
     for number, model in enumerate(models):
         model.register_forward_pre_hook(lambda *_, number=number: runs.append(number))
     one = torch.ones(len(batch["input_ids"]), dtype=torch.long)
-    teacher_of(Ensemble(models, routed=True)).targets(task, {**batch, TAUGHT_BY: one}, LOGITS)
+    EnsembleTeacher(models, routed=True).targets(task, {**batch, TAUGHT_BY: one}, LOGITS)
     assert runs == [1]
 
 
 def test_a_batch_that_does_not_tell_by_whom_it_is_taught_is_refused():
     task, batch = classification()
     with pytest.raises(TeacherError, match="does not tell by which"):
-        said(Ensemble([classifier(2), classifier(3)], routed=True), task, batch)
+        said(EnsembleTeacher([classifier(2), classifier(3)], routed=True), task, batch)
 
 
 def test_rows_that_become_none_or_several_still_tell_their_teacher():
@@ -359,20 +351,17 @@ def test_two_teachers_in_a_cache_say_what_they_say_live(routed, tmp_path):
     task = TextClassification(max_length=32)
     task.read_labels(rows)
     encoded = task.encode(rows, TOKENIZER)
-    model = Ensemble([classifier(2), classifier(3)], [2.0, 1.0], ["first", "second"], routed=routed)
+    model = EnsembleTeacher([classifier(2), classifier(3)], [2.0, 1.0], ["first", "second"], routed=routed)
     model.follow(task)
     source = Source(
-        teacher=teacher_of(model),
-        weights="random",
+        teacher=model,
         task=task,
         tokenizer=TOKENIZER,
         student=tiny.bert().config,
         data_fingerprint="none",
         seed=0,
     )
-    reader, train, _ = cached(
-        source, encoded, encoded, {"logits": Logits()}, CacheConfig(verify=3), tmp_path, 4, silent
-    )
+    reader, train, _ = cached(source, encoded, encoded, {"logits": Logits()}, CacheConfig(verify=3), tmp_path, 4)
     batch = {
         **task.collator(TOKENIZER)(list(train)),
         "row_id": torch.arange(12),

@@ -29,14 +29,14 @@ from hf_distill import (
 )
 from hf_distill.errors import HfDistillError, RecipeError, ServerError, TeacherError, WritingError
 from hf_distill.evaluation.language_modeling import score_tokens
-from hf_distill.evaluation.served import score_served
-from hf_distill.pipeline.verify_server import check_server, served_teacher
+from hf_distill.evaluation.predict import Candidate
+from hf_distill.logs import reported
 from hf_distill.recipe import EvaluateConfig, ServerConfig
 from hf_distill.recipe.load import load_recipe
-from hf_distill.teachers import ServerTeacher
+from hf_distill.teachers import ServedTeacher
 from hf_distill.teachers.endpoint import Client, prompt_likelihoods, write
 from hf_distill.teachers.endpoint.completions import sampling
-from hf_distill.teachers.server import documents_of
+from hf_distill.teachers.served import documents_of
 from tests.helpers import data as shared_data
 from tests.helpers import tiny
 from tests.helpers.seams import accept_any_teacher
@@ -117,7 +117,7 @@ def test_all_tokens_of_a_served_teacher_give_loss_and_gradient_of_the_same_teach
     rows, options, side, server, tmp_path
 ):
     found = []
-    for teacher in (ModelTeacher(tiny.decoder(2, seed=3)), ServerTeacher(Client(config(server)), SIZE)):
+    for teacher in (ModelTeacher(tiny.decoder(2, seed=3)), ServedTeacher(Client(config(server)), SIZE)):
         student = tiny.decoder(1, seed=5)
         trainer = DistillationTrainer(
             model=student,
@@ -147,7 +147,7 @@ def test_the_likeliest_tokens_and_the_mass_of_the_rest_are_those_of_the_model(se
     assert [each.actual for each in positions] == pytest.approx(
         logs[:-1].gather(1, torch.tensor(IDS[1:])[:, None])[:, 0]
     )
-    teacher = ServerTeacher(Client(config(server, top_k=5)), SIZE)
+    teacher = ServedTeacher(Client(config(server, top_k=5)), SIZE)
     batch = {"input_ids": torch.tensor([IDS]), "attention_mask": torch.ones(1, 6), "labels": torch.tensor([IDS])}
     kept = teacher.targets(CausalLanguageModeling(), batch, frozenset({"logits"})).logits
     assert torch.allclose(kept.rest, 1 - logs[:-1].topk(5).values.exp().sum(1), atol=1e-5)
@@ -157,7 +157,7 @@ def test_the_likeliest_tokens_and_the_mass_of_the_rest_are_those_of_the_model(se
 def test_tokens_that_only_fill_up_the_servers_vocabulary_are_part_of_the_rest(server):
     batch = {"input_ids": torch.tensor([IDS]), "attention_mask": torch.ones(1, 6), "labels": torch.tensor([IDS])}
     kept = (
-        ServerTeacher(Client(config(server)), 30).targets(CausalLanguageModeling(), batch, frozenset({"logits"})).logits
+        ServedTeacher(Client(config(server)), 30).targets(CausalLanguageModeling(), batch, frozenset({"logits"})).logits
     )
     assert kept.ids.max() < 30
     assert kept.vocabulary == 30
@@ -178,11 +178,13 @@ def test_each_text_of_a_packed_row_is_asked_by_itself_up_to_its_last_token_that_
 
 def test_a_served_teacher_is_scored_as_the_same_model_here(server, folder):
     rows, task = shared_data.answers()["test"], CausalLanguageModeling(max_length=32)
-    served = served_teacher(config(server, tokenizer=str(folder)))
-    found = score_served(served, task, rows, EvaluateConfig())
+    served = ServedTeacher.of(config(server, tokenizer=str(folder)))
+    found = served.score(task, rows, EvaluateConfig())
     encoded = task.encode(rows, served.tokenizer)
     sizes = [len(text.encode()) for text in task.texts(rows)]
-    expected = score_tokens(tiny.decoder(2, seed=3), task, served.tokenizer, encoded, sizes=sizes).metrics()
+    expected = score_tokens(
+        Candidate(model=tiny.decoder(2, seed=3), tokenizer=served.tokenizer), task, encoded, sizes=sizes
+    ).metrics()
     assert found.metrics() == pytest.approx(expected, abs=1e-5)
     assert found.metrics().keys() == {"loss", "perplexity", "accuracy", "calibration_error", "bits_per_byte"}
 
@@ -329,13 +331,15 @@ def test_a_wrong_key_is_never_tried_again_nor_shown(folder, monkeypatch):
 
 def test_what_the_start_up_test_finds_is_told(recipe, server, folder):
     task, lines = CausalLanguageModeling(max_length=32), []
-    check_server(served_teacher(config(server, tokenizer=str(folder))), load_recipe(recipe()), task, lines.append)
+    with reported(lines.append):
+        ServedTeacher.of(config(server, tokenizer=str(folder))).verify(load_recipe(recipe()), task)
     assert lines[0] == f"server: tiny-llama is there, and gives the {SIZE} likeliest tokens of each position"
     assert "into the same" in lines[1]
     assert "differ from those of the model that is here by 0.0" in lines[2]
     for options, told in (({"tokenize": False}, "the same"), ({"tokenize": True}, "the same")):
         server.options |= options
-        check_server(served_teacher(config(server, tokenizer=str(folder))), load_recipe(recipe()), task, lines.append)
+        with reported(lines.append):
+            ServedTeacher.of(config(server, tokenizer=str(folder))).verify(load_recipe(recipe()), task)
         assert told in lines[-2]
 
 
@@ -350,9 +354,12 @@ def test_what_the_start_up_test_finds_is_told(recipe, server, folder):
 )
 def test_what_the_start_up_test_finds_amiss_is_refused(keys, options, told, recipe, server, folder):
     server.options |= options
-    teacher, task = served_teacher(config(server, tokenizer=str(folder), **keys)), CausalLanguageModeling(max_length=32)
+    teacher, task = (
+        ServedTeacher.of(config(server, tokenizer=str(folder), **keys)),
+        CausalLanguageModeling(max_length=32),
+    )
     with pytest.raises(ServerError, match=told):
-        check_server(teacher, load_recipe(recipe()), task, silent)
+        teacher.verify(load_recipe(recipe()), task)
 
 
 def test_another_tokenizer_or_another_model_behind_the_name_is_refused(recipe, server, folder):
@@ -361,11 +368,11 @@ def test_another_tokenizer_or_another_model_behind_the_name_is_refused(recipe, s
     for tokenize in (True, False):
         server.options["tokenize"] = tokenize
         with pytest.raises(ServerError, match="cuts a probe into other tokens"):
-            check_server(served_teacher(config(server, tokenizer=str(folder))), load_recipe(recipe()), task, silent)
+            ServedTeacher.of(config(server, tokenizer=str(folder))).verify(load_recipe(recipe()), task)
     server.tokenizer = tiny.chat_tokenizer()
     server.model = tiny.decoder(2, seed=4)
     with pytest.raises(ServerError, match="it serves another model"):
-        check_server(served_teacher(config(server, tokenizer=str(folder))), load_recipe(recipe()), task, silent)
+        ServedTeacher.of(config(server, tokenizer=str(folder))).verify(load_recipe(recipe()), task)
 
 
 # --- the recipe -----------------------------------------------------------------------------------------------------

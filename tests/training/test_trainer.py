@@ -179,7 +179,7 @@ def test_the_teacher_stays_frozen_in_eval_mode_and_out_of_what_is_saved(tmp_path
 def test_hidden_states_of_the_teacher_that_nobody_looks_at_are_let_go(tmp_path):
     one = trainer(tmp_path, [Hidden(layers={0: 1, -1: -1})])
     batch = one.data_collator([one.train_dataset[i] for i in range(4)])
-    kept = [i for i, state in enumerate(one._targets(batch).hidden_states) if state.numel()]
+    kept = [i for i, state in enumerate(one.step.targets(batch).hidden_states) if state.numel()]
     assert kept == [2, 4]
 
 

@@ -17,7 +17,7 @@ from hf_distill.errors import StudentError
 from hf_distill.models.forward import evaluated
 from hf_distill.students.layer_choice import layer_stack
 from hf_distill.students.pruning.families import Shape, family_of, shape_of
-from hf_distill.tokenizers.train import position_limit
+from hf_distill.tokenizers.compare import position_limit
 
 _BATCH = 16
 

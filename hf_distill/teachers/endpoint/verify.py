@@ -1,4 +1,4 @@
-"""What is seen to before a served teacher is relied upon: the model, its tokens, and, where it is here, its numbers."""
+"""Checks a served teacher before it is used: its name, its tokenizer and, if its weights are here, its numbers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from huggingface_hub import try_to_load_from_cache
 from transformers import PreTrainedTokenizerBase
 
 from hf_distill.errors import ServerError
-from hf_distill.evaluation.served import Served
 from hf_distill.evaluation.text_metrics import scorer_names
-from hf_distill.models.load import load_model, load_tokenizer
+from hf_distill.models.hardware import best_dtype
+from hf_distill.models.load import load_model
 from hf_distill.recipe import Recipe, ServerConfig
 from hf_distill.tasks import Task
-from hf_distill.teachers import ServerTeacher, best_dtype
 from hf_distill.teachers.endpoint import Client, Position, prompt_likelihoods
 from hf_distill.teachers.endpoint.errors import NotServed, Unusable
 
@@ -36,58 +35,36 @@ LOCAL_BYTES = 8e9
 """Weights of a model that are loaded to compare it; larger ones are not."""
 
 
-def served_teacher(config: ServerConfig, client: Client | None = None) -> Served:
-    """A served teacher, which is not asked anything yet.
+def check_server(
+    client: Client, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, task: Task, *, likeliest: int | None
+) -> None:
+    """Check that a server gives what a run will ask it for.
 
     Args:
-        config: ``teacher.server`` of a recipe.
-        client: What asks; made of the config unless given.
-
-    Raises:
-        ServerError: For a key that cannot be sent.
-        ModelError: Where its tokenizer cannot be loaded.
-    """
-    tokenizer = load_tokenizer(config.tokenizer_source)
-    teacher = ServerTeacher(client or Client(config), len(tokenizer))
-    facts = {
-        "model": config.model,
-        "hub_id": None,
-        "revision": None,
-        "license": None,
-        "origin": f"served as {config.model}",
-        "served": True,
-    }
-    return Served(teacher=teacher, tokenizer=tokenizer, facts=facts)
-
-
-def check_server(served: Served, recipe: Recipe, task: Task, *, writes_only: bool = False) -> None:
-    """See that a server gives what a run will ask it for.
-
-    Args:
-        served: The teacher.
-        recipe: Tells how much it is to write.
-        task: Tells how long texts are.
-        writes_only: Whether it is asked for texts alone, and its tokens are nobody's concern.
+        client: Of the server.
+        tokenizer: The teacher's own.
+        recipe: Says how much it is to write.
+        task: Says how long texts are.
+        likeliest: How many tokens' log-probabilities it is asked for at each position; None: it only writes.
 
     Raises:
         ServerError: With the way out.
     """
-    client, name = served.client, served.client.config.model
-    room = client.check_model()
-    longest, new = min(task.max_length, served.tokenizer.model_max_length), _new_tokens(recipe, task)
+    name, room = client.config.model, client.check_model()
+    longest, new = min(task.max_length, tokenizer.model_max_length), _new_tokens(recipe, task)
     if room is not None and longest + new > room:
         raise ServerError(
             f"the server has room for {room} tokens of {name}, but a text may have {longest} (task.max_length) and "
             f"{new} are asked for behind it; lower task.max_length or generation.max_new_tokens, or start the server "
             "with a longer context"
         )
-    if writes_only:
+    if likeliest is None:
         logger.info(f"server: {name} is there")
         return
-    ids = served.tokenizer(PROBE)["input_ids"]
-    positions = prompt_likelihoods(client, ids, served.teacher.k)
-    logger.info(f"server: {name} is there, and gives the {served.teacher.k} likeliest tokens of each position")
-    logger.info(f"server: {_same_tokens(client, served.tokenizer, ids)}")
+    ids = tokenizer(PROBE)["input_ids"]
+    positions = prompt_likelihoods(client, ids, likeliest)
+    logger.info(f"server: {name} is there, and gives the {likeliest} likeliest tokens of each position")
+    logger.info(f"server: {_same_tokens(client, ids)}")
     logger.info(f"server: {_same_numbers(client.config, task, ids, positions)}")
 
 
@@ -99,7 +76,7 @@ def _new_tokens(recipe: Recipe, task: Task) -> int:
     return max([1, *(int(each.get("max_new_tokens", task.longest_text)) for each in asked)])
 
 
-def _same_tokens(client: Client, tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+def _same_tokens(client: Client, ids: Sequence[int]) -> str:
     """Compare how the server cuts a text, as far as it tells."""
     found = _tokens_of_server(client)
     if found is None:

@@ -1,0 +1,225 @@
+"""What every teacher is: one protocol from the first check of a recipe to the card."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from hf_distill.errors import TeacherError
+from hf_distill.evaluation.predict import Asked, predict_decisions
+from hf_distill.evaluation.scores import Scoreable, Scores
+from hf_distill.generation.writer import Writer
+from hf_distill.models.fingerprints import weights_mark
+from hf_distill.recipe import EvaluateConfig, LabelConfig, Recipe
+from hf_distill.tasks import Task
+from hf_distill.types import Batch, LogitSource, Need, Targets
+
+Layers = Mapping[Need, Collection[int]]
+"""Which hidden states are needed, as indices, by what they are called; what is not there: all of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loading:
+    """What loading a teacher takes beside its part of a recipe.
+
+    Attributes:
+        task: Bound to the data.
+        generation: How models write that are scored, ``evaluate.generation``.
+        train: Trains what a teacher's own recipe asks for, unless that was done before; gives the model's folder.
+    """
+
+    task: Task
+    generation: Mapping[str, Any]
+    train: Callable[[Recipe], Path]
+
+
+class Teacher(ABC):
+    """Gives targets for batches, is scored, and may write. A new kind needs a name, ``provides`` and ``targets``.
+
+    Attributes:
+        provides: What it can give.
+        tokenizer: Its own; None where it reads the student's tokens.
+        model: The model that a student may be made of and that objectives look into; of several teachers the first.
+            None where none is held here, and where targets come from none.
+        config: The config of that model, also where it is not held; None where it is not known.
+        facts: What the card says of it: ``model``, ``hub_id``, ``revision``, ``license``, ``origin``.
+        folders: Where its weights lie; empty where they are elsewhere.
+        device: Where its inputs belong.
+        dtype: What it computes in.
+        likeliest: How many tokens it gives probabilities of, at temperature 1; None: of all, at any temperature.
+        reads_new_texts: Whether it can be asked about other texts than those of the data.
+    """
+
+    provides: frozenset[Need]
+    tokenizer: PreTrainedTokenizerBase | None = None
+    model: PreTrainedModel | None = None
+    config: PretrainedConfig | None = None
+    facts: Mapping[str, Any] = {}
+    folders: tuple[Path, ...] = ()
+    device: torch.device = torch.device("cpu")
+    dtype: torch.dtype = torch.float32
+    likeliest: int | None = None
+    reads_new_texts: bool = True
+
+    @classmethod
+    def load(cls, config: Any, loading: Loading) -> Teacher:
+        """The teacher that a recipe asks for, from the options that it names.
+
+        Args:
+            config: ``teacher`` of the recipe.
+            loading: What else it takes.
+        """
+        try:
+            teacher = cls(**config.options)
+        except TypeError as error:
+            raise TeacherError(f"recipe.teacher: {error}") from error
+        teacher.follow(loading.task)
+        return teacher
+
+    @classmethod  # noqa: B027
+    def check(cls, config: Any, recipe: Recipe, task: Task) -> None:
+        """Check what can be checked of the teacher itself without loading weights.
+
+        Args:
+            config: ``teacher`` of the recipe.
+            recipe: All of it.
+            task: Bound to the data.
+
+        Raises:
+            HfDistillError: With the way out.
+        """
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What it is called in logs and caches."""
+
+    @abstractmethod
+    def targets(
+        self,
+        task: Task,
+        batch: Batch,
+        needs: frozenset[Need],
+        layers: Collection[int] = (),
+        states: Layers | None = None,
+    ) -> Targets:
+        """Give what objectives need of a batch, detached.
+
+        Args:
+            task: Says which part of the batch is the teacher's, and which positions count.
+            batch: As the student gets it, on the student's device.
+            needs: What to give; the rest is None.
+            layers: Whose projections are needed.
+            states: Which hidden states are needed; all others may be empty.
+        """
+
+    @property
+    def models(self) -> tuple[PreTrainedModel, ...]:
+        """All models that run here when it is asked."""
+        return () if self.model is None else (self.model,)
+
+    @property
+    def outputs(self) -> int:
+        """How many logits a position has."""
+        raise self._cannot("be cached: it does not say how many logits a position has (outputs)")
+
+    def follow(self, task: Task) -> None:  # noqa: B027  # Most give what they give, whatever the labels are.
+        """Give logits in the order of a task's labels.
+
+        Raises:
+            LabelError: Where it does not know the labels.
+            TeacherError: Where it cannot teach the task.
+        """
+
+    def beside(self, tokenizer: PreTrainedTokenizerBase) -> Teacher:
+        """Itself as the teacher of a student with this tokenizer."""
+        return self
+
+    def to(self, device: torch.device) -> None:  # noqa: B027  # Where nothing is held, nothing moves.
+        """Move what it holds to a device."""
+
+    def shares_encoder(self, student: PreTrainedModel) -> bool:
+        """Whether it can read what the frozen encoder of a student makes of a batch."""
+        return False
+
+    def rows_at_once(self, rows: int) -> int:
+        """How many rows it is best asked for at once, where ``rows`` fit into a forward pass."""
+        return rows
+
+    def identity(self) -> dict[str, Any]:
+        """Plain data on which its targets depend; a cache is found again by it."""
+        return {
+            "teacher": Path(self.name).name,
+            "weights": "+".join(map(weights_mark, self.folders)) or self.name,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "labels": None,
+        }
+
+    def verify(self, recipe: Recipe, task: Task, *, writes_only: bool = False) -> None:  # noqa: B027
+        """Check, before it is relied upon, that it gives what a run will ask for.
+
+        Args:
+            recipe: Of the run.
+            task: Bound to the data.
+            writes_only: Whether it is asked for texts alone.
+
+        Raises:
+            TeacherError: With the way out.
+        """
+
+    def score(
+        self,
+        task: Task,
+        rows: Dataset,
+        config: EvaluateConfig,
+        reference: Scoreable | None = None,
+        outside: Dataset | None = None,
+    ) -> Scores:
+        """What it says of labelled rows, as scores.
+
+        Args:
+            task: Bound to the data.
+            rows: With the task's columns.
+            config: How and by what texts are written and judged.
+            reference: The teacher that it is compared with token by token, perhaps itself.
+            outside: Rows that are of none of the classes, where the task has such.
+        """
+        if self.tokenizer is None or task.row_labels is None:
+            raise self._cannot(f"be scored in {task.name}; give it its own tokenizer, and define score")
+
+        def answer(batch: Batch) -> Tensor:
+            logits = self.targets(task, batch, frozenset({"logits"})).logits
+            if not isinstance(logits, Tensor):
+                raise self._cannot(f"be scored in {task.name}: its logits are not those of classes; define score")
+            return logits
+
+        asked = Asked(self, task, rows, reference, config, outside=outside)
+        return predict_decisions(answer, self.tokenizer, asked)
+
+    def run(self, inputs: Batch, has_vocabulary: bool) -> Tensor | LogitSource:
+        """Logits in the order of the task's labels, or what they are made of; of teachers that run here."""
+        raise self._cannot("be run: its models are not here")
+
+    def writer(self, config: LabelConfig, longest: int, options: Mapping[str, Any]) -> Writer:
+        """What writes its texts.
+
+        Args:
+            config: ``label`` of a recipe.
+            longest: Tokens of a text at most, unless the config says otherwise.
+            options: What the rows ask for.
+
+        Raises:
+            TeacherError: Where it writes nothing.
+        """
+        raise self._cannot("write; remove label, or take a teacher that writes")
+
+    def _cannot(self, what: str) -> TeacherError:
+        return TeacherError(f"{type(self).__name__} {self.name!r} cannot {what}")
