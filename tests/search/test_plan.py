@@ -11,7 +11,8 @@ import pytest
 import hf_distill
 from hf_distill import load_recipe
 from hf_distill.errors import RecipeError
-from hf_distill.evaluation import predict, speed
+from hf_distill.evaluation import speed
+from hf_distill.evaluation.predict import Candidate
 from hf_distill.pipeline.preflight import resolve
 from hf_distill.recipe.load import dump_recipe
 from hf_distill.search.plan import AS_LARGE
@@ -46,7 +47,7 @@ class Clock:
 def clock(monkeypatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(speed, "time", clock)
-    monkeypatch.setattr(predict, "_forward", clock.forward)
+    monkeypatch.setattr(Candidate, "run", lambda self, inputs, has_vocabulary: clock.forward(self.model, inputs))
     return clock
 
 
