@@ -174,6 +174,7 @@ def language_recipe(members: list[dict], teacher: dict | None = None, packing: b
     }
 
 
+@pytest.mark.slow
 def test_two_teachers_made_by_their_own_recipes_from_recipe_to_card(tmp_path):
     own = tiny.recipe()["teacher"]["recipe"]
     members = [{"name": "one", "weight": 2.0, "recipe": own}, {"name": "two", "recipe": {**own, "seed": 8}}]

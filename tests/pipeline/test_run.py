@@ -83,6 +83,7 @@ def test_results_hold_what_they_must(finished):
     assert results["floor"]["accuracy"] > 0.5
 
 
+@pytest.mark.slow
 def test_the_student_loads_where_hf_distill_cannot_be_imported(finished, tmp_path):
     code = (
         "import sys; sys.modules['hf_distill'] = None\n"
@@ -122,6 +123,7 @@ def test_running_a_complete_run_again_gives_its_results_without_training(finishe
     assert again.metrics["accuracy"] == again.results["models"]["student"]["metrics"]["accuracy"]["value"]
 
 
+@pytest.mark.slow
 def test_the_resolved_recipe_gives_the_same_student_again(finished, tmp_path):
     again = run(finished / "recipe.yaml", runs=with_teachers(finished, tmp_path), report=silent)
     assert_same_weights(finished, again.folder)
@@ -260,6 +262,7 @@ def test_distill_takes_the_keys_of_a_recipe_as_arguments(finished, tmp_path):
     assert "control" not in result.results["models"]
 
 
+@pytest.mark.slow
 def test_unlabelled_rows_are_taught_by_the_teacher_alone_and_the_control_takes_as_many_steps(finished, tmp_path):
     extra = tmp_path / "extra.txt"
     extra.write_text("\n".join(tiny.rows(64, 9)["text"]))

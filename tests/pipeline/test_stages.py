@@ -116,6 +116,7 @@ def finished(teacher: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --- two stages are two trainings -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_stages_give_the_student_and_the_control_of_two_runs_one_after_the_other(teacher, finished, tmp_path):
     first = run(alone(teacher, 0), runs=tmp_path, report=silent).folder
     assert_same_weights(first / "student", finished / "stages" / "off-policy" / "student")
@@ -131,6 +132,7 @@ def test_each_stage_changes_the_student(finished):
     assert any(not torch.equal(value, after[name]) for name, value in before.items())
 
 
+@pytest.mark.slow
 def test_what_is_learned_beside_the_student_belongs_to_its_stage(teacher, tmp_path):
     stages = [
         {**STAGES[0], "objectives": [{"kind": "hidden"}]},

@@ -15,6 +15,7 @@ from hf_distill.evaluation import speed
 from hf_distill.evaluation.predict import Candidate
 from hf_distill.pipeline.preflight import resolve
 from hf_distill.recipe.load import dump_recipe
+from hf_distill.search import plan_speed
 from hf_distill.search.plan import AS_LARGE
 from hf_distill.search.plan_bounds import read_count
 from hf_distill.search.plan_shapes import sketch_columns
@@ -95,6 +96,7 @@ def test_the_largest_student_that_is_fast_enough_is_found_and_of_equals_the_deep
 
 def test_what_is_planned_is_what_a_run_then_reports(tmp_path, clock, monkeypatch):
     accept_any_teacher(monkeypatch)
+    monkeypatch.setattr("hf_distill.evaluation.predict.ROUNDS", plan_speed.ROUNDS)
     recipe = recipe_of(tmp_path)
     plan = hf_distill.plan(recipe, speedup=4.0, runs=tmp_path / "runs", report=silent)
     assert plan.student["width"].keys() == {"hidden_size", "heads", "intermediate_size"}

@@ -83,6 +83,7 @@ def tokens_of_rows(train: int = 48, test: int = 24) -> Counter:
     return Counter(tuple(ids) for ids in tokenizer(texts, truncation=True, max_length=32)["input_ids"])
 
 
+@pytest.mark.slow
 def test_the_teacher_reads_each_row_exactly_once_for_a_grid_of_four_by_four(tmp_path, read_by_teacher):
     result = hf_distill.sweep(recipe_of(tmp_path), FOUR_BY_FOUR, runs=tmp_path / "runs", report=silent)
     assert len(result.results["combinations"]) == 16
