@@ -48,7 +48,11 @@ CASES = {
     "a callable that is not there": (["data.path=tests.helpers.tiny:nothing"], {}, "cannot be imported"),
     "an unknown data set": (["data.path=nobody/nothing", "data.arguments={}"], {}, "nobody/nothing"),
     "an argument that TrainingArguments refuses": (["training.eval_strategy=sometimes"], {}, "recipe.training"),
-    "an objective that no teacher serves": (["teacher=null", "student={pretrained: a/b}"], {}, "needs a teacher"),
+    "an objective that no teacher serves": (
+        ["teacher=null", "student={pretrained: a/b}"],
+        {},
+        "but the recipe names none",
+    ),
 }
 
 
