@@ -12,7 +12,7 @@ from typing import Any
 
 from hf_distill.data.load import Data
 from hf_distill.errors import TeacherError
-from hf_distill.evaluation.metrics import AGAINST_TEACHER
+from hf_distill.evaluation.metrics import AGAINST_TEACHER, primary_metric
 from hf_distill.pipeline.cases import (
     RecipeCase,
     TargetsCase,
@@ -255,6 +255,7 @@ def check_recipe(recipe: Recipe, task: Task, data: Data, stages: Sequence[Stage]
     """
     objectives = {f"{stage.name} {name}".strip(): each for stage in stages for name, each in stage.objectives.items()}
     case = RecipeCase(recipe=recipe, task=task, data=data, objectives=objectives)
+    primary_metric(task, recipe.evaluate)  # Refuses a metric that the task does not have.
     if "several" in case.traits:
         task.check_mixture()
     check_rules(RULES_OF_RECIPES, case)
