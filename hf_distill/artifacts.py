@@ -73,22 +73,14 @@ def remove(path: Path) -> None:
 
 
 def check_owner(folder: Path, name: str) -> None:
-    """Refuse a folder that holds files but not the one that says whose they are.
-
-    Raises:
-        OutputError: With the way out.
-    """
+    """Refuse a folder that holds files but not the one that says whose they are."""
     if folder.is_dir() and any(folder.iterdir()) and not (folder / name).is_file():
         raise OutputError(f"{folder} holds files but no {name}; choose another name (name=...) or empty the folder")
 
 
 @contextmanager
 def writing_to(folder: Path) -> Iterator[None]:
-    """Report a result folder that cannot be written as an error that the user can mend.
-
-    Raises:
-        OutputError: In place of an ``OSError``.
-    """
+    """Report a result folder that cannot be written as an error that the user can mend."""
     try:
         yield
     except OSError as error:
@@ -96,15 +88,7 @@ def writing_to(folder: Path) -> Iterator[None]:
 
 
 def claim(folder: Path, identity: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Make a folder, with a manifest of what its content is made of, unless it is there.
-
-    Args:
-        folder: Of an artifact that several runs share.
-        identity: Plain data by name; what is not plain is written as text.
-
-    Returns:
-        By name, what the manifest says and what was expected, wherever they differ.
-    """
+    """Make a folder, with a manifest of what its content is made of, unless it is there."""
     path = folder / "manifest.json"
     expected = json.loads(json.dumps(identity, default=str))
     if PartialState().is_main_process and not path.is_file():

@@ -44,11 +44,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when some
 
 
 def _command(*, models: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make a command of a function: what the user can mend is one line on stderr and exit code 2, but with --debug.
-
-    Args:
-        models: Whether it runs models: without bars for files, and all processes leave together.
-    """
+    """Make a command of a function: what the user can mend is one line on stderr and exit code 2, but with --debug."""
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)

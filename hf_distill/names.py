@@ -49,14 +49,7 @@ def look_up(name: str, registry: Mapping[str, Any], what: str, error: type[Excep
 
 
 def plug_in(path: str, what: str, error: type[Exception], base: type | None = None) -> Any:
-    """Import what a dotted path names: ``my_package.losses:MyLoss``.
-
-    Args:
-        path: Module and name, with a colon between.
-        what: Begins the message: a recipe's key, or what is plugged in.
-        error: Raised where the path names nothing of use.
-        base: The class that it must be a subclass of; None for anything that can be called.
-    """
+    """Import what a dotted path names: ``my_package.losses:MyLoss``."""
     module, _, name = path.partition(":")
     try:
         found = getattr(importlib.import_module(module), name)
@@ -70,15 +63,7 @@ def plug_in(path: str, what: str, error: type[Exception], base: type | None = No
 
 
 def check_values(cls: type, name: str, known: Iterable[str], error: type[Exception], *, several: bool = False) -> None:
-    """Refuse a class whose attribute is missing, or has a value that does not exist.
-
-    Args:
-        cls: The class.
-        name: Of the attribute.
-        known: The values that exist.
-        error: Raised with those.
-        several: Whether the attribute is a set, or a tuple, of values.
-    """
+    """Refuse a class whose attribute is missing, or has a value that does not exist."""
     value, known = getattr(cls, name, None), tuple(known)
     right = isinstance(value, (set, frozenset, tuple)) and set(value) <= set(known) if several else value in known
     if not right:

@@ -94,18 +94,7 @@ class Data:
 def load_data(
     config: DataConfig, required: Sequence[str], optional: Sequence[str], texts: Sequence[str], seed: int
 ) -> Data:
-    """Load a recipe's data.
-
-    Args:
-        config: ``data`` of a recipe.
-        required: The task's columns.
-        optional: Columns that rows may have.
-        texts: Those of them that hold text, which no row may lack.
-        seed: Decides which rows are limited and split off.
-
-    Raises:
-        DataError: For a source that cannot be read, and for splits, columns or rows that are not as they must be.
-    """
+    """Load a recipe's data."""
     splits = splits_of(config)
     names, notes = _split_names(config, splits)
     columns = Columns(config.columns, required, optional)

@@ -16,17 +16,7 @@ from hf_distill.types import TAUGHT_BY
 
 
 def with_teachers(data: Data, route: str, names: Sequence[str], kept: Collection[str]) -> Data:
-    """Add to every row the index of the teacher that alone teaches it.
-
-    Args:
-        data: All rows.
-        route: The column that names each row's teacher.
-        names: The teachers' names.
-        kept: Columns that the task reads; ``route`` is removed unless it is one of them.
-
-    Raises:
-        DataError: Where a row names no teacher, or a split has no such column.
-    """
+    """Add to every row the index of the teacher that alone teaches it."""
     parts: dict[str, Any] = {}
     notes = []
     for split, rows in data.splits.items():

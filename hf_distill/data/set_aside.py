@@ -15,16 +15,7 @@ from hf_distill.names import nearest_or_all
 
 
 def set_aside(data: Data, name: str) -> Data:
-    """The data whose training, validation and test rows are all of a class; what was of none is in ``outside``.
-
-    Args:
-        data: As it was loaded; each row has one class.
-        name: The label of the rows that are of no class.
-
-    Raises:
-        RecipeError: Where no row is labelled so.
-        DataError: Where a split holds nothing else.
-    """
+    """The data whose training, validation and test rows are all of a class; what was of none is in ``outside``."""
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
     known = {label for rows in splits.values() for label in _labels(rows)}
     if name not in known:

@@ -39,16 +39,8 @@ def _drawn(generator: np.random.Generator, size: int, rows: int) -> np.ndarray:
 def bootstrap(predictions: Mapping[str, Scores], resamples: int, seed: int) -> dict[str, dict[str, np.ndarray]]:
     """Score every model on the same resampled rows.
 
-    Args:
-        predictions: By model; all over the same rows, in the same order.
-        resamples: How many times the rows are drawn.
-        seed: Of the draws.
-
     Returns:
         ``{model: {metric: [resamples]}}``.
-
-    Raises:
-        DataError: The models were not scored on the same rows.
     """
     first_name, first = next(iter(predictions.items()))
     for name, other in predictions.items():
@@ -82,22 +74,7 @@ def compare(
     resamples: int,
     seed: int,
 ) -> dict[str, Any]:
-    """Compare the student with its teacher and, where there is one, its control.
-
-    Args:
-        predictions: Of ``teacher``, ``student`` and perhaps ``control``, on the same rows.
-        facts: By model that is here: ``parameters`` and ``samples_per_second``.
-        primary_metric: The metric that decides.
-        resamples: Of the bootstrap.
-        seed: Of the bootstrap.
-
-    Returns:
-        ``retention`` (student / teacher, or teacher / student where lower is better; None where that divides by 0),
-        ``gap_closed`` (the share of the way from control to teacher; None without a control or where the teacher is no
-        better than it), the paired differences ``student_minus_control`` (or None) and ``student_minus_teacher`` with
-        95% intervals, never turned round where lower is better, ``agreement`` with the teacher, and ``size_ratio`` and
-        ``speedup`` (student / teacher); these three None where the teacher is served.
-    """
+    """Compare the student with its teacher and, where there is one, its control."""
     draws = {name: scores[primary_metric] for name, scores in bootstrap(predictions, resamples, seed).items()}
     values = {name: each.metrics()[primary_metric] for name, each in predictions.items()}
     lower_is_better = primary_metric in LOWER_IS_BETTER

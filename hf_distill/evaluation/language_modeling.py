@@ -159,16 +159,7 @@ def score_tokens(
     batch_size: int = 8,
     sizes: Sequence[int] | None = None,
 ) -> TokenScores:
-    """A model's figures on encoded rows, in their order; logits are held for a few positions at a time.
-
-    Args:
-        candidate: What is scored.
-        task: Whose rows these are.
-        rows: Encoded, with labels.
-        reference: What it is compared with, token by token; may be the candidate itself.
-        batch_size: Rows of a forward pass.
-        sizes: Bytes of each text of the split; used where encoded rows tell of which text each is: they are added up.
-    """
+    """A model's figures on encoded rows, in their order; logits are held for a few positions at a time."""
     assert candidate.tokenizer is not None
 
     def read(batch: dict[str, Any]) -> list[list[float]]:

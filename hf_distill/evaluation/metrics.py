@@ -53,11 +53,7 @@ LOWER_IS_BETTER = frozenset(
 
 
 def primary_metric(task: Task, config: EvaluateConfig) -> str:
-    """Give the metric to compare by: the one that the recipe asks for, or the task's own.
-
-    Raises:
-        RecipeError: The metric asked for is not computed for this task.
-    """
+    """Give the metric to compare by: the one that the recipe asks for, or the task's own."""
     judged = metric_names(config.scorers or task.scorers)
     detected = OUT_OF_SCOPE if task.out_of_scope is not None else ()
     known = [*MEASURED[task.problem_type], *detected, *judged]

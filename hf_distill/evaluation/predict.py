@@ -89,17 +89,7 @@ def predict(
     batch_size: int = 64,
     outside: Dataset | None = None,
 ) -> Scores:
-    """Score what runs here on labelled rows, in the order of the rows and of the data's labels.
-
-    Args:
-        candidate: What is scored.
-        task: Bound to the data.
-        rows: With the task's columns.
-        reference: The teacher that it is compared with token by token, where tokens are scored.
-        config: How and by what texts are written and judged, where the task or the recipe asks for some.
-        batch_size: Rows of a forward pass; an eighth of them where a row is as long as the model reads.
-        outside: Rows that are of none of the classes, where the task has such.
-    """
+    """Score what runs here on labelled rows, in the order of the rows and of the data's labels."""
     config = config or EvaluateConfig(batch_size=max(1, batch_size // 8))
     return SCORE_FUNCTIONS[task.scored_as](Asked(candidate, task, rows, reference, config, batch_size, outside))
 

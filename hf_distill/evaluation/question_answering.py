@@ -155,17 +155,7 @@ class AnswerScores(Scores):
 
 
 def score_answers(candidate: Scoreable, task: QuestionAnswering, rows: Dataset, batch_size: int = 64) -> AnswerScores:
-    """A model's likeliest answer to every question, over all its windows.
-
-    Args:
-        candidate: What is scored.
-        task: Whose rows these are.
-        rows: With the task's columns, answers included.
-        batch_size: Windows of a forward pass.
-
-    Raises:
-        LabelError: Where answers are not known.
-    """
+    """A model's likeliest answer to every question, over all its windows."""
     if any(value is None for value in rows["answers"]):
         raise LabelError("the evaluated split has rows whose answers are not known; remove them")
     assert candidate.tokenizer is not None

@@ -96,17 +96,7 @@ class RetrievalScores(Scores):
 def score_vectors(
     candidate: Scoreable, task: Embeddings, rows: Dataset, batch_size: int
 ) -> SimilarityScores | RetrievalScores:
-    """What a model's vectors say of pairs, in the order of the rows.
-
-    Args:
-        candidate: What is scored, with a vector head.
-        task: Says by what it is judged.
-        rows: Of ``text``, ``text_pair``, and ``score`` where similarity is measured.
-        batch_size: Rows of a forward pass.
-
-    Returns:
-        Cosines and scores; or for each different ``text`` where those that belong to it were found among all.
-    """
+    """What a model's vectors say of pairs, in the order of the rows."""
     if task.evaluation == "similarity":
         pairs = rows.select_columns(["text", "text_pair"])
         vectors = np.stack(_vectors(candidate, task, pairs, batch_size))

@@ -298,16 +298,7 @@ def by_row(
     batch_size: int,
     read: Callable[[Batch], Sequence[Any]],
 ) -> list[Any]:
-    """What is read of each encoded row, in their order; several processes share them.
-
-    Args:
-        models: What reads; moved to this process's device. None where it is elsewhere.
-        task: Whose rows these are.
-        tokenizer: Pads them.
-        rows: Encoded.
-        batch_size: Rows of a batch, which are of about the same length.
-        read: From a batch on that device to one value a row.
-    """
+    """What is read of each encoded row, in their order; several processes share them."""
     device = torch.device("cpu")
     for model in models:
         place(model, PartialState().device)

@@ -42,9 +42,6 @@ def disk_bytes(folder: Path) -> int:
     """Sum the bytes of the weights in a model folder: its safetensors files and their index.
 
     A teacher from the Hub may come as ``pytorch_model*.bin`` only; then these are counted.
-
-    Raises:
-        ModelError: The folder holds no weights.
     """
     weights = [*folder.glob("*.safetensors"), *folder.glob("*_Dense/*.safetensors")] or list(
         folder.glob("pytorch_model*.bin")
@@ -60,12 +57,7 @@ def measure_speed(
     batches: Mapping[str, Sequence[Batch]],
     rounds: int = 5,
 ) -> dict[str, dict[str, float]]:
-    """The medians of :func:`measure_calls`.
-
-    Returns:
-        By model: ``latency_ms``, the median over all calls on `singles`, and ``samples_per_second``, the median over
-        the rounds on `batches`.
-    """
+    """The medians of :func:`measure_calls`."""
     return {
         name: {"latency_ms": median(each.latencies_ms), "samples_per_second": median(each.throughputs)}
         for name, each in measure_calls(forwards, singles, batches, rounds).items()
@@ -81,12 +73,6 @@ def measure_calls(
     """Measure all models in turn (A B C, A B C, ...), so that a machine that slows down slows all of them.
 
     One round more is run first, as a warm-up, and not counted.
-
-    Args:
-        forwards: By model: what computes the outputs of a batch.
-        singles: By model: batches of one row, for the latency.
-        batches: By model: batches of the size that is reported, for the throughput.
-        rounds: How often each model is measured.
     """
     calls: dict[str, list[float]] = {name: [] for name in forwards}
     throughputs: dict[str, list[float]] = {name: [] for name in forwards}

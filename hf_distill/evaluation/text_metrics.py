@@ -220,15 +220,7 @@ SCORERS: dict[str, type[Scorer] | Callable[[str, str], float]] = {
 
 
 def make_scorers(names: Sequence[str], where: str = "recipe.evaluate.scorers") -> list[Scorer]:
-    """Scorers by name, ``package.module:name`` of a :class:`Scorer` or a function, or ``evaluate:folder_or_id``.
-
-    Args:
-        names: Of a recipe.
-        where: Their key.
-
-    Raises:
-        RecipeError: For a name, class or function that is not there.
-    """
+    """Scorers by name, ``package.module:name`` of a :class:`Scorer` or a function, or ``evaluate:folder_or_id``."""
     return [_scorer(name, where) for name in names]
 
 

@@ -200,15 +200,6 @@ def score_tags(candidate: Scoreable, task: Task, rows: Dataset, batch_size: int 
 
     A word that the model does not see, because its row is cut or its tokenizer drops it, is decided as ``O``, or as the
     first label where there is no such: models of any tokenizer are scored on the same words.
-
-    Args:
-        candidate: What is scored.
-        task: Whose rows these are.
-        rows: With the task's columns, labels included.
-        batch_size: Rows of a forward pass.
-
-    Raises:
-        LabelError: Where rows have no labels.
     """
     assert task.label_set is not None
     names = task.label_set.names

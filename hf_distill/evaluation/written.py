@@ -27,11 +27,7 @@ def check_generation(
     where: str = "recipe.evaluate.generation",
     reshaping: str = "one text is judged for each row; remove it",
 ) -> None:
-    """Refuse what Transformers' GenerationConfig does not know, or what gives other than texts of a known number.
-
-    Raises:
-        RecipeError: Under the key ``where``; ``reshaping`` is the way out for texts of an unknown number.
-    """
+    """Refuse what Transformers' GenerationConfig does not know, or what gives other than texts of a known number."""
     known = GenerationConfig().to_dict()
     for name in settings:
         if name in RESHAPING:

@@ -46,16 +46,7 @@ def generate(
     seed: int | None = None,
     processors: Sequence[LogitsProcessor] = (),
 ) -> Generated:
-    """Let a model write, in eval mode and without gradients.
-
-    Args:
-        model: With or without an encoder.
-        inputs: Tensors, as :func:`writer_inputs` makes them of prompts; settings may be among them.
-        settings: Of Transformers' ``GenerationConfig``.
-        own: What holds where the settings say nothing; the model's own generation config unless given.
-        seed: Of what is drawn; unless given it comes from the global generator.
-        processors: See and change the logits of each step.
-    """
+    """Let a model write, in eval mode and without gradients."""
     generation: Any = copy.deepcopy(model.generation_config if own is None else own)
     tensors = generation.update(**{**inputs, **settings, "return_dict_in_generate": True})
     writer: Any = model

@@ -16,11 +16,7 @@ from hf_distill.types import OF_THE_DATA
 
 
 def check_judged(config: RolloutConfig, objectives: Mapping[str, Objective]) -> None:
-    """Refuse objectives of which nothing is learned where the student writes.
-
-    Raises:
-        ObjectiveError: With the way out.
-    """
+    """Refuse objectives of which nothing is learned where the student writes."""
     if not any(objective.needs - OF_THE_DATA for objective in objectives.values()):
         raise ObjectiveError(
             "rollout: what a student writes has no labels, so only an objective that asks a teacher learns of it; add "
@@ -41,11 +37,7 @@ def check_judged(config: RolloutConfig, objectives: Mapping[str, Objective]) -> 
 
 
 def ends_of(student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> list[int]:
-    """The tokens that end a text, as the student's generation config and its tokenizer tell.
-
-    Raises:
-        ModelError: Where none does.
-    """
+    """The tokens that end a text, as the student's generation config and its tokenizer tell."""
     ends = end_tokens(student.generation_config)
     if tokenizer is not None and isinstance(tokenizer.eos_token_id, int):
         ends.append(tokenizer.eos_token_id)

@@ -47,19 +47,7 @@ class Writer(Protocol):
         """How many prompts :meth:`write` is best given; None: as many as there are."""
 
     def write(self, prompts: Prompts, places: Sequence[int], seed: int) -> list[list[Hypothesis]]:
-        """Write after some of the prompts.
-
-        Args:
-            prompts: All of them.
-            places: Indices of those to write after.
-            seed: Of the run; what is drawn depends on it and on the rows alone.
-
-        Returns:
-            For each place its texts, the likeliest first where the writer searches.
-
-        Raises:
-            WritingError: Where the texts cannot be trusted or judged.
-        """
+        """Write after some of the prompts."""
 
     def content(self, ids: Sequence[int]) -> list[int]:
         """Tokens without special ones."""

@@ -16,11 +16,7 @@ WITHOUT_SCORER = "rouge"
 
 
 def check_label(config: LabelConfig | None, task: Task, data: Data) -> None:
-    """Refuse what cannot be written or judged for these rows.
-
-    Raises:
-        HfDistillError: With the way out.
-    """
+    """Refuse what cannot be written or judged for these rows."""
     if config is None:
         if data.unlabelled is not None:
             task.check_unlabelled()
@@ -41,11 +37,7 @@ def check_label(config: LabelConfig | None, task: Task, data: Data) -> None:
 
 
 def rows_to_write_for(task: Task, data: Data) -> Dataset:
-    """All rows that a teacher writes for, the unlabelled ones last; its place is the id of a row.
-
-    Raises:
-        DataError: For unlabelled rows that lack a column.
-    """
+    """All rows that a teacher writes for, the unlabelled ones last; its place is the id of a row."""
     assert isinstance(data.train, Dataset)
     if data.unlabelled is None:
         return data.train

@@ -85,19 +85,7 @@ def label_rows(
     folder: Path,
     command: str,
 ) -> TeacherTexts:
-    """Let the teacher write for every training row, unless it did, and make a data set of what it wrote.
-
-    Args:
-        recipe: Checked; without ``label`` all its settings are as they are by default.
-        task: Bound to the data.
-        data: Whose training rows, and unlabelled rows, are written for.
-        teacher: Live.
-        folder: Of all labels, ``runs/labels``.
-        command: What runs it again.
-
-    Raises:
-        WritingError: Where nothing is left of what was written, or it is broken.
-    """
+    """Let the teacher write for every training row, unless it did, and make a data set of what it wrote."""
     config = recipe.label or LabelConfig()
     rows = rows_to_write_for(task, data)
     assert teacher.tokenizer is not None
@@ -142,9 +130,6 @@ def _select(
     """The texts to train on and what is counted of them; all processes select, so that all fail where none is left.
 
     ``unread`` is the number of rows whose prompts are too long to be written after.
-
-    Raises:
-        WritingError: Where the filters drop everything.
     """
     choices = choose(sorted(read_all(written), key=lambda row: row.row_id), references, config, scorer)
     kept, dropped = keep(choices, config.filters)

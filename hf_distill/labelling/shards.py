@@ -48,11 +48,7 @@ class WrittenRow:
 
 
 def write_all(folder: Path, identity: Mapping[str, Any], writer: Writer, prompts: Prompts, seed: int) -> None:
-    """Write every shard that is not there yet; several processes share them.
-
-    Raises:
-        WritingError: Where the folder holds texts that were made of something else.
-    """
+    """Write every shard that is not there yet; several processes share them."""
     if claim(folder, identity):
         raise WritingError(
             f"{folder} holds texts that were made of something else (see its manifest.json), though its name says "
@@ -72,11 +68,7 @@ def write_all(folder: Path, identity: Mapping[str, Any], writer: Writer, prompts
 
 
 def read_all(folder: Path) -> Iterator[WrittenRow]:
-    """What was written, in the order of the shards.
-
-    Raises:
-        WritingError: For a shard that is broken.
-    """
+    """What was written, in the order of the shards."""
     for path in sorted(folder.glob("shard-*.jsonl")):
         try:
             for line in path.read_text(encoding="utf-8").splitlines():

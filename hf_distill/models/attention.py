@@ -36,11 +36,7 @@ _DROPOUTS = ("dropout", "attn_dropout", "attention_dropout")
 
 
 def self_attentions(model: PreTrainedModel) -> list[nn.Module]:
-    """The self-attention of every layer, in order; a decoder's, where there is an encoder, too.
-
-    Raises:
-        ModelError: Where they are not found, or not one a layer.
-    """
+    """The self-attention of every layer, in order; a decoder's, where there is an encoder, too."""
     stack: nn.Module = model.get_decoder() if model.config.is_encoder_decoder else model
     found = [
         module

@@ -31,11 +31,7 @@ class Caught:
 
 
 def output_head(model: PreTrainedModel) -> Head:
-    """A model's head: the matrix, bias, scale and soft-cap of its logits.
-
-    Raises:
-        ModelError: Where the head is no single linear map, or an adapter changes it.
-    """
+    """A model's head: the matrix, bias, scale and soft-cap of its logits."""
     module = model.get_output_embeddings()
     kind = type(model).__name__
     if type(module) is not nn.Linear:
@@ -164,14 +160,6 @@ def run_model(
     attention: bool = False,
 ) -> tuple[Any, Tensor | HeadLogits]:
     """A forward pass, without the head where logits would be over a vocabulary.
-
-    Args:
-        forward: The model, or what wraps it.
-        model: The model itself.
-        inputs: As its forward takes them.
-        has_vocabulary: Whether the head is over a vocabulary.
-        hidden: Whether all hidden states are asked for, of both sides where there are two.
-        attention: Whether all attention maps are asked for.
 
     Returns:
         The model's outputs; and its logits, or what enters the head (``[B, T, H]``) with the head. The logits of a

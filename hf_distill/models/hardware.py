@@ -80,16 +80,7 @@ def chosen_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def share_rows(lengths: Sequence[int], batch_size: int, work: Callable[[list[int]], Iterable[Value]]) -> list[Value]:
-    """Share rows among all processes, in batches of similar lengths, and collect their values in every process.
-
-    Args:
-        lengths: The length of each row.
-        batch_size: Rows of a batch.
-        work: Gives the values of the rows of a batch, by their numbers and in that order.
-
-    Returns:
-        The values in the order of the rows.
-    """
+    """Share rows among all processes, in batches of similar lengths, and collect their values in every process."""
     order = np.argsort(lengths, kind="stable").tolist()
     batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
     found: list[tuple[int, Value]] = []

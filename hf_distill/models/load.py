@@ -48,15 +48,7 @@ def save_adapted_config(config: PretrainedConfig, folder: Path) -> None:
 
 
 def load_config(name: str, revision: str | None = None) -> PretrainedConfig:
-    """Load the config of a model.
-
-    Args:
-        name: A Hub id or a folder.
-        revision: A branch, tag or commit of the Hub's repository; its main branch unless given.
-
-    Raises:
-        ModelError: Where there is no such model, or it cannot be reached or read.
-    """
+    """Load the config of a model."""
     adapter = _adapter(name, revision)
     with _as_model_error("config", name, revision):
         if adapter is None:
@@ -88,19 +80,7 @@ def load_model(
     new_head: bool = False,
     **options: Any,
 ) -> PreTrainedModel:
-    """Load a model with its weights, from safetensors alone and without code from the Hub.
-
-    Args:
-        auto_model: The class that loads it, ``AutoModelForSequenceClassification`` for instance.
-        name: A Hub id or a folder.
-        revision: A branch, tag or commit; the main branch unless given.
-        dtype: The weights' dtype, or ``"auto"`` for the one that they are stored in.
-        new_head: Whether a head that is missing or has another size is made anew; it is refused otherwise.
-        options: Config attributes and other arguments of ``from_pretrained``.
-
-    Raises:
-        ModelError: As :func:`load_config`, and where weights are missing, pickled, or of another shape.
-    """
+    """Load a model with its weights, from safetensors alone and without code from the Hub."""
     adapter = _adapter(name, revision)
     if adapter is not None:
         return _load_with_adapters(auto_model, name, revision, dtype, adapter, options)

@@ -150,14 +150,7 @@ def read_head(folder: Path) -> VectorHead | None:
 
 
 def save_head(model: PreTrainedModel, folder: Path, max_length: int, state: Mapping[str, Tensor] | None = None) -> None:
-    """Write a model's head beside its checkpoint.
-
-    Args:
-        model: With a head.
-        folder: The checkpoint's.
-        max_length: Longer texts are cut at so many tokens.
-        state: The model's weights, where they are not in the model (sharded training).
-    """
+    """Write a model's head beside its checkpoint."""
     head = copy.deepcopy(head_of(model))
     assert head is not None
     if state is not None:

@@ -248,11 +248,7 @@ RULES_OF_STAGES: tuple[Rule[TargetsCase], ...] = (
 
 
 def check_recipe(recipe: Recipe, task: Task, data: Data, stages: Sequence[Stage]) -> None:
-    """Refuse what a recipe's keys, its task and its data cannot do for each other.
-
-    Raises:
-        HfDistillError: For the first rule that is broken, with the way out.
-    """
+    """Refuse what a recipe's keys, its task and its data cannot do for each other."""
     objectives = {f"{stage.name} {name}".strip(): each for stage in stages for name, each in stage.objectives.items()}
     case = RecipeCase(recipe=recipe, task=task, data=data, objectives=objectives)
     primary_metric(task, recipe.evaluate)  # Refuses a metric that the task does not have.
@@ -262,11 +258,7 @@ def check_recipe(recipe: Recipe, task: Task, data: Data, stages: Sequence[Stage]
 
 
 def check_targets(case: TargetsCase) -> None:
-    """Refuse objectives that a teacher of a kind cannot serve.
-
-    Raises:
-        HfDistillError: For the first rule that is broken, with the way out.
-    """
+    """Refuse objectives that a teacher of a kind cannot serve."""
     for name in case.objectives:
         check_rules(RULES_OF_OBJECTIVES, replace(case, name=name))
     check_rules(RULES_OF_STAGES, case)
@@ -280,11 +272,7 @@ def targets_case(stage: Stage, task: Task) -> TargetsCase:
 
 
 def check_stage(stage: Stage, task: Task) -> None:
-    """Refuse objectives that the task, the way of training and the teacher cannot serve.
-
-    Raises:
-        HfDistillError: For the first that is refused, with the way out.
-    """
+    """Refuse objectives that the task, the way of training and the teacher cannot serve."""
     check_objectives(stage.objectives, task, stage.arguments)
     check_targets(targets_case(stage, task))
 

@@ -58,12 +58,7 @@ class Stage:
 
 
 def stages_of(recipe: Recipe, folder: RunFolder) -> tuple[Stage, ...]:
-    """The stages of a run, in order; a single one for a recipe without stages.
-
-    Raises:
-        ObjectiveError: For objectives that do not exist, or options that they do not know.
-        RecipeError: For values that TrainingArguments refuses.
-    """
+    """The stages of a run, in order; a single one for a recipe without stages."""
     recipes = recipe.by_stage()
     runs = folder.runs or folder.path.parent
     folders = [*(RunFolder(folder.path / "stages" / name, runs) for name in list(recipes)[:-1]), folder]

@@ -21,16 +21,7 @@ Make = Callable[[Recipe, Path, Data], Path]
 
 
 def load_teacher(experiment: Experiment, make: Make, *, writes_only: bool = False) -> Teacher:
-    """The teacher of a recipe, verified.
-
-    Args:
-        experiment: With a teacher.
-        make: Runs the recipe of a teacher.
-        writes_only: Whether it is asked for texts, and not what it says of the data's tokens.
-
-    Raises:
-        HfDistillError: Where one cannot be made or loaded, or several do not go together.
-    """
+    """The teacher of a recipe, verified."""
     recipe, task = experiment.recipe, experiment.task
     assert recipe.teacher is not None
     loading = Loading(task=task, generation=recipe.evaluate.generation, train=lambda own: _made(own, experiment, make))

@@ -57,17 +57,7 @@ def check(
 
 
 def resolve(recipe: Recipe, runs: str | Path = "runs", command: str = "", data: Data | None = None) -> Experiment:
-    """Load the data, and refuse whatever can be refused before a model is loaded and anything is written.
-
-    Args:
-        recipe: As it was read.
-        runs: The folder that holds all runs.
-        command: What runs it again.
-        data: What the recipe's data are, where they were read already.
-
-    Raises:
-        HfDistillError: For the first thing that is wrong.
-    """
+    """Load the data, and refuse whatever can be refused before a model is loaded and anything is written."""
     recipe = with_defaults(recipe)
     for name, stage in recipe.by_stage().items():
         with in_stage(name):
@@ -100,17 +90,7 @@ def resolve(recipe: Recipe, runs: str | Path = "runs", command: str = "", data: 
 
 
 def read_data(recipe: Recipe, task: Task, stages: Sequence[Stage], data: Data | None = None) -> Data:
-    """The recipe's data as the task needs them; the task learns their labels.
-
-    Args:
-        recipe: With all defaults.
-        task: Not yet bound.
-        stages: Of the recipe.
-        data: What was read already.
-
-    Raises:
-        HfDistillError: Where rows, task, teacher and objectives do not go together.
-    """
+    """The recipe's data as the task needs them; the task learns their labels."""
     if data is None:
         routes, members = (recipe.teacher.columns, recipe.teacher.members) if recipe.teacher else ((), ())
         optional = (*task.optional, *routes)

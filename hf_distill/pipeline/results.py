@@ -29,16 +29,7 @@ def make_results(
     start: Mapping[str, float] | None,
     labels: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Measure sizes and speeds, draw the intervals, compare; the content of ``results.json``.
-
-    Args:
-        experiment: What was run.
-        scores: ``teacher`` (unless there is none), ``student``, and ``control`` where one was trained.
-        training: Of student and control, see ``train_model``; of several stages see ``joined``.
-        floor: What a bag of words reaches, or None.
-        start: Every metric of the student before it was trained, or None.
-        labels: Where the texts are from that the student learned from, see ``provenance.json``; None: from the data.
-    """
+    """Measure sizes and speeds, draw the intervals, compare; the content of ``results.json``."""
     recipe, task, data, rows = experiment.recipe, experiment.task, experiment.data, experiment.rows
     candidates, predictions, metric = scores.candidates, scores.predictions, experiment.metric
     here = {name: each for name, each in candidates.items() if each.models}

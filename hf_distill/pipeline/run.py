@@ -258,17 +258,7 @@ def train_all(
     labels: TeacherTexts | None = None,
     paired: Pair | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Train the student, on what the teacher wrote if it did, and its control where there is a teacher to judge.
-
-    Args:
-        experiment: What is run.
-        teacher: Its teacher, or None.
-        labels: What the teacher wrote, where the recipe lets it.
-        paired: What a student learns from that shares it with others; made unless given.
-
-    Returns:
-        What :func:`train_model` tells of each, all stages together.
-    """
+    """Train the student, on what the teacher wrote if it did, and its control where there is a teacher to judge."""
     data = experiment.data
     lessons, known = (labels.in_place_of(data), labels.beside(data)) if labels else (data, data)
 

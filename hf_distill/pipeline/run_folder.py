@@ -59,9 +59,6 @@ class RunFolder:
         """Take the folder for a recipe, or go on in it where the recipe and the data are the same.
 
         ``evaluate`` and ``hub`` may change between two calls: they change nothing that was trained.
-
-        Raises:
-            OutputError: Where the folder belongs to another recipe or other data, or cannot be written.
         """
         if PartialState().is_main_process:
             self._claim(recipe, data_fingerprint)

@@ -23,13 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def build(experiment: Experiment, data: Data, teacher: Teacher | None) -> Student:
-    """A new student, as the recipe asks for it; what it takes of several teachers, it takes of the first.
-
-    Args:
-        experiment: Whose student it is.
-        data: The rows that it may be made from.
-        teacher: Whose layers or config are taken, or None.
-    """
+    """A new student, as the recipe asks for it; what it takes of several teachers, it takes of the first."""
     recipe, task = experiment.recipe, experiment.task
     taken_of = teacher.model if teacher is not None else None
     student = build_student(

@@ -26,11 +26,7 @@ DEFAULTS: dict[str, Any] = {
 
 
 def with_defaults(recipe: Recipe) -> Recipe:
-    """The recipe with the defaults of ``training`` filled in, its teacher's recipe too.
-
-    Raises:
-        RecipeError: Where the metric says nothing across tokenizers.
-    """
+    """The recipe with the defaults of ``training`` filled in, its teacher's recipe too."""
     recipe = _with_metric(recipe)
     training = {**DEFAULTS, **recipe.training}
     if recipe.data.streaming:
@@ -45,11 +41,7 @@ def with_defaults(recipe: Recipe) -> Recipe:
 
 
 def _with_metric(recipe: Recipe) -> Recipe:
-    """Models with different tokens are compared by bits a byte: a loss a token depends on how long tokens are.
-
-    Raises:
-        RecipeError: Where the recipe asks for another metric of tokens.
-    """
+    """Models with different tokens are compared by bits a byte: a loss a token depends on how long tokens are."""
     shared = task_class(recipe.task.name).metric_across_tokenizers
     objectives = [objective for stage in recipe.by_stage().values() for objective in stage.objectives]
     if shared is None or not any(objective.options.get("cross_tokenizer") is True for objective in objectives):
@@ -64,11 +56,7 @@ def _with_metric(recipe: Recipe) -> Recipe:
 
 
 def training_arguments(recipe: Recipe, output_dir: str, **more: Any) -> TrainingArguments:
-    """``training`` as TrainingArguments.
-
-    Raises:
-        RecipeError: For values that TrainingArguments refuses.
-    """
+    """``training`` as TrainingArguments."""
     machine = {"disable_tqdm": not sys.stderr.isatty(), "dataloader_pin_memory": torch.cuda.is_available()}
     settings = {**machine, **recipe.training, **more}
     try:

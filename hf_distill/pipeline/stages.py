@@ -17,11 +17,6 @@ def continued(student: Student, task: Task, left: Path) -> Student:
     """A new student with the weights that a stage left of it.
 
     What an objective learned beside it (projections) is not among them: it belongs to its stage.
-
-    Args:
-        student: As the recipe asks for it; changed in place.
-        task: Whose parts beside the model are read, too.
-        left: The folder of the same student as the stage before saved it.
     """
     if has_adapters(student.model):
         load_adapters(student.model, left)

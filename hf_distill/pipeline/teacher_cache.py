@@ -86,25 +86,7 @@ def cached(
     batch_size: int,
     others: Sequence[Demand] = (),
 ) -> tuple[CachedTeacher, Dataset, Dataset]:
-    """A teacher that reads what the live one says of these rows, which it says now unless it did before.
-
-    Args:
-        source: What it is made of.
-        train: Encoded.
-        validation: Encoded.
-        objectives: That will ask it; they are left as they are.
-        config: ``teacher.cache`` of a recipe.
-        folder: Where caches lie; this one is found there by what it is made of.
-        batch_size: Rows of a forward pass.
-        others: What else the same cache is to serve.
-
-    Returns:
-        The teacher, and both data sets with the ids that it knows their rows by.
-
-    Raises:
-        TeacherError: Where a cache of this kind cannot serve an objective.
-        CacheError: Where the folder holds a cache of something else, or what it holds is broken.
-    """
+    """A teacher that reads what the live one says of these rows, which it says now unless it did before."""
     rows = concatenate_datasets([train, validation.cast(train.features)])
     plan = _plan(source, len(rows), (Demand(objectives, source.student), *others), config, folder)
     plan = _larger(plan, config, folder) or plan
@@ -221,11 +203,7 @@ def _verify(
     targets: Callable[[Batch], Targets],
     count: int,
 ) -> None:
-    """Compare some rows, evenly spread, with what the live teacher says now.
-
-    Raises:
-        CacheError: Where they differ by more than rounding.
-    """
+    """Compare some rows, evenly spread, with what the live teacher says now."""
     numbers = np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)).tolist()
     reader = Reader(plan)
     for number in numbers:

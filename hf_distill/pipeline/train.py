@@ -71,11 +71,6 @@ def lesson_of_control(experiment: Experiment, stage: Stage, student: Mapping[str
 
     Where the student sees rows that its control does not, so that the control's epochs are shorter, the control takes
     as many steps as the student.
-
-    Args:
-        experiment: Whose control it is.
-        stage: In which it learns.
-        student: What :func:`train_model` told of the student in the same stage.
     """
     task, only_the_student = experiment.task, (experiment.data.unlabelled, stage.recipe.label, stage.recipe.rollout)
     return Lesson(
@@ -89,19 +84,7 @@ def lesson_of_control(experiment: Experiment, stage: Stage, student: Mapping[str
 def train_model(
     experiment: Experiment, stage: Stage, lesson: Lesson, build: Callable[[], Student], paired: Pair | None = None
 ) -> dict[str, Any]:
-    """Train a model in one stage and save it whole; what was trained before is kept.
-
-    Args:
-        experiment: Whose model it is.
-        stage: Its settings and its folder.
-        lesson: What the model learns from.
-        build: Makes the model.
-        paired: What :func:`pair` gave already, for another student that learns from the same.
-
-    Returns:
-        ``origin``, ``kept`` (where parts were taken of a model), ``trainable_parameters``, ``some_are_frozen``,
-        ``steps``, ``seconds`` (None where it was interrupted), ``padding`` and Trainer's ``log_history``.
-    """
+    """Train a model in one stage and save it whole; what was trained before is kept."""
     name, recipe, folder = lesson.name, stage.recipe, stage.folder
     if folder.model(name).is_dir():
         logger.info(f"{name}: trained already, in {folder.model(name)}")
@@ -195,15 +178,7 @@ class Pair:
 
 
 def pair(experiment: Experiment, stage: Stage, lesson: Lesson, student: Student, others: Sequence[Demand] = ()) -> Pair:
-    """Bring a student and its teacher together: the teacher, live or cached as the recipe says, and the encoded rows.
-
-    Args:
-        experiment: Whose student it is.
-        stage: In which it learns.
-        lesson: The rows, the objectives and the teacher.
-        student: Whose tokens the rows are encoded in.
-        others: Students that the cache is to serve, too.
-    """
+    """Bring a student and its teacher together: the teacher, live or cached as the recipe says, and the encoded rows."""
     task, data, recipe = experiment.task, lesson.data, stage.recipe
     teacher = lesson.teacher.beside(student.tokenizer) if lesson.teacher is not None else None
     if any("pairs" in objective.needs for objective in lesson.objectives.values()):

@@ -169,11 +169,7 @@ class Recipe(Section, where="recipe"):
         self.by_stage()  # Each is checked as a recipe is.
 
     def by_stage(self) -> dict[str, Recipe]:
-        """A recipe for each stage, by its name; of a recipe without stages itself, whose name is empty here.
-
-        Raises:
-            RecipeError: Where one is no recipe.
-        """
+        """A recipe for each stage, by its name; of a recipe without stages itself, whose name is empty here."""
         if not self.stages:
             return {"": self}
         recipes = {}

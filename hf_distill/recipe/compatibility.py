@@ -38,11 +38,7 @@ class Rule(Generic[T]):
 
 
 def check_rules(rules: Iterable[Rule[T]], subject: T) -> None:
-    """Refuse a subject that breaks a rule.
-
-    Raises:
-        HfDistillError: For the first one, as it says.
-    """
+    """Refuse a subject that breaks a rule."""
     for rule in rules:
         found = rule.found(subject)
         if not found:

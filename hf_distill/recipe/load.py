@@ -51,11 +51,7 @@ def dump_recipe(recipe: Recipe, path: Path) -> None:
 
 
 def parsed_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Keys and values of overrides, see :func:`load_recipe`.
-
-    Raises:
-        RecipeError: For what is no ``key=value``, or no YAML.
-    """
+    """Keys and values of overrides, see :func:`load_recipe`."""
     if isinstance(overrides, Mapping):
         return list(overrides.items())
     pairs = []

@@ -131,15 +131,7 @@ def gathered(value: Any, own: Sequence[str], where: str) -> Any:
 
 
 def without_unset(kind: type, value: Mapping[str, Any], unset: Mapping[str, Any], told: str, where: str) -> Any:
-    """What one of several kinds of a section reads.
-
-    Args:
-        kind: The section's class.
-        value: Its keys, perhaps with those of other kinds.
-        unset: What each key of any kind holds where nobody asks for anything.
-        told: Ends the message about a key of another kind that holds something else.
-        where: The section's path.
-    """
+    """What one of several kinds of a section reads."""
     own = {each.name for each in dataclasses.fields(kind)}
     for key, item in value.items():
         if key in unset and key not in own and item != unset[key]:
@@ -179,11 +171,7 @@ def convert(hint: Any, value: Any, where: str) -> Any:
         return _convert_union(hint, value, where)
     if dataclasses.is_dataclass(hint):
         return value if isinstance(value, hint) else read(hint, value, where)  # type: ignore[arg-type]
-    if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise RecipeError(f"{where}: expected a list, got {shown(value)}")
-        return tuple(convert(get_args(hint)[0], item, f"{where}.{i}") for i, item in enumerate(value))
-    if origin in (list, dict):
+    if origin in (tuple, list, dict):
         return _convert_container(origin, hint, value, where)
     if hint is float and type(value) is int:
         return float(value)
@@ -263,10 +251,11 @@ def _convert_union(hint: Any, value: Any, where: str) -> Any:
 
 
 def _convert_container(origin: Any, hint: Any, value: Any, where: str) -> Any:
-    if type(value) is not origin and not (origin is dict and isinstance(value, Mapping)):
-        raise RecipeError(f"{where}: expected {_NAMES[origin]}, got {shown(value)}")
-    if origin is list:
-        return [convert(get_args(hint)[0], item, f"{where}.{i}") for i, item in enumerate(value)]
+    expected: Any = {tuple: (list, tuple), dict: Mapping}.get(origin, origin)
+    if not isinstance(value, expected):
+        raise RecipeError(f"{where}: expected {_NAMES.get(origin, 'a list')}, got {shown(value)}")
+    if origin is not dict:
+        return origin(convert(get_args(hint)[0], item, f"{where}.{i}") for i, item in enumerate(value))
     key_hint, item_hint = get_args(hint)
     return {convert(key_hint, key, where): convert(item_hint, item, f"{where}.{key}") for key, item in value.items()}
 

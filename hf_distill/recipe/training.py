@@ -57,11 +57,7 @@ def check_training_values(training: Any, where: str) -> None:
 
 
 def check_training(training: Mapping[str, Any]) -> None:
-    """Refuse keys that TrainingArguments does not know.
-
-    Raises:
-        RecipeError: With the nearest name.
-    """
+    """Refuse keys that TrainingArguments does not know."""
     from transformers import TrainingArguments
 
     known = [each.name for each in dataclasses.fields(TrainingArguments) if each.init]

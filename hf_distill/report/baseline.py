@@ -14,17 +14,7 @@ from sklearn.pipeline import make_pipeline
 def bag_of_words_floor(
     train_texts: Sequence[str], train_labels: Sequence[Any], test_texts: Sequence[str], test_labels: Sequence[Any]
 ) -> dict[str, Any]:
-    """Train TF-IDF of single words with logistic regression, both as scikit-learn sets them up, and score it.
-
-    Args:
-        train_texts: One a row; the two texts of a pair as one.
-        train_labels: One class a row.
-        test_texts: The rows that all models are scored on.
-        test_labels: Their classes.
-
-    Returns:
-        ``name``, ``accuracy`` and ``f1_macro``.
-    """
+    """Train TF-IDF of single words with logistic regression, both as scikit-learn sets them up, and score it."""
     model = make_pipeline(TfidfVectorizer(), LogisticRegression(max_iter=1000))
     model.fit(train_texts, train_labels)
     decided = model.predict(test_texts)

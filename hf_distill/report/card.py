@@ -22,15 +22,7 @@ ROWS = 6
 def write_card(
     folder: Path, results: Mapping[str, Any], analysis: Mapping[str, Any], recipe: str, figures: Sequence[str]
 ) -> None:
-    """Write ``README.md`` into a student's folder.
-
-    Args:
-        folder: The student's.
-        results: The content of ``results.json``.
-        analysis: The content of ``analysis.json``; empty where there is no teacher.
-        recipe: The resolved recipe, as YAML.
-        figures: Paths of PNG files, relative to the folder.
-    """
+    """Write ``README.md`` into a student's folder."""
     model_card(results, analysis, recipe, figures).save(folder / "README.md")
 
 

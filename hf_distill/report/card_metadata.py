@@ -28,11 +28,7 @@ def portable(text: str) -> str:
 
 
 def card_metadata(results: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of ``ModelCardData``; what is not known is left out.
-
-    Args:
-        results: The content of ``results.json``.
-    """
+    """The arguments of ``ModelCardData``; what is not known is left out."""
     teacher, data = results["models"].get("teacher"), results["data"]
     scores = _eval_results(results)
     metadata: dict[str, Any] = {

@@ -13,11 +13,7 @@ NAMED = 8
 
 
 def usage(results: Mapping[str, Any]) -> str:
-    """The section, with code for what this student does.
-
-    Args:
-        results: The content of ``results.json``.
-    """
+    """The section, with code for what this student does."""
     if results["models"]["student"].get("adapters"):
         return _usage_of_adapters(results)
     return USAGES[task_class(results["task"]).usage](results)

@@ -31,12 +31,6 @@ def training_curves(
     """The evaluation metric of student and control over the steps, and every term of the student's loss.
 
     A panel for which nothing was logged is left out.
-
-    Args:
-        histories: Trainer's ``log_history`` by model.
-        metric: The one that decides; drawn from ``eval_<metric>``.
-        path: The PNG to write.
-        stages: How many steps each of several stages had; their bounds are dotted.
     """
     student = histories["student"]
     terms = sorted({key for entry in student for key in entry if key.startswith(TERM)})
@@ -70,12 +64,7 @@ def training_curves(
 
 
 def quality_against_speed(results: Mapping[str, Any], path: Path) -> None:
-    """The deciding metric, with its interval, against throughput; a larger dot has more parameters.
-
-    Args:
-        results: The content of ``results.json``, with a comparison.
-        path: The PNG to write.
-    """
+    """The deciding metric, with its interval, against throughput; a larger dot has more parameters."""
     metric = results["comparison"]["primary_metric"]
     # Of a served teacher neither is known.
     models = {name: model for name, model in results["models"].items() if "parameters" in model}
@@ -99,12 +88,7 @@ def quality_against_speed(results: Mapping[str, Any], path: Path) -> None:
 
 
 def sweep_scores(results: Mapping[str, Any], path: Path) -> None:
-    """The score of every student of a sweep along each axis, and the best at each of its values.
-
-    Args:
-        results: The content of ``sweep.json``.
-        path: The PNG to write.
-    """
+    """The score of every student of a sweep along each axis, and the best at each of its values."""
     axes_of_grid = results["axes"]
     best_of = min if results["lower_is_better"] else max
     scored = [entry for entry in results["combinations"] if "value" in entry]
@@ -126,12 +110,7 @@ def sweep_scores(results: Mapping[str, Any], path: Path) -> None:
 
 
 def plan_frontier(results: Mapping[str, Any], path: Path) -> None:
-    """The size of every student that was measured against its speed, those that none is larger and faster than, bounds.
-
-    Args:
-        results: The content of ``plan.json``.
-        path: The PNG to write.
-    """
+    """The size of every student that was measured against its speed, the frontier and the bounds."""
     bounds, students, teacher = results["bounds"], results["students"], results["teacher"]
     speed = "speedup" if bounds["max_latency_ms"] is None else "latency_ms"
     figure = Figure(figsize=(WIDTH, 1.2 * HEIGHT), dpi=DOTS, layout="constrained")

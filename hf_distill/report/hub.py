@@ -46,21 +46,6 @@ def push_folder(
 
     What failed on the way is tried again; what the Hub has already is not sent twice. The card that is uploaded names
     the repository in its example.
-
-    Args:
-        folder: With weights, tokenizer and card.
-        model_id: ``user/name``.
-        private: Of a repository that is made; one that is there keeps its visibility.
-        endpoint: The Hub's address; the environment's unless given.
-        token: The login's or ``HF_TOKEN`` unless given.
-        wait: Called with the seconds before each further try.
-
-    Returns:
-        The address of the model.
-
-    Raises:
-        HubError: Where the folder is empty or holds adapters that nobody else could load, where the Hub refuses, or
-            cannot be reached after all tries; nothing local is lost.
     """
     paths = _paths(folder)
     if not paths:

@@ -12,11 +12,7 @@ from hf_distill.report.card_making import primary_metric
 
 
 def results_table(results: Mapping[str, Any]) -> Table:
-    """Teacher, student and control side by side; the caption tells the comparison.
-
-    Args:
-        results: The content of ``results.json``.
-    """
+    """Teacher, student and control side by side; the caption tells the comparison."""
     comparison, metric = results.get("comparison"), primary_metric(results)
     lines = []
     if comparison:
@@ -52,11 +48,7 @@ def results_table(results: Mapping[str, Any]) -> Table:
 
 
 def sweep_table(results: Mapping[str, Any]) -> Table:
-    """The students of a sweep, the best first, below their teacher.
-
-    Args:
-        results: The content of ``sweep.json``.
-    """
+    """The students of a sweep, the best first, below their teacher."""
     metric, sign = results["metric"], 1 if results["lower_is_better"] else -1
     teacher = results["teacher"]
     caption = f"{metric} on {results['rows']} validation rows" + (
@@ -82,11 +74,7 @@ def sweep_table(results: Mapping[str, Any]) -> Table:
 
 
 def plan_table(results: Mapping[str, Any]) -> Table:
-    """The students that were measured, the largest first; an asterisk marks those that none is larger and faster than.
-
-    Args:
-        results: The content of ``plan.json``.
-    """
+    """The students that were measured, the largest first; an asterisk marks the frontier."""
     chosen, speed = results["chosen"]["name"], results["speed"]
     caption = (
         "* on the frontier: none is larger and faster\n"

@@ -53,11 +53,7 @@ class Bounds:
 
 
 def read_count(text: str) -> int:
-    """A number of parameters as people write it: 10M, 1.5B, 500K, 66000000.
-
-    Raises:
-        RecipeError: For anything else.
-    """
+    """A number of parameters as people write it: 10M, 1.5B, 500K, 66000000."""
     factor = {"K": 1e3, "M": 1e6, "B": 1e9}.get(text[-1:].upper())
     try:
         return int(float(text[:-1]) * factor) if factor else int(float(text))

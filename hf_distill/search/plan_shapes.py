@@ -69,17 +69,7 @@ Column = list[Sketch]
 
 
 def sketch_columns(recipe: Recipe, task: Task, data: Data, teacher: ModelPlan) -> list[Column]:
-    """All students that are planned.
-
-    Args:
-        recipe: Whose student they are instead of.
-        task: Bound to the data.
-        data: The recipe's.
-        teacher: Without weights.
-
-    Raises:
-        StudentError: Where none can be built.
-    """
+    """All students that are planned."""
     columns: list[Column] = []
     refused: StudentError | None = None
     for width in (None, *_widths(teacher.model.config)):

@@ -53,10 +53,6 @@ def read_grid(
         grid: ``["objectives.0.temperature=1,2,4"]``, where a value without a comma outside of brackets and quotes is no
             axis but an override; or ``{"objectives.0.temperature": [1, 2, 4]}``.
         overrides: As for :func:`hf_distill.run`.
-
-    Raises:
-        RecipeError: Where nothing changes, and for a key that all students must share, a value or key that is there
-            twice, or what is no list of values.
     """
     fixed = dict(parsed_overrides(overrides))
     axes: dict[str, tuple[Any, ...]] = {}

@@ -62,11 +62,7 @@ class SweepState:
         }
 
     def claim(self) -> None:
-        """Take the folder, or go on in it.
-
-        Raises:
-            OutputError: Where it holds something else.
-        """
+        """Take the folder, or go on in it."""
         check_owner(self.folder, self.path.name)
         PartialState().wait_for_everyone()
         self.content["teacher"] = json.loads(self.path.read_text())["teacher"] if self.path.is_file() else None
@@ -90,11 +86,7 @@ class SweepState:
         self._write()
 
     def finish(self, recipe: Recipe) -> Sweep:
-        """Choose, draw, and write the best recipe.
-
-        Raises:
-            HfDistillError: Where no student could be scored.
-        """
+        """Choose, draw, and write the best recipe."""
         scored = [entry for entry in self.content["combinations"] if "value" in entry]
         if not scored:
             raise ModelError(

@@ -57,11 +57,7 @@ class Counted:
 def score_teacher(
     experiment: Experiment, teacher: Teacher, paired: Pair, tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, Any]:
-    """How good the teacher is on the validation rows: from what the cache holds, where that is one decision a row.
-
-    Raises:
-        TeacherError: Where it is no better than chance.
-    """
+    """How good the teacher is on the validation rows: from what the cache holds, where that is one decision a row."""
     task, outside, cached, validation = experiment.task, experiment.outside, paired.teacher, paired.validation
     assert isinstance(cached, CachedTeacher)
     assert isinstance(validation, Dataset)

@@ -34,11 +34,6 @@ def add_adapters(model: PreTrainedModel, config: LoraConfig, revision: str | Non
     """Freeze a model and put new adapters into it.
 
     A pooler, and a head that is not over a vocabulary, learn whole and are saved with the adapters: they are often new.
-
-    Args:
-        model: With the task's head.
-        config: ``student.lora`` of a recipe.
-        revision: Of the loaded model; others load the same beside the adapters.
     """
     from peft import LoraConfig as PeftLoraConfig
     from peft.tuners.tuners_utils import BaseTunerLayer

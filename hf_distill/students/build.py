@@ -40,20 +40,6 @@ def build_student(
     """A student as the recipe asks for it, in float32, on the CPU; what ``lora.quantize`` says of it aside.
 
     Random weights come from torch's global generator: seed it before.
-
-    Args:
-        config: ``student`` of a recipe, which names its kind in ``STUDENTS``.
-        auto_model: The Transformers class that makes a model with the task's head.
-        teacher: Whose layers or config are taken; None where there is no teacher. It is left as it is.
-        teacher_tokenizer: The teacher's tokenizer.
-        texts: Gives the training texts, again at each call; read where a tokenizer is trained, importance is measured
-            or tokens are counted.
-        model_options: Config attributes of the task: ``num_labels``, ``id2label``, ``label2id``, ``problem_type``.
-
-    Raises:
-        StudentError: Where it cannot be built as asked.
-        LabelError: Where the teacher's head does not know the data's labels.
-        ModelError: Where a model or tokenizer cannot be loaded.
     """
     student = look_up(config.kind_name, STUDENTS, "recipe.student.kind", StudentError)(
         StudentRequest(

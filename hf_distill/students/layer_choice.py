@@ -84,14 +84,7 @@ def _cut(model: PreTrainedModel, side: str, part: nn.Module, count: str, chosen:
 
 
 def choose_layers(chosen: int | Sequence[int], total: int, where: str = "student.layers") -> tuple[int, ...]:
-    """Which of the teacher's layers to keep, ascending, counted from 0.
-
-    Args:
-        chosen: How many, evenly spaced, first and last among them (1 keeps the first, which reads the embeddings); or
-            which, ascending, where negative numbers count from the end.
-        total: How many the teacher has.
-        where: The key, for messages.
-    """
+    """Which of the teacher's layers to keep, ascending, counted from 0."""
     if isinstance(chosen, int):
         if not 1 <= chosen <= total:
             raise StudentError(f"{where}: expected 1 to {total} (the teacher's layers), got {chosen}")
@@ -113,11 +106,7 @@ def choose_layers(chosen: int | Sequence[int], total: int, where: str = "student
 
 
 def layer_stack(model: PreTrainedModel, part: nn.Module, count: str) -> tuple[str, int]:
-    """Find the layers in a model's ``part``: the one list of as many modules of one class as the config's ``count``.
-
-    Returns:
-        The list's name among the model's modules, and how many there are.
-    """
+    """Find the layers in a model's ``part``: the one list of as many modules of one class as the config's ``count``."""
     config, kind = model.config, type(model).__name__
     if hasattr(config, "num_hidden_groups"):
         raise StudentError(

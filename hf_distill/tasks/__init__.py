@@ -45,11 +45,7 @@ TASKS: dict[str, type[Task]] = {
 
 
 def task_class(name: str) -> type[Task]:
-    """The task by name (``causal-lm``) or dotted path (``my_package.tasks:MyTask``).
-
-    Raises:
-        RecipeError: For an unknown name, and a path that leads to no task.
-    """
+    """The task by name (``causal-lm``) or dotted path (``my_package.tasks:MyTask``)."""
     cls: type[Task] = look_up(name, TASKS, "task", RecipeError, Task)
     return cls
 

@@ -53,13 +53,6 @@ def pack(examples: Sequence[Example], length: int) -> dict[str, list[Any]]:
 
     A text that goes on in the next block starts there anew: its positions count from 0, and the first token of each
     piece is nobody's target.
-
-    Args:
-        examples: Texts as tokens.
-        length: Tokens of a block; the last may be shorter.
-
-    Returns:
-        ``input_ids``, ``labels``, ``position_ids``, ``length`` and ``bytes`` of each block.
     """
     blocks: dict[str, list[Any]] = {"input_ids": [], "labels": [], "position_ids": []}
     scored: list[int] = []
@@ -83,17 +76,7 @@ def pack(examples: Sequence[Example], length: int) -> dict[str, list[Any]]:
 
 
 def fit(example: Example, length: int, is_text: bool, too_long: str) -> Iterator[slice]:
-    """An example in rows of at most so many tokens: a text in several pieces; else one row, or none.
-
-    Args:
-        example: Of any length.
-        length: Tokens of a row.
-        is_text: Whether every token counts.
-        too_long: ``drop`` or ``truncate``, for a prompt that leaves no room.
-
-    Returns:
-        Which tokens each row holds.
-    """
+    """An example in rows of at most so many tokens: a text in several pieces; else one row, or none."""
     ids, labels, _ = example
     if is_text:
         for start in range(0, len(ids), length):
@@ -152,11 +135,7 @@ def carried(batch: Mapping[str, list[Any]], pieces: Sequence[int]) -> dict[str, 
 
 
 def check_apart(columns: Sequence[str], packed: bool) -> None:
-    """Refuse to lay texts end to end that several teachers teach.
-
-    Raises:
-        RecipeError: With the way out.
-    """
+    """Refuse to lay texts end to end that several teachers teach."""
     if packed and TAUGHT_BY in columns:
         raise RecipeError(
             "task.packing: texts that are laid end to end share a row, and each row is taught by one teacher; set it "
@@ -165,22 +144,14 @@ def check_apart(columns: Sequence[str], packed: bool) -> None:
 
 
 def checked_length(max_length: int) -> int:
-    """``task.max_length``, where it leaves room for anything.
-
-    Raises:
-        RecipeError: Where it does not.
-    """
+    """``task.max_length``, where it leaves room for anything."""
     if not isinstance(max_length, int) or max_length < 4:
         raise RecipeError(f"task.max_length: expected a whole number of at least 4, got {max_length!r}")
     return max_length
 
 
 def refuse_other_tokens(task: str) -> NoReturn:
-    """Refuse a teacher with other tokens than the student's in a task where models answer for each token.
-
-    Raises:
-        ObjectiveError: With the way out.
-    """
+    """Refuse a teacher with other tokens than the student's in a task where models answer for each token."""
     raise ObjectiveError(
         f"in {task} a model answers for each token, but teacher and student cut a text into different tokens; "
         "take a student with the teacher's tokenizer (of its family, its layers, or student.config)"
@@ -188,11 +159,7 @@ def refuse_other_tokens(task: str) -> NoReturn:
 
 
 def check_offsets(tokenizer: Tokenizer) -> None:
-    """Refuse a tokenizer that cannot tell which characters its tokens stand for.
-
-    Raises:
-        DataError: For one written in Python.
-    """
+    """Refuse a tokenizer that cannot tell which characters its tokens stand for."""
     if not tokenizer.is_fast:
         raise DataError(
             f"a {type(tokenizer).__name__} does not tell which characters its tokens stand for, without which labels "
@@ -203,14 +170,7 @@ def check_offsets(tokenizer: Tokenizer) -> None:
 def padded_inputs(
     rows: Sequence[Mapping[str, Any]], tokenizer: Tokenizer, prefix: str = "", more: Sequence[str] = ()
 ) -> Batch:
-    """The token columns of rows, padded to the longest, under their prefixed names.
-
-    Args:
-        rows: Encoded.
-        tokenizer: Tells which columns there are, and on which side they are padded.
-        prefix: Of the columns' names.
-        more: Further columns that the tokenizer knows how to pad.
-    """
+    """The token columns of rows, padded to the longest, under their prefixed names."""
     names = [prefix + name for name in (*tokenizer.model_input_names, *more) if prefix + name in rows[0]]
     features = [{name.removeprefix(prefix): row[name] for name in names} for row in rows]
     filled = tokenizer.pad(features, return_tensors="pt")

@@ -74,9 +74,6 @@ def read_label_set(
 
     Floats mean regression, lists mean several labels at once, all else one class of many; ``problem_type`` overrules
     the first (whole numbers may be a score). Names found in values are sorted.
-
-    Raises:
-        DataError: Where there are fewer than two classes, or the values do not fit ``problem_type``.
     """
     feature = rows.features[column] if rows.features else None
     names = _feature_names(feature)
@@ -109,11 +106,7 @@ def label_set_of(config: PretrainedConfig) -> LabelSet:
 def label_decoder(
     rows: datasets.Dataset | datasets.IterableDataset, column: str, labels: LabelSet
 ) -> Callable[[Any], Any]:
-    """What turns a row's label into something that ``labels`` knows: indices of named features into their names.
-
-    Raises:
-        LabelError: Where the features name other labels.
-    """
+    """What turns a row's label into something that ``labels`` knows: indices of named features into their names."""
     feature = rows.features.get(column) if rows.features else None
     names = _feature_names(feature)
     if names is None or labels.problem_type == "regression" or are_generic(labels.names):
@@ -129,20 +122,7 @@ def label_decoder(
 
 
 def align_labels(labels: LabelSet, teacher: PretrainedConfig, names: Sequence[str] | None = None) -> list[int] | None:
-    """For each label of the data, the index of the teacher's output of that name.
-
-    Args:
-        labels: The labels of the data.
-        teacher: The teacher's config, whose ``id2label`` names its outputs.
-        names: The names of the teacher's outputs in its own order, where its config does not tell them.
-
-    Returns:
-        The indices in the order of the data's labels, or None where both orders are the same. A teacher with the right
-        number of outputs that only calls them LABEL_0, LABEL_1, ... is taken to have the data's order.
-
-    Raises:
-        LabelError: Where numbers or names differ.
-    """
+    """For each label of the data, the index of the teacher's output of that name."""
     count = teacher.num_labels
     if count != len(labels.names) or (names is not None and len(names) != count):
         raise LabelError(

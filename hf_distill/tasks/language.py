@@ -189,11 +189,7 @@ FORMS = {
 
 
 def form_of(columns: Collection[str]) -> str:
-    """The form of rows with these columns.
-
-    Raises:
-        DataError: Where they have none.
-    """
+    """The form of rows with these columns."""
     for name, form in FORMS.items():
         if set(form.columns) <= set(columns):
             return name

@@ -241,11 +241,7 @@ def _rows(batch: Batch) -> Iterator[tuple[list[int], list[int]]]:
 
 
 def check_prompt_tokens(given: int | None, form: str | None) -> None:
-    """Refuse a length of prompts where rows tell it themselves, and its absence where they do not.
-
-    Raises:
-        RecipeError: With the way out.
-    """
+    """Refuse a length of prompts where rows tell it themselves, and its absence where they do not."""
     where = "recipe.rollout.prompt_tokens"
     if form == "text" and given is None:
         raise RecipeError(f"{where}: plain text has no prompt to write after; say how many tokens of a row are one")

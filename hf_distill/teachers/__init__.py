@@ -32,10 +32,6 @@ TEACHERS: dict[str, type[Teacher]] = {
 
 
 def teacher_class(config: TeacherConfig) -> type[Teacher]:
-    """The class that loads ``teacher`` of a recipe, which may name its own as ``package.module:Class``.
-
-    Raises:
-        TeacherError: Where it is not there, or is no teacher.
-    """
+    """The class that loads ``teacher`` of a recipe, which may name its own as ``package.module:Class``."""
     cls: type[Teacher] = look_up(config.kind_name, TEACHERS, "recipe.teacher.kind", TeacherError, Teacher)
     return cls

@@ -72,11 +72,7 @@ class Plan:
         return Shards(folder=self.folder, suffix=".safetensors", rows=self.rows, size=SHARD_ROWS, is_whole=is_written)
 
     def claim(self) -> None:
-        """Make the folder this cache's, or see that it is.
-
-        Raises:
-            CacheError: Where it holds a cache of something else, with the names of what differs.
-        """
+        """Make the folder this cache's, or see that it is."""
         different = [
             f"{name} (there {_shown(there)}, asked {_shown(asked)})"
             for name, (there, asked) in claim(self.folder, self.identity).items()
@@ -98,18 +94,7 @@ def fill(
     device: torch.device,
     batch_size: int,
 ) -> None:
-    """Write the shards that are missing; several processes share them.
-
-    Args:
-        plan: Claimed.
-        missing: Numbers of shards, alike in every process.
-        rows: Encoded, in the order of their ids.
-        collate: Pads a list of rows to a batch.
-        targets: The live teacher's, of a batch on ``device``.
-        masks: The task's, of a batch.
-        device: The teacher's.
-        batch_size: Rows of a forward pass.
-    """
+    """Write the shards that are missing; several processes share them."""
     shards = plan.shards
     for number in shards.own(missing):
         places = shards.places(number)
@@ -145,11 +130,7 @@ class Reader:
 
 
 def kept_rows(plan: Plan, ids: Sequence[int], targets: Targets, masks: Masks) -> list[dict[str, Arrays]]:
-    """What is kept of each row of a batch, by length and name.
-
-    Raises:
-        CacheError: For logits that are not finite.
-    """
+    """What is kept of each row of a batch, by length and name."""
     rows: list[dict[str, Arrays]] = [{} for _ in ids]
     if plan.scheme is not None:
         assert targets.logits is not None

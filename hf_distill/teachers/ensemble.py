@@ -269,11 +269,7 @@ def mixed(logits: Sequence[Tensor], weights: Sequence[float], distribution: Dist
 
 
 def check_one_tokenizer(tokenizers: Mapping[str, PreTrainedTokenizerBase]) -> None:
-    """Refuse members that do not cut texts into the same tokens; one may know more special ones, or padding rows.
-
-    Raises:
-        TeacherError: With the names of two that differ.
-    """
+    """Refuse members that do not cut texts into the same tokens; one may know more special ones, or padding rows."""
     (first, own), *others = tokenizers.items()
     for name, other in others:
         if not same_tokenizer(own, other):

@@ -102,10 +102,6 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase) -> TokenBytes:
 
     Byte-level tokenizers write bytes in an alphabet of their own (GPT-2), SentencePiece's write a space as U+2581 and
     bytes that are no piece as ``<0x0A>``.
-
-    Raises:
-        ModelError: For a tokenizer whose tokens do not give back every text: it drops spaces or changes letters (most
-            WordPiece), knows some characters only, or is written in Python.
     """
     name = tokenizer.name_or_path or type(tokenizer).__name__
     if not tokenizer.is_fast:

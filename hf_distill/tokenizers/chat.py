@@ -37,10 +37,6 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[s
 
     A template that marks them (``{% generation %}``) is asked; of any other the turns are found by rendering the chat
     up to each of them.
-
-    Raises:
-        DataError: For a tokenizer without a template, a chat without an assistant, and a template that renders a turn
-            otherwise once others follow.
     """
     if not tokenizer.chat_template:
         raise DataError(

@@ -41,15 +41,6 @@ def shared_classes(
     Tokens with the same bytes share a class; of several with the same bytes (a letter and its byte token) the first
     goes with the first, and so on. End tokens share one, other special tokens do by their text. Tokens that no shared
     one begins, special tokens of one model for example, form the last class; they take part only where both have some.
-
-    Args:
-        first: The tokens of one tokenizer.
-        second: Those of the other.
-        begins: For bytes that only the first (second) knows as a token, the token with which the second (first) begins
-            them, see :func:`beginnings`.
-
-    Raises:
-        ModelError: Where no token with bytes is shared.
     """
     sides = (first, second)
     ids = [_by_bytes(side) for side in sides]

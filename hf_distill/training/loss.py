@@ -18,15 +18,6 @@ def weighted_loss(
     """Divide every objective's sum by its own count, weight it, and add them up.
 
     This is the one place that divides what is learned from; the trainer divides the sums once more for the log.
-
-    Args:
-        objectives: By name.
-        view: Of the student, for one micro-batch.
-        targets: Of the teacher, for the same.
-        counts: How many of each unit there are in the whole accumulation window, over all processes.
-
-    Returns:
-        The loss, and each objective's sum over the micro-batch, detached.
     """
     factors = {name: o.weight / counts[o.unit].clamp(min=1) for name, o in objectives.items()}
     fused = _fused_terms(objectives, view, factors)

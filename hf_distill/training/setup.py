@@ -29,11 +29,7 @@ def set_up(
     tokenizer: PreTrainedTokenizerBase | None,
     teacher_tokenizer: PreTrainedTokenizerBase | None,
 ) -> Step:
-    """Fit what a person hands to DistillationTrainer to each other, see there.
-
-    Raises:
-        HfDistillError: Where it does not fit.
-    """
+    """Fit what a person hands to DistillationTrainer to each other, see there."""
     task = bound_task(task, student)
     teacher = make_teacher(given, task, args, tokenizer, teacher_tokenizer)
     step = Step(task=task, teacher=teacher, objectives=named_objectives(chosen_objectives(objectives, teacher)))
@@ -70,11 +66,7 @@ def _connect(step: Step, student: PreTrainedModel, seed: int) -> None:
 
 
 def check_provided(objectives: Mapping[str, Objective], teacher: Teacher | None) -> None:
-    """Refuse objectives that ask for what the teacher, or the absence of one, cannot give.
-
-    Raises:
-        TeacherError: With the way out.
-    """
+    """Refuse objectives that ask for what the teacher, or the absence of one, cannot give."""
     for name, objective in objectives.items():
         missing = objective.needs - OF_THE_DATA - (teacher.provides if teacher is not None else frozenset())
         if missing:
@@ -118,11 +110,7 @@ def make_teacher(
 
 
 def check_objectives(objectives: Mapping[str, Objective], task: Task, args: TrainingArguments) -> None:
-    """Refuse objectives that are not defined for a task's outputs, or for the way in which the student runs.
-
-    Raises:
-        ObjectiveError: With the way out.
-    """
+    """Refuse objectives that are not defined for a task's outputs, or for the way in which the student runs."""
     for name, objective in objectives.items():
         objective.check(task.distribution)
         if objective.cross_tokenizer and task.metric_across_tokenizers is None:
@@ -143,11 +131,7 @@ def check_objectives(objectives: Mapping[str, Objective], task: Task, args: Trai
 
 
 def check_encoder_learns(objectives: Mapping[str, Objective], student: PreTrainedModel) -> None:
-    """Refuse what would teach an encoder that does not learn.
-
-    Raises:
-        ObjectiveError: With the way out.
-    """
+    """Refuse what would teach an encoder that does not learn."""
     for name, objective in objectives.items():
         if "encoder_states" in objective.needs and frozen_encoder(student) is not None:
             raise ObjectiveError(
@@ -176,12 +160,7 @@ def states_looked_at(
 
 
 def check_tokens(objectives: Mapping[str, Objective], task: Task) -> None:
-    """Refuse what compares token by token, where teacher and student cut a text into different tokens.
-
-    Raises:
-        ObjectiveError: With the way out.
-        RecipeError: Where the task's settings leave no common bytes.
-    """
+    """Refuse what compares token by token, where teacher and student cut a text into different tokens."""
     asking = [objective for objective in objectives.values() if objective.needs - OF_THE_DATA]
     task.check_tokenizers(by_bytes=bool(asking) and all(objective.cross_tokenizer for objective in asking))
     for name, objective in objectives.items():
@@ -198,13 +177,7 @@ def connect_tokenizers(
     student: PreTrainedTokenizerBase | None,
     teacher: PreTrainedTokenizerBase,
 ) -> list[str]:
-    """Fit objectives to a teacher with other tokens than the student's; gives lines that tell what they share.
-
-    Raises:
-        ObjectiveError: For objectives that compare token by token.
-        ModelError: For tokenizers that cannot be compared.
-        RecipeError: Where the task's settings leave no common bytes.
-    """
+    """Fit objectives to a teacher with other tokens than the student's; gives lines that tell what they share."""
     check_tokens(objectives, task)
     crossing = [objective for objective in objectives.values() if objective.cross_tokenizer]
     if student is None:
@@ -213,11 +186,7 @@ def connect_tokenizers(
 
 
 def chosen_objectives(objectives: Sequence[Objective | str] | None, teacher: Teacher | None) -> list[Objective]:
-    """The objectives, made where they are names; ``labels``, and ``logits`` with a teacher, where there are none.
-
-    Raises:
-        ObjectiveError: For an empty list.
-    """
+    """The objectives, made where they are names; ``labels``, and ``logits`` with a teacher, where there are none."""
     if objectives is None:
         objectives = ["labels", "logits"] if teacher is not None else ["labels"]
     if not objectives:

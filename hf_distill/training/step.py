@@ -82,15 +82,7 @@ class Step:
     def terms(
         self, model: nn.Module, student: PreTrainedModel, batch: Batch, targets: Targets, counts: Counts
     ) -> Terms:
-        """Run the student and the objectives inside the outermost wrapper's forward.
-
-        Args:
-            model: The student, or what wraps it.
-            student: The student itself.
-            batch: What it reads.
-            targets: Of the teacher, for the same batch.
-            counts: What each term is divided by.
-        """
+        """Run the student and the objectives inside the outermost wrapper's forward."""
         if model is student or isinstance(model, torch._dynamo.OptimizedModule):
             return self._terms(model, student, batch, targets, counts)
         # DDP and FSDP must see everything that has weights run inside their own forward, projections included: so for

@@ -73,7 +73,7 @@ class DistillationTrainer(DataLoading, StudentSaving):
 
     loss_is_scaled_for_ga = True
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # Trainer's own parameters, and those of the pair.
         self,
         model: PreTrainedModel | None = None,
         teacher: PreTrainedModel | Teacher | str | None = None,

@@ -9,12 +9,7 @@ from hf_distill.errors import OutputError, RecipeError
 
 
 def write_template(task: str, output: Path) -> None:
-    """Write the commented recipe of a task.
-
-    Raises:
-        RecipeError: For a task without a template.
-        OutputError: Where the file is there already, or cannot be written.
-    """
+    """Write the commented recipe of a task."""
     templates = {
         path.name.removesuffix(".yaml"): path for path in files(__name__).iterdir() if path.name.endswith(".yaml")
     }
@@ -29,11 +24,7 @@ def write_template(task: str, output: Path) -> None:
 
 
 def list_recipes(folder: Path) -> list[tuple[Path, str]]:
-    """The recipes below a folder, with the first line of their head comment.
-
-    Raises:
-        RecipeError: Where there is no such folder.
-    """
+    """The recipes below a folder, with the first line of their head comment."""
     if not folder.is_dir():
         raise RecipeError(
             f"there is no folder {folder}; name one that holds recipes, or write one with: hf-distill init TASK"

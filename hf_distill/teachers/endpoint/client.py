@@ -73,24 +73,11 @@ class Client:
         return self._ask("GET", path, None, read)
 
     def post(self, path: str, body: Mapping[str, Any], read: Callable[[Any], R]) -> R:
-        """Ask, again where a fault may pass.
-
-        Args:
-            path: Behind ``url``: ``/completions``; or ``//tokenize`` for what stands beside ``/v1``, not in it.
-            body: The request.
-            read: Makes of the answer's JSON what is given back; raises :class:`Unusable` for what it cannot read.
-
-        Raises:
-            ServerError: Where no answer came that can be used, or none will come.
-        """
+        """Ask, again where a fault may pass."""
         return self._ask("POST", path, body, read)
 
     def map(self, ask: Callable[[T], R], items: Iterable[T]) -> list[R]:
-        """What ``ask`` gives for each item, in their order, up to ``concurrency`` of them under way.
-
-        Raises:
-            ServerError: The first that one of them raises; those that were not begun are not sent.
-        """
+        """What ``ask`` gives for each item, in their order, up to ``concurrency`` of them under way."""
         pool = ThreadPoolExecutor(self.config.concurrency)
         try:
             return list(pool.map(ask, items))
@@ -145,11 +132,7 @@ class Client:
             raise Passing(str(error)) from None
 
     def models(self) -> dict[str, int | None] | None:
-        """What is served, by name, with how many tokens each reads where the server tells; None where it tells nothing.
-
-        Raises:
-            ServerError: As :meth:`post`.
-        """
+        """What is served, by name, with how many tokens each reads; None where the server does not say."""
 
         def read(answer: Any) -> dict[str, int | None]:
             try:
@@ -163,11 +146,7 @@ class Client:
             return None
 
     def check_model(self) -> int | None:
-        """Refuse a model that is not served; how many tokens it reads, where the server tells.
-
-        Raises:
-            ServerError: With what is served.
-        """
+        """Refuse a model that is not served; how many tokens it reads, where the server tells."""
         served = self.models()
         if served is None:
             return None

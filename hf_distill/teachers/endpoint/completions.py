@@ -37,18 +37,7 @@ def sampling(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write(client: Client, prompt: Prompt, asked: Mapping[str, Any], texts: int, seed: int) -> list[Answer]:
-    """What the model writes after a prompt.
-
-    Args:
-        client: Of the server.
-        prompt: Tokens, or the turns of a chat.
-        asked: See :func:`sampling`.
-        texts: How many.
-        seed: Of what is drawn.
-
-    Raises:
-        ServerError: Where the server cannot be asked, or its answers cannot be used.
-    """
+    """What the model writes after a prompt."""
     body = {"model": client.config.model, "n": texts, "seed": seed, **asked}
     path, more = "/completions", {"prompt": list(prompt), "logprobs": 1}
     if prompt and isinstance(prompt[0], dict):

@@ -39,19 +39,7 @@ class NotServed(ServerError):
 
 
 def check_status(response: httpx2.Response, where: str, variable: str, key: str) -> None:
-    """Raise what an answer's status means, unless it is one of success.
-
-    Args:
-        response: The answer.
-        where: The server, for messages.
-        variable: The environment variable that holds the key.
-        key: The key, which no message may show; empty where there is none.
-
-    Raises:
-        Passing: For what may be otherwise the next time.
-        NotServed: For 404.
-        ServerError: For all else.
-    """
+    """Raise what an answer's status means, unless it is one of success."""
     status = response.status_code
     if status < 300:
         return

@@ -31,16 +31,7 @@ class Position(NamedTuple):
 
 
 def prompt_likelihoods(client: Client, ids: Sequence[int], k: int) -> list[Position]:
-    """What the model finds likely at the second token of a text, the third, and so on: one less than it has tokens.
-
-    Args:
-        client: Of the server.
-        ids: The text as tokens.
-        k: How many tokens' log-probabilities are asked for at each place.
-
-    Raises:
-        ServerError: Where the server cannot be asked, or gives no log-probabilities of prompts.
-    """
+    """What the model finds likely at the second token of a text, the third, and so on: one less than it has tokens."""
     body = {
         "model": client.config.model,
         "prompt": list(ids),

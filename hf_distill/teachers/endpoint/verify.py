@@ -38,18 +38,7 @@ LOCAL_BYTES = 8e9
 def check_server(
     client: Client, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, task: Task, *, likeliest: int | None
 ) -> None:
-    """Check that a server gives what a run will ask it for.
-
-    Args:
-        client: Of the server.
-        tokenizer: The teacher's own.
-        recipe: Says how much it is to write.
-        task: Says how long texts are.
-        likeliest: How many tokens' log-probabilities it is asked for at each position; None: it only writes.
-
-    Raises:
-        ServerError: With the way out.
-    """
+    """Check that a server gives what a run will ask it for."""
     name, room = client.config.model, client.check_model()
     longest, new = min(task.max_length, tokenizer.model_max_length), _new_tokens(recipe, task)
     if room is not None and longest + new > room:

@@ -43,17 +43,7 @@ class ServedWriter:
         return {"served": True, "n": self.texts, **self._asked}
 
     def write(self, prompts: Prompts, places: Sequence[int], seed: int) -> list[list[Hypothesis]]:
-        """What it writes after some of the prompts.
-
-        Args:
-            prompts: All of them.
-            places: Which.
-            seed: Of the run; each row draws by itself.
-
-        Raises:
-            ServerError: Where the server cannot be asked, or its answers cannot be used.
-            WritingError: Where texts are chosen by log-probabilities that the server does not give.
-        """
+        """What it writes after some of the prompts."""
 
         def ask(place: int) -> list[Hypothesis]:
             number = seed_of(seed, prompts.row_ids[place])
