@@ -178,7 +178,7 @@ class Pair:
 
 
 def pair(experiment: Experiment, stage: Stage, lesson: Lesson, student: Student, others: Sequence[Demand] = ()) -> Pair:
-    """Bring a student and its teacher together: the teacher, live or cached as the recipe says, and the encoded rows."""
+    """Bring a student and its teacher together: the teacher, live or cached, and the encoded rows."""
     task, data, recipe = experiment.task, lesson.data, stage.recipe
     teacher = lesson.teacher.beside(student.tokenizer) if lesson.teacher is not None else None
     if any("pairs" in objective.needs for objective in lesson.objectives.values()):
