@@ -24,7 +24,7 @@ from benchmarks.common import interval
 from hf_distill.generation.rollout import Rollout
 from hf_distill.generation.writer import repeated_share
 from hf_distill.objectives import Logits
-from hf_distill.pipeline.settings import with_defaults
+from hf_distill.pipeline.experiment import with_defaults
 from hf_distill.recipe import Recipe, RolloutConfig
 from hf_distill.recipe.load import load_recipe
 from hf_distill.tasks import CausalLanguageModeling

@@ -83,7 +83,7 @@ class TargetsCase:
     @property
     def scheme(self) -> str:
         """How a cache keeps logits."""
-        return self.task.cache_schemes[0] if self.cache.scheme == "auto" else self.cache.scheme
+        return next(iter(self.task.cache_schemes), "none") if self.cache.scheme == "auto" else self.cache.scheme
 
     @property
     def knows_some(self) -> bool:

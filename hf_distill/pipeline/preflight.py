@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
+from datasets import Dataset
+
 from hf_distill.data.load import Data, load_data
 from hf_distill.data.routing import with_teachers
 from hf_distill.evaluation.text_metrics import scorer_names
@@ -15,14 +18,13 @@ from hf_distill.evaluation.written import check_generation
 from hf_distill.generation.rollout import Rollout
 from hf_distill.labelling import check_label
 from hf_distill.logs import Report, prefixed, reported
+from hf_distill.models.hardware import multiplies_bfloat16
 from hf_distill.models.load import load_tokenizer
 from hf_distill.objectives import Objective
 from hf_distill.pipeline.compatibility import check_recipe, check_stage
-from hf_distill.pipeline.estimates import first_rows, report_costs
-from hf_distill.pipeline.experiment import Experiment, Stage, stages_of
+from hf_distill.pipeline.experiment import Experiment, Stage, stages_of, with_defaults
 from hf_distill.pipeline.plans import described, planned_student, planned_teacher
 from hf_distill.pipeline.run_folder import RunFolder
-from hf_distill.pipeline.settings import with_defaults
 from hf_distill.recipe import Recipe
 from hf_distill.recipe.load import load_recipe
 from hf_distill.recipe.stages import in_stage
@@ -102,10 +104,10 @@ def read_data(recipe: Recipe, task: Task, stages: Sequence[Stage], data: Data | 
     task.read_labels(data.train)
     check_label(recipe.label, task, data)
     task.check_evaluated(data.evaluated(recipe.evaluate.split))
+    check_recipe(recipe, task, data, stages)
     for stage in stages:
         with in_stage(stage.name):
             check_stage(stage, task)
-    check_recipe(recipe, task, data, stages)
     for note in data.notes:
         logger.info(note)
     _report_data(task, data)
@@ -188,4 +190,50 @@ def _report_stage(experiment: Experiment, stage: Stage) -> None:
     if rollout is not None and rollout.share:
         other = teacher.model.config if teacher is not None else None
         logger.info(Rollout(rollout).fit(task, student.tokenizer, student.model, other, stage.new_objectives()))
-    report_costs(experiment, stage)
+    _report_costs(experiment, stage)
+
+
+SAMPLE = 200
+"""Rows that are tokenised to learn how long rows are."""
+
+
+def _report_costs(experiment: Experiment, stage: Stage) -> None:
+    """Report estimates: steps from the rows; memory from weights, gradients, Adam's moments and rough activations."""
+    task, data, student, teacher = experiment.task, experiment.data, experiment.student, experiment.teacher
+    args = stage.arguments
+    batch = args.per_device_train_batch_size
+    tokens = task.max_length
+    sample = first_rows(data)
+    if sample is not None:
+        encoded = task.encode(sample, student.tokenizer)
+        lengths = sorted(encoded["length"])
+        tokens = lengths[-1]
+        logger.info(
+            f"tokens a row: median {lengths[len(lengths) // 2]}, longest {tokens} in {len(lengths)} rows "
+            f"(cut at {task.max_length})"
+        )
+    if isinstance(data.train, Dataset):
+        rows = len(data.train) + (len(data.unlabelled) if teacher and data.unlabelled is not None else 0)
+        window = batch * args.gradient_accumulation_steps * PartialState().num_processes
+        steps = args.max_steps if args.max_steps > 0 else int(args.num_train_epochs * -(-rows // window))
+        logger.info(
+            f"steps: {steps:,} of {window} rows"
+            + (", and as many for the control" if teacher and experiment.recipe.evaluate.control else "")
+        )
+    weights = 4 * student.parameters + 12 * student.learning + (teacher.bytes if teacher else 0)
+    # About 34 half-precision values a token, layer and unit of width (Korthikanti et al. 2022, 4.1), in float32.
+    activations = 2 * 34 * batch * tokens * student.model.config.hidden_size * student.model.config.num_hidden_layers
+    logger.info(
+        f"memory: about {(weights + activations) / 2**30:.1f} GiB to train "
+        f"(an estimate; longest rows of {tokens} tokens)"
+    )
+    if args.bf16 and args.device.type == "cpu" and multiplies_bfloat16() is False:
+        logger.info(
+            "bf16: this CPU has no instructions that multiply bfloat16, so that float32 is several times as fast here; "
+            "set training.bf16: false"
+        )
+
+
+def first_rows(data: Data) -> Dataset | None:
+    """The first training rows; None of a stream."""
+    return data.train.select(range(min(SAMPLE, len(data.train)))) if isinstance(data.train, Dataset) else None

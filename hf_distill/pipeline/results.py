@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from hf_distill.data.load import Data
@@ -14,7 +15,7 @@ from hf_distill.evaluation.text_metrics import JUDGES
 from hf_distill.evaluation.timing import sizes_and_speeds
 from hf_distill.models.hardware import machine, versions
 from hf_distill.objectives import make_objective
-from hf_distill.pipeline.experiment import Experiment
+from hf_distill.pipeline.experiment import Experiment, Stage
 from hf_distill.pipeline.scoring import RunScores
 from hf_distill.recipe import Recipe
 from hf_distill.tasks import Task
@@ -102,4 +103,27 @@ def _data_facts(recipe: Recipe, data: Data, task: Task) -> dict[str, Any]:
         "evaluated_split": recipe.evaluate.split,
         "labels": list(task.label_set.names) if task.label_set else [],
         **({"out_of_scope": {"label": task.out_of_scope, "rows": len(outside)}} if outside is not None else {}),
+    }
+
+
+def joined(stages: Sequence[Stage], facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What ``train_model`` told of one model in each stage, as of a single training; each stage's under ``stages``."""
+    if len(stages) == 1:
+        return dict(facts[0])
+    steps, seconds = ([each[key] for each in facts] for key in ("steps", "seconds"))
+    done = list(accumulate(steps, initial=0))
+    return {
+        **facts[0],
+        "steps": done[-1],
+        "seconds": None if None in seconds else round(sum(seconds), 1),
+        "padding": round(sum(each["padding"] * each["steps"] for each in facts) / done[-1], 4),
+        "log_history": [
+            {**entry, "step": entry["step"] + before}
+            for each, before in zip(facts, done, strict=False)
+            for entry in each["log_history"]
+        ],
+        "stages": {
+            stage.name: {"steps": each["steps"], "seconds": each["seconds"]}
+            for stage, each in zip(stages, facts, strict=True)
+        },
     }

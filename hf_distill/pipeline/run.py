@@ -17,13 +17,11 @@ from hf_distill.data.load import Data
 from hf_distill.errors import RecipeError
 from hf_distill.labelling import TeacherTexts, label_rows
 from hf_distill.logs import Report, prefixed, reported
-from hf_distill.pipeline import load_teacher as loading
 from hf_distill.pipeline.experiment import Experiment, Stage
 from hf_distill.pipeline.preflight import command_of, resolve
-from hf_distill.pipeline.results import make_results
+from hf_distill.pipeline.results import joined, make_results
 from hf_distill.pipeline.run_folder import RunFolder
-from hf_distill.pipeline.scoring import RunScores, build
-from hf_distill.pipeline.stages import continued, joined
+from hf_distill.pipeline.scoring import RunScores, build, continued, teacher_of
 from hf_distill.pipeline.train import Lesson, Pair, lesson_of_control, pair, train_model
 from hf_distill.recipe import LabelConfig, Recipe
 from hf_distill.recipe.load import load_recipe
@@ -243,7 +241,7 @@ def load_teacher(experiment: Experiment, *, writes_only: bool = False) -> Teache
     def make(recipe: Recipe, runs: Path, data: Data) -> Path:
         return complete(resolve(recipe, runs, "hf_distill.run(recipe)", data)).student
 
-    return loading.load_teacher(experiment, make, writes_only=writes_only)
+    return teacher_of(experiment, make, writes_only=writes_only)
 
 
 def write_labels(experiment: Experiment, teacher: Teacher) -> TeacherTexts:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from transformers import set_seed
 
-from hf_distill.data.load import Data
+from hf_distill.data.load import Data, load_data
 from hf_distill.evaluation.predict import Candidate
 from hf_distill.evaluation.scores import Scoreable, Scores
 from hf_distill.evaluation.written import set_generation
+from hf_distill.logs import prefixed
 from hf_distill.models.load import license_of, load_model, load_tokenizer, model_folder
 from hf_distill.pipeline.experiment import Experiment
-from hf_distill.pipeline.run_folder import RunFolder
+from hf_distill.pipeline.run_folder import RunFolder, recipe_hash, training_part
+from hf_distill.recipe import Recipe
 from hf_distill.report.baseline import bag_of_words_floor
-from hf_distill.students import Student, build_student
-from hf_distill.teachers import Teacher
+from hf_distill.students import Student, build_student, has_adapters, load_adapters
+from hf_distill.tasks import Task
+from hf_distill.teachers import Loading, Teacher, teacher_class
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +47,20 @@ def build(experiment: Experiment, data: Data, teacher: Teacher | None) -> Studen
         lambda: task.texts(data.train),
     )
     set_generation(student.model, recipe.evaluate.generation)
+    return student
+
+
+def continued(student: Student, task: Task, left: Path) -> Student:
+    """A new student with the weights that a stage left of it.
+
+    What an objective learned beside it (projections) is not among them: it belongs to its stage.
+    """
+    if has_adapters(student.model):
+        load_adapters(student.model, left)
+    else:
+        # Not strict: what a task keeps beside a model (a projection of vectors) lies in files of its own.
+        student.model.load_state_dict(load_model(task.auto_model, str(left)).state_dict(), strict=False)
+    task.load_beside(student.model, left)
     return student
 
 
@@ -124,3 +143,40 @@ class RunScores:
         )
         logger.info(f"floor: {floor['name']}: accuracy {floor['accuracy']:.4f}")
         return floor
+
+
+Make = Callable[[Recipe, Path, Data], Path]
+"""Runs the recipe of a teacher on data that were read, below a folder; gives the folder of what it trained."""
+
+
+def teacher_of(experiment: Experiment, make: Make, *, writes_only: bool = False) -> Teacher:
+    """The teacher of a recipe, verified."""
+    recipe, task = experiment.recipe, experiment.task
+    assert recipe.teacher is not None
+    loading = Loading(task=task, generation=recipe.evaluate.generation, train=lambda own: _made(own, experiment, make))
+    teacher = teacher_class(recipe.teacher).load(recipe.teacher, loading)
+    teacher.verify(recipe, task, writes_only=writes_only)
+    return teacher
+
+
+def _made(own: Recipe, experiment: Experiment, make: Make) -> Path:
+    """What a teacher's own recipe trains, unless it did before."""
+    folder = experiment.runs / "teachers"
+    unnamed = dataclasses.replace(training_part(own), name="teacher")
+    given = _data_of_teacher(own, experiment)
+    name = recipe_hash(unnamed, given.fingerprint)[:12]
+    logger.info(f"teacher: {own.name}, from {folder / name}")
+    with prefixed("  "):
+        return make(dataclasses.replace(own, name=name), folder, given)
+
+
+def _data_of_teacher(teacher: Recipe, experiment: Experiment) -> Data:
+    """What a teacher's own recipe reads: mostly what was read already.
+
+    The recipe's seed splits it, whatever seed the teacher trains by: rows that the student is scored on must not be
+    among those that its teacher learned from.
+    """
+    recipe, task = experiment.recipe, experiment.task
+    if teacher.data == recipe.data.labelled():
+        return experiment.data.labelled()
+    return load_data(teacher.data, task.required, task.optional, task.text_columns, recipe.seed)

@@ -30,9 +30,8 @@ from hf_distill.evaluation.predict import decision_scores
 from hf_distill.generation.rollout import Rollout
 from hf_distill.models.dropout import without_dropout
 from hf_distill.objectives import Contrastive, Labels, Objective
-from hf_distill.pipeline.experiment import Experiment, Stage
+from hf_distill.pipeline.experiment import Experiment, Stage, training_arguments
 from hf_distill.pipeline.run_folder import RunFolder
-from hf_distill.pipeline.settings import training_arguments
 from hf_distill.pipeline.teacher_cache import Demand, Source, cached
 from hf_distill.recipe import Recipe
 from hf_distill.students import Student, learning, merge_adapters

@@ -24,11 +24,10 @@ from hf_distill.artifacts import check_owner, write_json, writing_to
 from hf_distill.errors import RecipeError, StudentError
 from hf_distill.logs import Report, reported
 from hf_distill.models.hardware import machine, versions
-from hf_distill.pipeline.experiment import stages_of
+from hf_distill.pipeline.experiment import stages_of, with_defaults
 from hf_distill.pipeline.plans import ModelPlan, planned_teacher
 from hf_distill.pipeline.preflight import read_data
 from hf_distill.pipeline.run_folder import RunFolder
-from hf_distill.pipeline.settings import with_defaults
 from hf_distill.recipe import Recipe
 from hf_distill.recipe.load import load_recipe
 from hf_distill.recipe.parse import write_yaml
