@@ -449,7 +449,7 @@ def test_a_student_that_no_token_stops_is_refused():
     ("keys", "told"),
     [
         ({"share": 1.5}, "rollout.share: expected 0.0 to 1.0"),
-        ({"temperature": 0}, "rollout.temperature: expected above"),
+        ({"temperature": 0}, "rollout.temperature: expected a number above 0"),
         ({"max_new_tokens": 0}, "rollout.max_new_tokens: expected at least 1"),
         ({"top_p": 0.0}, "rollout.top_p: expected above"),
         ({"engine": "pen"}, "rollout.engine: expected one of transformers, vllm"),

@@ -338,7 +338,7 @@ def test_plain_text_cannot_be_written_after():
 
 
 def test_a_trained_bpe_tokenizer_gives_every_text_back_and_is_the_same_each_time():
-    texts = ["It's  a  T-shirt, 12.5% of «déjà-vu» — 東京!", *tiny.reversed_pairs(40)["text"]]
+    texts = ["It's  a  T-shirt, 12.5% of «déjà-vu» — 東京!", *tiny.rows(40)["text"]]
     first, second = (train_tokenizer(lambda: iter(texts), 300, kind="bpe") for _ in range(2))
     assert first.backend_tokenizer.to_str() == second.backend_tokenizer.to_str()
     assert first.decode(first(texts[0])["input_ids"], skip_special_tokens=True) == texts[0]
