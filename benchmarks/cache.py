@@ -138,11 +138,11 @@ class TimedTeacher(CachedTeacher):
         super().__init__(*given, **named)
         self.seconds: list[float] = []
 
-    def targets(self, task: Task, batch: Batch, needs: frozenset[Need], *more: Any) -> Targets:  # type: ignore[override]
+    def targets(self, task: Task, batch: Batch, needs: frozenset[Need], *more: Any, **named: Any) -> Targets:
         device = batch["row_id"].device.type
         synchronise(device)
         start = time.perf_counter()
-        found = super().targets(task, batch, needs, *more)
+        found = super().targets(task, batch, needs, *more, **named)
         synchronise(device)
         self.seconds.append(time.perf_counter() - start)
         return found

@@ -130,7 +130,7 @@ def ours_cached(setting: Setting, kind: type[CachedTeacher] = CachedTeacher) -> 
     folder = Path(tempfile.mkdtemp(dir=setting.folder))
     tokenizer, config = given["processing_class"], CacheConfig(scheme="sampled")
     made, rows = keep(live, setting.task, tokenizer, given["train_dataset"], config, folder)
-    teacher = kind(made.plan, made.config, made.name, made.dtype)
+    teacher = kind(made.plan, made.teacher)
     return distillation(setting, teacher, train_dataset=rows, data_collator=None)
 
 

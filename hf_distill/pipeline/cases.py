@@ -82,13 +82,13 @@ class TargetsCase:
 
     @property
     def scheme(self) -> str:
-        """How a cache keeps logits."""
+        """How a cache keeps logits; ``none`` where the task's cannot be kept."""
         return next(iter(self.task.cache_schemes), "none") if self.cache.scheme == "auto" else self.cache.scheme
 
     @property
     def knows_some(self) -> bool:
         """Whether only some probabilities of each position are known: from a server, or a cache of a vocabulary."""
-        return "served" in self.traits or ("cached" in self.traits and self.scheme != "dense")
+        return "served" in self.traits or ("cached" in self.traits and self.scheme not in ("dense", "none"))
 
     @property
     def words(self) -> tuple[str, str, str, str]:

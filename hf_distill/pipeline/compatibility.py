@@ -210,7 +210,7 @@ RULES_OF_STAGES: tuple[Rule[TargetsCase], ...] = (
         what="teacher.cache.scheme",
         beside="sampled or top_k, over a few classes",
         found=lambda case: (
-            case.scheme if "cached" in case.traits and case.scheme not in case.task.cache_schemes else None
+            case.scheme if "cached" in case.traits and case.scheme not in ("none", *case.task.cache_schemes) else None
         ),
         why="{} is for vocabularies",
         instead="use dense, which keeps all classes",
@@ -235,8 +235,8 @@ RULES_OF_STAGES: tuple[Rule[TargetsCase], ...] = (
     Rule(
         what="objectives",
         beside="a served teacher, at another temperature than 1",
-        found=lambda case: (
-            case.shown_temperatures if "served" in case.traits and set(case.temperatures.values()) - {1.0} else None
+        found=lambda case: next(
+            (f"{value:g}" for value in case.temperatures.values() if "served" in case.traits and value != 1), None
         ),
         why="they compare at temperature {}, but a server tells the likeliest tokens at 1, and some probabilities of a "
         "distribution cannot be taken to another temperature",

@@ -104,10 +104,10 @@ def read_data(recipe: Recipe, task: Task, stages: Sequence[Stage], data: Data | 
     task.read_labels(data.train)
     check_label(recipe.label, task, data)
     task.check_evaluated(data.evaluated(recipe.evaluate.split))
-    check_recipe(recipe, task, data, stages)
     for stage in stages:
         with in_stage(stage.name):
             check_stage(stage, task)
+    check_recipe(recipe, task, data, stages)
     for note in data.notes:
         logger.info(note)
     _report_data(task, data)

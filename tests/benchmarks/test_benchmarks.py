@@ -24,7 +24,7 @@ from benchmarks import (
     on_policy,
 )
 from benchmarks.losses import Cell, ours, plain, products
-from hf_distill.generation.hypotheses import Writer, writing_settings
+from hf_distill.generation.hypotheses import ModelWriter
 from hf_distill.recipe import CacheConfig
 from hf_distill.tasks import CausalLanguageModeling
 from hf_distill.teachers import ModelTeacher
@@ -140,10 +140,11 @@ def test_what_a_teacher_writes_for_rows_is_timed_beside_plain_generate(clock):
 
 def test_the_texts_of_that_teacher_are_as_long_as_their_sources():
     setting = label.Setting(count=6, batch=6, beams=2, longest=10, vocabulary=VOCABULARY, layers=1, width=16)
-    prompts, settings = setting.prompts(), writing_settings(setting.config, setting.longest, {})
+    prompts, tokenizer = setting.prompts(), language.stand_in_tokenizer()
     teacher = setting.teacher()
-    writer = Writer(teacher, language.stand_in_tokenizer(), teacher.generation_config, settings)
-    written = [texts[0] for texts in writer.write(prompts.input_ids, 0)]
+    own = teacher.generation_config
+    writer = ModelWriter(teacher, tokenizer, setting.config, own=own, longest=setting.longest, options={})
+    written = [texts[0] for texts in writer.write(prompts, range(len(prompts.input_ids)), 0)]
     assert all(text.ended for text in written)
     assert [text.tokens for text in written] == [len(ids) for ids in prompts.input_ids]
 

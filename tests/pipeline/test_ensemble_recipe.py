@@ -123,7 +123,7 @@ def test_check_tells_of_all_members_and_refuses_what_they_cannot_do(folders):
     check(recipe(members), report=lines.append)
     assert any("the student takes of a teacher, it takes of first" in line for line in lines)
     assert sum("labels: the teacher's stand in" in line for line in lines) == 2
-    with pytest.raises(TeacherError, match=r"hidden needs the teacher's hidden_states.*use logits"):
+    with pytest.raises(TeacherError, match=r"objective hidden: .*hidden_states.*use logits"):
         check({**recipe(members), "objectives": [{"kind": "hidden"}]}, report=silent)
     with pytest.raises(TeacherError, match=r"first .* and reader .* cut texts into different ones"):
         check(recipe([members[0], {"model": folders["reader"]}]), report=silent)

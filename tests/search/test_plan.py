@@ -40,7 +40,7 @@ class Clock:
     def seconds_a_row(self, config: Any) -> float:
         return 1e-4 + 1e-5 * config.num_hidden_layers * config.hidden_size
 
-    def forward(self, model: Any, batch: Any) -> Any:
+    def forward(self, model: Any, batch: Any) -> None:
         self.now += self.seconds_a_row(model.config) * len(batch["input_ids"])
 
 
@@ -48,7 +48,13 @@ class Clock:
 def clock(monkeypatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(speed, "time", clock)
-    monkeypatch.setattr(Candidate, "run", lambda self, inputs, has_vocabulary: clock.forward(self.model, inputs))
+    run = Candidate.run
+
+    def timed(self: Candidate, inputs: Any, has_vocabulary: bool) -> Any:
+        clock.forward(self.model, inputs)
+        return run(self, inputs, has_vocabulary)
+
+    monkeypatch.setattr(Candidate, "run", timed)
     return clock
 
 
@@ -96,7 +102,7 @@ def test_the_largest_student_that_is_fast_enough_is_found_and_of_equals_the_deep
 
 def test_what_is_planned_is_what_a_run_then_reports(tmp_path, clock, monkeypatch):
     accept_any_teacher(monkeypatch)
-    monkeypatch.setattr("hf_distill.evaluation.predict.ROUNDS", plan_speed.ROUNDS)
+    monkeypatch.setattr("hf_distill.evaluation.timing.ROUNDS", plan_speed.ROUNDS)
     recipe = recipe_of(tmp_path)
     plan = hf_distill.plan(recipe, speedup=4.0, runs=tmp_path / "runs", report=silent)
     assert plan.student["width"].keys() == {"hidden_size", "heads", "intermediate_size"}

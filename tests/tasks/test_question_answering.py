@@ -186,7 +186,7 @@ class Fixed(torch.nn.Module):
         super().__init__()
         self.begin, self.end, self.device = begin, end, torch.device("cpu")
 
-    def forward(self, input_ids, attention_mask):
+    def forward(self, input_ids, attention_mask, output_hidden_states=False):
         def of(known: dict[int, float]) -> torch.Tensor:
             return torch.tensor([[known.get(int(i), -5.0) for i in row] for row in input_ids])
 
