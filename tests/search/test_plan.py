@@ -19,6 +19,7 @@ from hf_distill.search import plan_speed
 from hf_distill.search.plan import AS_LARGE
 from hf_distill.search.plan_bounds import read_count
 from hf_distill.search.plan_shapes import sketch_columns
+from hf_distill.teachers import ModelTeacher
 from tests.helpers import tiny
 from tests.helpers.command_line import call, refused
 from tests.helpers.recipes import language_recipe
@@ -40,21 +41,20 @@ class Clock:
     def seconds_a_row(self, config: Any) -> float:
         return 1e-4 + 1e-5 * config.num_hidden_layers * config.hidden_size
 
-    def forward(self, model: Any, batch: Any) -> None:
-        self.now += self.seconds_a_row(model.config) * len(batch["input_ids"])
+    def timed(self, run: Any) -> Any:
+        def timed_run(candidate: Any, inputs: Any, has_vocabulary: bool) -> Any:
+            self.now += self.seconds_a_row(candidate.model.config) * len(inputs["input_ids"])
+            return run(candidate, inputs, has_vocabulary)
+
+        return timed_run
 
 
 @pytest.fixture
 def clock(monkeypatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(speed, "time", clock)
-    run = Candidate.run
-
-    def timed(self: Candidate, inputs: Any, has_vocabulary: bool) -> Any:
-        clock.forward(self.model, inputs)
-        return run(self, inputs, has_vocabulary)
-
-    monkeypatch.setattr(Candidate, "run", timed)
+    for kind in (Candidate, ModelTeacher):
+        monkeypatch.setattr(kind, "run", clock.timed(kind.run))
     return clock
 
 
