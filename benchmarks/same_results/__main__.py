@@ -1,7 +1,7 @@
 """Proves that a change of the code changed no result: tiny recipes of every kind give the same figures and weights.
 
-    python benchmarks/same_results.py --checkout OLD --output old.json
-    python benchmarks/same_results.py --checkout NEW --output new.json --against old.json
+    python -m benchmarks.same_results --checkout OLD --output old.json
+    python -m benchmarks.same_results --checkout NEW --output new.json --against old.json
 
 Data, teachers and tokenizers are made without the package, so that both checkouts read the same bytes, in a folder of
 the same name; run both on one machine. What depends on the machine's speed, the clock, versions, addresses and module
@@ -33,12 +33,13 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import torch
 import yaml
-from same_results_cases import CASES
-from same_results_material import write_data, write_teachers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+from benchmarks.same_results.cases import CASES
+from benchmarks.same_results.material import write_data, write_teachers
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 FIGURES = ("results.json", "analysis.json", "sweep.json", "validation.json", "provenance.json", "manifest.json")
 VOLATILE = {
     *("latency_ms", "samples_per_second", "speedup", "seconds", "created", "command", "recipe_sha256", "versions"),

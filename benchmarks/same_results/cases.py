@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from same_results_material import SPLITS, Row
+from benchmarks.same_results.material import SPLITS, Row
 
 LABELS: Row = {"kind": "labels"}
 LOGITS: Row = {"kind": "logits", "temperature": 2.0}

@@ -1,0 +1,1 @@
+"""Two checkouts compared to the last digit; see ``__main__``."""
