@@ -93,9 +93,7 @@ class RunFolder:
 
 def training_part(recipe: Recipe) -> Recipe:
     """A recipe without the keys that change nothing that is trained."""
-    teacher = recipe.teacher
-    if teacher is not None:
-        teacher = teacher.as_trained()
+    teacher = recipe.teacher.as_trained() if recipe.teacher is not None else None
     return dataclasses.replace(recipe, teacher=teacher, evaluate=EvaluateConfig(), hub=HubConfig())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,22 +30,20 @@ logger = logging.getLogger(__name__)
 def build(experiment: Experiment, data: Data, teacher: Teacher | None) -> Student:
     """A new student, as the recipe asks for it; what it takes of several teachers, it takes of the first."""
     recipe, task = experiment.recipe, experiment.task
-    taken_of = teacher.model if teacher is not None else None
+    taken_of, tokenizer = (teacher.model, teacher.tokenizer) if teacher is not None else (None, None)
+
+    def texts() -> Iterable[str]:
+        return task.texts(data.train)
+
     student = build_student(
         recipe.student,
         auto_model=task.auto_model,
         teacher=taken_of,
-        teacher_tokenizer=teacher.tokenizer if teacher else None,
-        texts=lambda: task.texts(data.train),
+        teacher_tokenizer=tokenizer,
+        texts=texts,
         model_options=task.model_options(),
     )
-    task.prepare_student(
-        student.model,
-        student.tokenizer,
-        taken_of,
-        teacher.tokenizer if teacher else None,
-        lambda: task.texts(data.train),
-    )
+    task.prepare_student(student.model, student.tokenizer, taken_of, tokenizer, texts)
     set_generation(student.model, recipe.evaluate.generation)
     return student
 
@@ -122,10 +120,8 @@ class RunScores:
             return None
         set_seed(experiment.recipe.seed)
         student = build(experiment, data, self.teacher)
-        candidate = Candidate(model=student.model, tokenizer=student.tokenizer)
-        metrics = self._scored(candidate).metrics()
-        value = metrics[experiment.metric]
-        logger.info(f"start: {experiment.metric} {value:.4f}, before the student is trained")
+        metrics = self._scored(Candidate(model=student.model, tokenizer=student.tokenizer)).metrics()
+        logger.info(f"start: {experiment.metric} {metrics[experiment.metric]:.4f}, before the student is trained")
         return metrics
 
     def _scored(self, candidate: Scoreable) -> Scores:
@@ -137,10 +133,8 @@ class RunScores:
         """What a bag of words reaches, where the recipe asks."""
         if not self.experiment.recipe.evaluate.floor:
             return None
-        task, train, rows = self.experiment.task, self.experiment.data.train, self.experiment.rows
-        floor = bag_of_words_floor(
-            list(task.texts(train)), list(train["label"]), list(task.texts(rows)), list(rows["label"])
-        )
+        texts, train, rows = self.experiment.task.texts, self.experiment.data.train, self.experiment.rows
+        floor = bag_of_words_floor(list(texts(train)), list(train["label"]), list(texts(rows)), list(rows["label"]))
         logger.info(f"floor: {floor['name']}: accuracy {floor['accuracy']:.4f}")
         return floor
 
@@ -161,22 +155,13 @@ def teacher_of(experiment: Experiment, make: Make, *, writes_only: bool = False)
 
 def _made(own: Recipe, experiment: Experiment, make: Make) -> Path:
     """What a teacher's own recipe trains, unless it did before."""
-    folder = experiment.runs / "teachers"
-    unnamed = dataclasses.replace(training_part(own), name="teacher")
-    given = _data_of_teacher(own, experiment)
-    name = recipe_hash(unnamed, given.fingerprint)[:12]
+    # The experiment's seed splits the data, whatever seed the teacher trains by: the teacher must not have learned from
+    # rows that the student is scored on.
+    recipe, task, folder = experiment.recipe, experiment.task, experiment.runs / "teachers"
+    given = experiment.data.labelled()
+    if own.data != recipe.data.labelled():
+        given = load_data(own.data, task.required, task.optional, task.text_columns, recipe.seed)
+    name = recipe_hash(dataclasses.replace(training_part(own), name="teacher"), given.fingerprint)[:12]
     logger.info(f"teacher: {own.name}, from {folder / name}")
     with prefixed("  "):
         return make(dataclasses.replace(own, name=name), folder, given)
-
-
-def _data_of_teacher(teacher: Recipe, experiment: Experiment) -> Data:
-    """What a teacher's own recipe reads: mostly what was read already.
-
-    The recipe's seed splits it, whatever seed the teacher trains by: rows that the student is scored on must not be
-    among those that its teacher learned from.
-    """
-    recipe, task = experiment.recipe, experiment.task
-    if teacher.data == recipe.data.labelled():
-        return experiment.data.labelled()
-    return load_data(teacher.data, task.required, task.optional, task.text_columns, recipe.seed)

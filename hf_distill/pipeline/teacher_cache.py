@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -44,16 +45,7 @@ CLOSE = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """What a cache is made of.
-
-    Attributes:
-        teacher: Live.
-        task: Bound to the data.
-        tokenizer: The student's, which pads the rows.
-        student: The student's config: layer maps depend on it.
-        data_fingerprint: Of the rows before they were encoded.
-        seed: Of the draws.
-    """
+    """What a cache is made of. Rows depend on the student's tokenizer, and layers on its config."""
 
     teacher: Teacher
     task: Task
@@ -63,14 +55,8 @@ class Source:
     seed: int
 
 
-@dataclass(frozen=True)
-class Demand:
-    """Who asks a cache.
-
-    Attributes:
-        objectives: Of one student.
-        student: Its config.
-    """
+class Demand(NamedTuple):
+    """Who asks a cache: the objectives of a student, and its config."""
 
     objectives: Mapping[str, Objective]
     student: PretrainedConfig
@@ -104,7 +90,9 @@ def cached(
     if not missing:
         logger.info(f"cache: {plan.folder} fits and is complete")
     else:
-        logger.info(f"cache: {len(rows):,} rows to {plan.folder}, {_described(plan)}")
+        states = [f"hidden states {list(plan.layers)}"] if plan.layers else []
+        kept = " and ".join([*([plan.scheme.name] if plan.scheme else []), *states])
+        logger.info(f"cache: {len(rows):,} rows to {plan.folder}, {kept}")
         fill(plan, missing, rows, collate, targets, source.task.masks, device, batch_size)
     if config.verify:
         _verify(plan, rows, collate, source, targets, config.verify)
@@ -188,11 +176,6 @@ def _layers(source: Source, demands: Sequence[Demand]) -> tuple[int, ...]:
                 chosen = objective.teacher_layers(demand.student, source.teacher.config)
                 found |= set(range(total + 1)) if chosen is None else set(chosen)
     return tuple(sorted(found))
-
-
-def _described(plan: Plan) -> str:
-    logits = [] if plan.scheme is None else [plan.scheme.name]
-    return " and ".join([*logits, *([f"hidden states {list(plan.layers)}"] if plan.layers else [])])
 
 
 def _verify(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -48,15 +48,7 @@ SHUFFLE_BUFFER = 10_000
 
 @dataclass(frozen=True, kw_only=True)
 class Lesson:
-    """What one model of a run learns from.
-
-    Attributes:
-        name: ``student`` or ``control``: what the model is called on disk and in the results.
-        data: The rows.
-        objectives: The terms of the loss, not yet fitted to any pair of models.
-        teacher: Who gives the targets, or None.
-        max_steps: In place of the recipe's, or None.
-    """
+    """What one model of a run learns from; ``name`` is what it is called on disk: ``student`` or ``control``."""
 
     name: str
     data: Data
@@ -103,6 +95,7 @@ def train_model(
         output = trainer.train(resume_from_checkpoint=True)
     if recipe.student.adapters is not None and recipe.student.adapters.merge:
         merge_adapters(student.model)
+    padding = [entry["padding"] for entry in trainer.state.log_history if "padding" in entry]
     facts = {
         "origin": student.origin,
         **({"kept": student.report} if student.report is not None else {}),
@@ -110,7 +103,9 @@ def train_model(
         "some_are_frozen": trained < total,
         **({"without_dropout": True} if undropped else {}),
         "seconds": None if resumed else round(output.metrics["train_runtime"], 1),
-        **_course(trainer.state),
+        "steps": trainer.state.global_step,
+        "padding": round(float(np.mean(padding or [0.0])), 4),
+        "log_history": trainer.state.log_history,
     }
     _keep(trainer, folder, name, facts)
     return facts
@@ -121,8 +116,7 @@ def _trainer(
 ) -> DistillationTrainer:
     name, recipe = lesson.name, stage.recipe
     if name == "student":
-        for line in _lost(experiment.task, experiment.data, paired.train):
-            logger.info(f"{name}: {line}")
+        _report_lost(experiment.task, experiment.data, paired.train)
     length = {} if lesson.max_steps is None else {"max_steps": lesson.max_steps}
     trainer = DistillationTrainer(
         model=student.model,
@@ -143,16 +137,6 @@ def _trainer(
     return trainer
 
 
-def _course(state: TrainerState) -> dict[str, Any]:
-    """How a training went: its steps, the mean share of padding, the log."""
-    padding = [entry["padding"] for entry in state.log_history if "padding" in entry]
-    return {
-        "steps": state.global_step,
-        "padding": round(float(np.mean(padding or [0.0])), 4),
-        "log_history": state.log_history,
-    }
-
-
 def _is_without_dropout(recipe: Recipe, lesson: Lesson) -> bool:
     """As the recipe says, unless a control has nothing else to learn from."""
     views = lesson.name == "control" and any("pairs" in objective.needs for objective in lesson.objectives.values())
@@ -163,13 +147,7 @@ def _is_without_dropout(recipe: Recipe, lesson: Lesson) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """What a student learns from, encoded for it.
-
-    Attributes:
-        teacher: Live or cached, as the recipe says; None where there is none.
-        train: The training rows.
-        validation: The validation rows.
-    """
+    """What a student learns from: its teacher, live or cached, and the encoded rows."""
 
     teacher: Teacher | None
     train: Dataset | IterableDataset
@@ -218,17 +196,17 @@ def _training_rows(
     return concatenate_datasets([train, extra.cast(train.features)])
 
 
-def _lost(task: Task, data: Data, encoded: Dataset | IterableDataset) -> Iterator[str]:
-    """Tell of training rows that are gone or shorter than they were."""
+def _report_lost(task: Task, data: Data, encoded: Dataset | IterableDataset) -> None:
+    """Report training rows that are gone or shorter than they were."""
     if not isinstance(encoded, Dataset) or not isinstance(data.train, Dataset) or "cut" not in encoded.column_names:
         return
     given = len(data.train)
     if len(encoded) < given:
         gone = f"{given - len(encoded):,} of {given:,} rows are dropped"
-        yield f"{gone}: their prompts are longer than task.max_length ({task.max_length} tokens)"
+        logger.info(f"student: {gone}: their prompts are longer than task.max_length ({task.max_length} tokens)")
     cut = sum(encoded["cut"])
     if cut:
-        yield f"{cut:,} of {len(encoded):,} rows are cut: they are longer than {task.length_limit}"
+        logger.info(f"student: {cut:,} of {len(encoded):,} rows are cut: they are longer than {task.length_limit}")
 
 
 def _metrics_of(task: Task) -> Callable[[EvalPrediction], dict[str, float]] | None:
@@ -275,13 +253,8 @@ class _Lines(TrainerCallback):
     ) -> None:
         if not state.is_world_process_zero or not args.disable_tqdm or not logs:
             return
-        shown = {
-            key: value for key, value in logs.items() if key.startswith(("loss", "eval_", "rollout_")) and _is_told(key)
-        }
-        if shown:
-            values = ", ".join(f"{key} {value:.4f}" for key, value in shown.items())
+        shown, left_out = ("loss", "eval_", "rollout_"), ("_runtime", "_per_second", "_macro", "_weighted")
+        kept = {key: value for key, value in logs.items() if key.startswith(shown) and not key.endswith(left_out)}
+        values = ", ".join(f"{key} {value:.4f}" for key, value in kept.items())
+        if values:
             logger.info(f"{self.name}: step {state.global_step} of {state.max_steps}: {values}")
-
-
-def _is_told(key: str) -> bool:
-    return not key.endswith(("_runtime", "_per_second", "_macro", "_weighted"))

@@ -13,13 +13,7 @@ from hf_distill.search.plan_speed import Measured
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds:
-    """What a student must keep to; at least one.
-
-    Attributes:
-        speedup: Times the teacher's rows a second, at least.
-        max_latency_ms: For one row, at most.
-        max_parameters: At most.
-    """
+    """What a student must keep to, at least one of: speed in terms of the teacher's, latency of a row, parameters."""
 
     speedup: float | None = None
     max_latency_ms: float | None = None
@@ -44,12 +38,9 @@ class Bounds:
         return min(shares, default=1.0)
 
     def __str__(self) -> str:
-        parts = [
-            *([] if self.speedup is None else [f"{self.speedup:g} times the teacher's speed"]),
-            *([] if self.max_latency_ms is None else [f"{self.max_latency_ms:g} ms a row"]),
-            *([] if self.max_parameters is None else [f"{self.max_parameters:,} parameters"]),
-        ]
-        return " and ".join(parts)
+        texts = ("{:g} times the teacher's speed", "{:g} ms a row", "{:,} parameters")
+        given = zip(texts, dataclasses.astuple(self), strict=True)
+        return " and ".join(text.format(value) for text, value in given if value is not None)
 
 
 def read_count(text: str) -> int:

@@ -78,7 +78,8 @@ def sweep(
             logger.info("teacher: set to cached, so that it reads every row once for all students")
         experiments = _resolved(whole, read, folder, Path(runs))
         demands = _check_shared(experiments)
-        logger.info(f"sweep: {len(experiments)} students: {_shown(read)}")
+        axes = " x ".join(f"{len(values)} {key}" for key, values in read.axes.items())
+        logger.info(f"sweep: {len(experiments)} students: {axes}")
         state = SweepState(folder, read, command_of(recipe, read), experiments[0])
         state.claim()
         scores, paired = _shared(experiments[0], demands, state)
@@ -219,7 +220,3 @@ def _scores(experiment: Experiment, training: dict[str, Any]) -> dict[str, float
         write_json(path, {"evaluate": asked, "metrics": metrics})
         remove(experiment.folder.checkpoints("student"))  # A finished student goes on from nothing.
     return metrics
-
-
-def _shown(grid: Grid) -> str:
-    return " x ".join(f"{len(values)} {key}" for key, values in grid.axes.items())
