@@ -30,8 +30,8 @@ from benchmarks.common import goal, in_a_process, in_turn, peak_memory, run_of_s
 from benchmarks.language import llama
 from hf_distill import DistillationTrainer, Logits, Rollout, RolloutConfig
 from hf_distill.models.hardware import best_dtype
-from hf_distill.tasks.encoding import IGNORED
 from hf_distill.teachers import ModelTeacher
+from hf_distill.types import IGNORED
 
 PEERS = ("trl, as it comes", "trl, settings as ours")
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hf_distill.pipeline.preflight import check
     from hf_distill.pipeline.run import Result, cache, distill, evaluate, label, push, run
     from hf_distill.recipe import Recipe, RolloutConfig
-    from hf_distill.recipe.load import load_recipe
+    from hf_distill.recipe.load_recipe import load_recipe
     from hf_distill.search.plan import StudentPlan, plan
     from hf_distill.search.sweep import Sweep, sweep
     from hf_distill.tasks import CausalLanguageModeling, Task, TextClassification
@@ -67,7 +67,7 @@ _HOMES = {
     "pipeline.preflight": ("check",),
     "pipeline.run": ("Result", "cache", "distill", "evaluate", "label", "push", "run"),
     "recipe": ("Recipe", "RolloutConfig"),
-    "recipe.load": ("load_recipe",),
+    "recipe.load_recipe": ("load_recipe",),
     "search.plan": ("StudentPlan", "plan"),
     "search.sweep": ("Sweep", "sweep"),
     "tasks": ("CausalLanguageModeling", "Task", "TextClassification"),

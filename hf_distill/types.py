@@ -9,11 +9,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self, TypeAlias, get_args
 
 import torch
+from datasets import Dataset, IterableDataset
 from torch import Tensor
 from torch.nn import functional
+from transformers import PreTrainedTokenizerBase
 from typing_extensions import override
 
 Unit = Literal["labels", "positions", "tokens", "sources"]
@@ -35,6 +37,17 @@ OF_THE_DATA: frozenset[Need] = frozenset({"labels", "pairs"})
 Batch = dict[str, Any]
 """A collated batch: tensors by name, on the model's device."""
 
+Rows: TypeAlias = Dataset | IterableDataset
+"""Rows of a split, in memory or a stream."""
+
+Tokenizer = PreTrainedTokenizerBase
+
+Collate = Callable[[list[Mapping[str, Any]]], Batch]
+"""Pads encoded rows to a batch."""
+
+IGNORED = -100
+"""The label of a token or row that does not count, as Transformers' losses know it."""
+
 TAUGHT_BY = "taught_by"
 """In rows and batches: which of several teachers each row is taught by, ``[B]`` indices; not there where all teach."""
 
@@ -53,11 +66,7 @@ encoder-decoders alone."""
 class Head:
     """An output head: ``logits = soft_cap * tanh(scale * (hidden @ weight.T + bias) / soft_cap)``.
 
-    Attributes:
-        weight: ``[V, H]``.
-        bias: ``[V]``, or None.
-        scale: What the logits are multiplied by.
-        soft_cap: The bound that a hyperbolic tangent bends them to, or None.
+    The weight is ``[V, H]``, the bias ``[V]``; without a soft cap nothing is bent.
     """
 
     weight: Tensor
@@ -99,12 +108,7 @@ class LogitSource(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class HeadLogits(LogitSource):
-    """One model's logits over a vocabulary, not yet made.
-
-    Attributes:
-        hidden: ``[N, H]``, what enters the head at the N compared positions.
-        head: The output head.
-    """
+    """One model's logits over a vocabulary, not yet made, of ``[N, H]``: what enters the head at N positions."""
 
     hidden: Tensor
     head: Head
@@ -196,23 +200,15 @@ class SparseLogits:
 
     def at(self, rows: Tensor | slice) -> SparseLogits:
         """Of some positions alone: a slice, a mask or indices."""
-        return replace(
-            self,
-            ids=self.ids[rows],
-            probabilities=self.probabilities[rows],
-            rest=None if self.rest is None else self.rest[rows],
-            entropy=self.entropy[rows],
-        )
+        return self._changed(lambda tensor: tensor[rows])
 
     def to(self, device: torch.device) -> SparseLogits:
         """On a device."""
-        return replace(
-            self,
-            ids=self.ids.to(device),
-            probabilities=self.probabilities.to(device),
-            rest=None if self.rest is None else self.rest.to(device),
-            entropy=self.entropy.to(device),
-        )
+        return self._changed(lambda tensor: tensor.to(device))
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> SparseLogits:
+        own: dict[str, Any] = {name: change(kept) for name, kept in vars(self).items() if isinstance(kept, Tensor)}
+        return replace(self, **own)
 
     def of_leading(self, shared: int, mask: Tensor) -> tuple[SparseLogits, Tensor]:
         """Of the first ``shared`` tokens alone, and the positions of the mask ``[N]`` at which these have any mass.

@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.common import conditions, results_path, write_json
 from hf_distill import run
 from hf_distill.recipe import Recipe
-from hf_distill.recipe.load import load_recipe
+from hf_distill.recipe.load_recipe import load_recipe
 
 LABELS, HIDDEN, RELATION = {"kind": "labels"}, {"kind": "hidden"}, {"kind": "relation"}
 

@@ -26,7 +26,7 @@ from hf_distill.generation.writer import repeated_share
 from hf_distill.objectives import Logits
 from hf_distill.pipeline.experiment import with_defaults
 from hf_distill.recipe import Recipe, RolloutConfig
-from hf_distill.recipe.load import load_recipe
+from hf_distill.recipe.load_recipe import load_recipe
 from hf_distill.tasks import CausalLanguageModeling
 from hf_distill.tasks.rollout_batches import WRITTEN
 from hf_distill.teachers import ModelTeacher

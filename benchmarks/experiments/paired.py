@@ -22,7 +22,7 @@ from hf_distill.logs import reported, silenced
 from hf_distill.pipeline.preflight import resolve
 from hf_distill.pipeline.run_folder import RunFolder
 from hf_distill.pipeline.scoring import trained_candidate
-from hf_distill.recipe.load import load_recipe
+from hf_distill.recipe.load_recipe import load_recipe
 
 RESAMPLES = 1000
 

@@ -24,7 +24,7 @@ from hf_distill.evaluation.written import write_and_score
 from hf_distill.logs import reported, silenced
 from hf_distill.models.load import load_model, load_tokenizer
 from hf_distill.pipeline.preflight import resolve
-from hf_distill.recipe.load import load_recipe
+from hf_distill.recipe.load_recipe import load_recipe
 
 RESAMPLES = 1000
 BATCH = 50

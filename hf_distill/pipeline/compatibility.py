@@ -1,6 +1,6 @@
 """What goes with what where task, data and objectives are known: tables whose rows are the refusals.
 
-:mod:`hf_distill.recipe.compatibility` has the rows that a recipe's keys alone decide; what a trainer needs is checked
+:mod:`hf_distill.recipe.rules` has the rows that a recipe's keys alone decide; what a trainer needs is checked
 by it. :func:`table` gives all rows for the documentation.
 """
 
@@ -26,7 +26,7 @@ from hf_distill.pipeline.cases import (
 )
 from hf_distill.pipeline.experiment import Experiment, Stage
 from hf_distill.recipe import CacheConfig, Recipe
-from hf_distill.recipe.compatibility import RULES, Rule, check_rules
+from hf_distill.recipe.rules import RULES, Rule, check_rules
 from hf_distill.tasks import Task
 from hf_distill.training.setup import check_objectives
 

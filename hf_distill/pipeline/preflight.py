@@ -26,9 +26,8 @@ from hf_distill.pipeline.experiment import Experiment, Stage, stages_of, with_de
 from hf_distill.pipeline.plans import described, planned_student, planned_teacher
 from hf_distill.pipeline.run_folder import RunFolder
 from hf_distill.recipe import Recipe
-from hf_distill.recipe.load import load_recipe
-from hf_distill.recipe.stages import in_stage
-from hf_distill.recipe.training import check_training
+from hf_distill.recipe.load_recipe import load_recipe
+from hf_distill.recipe.stages import check_training, in_stage
 from hf_distill.tasks import Task, make_task
 from hf_distill.teachers import teacher_class
 from hf_distill.tokenizers.compare import fitted, same_tokenizer

@@ -24,7 +24,7 @@ from hf_distill.pipeline.run_folder import RunFolder
 from hf_distill.pipeline.scoring import RunScores, build, continued, teacher_of
 from hf_distill.pipeline.train import Lesson, Pair, lesson_of_control, pair, train_model
 from hf_distill.recipe import LabelConfig, Recipe
-from hf_distill.recipe.load import load_recipe
+from hf_distill.recipe.load_recipe import load_recipe
 from hf_distill.report.hub import push_folder
 from hf_distill.report.write import write_report
 from hf_distill.students import Student

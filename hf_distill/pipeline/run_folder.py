@@ -13,7 +13,7 @@ from accelerate import PartialState
 from hf_distill.artifacts import check_owner, digest, write_whole, writing_to
 from hf_distill.errors import OutputError
 from hf_distill.recipe import EvaluateConfig, HubConfig, Recipe
-from hf_distill.recipe.load import dump_recipe, load_recipe
+from hf_distill.recipe.load_recipe import dump_recipe, load_recipe
 
 
 @dataclass(frozen=True)

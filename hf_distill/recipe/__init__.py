@@ -9,21 +9,14 @@ from typing import Any, Literal
 
 from typing_extensions import override
 
-from hf_distill.recipe.compatibility import RULES, check_rules
 from hf_distill.recipe.data import UNLABELLED, DataConfig, TestDataConfig
-from hf_distill.recipe.ensemble import EnsembleTeacher, MemberConfig
 from hf_distill.recipe.generation import LabelConfig, LabelFilters, RolloutConfig
-from hf_distill.recipe.inherit import with_inherited
+from hf_distill.recipe.members import EnsembleTeacher, MemberConfig, with_inherited
 from hf_distill.recipe.parse import Section, at_least, bound, gathered, refuse_unless, shown
+from hf_distill.recipe.rules import RULES, check_rules
 from hf_distill.recipe.server import ServedTeacher, ServerConfig
 from hf_distill.recipe.stages import ObjectiveConfig, StageConfig, check_training_values, folder_name, in_stage
-from hf_distill.recipe.student import (
-    FromConfig,
-    FromParts,
-    FromPretrained,
-    PluginStudent,
-    StudentConfig,
-)
+from hf_distill.recipe.student import FromConfig, FromParts, FromPretrained, PluginStudent, StudentConfig
 from hf_distill.recipe.student_parts import LoraConfig, VocabularyConfig, WidthConfig
 from hf_distill.recipe.teacher import (
     CacheConfig,
@@ -35,37 +28,12 @@ from hf_distill.recipe.teacher import (
 )
 
 __all__ = [
-    "UNLABELLED",
-    "CacheConfig",
-    "DataConfig",
-    "EnsembleTeacher",
-    "EvaluateConfig",
-    "FromConfig",
-    "FromParts",
-    "FromPretrained",
-    "HubConfig",
-    "LabelConfig",
-    "LabelFilters",
-    "LocalTeacher",
-    "LoraConfig",
-    "MemberConfig",
-    "ObjectiveConfig",
-    "PluginStudent",
-    "PluginTeacher",
-    "Recipe",
-    "RolloutConfig",
-    "ServedTeacher",
-    "ServerConfig",
-    "SingleTeacher",
-    "StageConfig",
-    "StudentConfig",
-    "TaskConfig",
-    "TeacherConfig",
-    "TestDataConfig",
-    "TrainedTeacher",
-    "VocabularyConfig",
-    "WidthConfig",
-]
+    "UNLABELLED", "CacheConfig", "DataConfig", "EnsembleTeacher", "EvaluateConfig", "FromConfig", "FromParts",
+    "FromPretrained", "HubConfig", "LabelConfig", "LabelFilters", "LocalTeacher", "LoraConfig", "MemberConfig",
+    "ObjectiveConfig", "PluginStudent", "PluginTeacher", "Recipe", "RolloutConfig", "ServedTeacher", "ServerConfig",
+    "SingleTeacher", "StageConfig", "StudentConfig", "TaskConfig", "TeacherConfig", "TestDataConfig",
+    "TrainedTeacher", "VocabularyConfig", "WidthConfig",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,13 +143,8 @@ class Recipe(Section, where="recipe"):
         recipes = {}
         for stage in self.stages:
             with in_stage(stage.name):
-                recipes[stage.name] = dataclasses.replace(
-                    self,
-                    stages=(),
-                    objectives=stage.objectives,
-                    rollout=stage.rollout,
-                    training=stage.merged(self.training),
-                )
+                own: dict[str, Any] = {"objectives": stage.objectives, "rollout": stage.rollout}
+                recipes[stage.name] = dataclasses.replace(self, stages=(), training=stage.merged(self.training), **own)
         return recipes
 
     @classmethod
@@ -190,22 +153,16 @@ class Recipe(Section, where="recipe"):
         if not isinstance(value, Mapping):
             return cls, value
         if "stages" in value:
-            refuse_unless(
-                "objectives" not in value,
-                f"{where}.objectives: do nothing beside stages, each of which has its own; remove them",
-            )
-            refuse_unless(
-                bool(value["stages"]), f"{where}.stages: expected a list of stages, got {shown(value['stages'])}"
-            )
+            idle = f"{where}.objectives: do nothing beside stages, each of which has its own; remove them"
+            refuse_unless("objectives" not in value, idle)
+            stages = value["stages"]
+            refuse_unless(bool(stages), f"{where}.stages: expected a list of stages, got {shown(stages)}")
         check_training_values(value.get("training"), f"{where}.training")
         return cls, with_inherited(value)
 
     @override
     def to_dict(self) -> dict[str, Any]:
-        plain = super().to_dict()
-        for name in ("label", "rollout", "stages"):
-            if not plain[name]:  # A recipe without it keeps the hash that it had before there was this key.
-                del plain[name]
-        if self.stages:
-            del plain["objectives"]
-        return plain
+        # A recipe without a newer key keeps the hash that it had before there was this key.
+        idle = {name for name in ("label", "rollout", "stages") if not getattr(self, name)}
+        idle |= {"objectives"} if self.stages else set()
+        return {name: value for name, value in super().to_dict().items() if name not in idle}

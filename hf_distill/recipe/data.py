@@ -8,15 +8,12 @@ from typing import Any
 
 from typing_extensions import override
 
-from hf_distill.recipe.parse import Section, at_least, bound
+from hf_distill.recipe.parse import Section, at_least, size_or_share
 
 UNLABELLED = ("unlabelled_split", "unlabelled_files")
 """Keys of ``data`` that only a teacher can use."""
 
-_SIZE = bound(
-    "a fraction between 0 and 1 or a number of rows",
-    lambda size: size >= 1 if isinstance(size, int) else 0.0 < size < 1.0,
-)
+_SIZE = size_or_share("a fraction between 0 and 1 or a number of rows")
 _LIMIT = at_least(1, "row")
 
 
@@ -27,11 +24,9 @@ class TestDataConfig(Section, where="recipe.data.test"):
     __test__ = False  # Its name is no call to pytest.
 
     path: str
-    """As of ``data``."""
+    """This and the next two as of ``data``."""
     name: str | None = None
-    """As of ``data``."""
     revision: str | None = None
-    """As of ``data``."""
     split: str = "test"
     """The split that is taken."""
     columns: dict[str, str | list[str]] = field(default_factory=dict)
@@ -72,11 +67,9 @@ class DataConfig(Section, where="recipe.data"):
     test: TestDataConfig | None = None
     """Another source of the test split."""
     train_limit: int | None = field(default=None, metadata=_LIMIT)
-    """At most so many rows, drawn by the seed."""
+    """At most so many rows, drawn by the seed; the next two likewise."""
     validation_limit: int | None = field(default=None, metadata=_LIMIT)
-    """At most so many rows, drawn by the seed."""
     test_limit: int | None = field(default=None, metadata=_LIMIT)
-    """At most so many rows, drawn by the seed."""
     unlabelled_split: str | None = None
     """A split whose rows the teacher alone labels."""
     unlabelled_files: str | list[str] | None = None
@@ -87,18 +80,11 @@ class DataConfig(Section, where="recipe.data"):
     @override
     def check(self) -> None:
         self.require((self.path is None) != (self.files is None), ": expected exactly one of path and files")
-        self.require(
-            not self.arguments or (self.path is not None and ":" in self.path),
-            ".arguments: only a callable (path: package.module:function) takes arguments; remove them",
-        )
-        self.require(
-            [self.test_size, self.test_split, self.test].count(None) >= 2,
-            ": expected at most one of test, test_split and test_size",
-        )
-        self.require(
-            self.unlabelled_split is None or self.unlabelled_files is None,
-            ": expected at most one of unlabelled_split and unlabelled_files",
-        )
+        told = ".arguments: only a callable (path: package.module:function) takes arguments; remove them"
+        self.require(not self.arguments or (self.path is not None and ":" in self.path), told)
+        for names in (("test", "test_split", "test_size"), UNLABELLED):
+            several = sum(getattr(self, name) is not None for name in names) > 1
+            self.require(not several, f": expected at most one of {', '.join(names[:-1])} and {names[-1]}")
 
     def labelled(self) -> DataConfig:
         """The same without the unlabelled rows."""

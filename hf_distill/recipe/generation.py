@@ -9,26 +9,21 @@ from typing_extensions import override
 
 from hf_distill.recipe.parse import Section, above_zero, at_least, bound, share_below_one
 
+_LOW_AND_HIGH = bound("[low, high] with 0 <= low < high", lambda low: len(low) == 2 and 0.0 <= low[0] < low[1])
+_LOGARITHM = bound("less than 0", lambda value: value < 0.0, "no token is likelier than 1, whose logarithm is 0")
+
 
 @dataclass(frozen=True, kw_only=True)
 class LabelFilters(Section, where="recipe.label.filters"):
     """What drops a text that the teacher wrote, and its row with it."""
 
-    length_ratio: list[float] | None = field(
-        default=None,
-        metadata=bound(
-            "[low, high] with 0 <= low < high", lambda ratio: len(ratio) == 2 and 0.0 <= ratio[0] < ratio[1]
-        ),
-    )
+    length_ratio: list[float] | None = field(default=None, metadata=_LOW_AND_HIGH)
     """The least and the most tokens of the text for a token of what it was written after."""
     repetition: float | None = field(default=None, metadata=share_below_one())
     """The share of its runs of four tokens that stood in it before, at most."""
     compression_ratio: float | None = field(default=None, metadata=above_zero())
     """How many times shorter zlib makes it, at most: texts that go in circles pack well."""
-    mean_log_probability: float | None = field(
-        default=None,
-        metadata=bound("less than 0", lambda value: value < 0.0, "no token is likelier than 1, whose logarithm is 0"),
-    )
+    mean_log_probability: float | None = field(default=None, metadata=_LOGARITHM)
     """Of a token, as the teacher says, at least."""
     reference_score: float | None = None
     """By ``label.scorer`` against what the data say, at least."""
@@ -58,25 +53,16 @@ class LabelConfig(Section, where="recipe.label"):
         several = self.hypotheses > 1
         beams = self.generation.get("num_beams", 1)
         self.require(type(beams) is int and beams >= 1, f".generation.num_beams: expected at least 1, got {beams!r}")
-        self.require(
-            not self.draws or beams == 1,
-            ".generation: expected texts that are drawn (do_sample) or searched for (num_beams), got both; remove one "
-            "of them",
-        )
-        self.require(
-            self.draws or self.beams >= self.hypotheses,
-            f".hypotheses: {self.beams} beams give {self.beams} texts at most, got {self.hypotheses}; raise "
-            "generation.num_beams, or set generation.do_sample: true",
-        )
-        self.require(
-            several or self.choose == "likeliest",
-            ".choose: of one text there is nothing to choose; set hypotheses to 2 or more, or remove it",
-        )
-        self.require(
-            not several or self.draws or self.choose == "best",
-            f".hypotheses: the likeliest of {self.hypotheses} is the one that beams give anyway; set choose: best, or "
-            "generation.do_sample: true, or remove it",
-        )
+        told = ".generation: expected texts that are drawn (do_sample) or searched for (num_beams), got both; "
+        self.require(not self.draws or beams == 1, told + "remove one of them")
+        told = f".hypotheses: {self.beams} beams give {self.beams} texts at most, got {self.hypotheses}; raise "
+        enough = self.draws or self.beams >= self.hypotheses
+        self.require(enough, told + "generation.num_beams, or set generation.do_sample: true")
+        told = ".choose: of one text there is nothing to choose; set hypotheses to 2 or more, or remove it"
+        self.require(several or self.choose == "likeliest", told)
+        told = f".hypotheses: the likeliest of {self.hypotheses} is the one that beams give anyway; set choose: best, "
+        chooses = not several or self.draws or self.choose == "best"
+        self.require(chooses, told + "or generation.do_sample: true, or remove it")
 
     @property
     def draws(self) -> bool:
@@ -120,7 +106,5 @@ class RolloutConfig(Section, where="recipe.rollout"):
 
     @override
     def check(self) -> None:
-        self.require(
-            not self.engine_options or self.engine == "vllm",
-            f".engine_options: they do nothing for engine: {self.engine}; remove them, or set engine: vllm",
-        )
+        told = f".engine_options: they do nothing for engine: {self.engine}; remove them, or set engine: vllm"
+        self.require(not self.engine_options or self.engine == "vllm", told)

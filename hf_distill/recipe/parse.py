@@ -16,32 +16,23 @@ from hf_distill.names import nearest_or_all
 
 T = TypeVar("T")
 
-_NAMES = {
-    str: "a string",
-    int: "an integer",
-    float: "a number",
-    bool: "true or false",
-    dict: "a mapping",
-    list: "a list",
-    type(None): "null",
-}
+_NAMES = {str: "a string", int: "an integer", float: "a number", bool: "true or false", dict: "a mapping"}
+_NAMES |= {list: "a list", type(None): "null"}
 
 
 def refuse_unless(condition: bool, message: str) -> None:
-    """Raise a RecipeError with this message unless the condition holds."""
+    """Raise a RecipeError unless the condition holds."""
     if not condition:
         raise RecipeError(message)
 
 
 @dataclass(frozen=True)
 class Bound:
-    """What a single key may hold, whatever the other keys hold; ``null`` is never asked."""
+    """What a single key may hold, and why, whatever the other keys hold; ``null`` is never asked."""
 
     expected: str
-    """For messages: ``at least 1``."""
     holds: Callable[[Any], bool]
     reason: str = ""
-    """Why, or what to do, where that is not plain."""
 
 
 def bound(expected: str, holds: Callable[[Any], bool], reason: str = "") -> dict[str, Bound]:
@@ -64,10 +55,15 @@ def share_below_one() -> dict[str, Bound]:
     return bound("a share from 0 to below 1", lambda value: 0.0 <= value < 1.0)
 
 
+def size_or_share(expected: str) -> dict[str, Bound]:
+    """Metadata of a field whose values are whole numbers from 1, or floats that are shares."""
+    return bound(expected, lambda size: size >= 1 if isinstance(size, int) else 0.0 < size < 1.0)
+
+
 class Section:
     """A part of a recipe, which is refused, also when it is made in Python, unless its keys fit.
 
-    Bounds of single keys are metadata of their fields; a subclass checks in ``check`` what does not go together.
+    Bounds of single keys are metadata of their fields.
     """
 
     where: ClassVar[str] = "recipe"
@@ -75,8 +71,7 @@ class Section:
 
     def __init_subclass__(cls, where: str = "") -> None:
         SECTIONS[cls.__name__] = cls
-        if where:
-            cls.where = where
+        cls.where = where or cls.where
 
     def __post_init__(self) -> None:
         for each in dataclasses.fields(self):  # type: ignore[arg-type]  # Subclasses are dataclasses.
@@ -100,7 +95,7 @@ class Section:
 
     def to_dict(self) -> dict[str, Any]:
         """Gives plain data that reads again to an equal section."""
-        return {each.name: _plain(getattr(self, each.name)) for each in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return {each.name: plain(getattr(self, each.name)) for each in dataclasses.fields(self)}  # type: ignore[arg-type]
 
 
 SECTIONS: dict[str, Any] = {}
@@ -114,11 +109,13 @@ def check_known(value: Mapping[str, Any], known: Collection[str], where: str) ->
             raise RecipeError(f"{where}.{key}: no such key{nearest_or_all(key, known)}")
 
 
-def copied(value: Any) -> Any:
-    """A deep copy of plain data: an override must not reach the caller's mapping."""
+def plain(value: Any) -> Any:
+    """A deep copy as plain data: sections and mappings as dictionaries, tuples as lists."""
+    if isinstance(value, Section):
+        return value.to_dict()
     if isinstance(value, Mapping):
-        return {key: copied(item) for key, item in value.items()}
-    return [copied(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def gathered(value: Any, own: Sequence[str], where: str) -> Any:
@@ -148,8 +145,8 @@ def read(cls: type[T], value: Any, where: str) -> T:
     fields = {each.name: each for each in dataclasses.fields(kind)}  # type: ignore[arg-type]
     check_known(value, fields, where)
     for name, each in fields.items():
-        if name not in value and each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING:
-            raise RecipeError(f"{where}.{name}: required, but missing")
+        optional = each.default is not dataclasses.MISSING or each.default_factory is not dataclasses.MISSING
+        refuse_unless(optional or name in value, f"{where}.{name}: required, but missing")
     content = {key: convert(hints[key], item, f"{where}.{key}") for key, item in value.items()}
     try:
         return kind(**content)  # type: ignore[return-value]  # It is a subclass.
@@ -185,7 +182,7 @@ def shown(value: Any) -> str:
     if value is None:
         return "null"
     kind = _NAMES.get(type(value), type(value).__name__).removeprefix("a ").removeprefix("an ")
-    return f"{value!r} ({kind})" if not isinstance(value, bool) else f"{str(value).lower()} (a boolean)"
+    return f"{str(value).lower()} (a boolean)" if isinstance(value, bool) else f"{value!r} ({kind})"
 
 
 def read_yaml(path: Path) -> Any:
@@ -258,11 +255,3 @@ def _convert_container(origin: Any, hint: Any, value: Any, where: str) -> Any:
         return origin(convert(get_args(hint)[0], item, f"{where}.{i}") for i, item in enumerate(value))
     key_hint, item_hint = get_args(hint)
     return {convert(key_hint, key, where): convert(item_hint, item, f"{where}.{key}") for key, item in value.items()}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Section):
-        return value.to_dict()
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -6,7 +6,7 @@ import dataclasses
 import re
 from dataclasses import dataclass, field
 from typing import Self
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from typing_extensions import override
 
@@ -24,9 +24,6 @@ GENERATION = {
 }
 """Settings of ``GenerationConfig`` that a server can be asked for, and what it calls them; ``top_k``, ``min_tokens``
 and ``repetition_penalty`` are vLLM's, the others OpenAI's."""
-
-TOP_K = 20
-"""Tokens a position whose log-probabilities are asked for unless the recipe says otherwise: vLLM's own limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,16 +52,16 @@ class ServerConfig(Section, where="recipe.teacher.server"):
     @override
     def check(self) -> None:
         parts = urlsplit(self.url)
+        try:
+            has_port = parts.port is None or parts.port > 0
+        except ValueError:  # It is no number that a port can have.
+            has_port = False
         # An address that holds a secret is not shown.
-        self.require(
-            not (parts.username or parts.password or parts.query or parts.fragment),
-            ".url: it holds a user name, a password or parameters, which recipe and card would show; leave them out, "
-            "and put a key into the environment variable that key_variable names",
-        )
-        self.require(
-            parts.scheme in ("http", "https") and bool(parts.hostname) and _has_port(parts),
-            f".url: expected an address such as http://localhost:8000/v1, got {self.url!r}",
-        )
+        told = ".url: it holds a user name, a password or parameters, which recipe and card would show; leave them "
+        secret = parts.username or parts.password or parts.query or parts.fragment
+        self.require(not secret, told + "out, and put a key into the environment variable that key_variable names")
+        told = f".url: expected an address such as http://localhost:8000/v1, got {self.url!r}"
+        self.require(parts.scheme in ("http", "https") and bool(parts.hostname) and has_port, told)
         # Whoever puts the key itself here must not find it in an error, a log or a file.
         self.require(
             re.fullmatch(r"[A-Z][A-Z0-9_]*", self.key_variable) is not None,
@@ -80,7 +77,7 @@ class ServerConfig(Section, where="recipe.teacher.server"):
     @property
     def asked(self) -> int:
         """How many tokens' log-probabilities are asked for at each position."""
-        return self.top_k or TOP_K
+        return self.top_k or 20  # VLLM's own limit.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,17 +94,11 @@ class ServedTeacher(TeacherConfig):
     def check(self) -> None:
         super().check()
         cache = self.cache_settings
-        self.require(
-            cache.scheme in ("auto", "top_k"),
-            f".cache.scheme: a server gives the likeliest tokens, of which {cache.scheme} cannot be made; set it to "
-            "top_k, or remove it",
-        )
+        told = f".cache.scheme: a server gives the likeliest tokens, of which {cache.scheme} cannot be made; set it to "
+        self.require(cache.scheme in ("auto", "top_k"), told + "top_k, or remove it")
         for name in ("draws", "k"):
-            self.require(
-                getattr(cache, name) is None,
-                f".cache.{name}: does nothing for a served teacher; teacher.server.top_k tells how many tokens are "
-                "kept: remove it",
-            )
+            told = f".cache.{name}: does nothing for a served teacher; teacher.server.top_k tells how many tokens are "
+            self.require(getattr(cache, name) is None, told + "kept: remove it")
 
     @property
     @override
@@ -119,11 +110,3 @@ class ServedTeacher(TeacherConfig):
         # The same model teaches the same, whichever address it has and however fast it is asked.
         kept = {name: getattr(self.server, name) for name in ("model", "tokenizer", "top_k")}
         return dataclasses.replace(self, server=ServerConfig(url="http://anywhere/v1", **kept))
-
-
-def _has_port(parts: SplitResult) -> bool:
-    """Whether the port, if there is one, is a number that a port can have."""
-    try:
-        return parts.port is None or parts.port > 0
-    except ValueError:
-        return False

@@ -1,7 +1,8 @@
-"""``objectives`` and ``stages`` of a recipe: what the student learns from, and in which order."""
+"""``objectives``, ``stages`` and ``training`` of a recipe: what the student learns from, in which order, and how."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,10 +11,35 @@ from typing import Any
 
 from typing_extensions import override
 
-from hf_distill.errors import HfDistillError
+from hf_distill.errors import HfDistillError, RecipeError
+from hf_distill.names import nearest_or_all
 from hf_distill.recipe.generation import RolloutConfig
-from hf_distill.recipe.parse import Bound, Section, bound, gathered
-from hf_distill.recipe.training import check_training_values
+from hf_distill.recipe.parse import Bound, Section, bound, gathered, shown
+
+RESERVED_TRAINING = {
+    "output_dir": "the run's folder is runs/<name>, see name and --runs",
+    "seed": "use recipe.seed",
+    "data_seed": "use recipe.seed",
+    "hub_token": "log in with `hf auth login` or set HF_TOKEN",
+    "push_to_hub": "use recipe.hub.push",
+    "hub_model_id": "use recipe.hub.model_id",
+    "hub_private_repo": "use recipe.hub.private",
+    "hub_strategy": "the student is pushed once, when the run is complete",
+    "hub_always_push": "the student is pushed once, when the run is complete",
+    "hub_revision": "the student is pushed to the main branch",
+    "label_smoothing_factor": "it would do nothing here; the teacher's logits are the soft labels",
+    "label_names": "it would do nothing here; the task knows its labels",
+    "average_tokens_across_devices": "it would do nothing here; every term is divided by its count over all processes",
+    "resume_from_checkpoint": "a run goes on by itself; delete its folder to start anew",
+    "do_train": "a run always trains",
+    "do_predict": "a run always evaluates",
+}
+"""Keys of TrainingArguments that have their place elsewhere, or would do nothing, and why."""
+NUMERIC_TRAINING = {
+    "learning_rate", "num_train_epochs", "weight_decay", "warmup_steps", "per_device_train_batch_size",
+    "per_device_eval_batch_size", "gradient_accumulation_steps", "max_grad_norm", "logging_steps",
+}  # fmt: skip
+"""Keys of TrainingArguments whose values must be finite numbers of at least 0."""
 
 LENGTHS = ("max_steps", "num_train_epochs")
 """Keys of ``training`` that say how long it lasts; the first decides where both are there."""
@@ -69,8 +95,7 @@ class StageConfig(Section, where="recipe.stages"):
     @property
     def replaced(self) -> set[str]:
         """The keys of the recipe's ``training`` that do nothing in this stage."""
-        own = set(self.training)
-        return own | set(LENGTHS) if own & set(LENGTHS) else own
+        return {*self.training, *(LENGTHS if any(key in self.training for key in LENGTHS) else ())}
 
     def merged(self, training: Mapping[str, Any]) -> dict[str, Any]:
         """The stage's whole ``training``."""
@@ -91,3 +116,25 @@ def in_stage(name: str) -> Iterator[None]:
         if not name:
             raise
         raise type(error)(f"stage {name}: {error}") from error
+
+
+def check_training_values(training: Any, where: str) -> None:
+    """Refuse keys of ``training`` that have their place elsewhere, and numbers that are none."""
+    if not isinstance(training, Mapping):
+        return
+    for key, value in training.items():
+        if key in RESERVED_TRAINING:
+            raise RecipeError(f"{where}.{key}: cannot be set here: {RESERVED_TRAINING[key]}")
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if key in NUMERIC_TRAINING and value is not None and not (is_number and 0 <= value < float("inf")):
+            raise RecipeError(f"{where}.{key}: expected a finite number of at least 0, got {shown(value)}")
+
+
+def check_training(training: Mapping[str, Any]) -> None:
+    """Refuse keys that TrainingArguments does not know."""
+    from transformers import TrainingArguments
+
+    known = [each.name for each in dataclasses.fields(TrainingArguments) if each.init]
+    for key in training:
+        if key not in known:
+            raise RecipeError(f"recipe.training.{key}: TrainingArguments has no such key{nearest_or_all(key, known)}")

@@ -17,10 +17,8 @@ from hf_distill.recipe.student_parts import LoraConfig, VocabularyConfig, WidthC
 class StudentConfig(Section, where="recipe.student"):
     """How the small model is born; its keys decide which of the classes below reads it."""
 
-    KEY: ClassVar[str]
-    """The name of its kind in the registry of students."""
-    FOREIGN: ClassVar[str] = "does nothing for this kind of student; remove it"
-    """What is said of a key that only other kinds have."""
+    KEY: ClassVar[str]  # Of its kind in the registry of students.
+    FOREIGN: ClassVar[str] = "does nothing for this kind of student; remove it"  # Said of keys of other kinds.
 
     freeze: list[Literal["embeddings", "encoder"]] | None = None
     """Parts that do not learn: its tables of embeddings, or the encoder of an encoder-decoder."""
@@ -31,19 +29,14 @@ class StudentConfig(Section, where="recipe.student"):
     @override
     def check(self) -> None:
         adapters = self.adapters
-        self.require(
-            not self.disable_dropout or adapters is None or not adapters.dropout,
-            ".disable_dropout: lora.dropout asks for the opposite; remove one of them",
-        )
-        self.require(
-            self.freeze is None or 0 < len(self.freeze) == len(set(self.freeze)),
-            f".freeze: expected parts of the student, each once, got {self.freeze}",
-        )
-        self.require(
-            self.freeze is None or adapters is None,
-            ".freeze: does nothing with lora, beside which all weights are frozen; remove it, or choose "
-            "lora.target_modules",
-        )
+        drops = adapters is not None and adapters.dropout > 0
+        told = ".disable_dropout: lora.dropout asks for the opposite; remove one of them"
+        self.require(not self.disable_dropout or not drops, told)
+        if self.freeze is not None:
+            told = f".freeze: expected parts of the student, each once, got {self.freeze}"
+            self.require(0 < len(self.freeze) == len(set(self.freeze)), told)
+            told = ".freeze: does nothing with lora, beside which all weights are frozen; remove it, or choose "
+            self.require(adapters is None, told + "lora.target_modules")
 
     @property
     def kind_name(self) -> str:
@@ -74,16 +67,15 @@ class StudentConfig(Section, where="recipe.student"):
             plain = {key: item for key, item in value.items() if key not in _UNSET or item != _UNSET[key]}
             return PluginStudent, gathered(plain, ("kind", "freeze", "disable_dropout"), where)
         given = [key for key in (*PARTS, "config", "pretrained") if value.get(key) is not None]
-        parts = [key for key in given if key in PARTS]
         if not given or ("config" in given and len(given) > 1):
             check_known(value, _UNSET, where)
+            fresh = "; fresh weights have the vocabulary of student.tokenizer, as {vocab_size: 8000}"
             raise RecipeError(
                 f"{where}: expected parts of the teacher or of a pretrained model ({', '.join(PARTS)}), or exactly one "
                 f"of config and pretrained, got {' and '.join(given) or 'none'}"
-                + "; fresh weights have the vocabulary of student.tokenizer, as {vocab_size: 8000}"
-                * ("config" in given and "vocabulary" in parts)
+                + (fresh if {"config", "vocabulary"} <= set(given) else "")
             )
-        kind = FromParts if parts else FromConfig if "config" in given else FromPretrained
+        kind = FromParts if given[0] in PARTS else FromConfig if "config" in given else FromPretrained
         return kind, without_unset(kind, value, _UNSET, kind.FOREIGN, where)
 
     @override
@@ -148,15 +140,10 @@ class FromParts(FromWeights):
         self.require(bool(self.parts), f": expected {', '.join(PARTS)} or several of them, got none")
         if isinstance(self.layers, dict):
             unknown = [side for side in self.layers if side not in ("encoder", "decoder")]
-            self.require(
-                not unknown and len(self.layers) > 0,
-                ".layers: expected encoder, decoder or both as the keys of the mapping, got "
-                f"{', '.join(unknown) or 'none'}",
-            )
-        self.require(
-            self.revision is None or self.pretrained is not None,
-            ".revision: only a pretrained student has one; remove it",
-        )
+            told = ".layers: expected encoder, decoder or both as the keys of the mapping, got "
+            self.require(not unknown and len(self.layers) > 0, told + (", ".join(unknown) or "none"))
+        has_one = self.revision is None or self.pretrained is not None
+        self.require(has_one, ".revision: only a pretrained student has one; remove it")
         self.require(
             self.lora is None or (self.lora.merge and self.lora.quantize is None),
             f".lora.merge: adapters alone are of use beside a model that others have, and {' and '.join(self.parts)} "
@@ -171,11 +158,8 @@ class FromParts(FromWeights):
     @property
     @override
     def start(self) -> FromPretrained | None:
-        if self.pretrained is None:
-            return None
-        return FromPretrained(
-            pretrained=self.pretrained, revision=self.revision, tokenizer=self.tokenizer, lora=self.lora
-        )
+        own = {name: getattr(self, name) for name in ("pretrained", "revision", "tokenizer", "lora")}
+        return None if self.pretrained is None else FromPretrained(**own)
 
     @property
     @override
@@ -214,8 +198,7 @@ class PluginStudent(StudentConfig):
 
     @override
     def to_dict(self) -> dict[str, Any]:
-        own = {"kind": self.kind, "freeze": self.freeze, "disable_dropout": self.disable_dropout}
-        return {**own, **self.options}
+        return {"kind": self.kind, "freeze": self.freeze, "disable_dropout": self.disable_dropout, **self.options}
 
 
 PARTS = ("layers", "width", "vocabulary")

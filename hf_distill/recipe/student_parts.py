@@ -7,12 +7,10 @@ from typing import Literal
 
 from typing_extensions import override
 
-from hf_distill.recipe.parse import Section, at_least, bound, share_below_one
+from hf_distill.recipe.parse import Section, at_least, bound, share_below_one, size_or_share
 
-_SIZE = bound(
-    "at least 1, or a share between 0.0 and 1.0",
-    lambda size: size >= 1 if isinstance(size, int) else 0.0 < size < 1.0,
-)
+_SIZE = size_or_share("at least 1, or a share between 0.0 and 1.0")
+_TARGET = bound("a share between 0.0 and 1.0", lambda share: 0.0 < share < 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +33,8 @@ class LoraConfig(Section, where="recipe.student.lora"):
 
     @override
     def check(self) -> None:
-        self.require(
-            self.quantize is None or not self.merge,
-            ".merge: weights of 4 bits would round the adapters away; set it to false, or remove quantize",
-        )
+        told = ".merge: weights of 4 bits would round the adapters away; set it to false, or remove quantize"
+        self.require(self.quantize is None or not self.merge, told)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +48,7 @@ class WidthConfig(Section, where="recipe.student.width"):
     queries share keys and values."""
     intermediate_size: int | float | None = field(default=None, metadata=_SIZE)
     """Units of the feed-forward block that are kept in each layer."""
-    target: float | None = field(
-        default=None, metadata=bound("a share between 0.0 and 1.0", lambda share: 0.0 < share < 1.0)
-    )
+    target: float | None = field(default=None, metadata=_TARGET)
     """The share of the source's parameters, embeddings included, that is reached at most, by scaling all three; before
     ``student.vocabulary`` is cut."""
     importance: Literal["activation", "random"] = "activation"
@@ -64,18 +58,13 @@ class WidthConfig(Section, where="recipe.student.width"):
 
     @override
     def check(self) -> None:
-        given = [
-            name for name in ("hidden_size", "heads", "intermediate_size", "target") if getattr(self, name) is not None
-        ]
-        self.require(
-            given == ["target"] or (bool(given) and self.target is None),
-            ": expected either target or sizes (hidden_size, heads, intermediate_size), got "
-            f"{' and '.join(given) or 'none'}",
-        )
-        self.require(
-            self.rows is None or self.importance == "activation",
-            f".rows: does nothing for importance: {self.importance}; remove it",
-        )
+        keys = ("hidden_size", "heads", "intermediate_size", "target")
+        given = [name for name in keys if getattr(self, name) is not None]
+        told = ": expected either target or sizes (hidden_size, heads, intermediate_size), got "
+        fits = given == ["target"] or (bool(given) and self.target is None)
+        self.require(fits, told + (" and ".join(given) or "none"))
+        told = f".rows: does nothing for importance: {self.importance}; remove it"
+        self.require(self.rows is None or self.importance == "activation", told)
 
     @property
     def calibration_rows(self) -> int:
@@ -97,10 +86,8 @@ class VocabularyConfig(Section, where="recipe.student.vocabulary"):
     @override
     def check(self) -> None:
         self.require((self.keep is None) != (self.size is None), ": expected exactly one of keep and size")
-        self.require(
-            self.minimum is None or self.keep is not None,
-            ".minimum: does nothing beside size; remove it, or set keep: used in its place",
-        )
+        told = ".minimum: does nothing beside size; remove it, or set keep: used in its place"
+        self.require(self.minimum is None or self.keep is not None, told)
 
     @property
     def least(self) -> int:

@@ -10,19 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 from typing_extensions import override
 
 from hf_distill.errors import RecipeError
-from hf_distill.recipe.parse import (
-    SECTIONS,
-    Section,
-    at_least,
-    bound,
-    check_known,
-    gathered,
-    without_unset,
-)
+from hf_distill.recipe.parse import SECTIONS, Section, at_least, bound, check_known, gathered, without_unset
 
 if TYPE_CHECKING:
     from hf_distill.recipe import Recipe
-    from hf_distill.recipe.ensemble import MemberConfig
+    from hf_distill.recipe.members import MemberConfig
     from hf_distill.recipe.server import ServerConfig
 
 T = TypeVar("T")
@@ -45,24 +37,17 @@ class CacheConfig(Section, where="recipe.teacher.cache"):
 
     @override
     def check(self) -> None:
-        self.require(
-            self.draws is None or self.scheme in ("auto", "sampled"),
-            f".draws: does nothing for {self.scheme}; remove it",
-        )
-        self.require(
-            self.k is None or self.scheme in ("top_k", "naive_top_k"),
-            f".k: does nothing for {self.scheme}; remove it, or set scheme: top_k",
-        )
+        draws, keeps = self.scheme in ("auto", "sampled"), self.scheme in ("top_k", "naive_top_k")
+        self.require(self.draws is None or draws, f".draws: does nothing for {self.scheme}; remove it")
+        self.require(self.k is None or keeps, f".k: does nothing for {self.scheme}; remove it, or set scheme: top_k")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherConfig(Section, where="recipe.teacher"):
     """Where targets come from; its keys decide which of the classes below reads it."""
 
-    KEY: ClassVar[str]
-    """The key that only teachers of this kind have."""
-    FOREIGN: ClassVar[str] = "does nothing for it; remove it"
-    """What is said of a key that only other kinds have."""
+    KEY: ClassVar[str]  # Which only teachers of this kind have.
+    FOREIGN: ClassVar[str] = "does nothing for it; remove it"  # Said of keys that only other kinds have.
 
     kind: str = field(default="live", metadata=bound("live or cached", ("live", "cached").__contains__))
     """``cached``: it looks at every row once, and what it says is read from disk in every epoch."""
@@ -71,15 +56,13 @@ class TeacherConfig(Section, where="recipe.teacher"):
 
     @override
     def check(self) -> None:
-        self.require(
-            self.is_cached or self.cache is None,
-            ".cache: does nothing for a live teacher; set kind: cached, or remove it",
-        )
+        told = ".cache: does nothing for a live teacher; set kind: cached, or remove it"
+        self.require(self.is_cached or self.cache is None, told)
 
     @property
     def kind_name(self) -> str:
         """Its name in the registry of teachers, or ``package.module:Class``."""
-        return self.KEY
+        return self.kind if ":" in self.kind else self.KEY
 
     @property
     def is_cached(self) -> bool:
@@ -202,10 +185,8 @@ class TrainedTeacher(SingleTeacher):
     @override
     def check(self) -> None:
         super().check()
-        self.require(
-            self.recipe.teacher is None,
-            ".recipe.teacher: a teacher's recipe trains on labels alone; remove it",
-        )
+        told = ".recipe.teacher: a teacher's recipe trains on labels alone; remove it"
+        self.require(self.recipe.teacher is None, told)
 
     @override
     def match(self, local: Callable[[LocalTeacher], T], trained: Callable[[TrainedTeacher], T]) -> T:
@@ -224,11 +205,6 @@ class PluginTeacher(TeacherConfig):
     """Its class."""
     options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the class."""
-
-    @property
-    @override
-    def kind_name(self) -> str:
-        return self.kind
 
     @override
     def to_dict(self) -> dict[str, Any]:

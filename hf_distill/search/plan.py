@@ -29,7 +29,7 @@ from hf_distill.pipeline.plans import ModelPlan, planned_teacher
 from hf_distill.pipeline.preflight import read_data
 from hf_distill.pipeline.run_folder import RunFolder
 from hf_distill.recipe import Recipe
-from hf_distill.recipe.load import load_recipe
+from hf_distill.recipe.load_recipe import load_recipe
 from hf_distill.recipe.parse import write_yaml
 from hf_distill.report.figures import plan_frontier
 from hf_distill.search.plan_bounds import Bounds, read_count

@@ -36,7 +36,7 @@ from hf_distill.pipeline.scoring import RunScores, build
 from hf_distill.pipeline.teacher_cache import Demand
 from hf_distill.pipeline.train import Lesson, Pair, pair
 from hf_distill.recipe import Recipe
-from hf_distill.recipe.load import load_recipe
+from hf_distill.recipe.load_recipe import load_recipe
 from hf_distill.search.sweep_grid import Grid, read_grid
 from hf_distill.search.sweep_state import Sweep, SweepState, command_of, told
 from hf_distill.search.sweep_teacher import Counted, score_teacher

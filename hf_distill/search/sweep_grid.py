@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hf_distill.errors import RecipeError
-from hf_distill.recipe.load import parsed_overrides
+from hf_distill.recipe.load_recipe import parsed_overrides
 from hf_distill.recipe.parse import read_yaml_value, refuse_unless, shown
 
 PASS = "another value needs another pass of the teacher over the rows, and a sweep makes one"

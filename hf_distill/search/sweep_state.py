@@ -17,7 +17,7 @@ from hf_distill.errors import ModelError
 from hf_distill.evaluation.metrics import LOWER_IS_BETTER
 from hf_distill.pipeline.experiment import Experiment
 from hf_distill.recipe import Recipe
-from hf_distill.recipe.load import dump_recipe, load_recipe
+from hf_distill.recipe.load_recipe import dump_recipe, load_recipe
 from hf_distill.report.figures import sweep_scores
 from hf_distill.search.sweep_grid import Grid
 

@@ -8,29 +8,19 @@ from typing import Any
 
 from hf_distill.errors import RecipeError
 from hf_distill.names import look_up
-from hf_distill.tasks.base import Task
 from hf_distill.tasks.causal_lm import CausalLanguageModeling
 from hf_distill.tasks.embeddings import Embeddings
 from hf_distill.tasks.masked_lm import MaskedLanguageModeling
 from hf_distill.tasks.question_answering import QuestionAnswering
 from hf_distill.tasks.sequence_to_sequence import Summarization, Translation
+from hf_distill.tasks.task import Task
 from hf_distill.tasks.text_classification import TextClassification
 from hf_distill.tasks.token_classification import TokenClassification
 
 __all__ = [
-    "TASKS",
-    "CausalLanguageModeling",
-    "Embeddings",
-    "MaskedLanguageModeling",
-    "QuestionAnswering",
-    "Summarization",
-    "Task",
-    "TextClassification",
-    "TokenClassification",
-    "Translation",
-    "make_task",
-    "task_class",
-]
+    "TASKS", "CausalLanguageModeling", "Embeddings", "MaskedLanguageModeling", "QuestionAnswering", "Summarization",
+    "Task", "TextClassification", "TokenClassification", "Translation", "make_task", "task_class",
+]  # fmt: skip
 
 TASKS: dict[str, type[Task]] = {
     "text-classification": TextClassification,
@@ -51,13 +41,9 @@ def task_class(name: str) -> type[Task]:
 
 
 def make_task(name: str, options: Mapping[str, Any] | None = None) -> Task:
-    """A task by name, with its options.
-
-    Raises:
-        RecipeError: For an unknown name or an option that the task does not know.
-    """
+    """A task by name, with its options, of which unknown ones are refused (RecipeError)."""
     cls = task_class(name)
-    known = [option for option in inspect.signature(cls).parameters if option != "self"]
+    known = list(inspect.signature(cls).parameters)
     for option in options or {}:
         if option not in known:
             raise RecipeError(f"task.{option}: no such option of {name}; it knows {', '.join(known)}")

@@ -11,23 +11,13 @@ from typing_extensions import override
 
 from hf_distill.errors import DataError, RecipeError
 from hf_distill.models.sanity_checks import check_packing
-from hf_distill.tasks.base import TEACHER_PREFIX
-from hf_distill.tasks.encoding import (
-    IGNORED,
-    Example,
-    Rows,
-    Tokenizer,
-    carried,
-    check_apart,
-    columns_of,
-    fit,
-    last_turn,
-    pack,
-)
+from hf_distill.tasks.encoding import Example, carried, check_apart, columns_of, fit, last_turn, pack
 from hf_distill.tasks.language import FORMS, PACKED_TOGETHER, PLACES, CausalTask, form_of
 from hf_distill.tasks.rollout_batches import AfterPrompts, Prompts, check_prompt_tokens
+from hf_distill.tasks.task import TEACHER_PREFIX, check_option, checked_length
 from hf_distill.tokenizers.chat import answered, render_chat
 from hf_distill.tokenizers.cross_reader import Reading, TeacherReader
+from hf_distill.types import IGNORED, Rows, Tokenizer
 
 
 class CausalLanguageModeling(CausalTask):
@@ -45,9 +35,6 @@ class CausalLanguageModeling(CausalTask):
             as is done unless given, or ``truncate`` the prompt from its start. A completion is cut at its end.
         separator: Only for ``prompt`` and ``completion``: stands between them, and belongs to the prompt; nothing does
             unless given.
-
-    Raises:
-        RecipeError: For values out of bounds, and, once the rows are known, for options that they make idle.
     """
 
     name = "causal-lm"
@@ -67,15 +54,10 @@ class CausalLanguageModeling(CausalTask):
         too_long: Literal["drop", "truncate"] | None = None,
         separator: str | None = None,
     ) -> None:
-        if not isinstance(max_length, int) or max_length < 4:
-            raise RecipeError(f"task.max_length: expected a whole number of at least 4, got {max_length!r}")
-        if too_long not in ("drop", "truncate", None):
-            raise RecipeError(f"task.too_long: expected drop or truncate, got {too_long!r}")
-        if not isinstance(separator, (str, type(None))):
-            raise RecipeError(f"task.separator: expected a text, got {separator!r}")
-        if not isinstance(packing, (bool, type(None))):
-            raise RecipeError(f"task.packing: expected true or false, got {packing!r}")
-        self.max_length = max_length
+        self.max_length = checked_length(max_length)
+        check_option("too_long", too_long, too_long in ("drop", "truncate", None), "drop or truncate")
+        check_option("separator", separator, isinstance(separator, str | None), "a text")
+        check_option("packing", packing, isinstance(packing, bool | None), "true or false")
         self._given = {"packing": packing, "too_long": too_long, "separator": separator}
         self.packing = packing is not False
         self.too_long = too_long or "drop"
@@ -107,7 +89,7 @@ class CausalLanguageModeling(CausalTask):
         check_apart(columns, packed)
         if teacher_tokenizer is not None:
             self._check_not_packed()
-        reader = TeacherReader(tokenizer, teacher_tokenizer) if teacher_tokenizer is not None else None
+        reader = None if teacher_tokenizer is None else TeacherReader(tokenizer, teacher_tokenizer)
 
         def encode_batch(batch: Mapping[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
             given = [list(values) for values in zip(*(batch[name] for name in FORMS[form].columns), strict=True)]
@@ -130,13 +112,8 @@ class CausalLanguageModeling(CausalTask):
                 pieces.append(len(fitted))
             return {**made, **carried(batch, pieces)}
 
-        encoded: Rows = rows.map(
-            encode_batch,
-            batched=True,
-            with_indices=True,
-            batch_size=PACKED_TOGETHER if packed else 1000,
-            remove_columns=columns,
-        )
+        size = PACKED_TOGETHER if packed else 1000
+        encoded: Rows = rows.map(encode_batch, batched=True, with_indices=True, batch_size=size, remove_columns=columns)
         if isinstance(encoded, Dataset) and not len(encoded):
             raise DataError(
                 f"none of {len(rows)} rows is left: every prompt fills the {limit} tokens of task.max_length; raise "
@@ -212,9 +189,9 @@ class CausalLanguageModeling(CausalTask):
     def _read_form(self, columns: list[str]) -> str:
         """What the rows are made of; refused where an option does nothing for them."""
         self.form = form = form_of(columns)
+        told = " and ".join(FORMS[form].columns)
         for name, value in self._given.items():
             if value is not None and name not in FORMS[form].options:
-                told = " and ".join(FORMS[form].columns)
                 raise RecipeError(f"task.{name}: does nothing for rows of {told}; remove it")
         return form
 
@@ -258,11 +235,8 @@ class CausalLanguageModeling(CausalTask):
                 yield row["text"] if row.get("text") is not None else row["prompt"] + row["completion"]
 
 
-_COLUMNS = ("input_ids", "labels", "length", "cut", "bytes", "source")
-"""Of encoded rows that are not packed."""
-
-_READ_BESIDE = (TEACHER_PREFIX + "input_ids", PLACES)
-"""Beside them, where the teacher has another tokenizer."""
+_COLUMNS = ("input_ids", "labels", "length", "cut", "bytes", "source")  # Of encoded rows that are not packed.
+_READ_BESIDE = (TEACHER_PREFIX + "input_ids", PLACES)  # Beside them, where the teacher has another tokenizer.
 
 
 def _with_column(rows: Dataset, name: str, values: list[Any]) -> Dataset:

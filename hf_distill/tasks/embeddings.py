@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,13 +15,13 @@ from torch import Tensor
 from transformers import AutoModel, PreTrainedModel
 from typing_extensions import override
 
-from hf_distill.errors import DataError, ModelError, RecipeError
+from hf_distill.errors import DataError, ModelError
 from hf_distill.models.load import vector_folder
-from hf_distill.models.pooling import POOLINGS, VectorHead, attach_head, head_of, read_head, save_head
+from hf_distill.models.pooling import POOLINGS, Pooling, VectorHead, attach_head, head_of, read_head, save_head
 from hf_distill.models.projections import give_head, principal_components, teacher_vectors
-from hf_distill.tasks.base import TEACHER_PREFIX, Task
-from hf_distill.tasks.encoding import Collate, Rows, Tokenizer, checked_length, columns_of, padded_inputs, were_cut
-from hf_distill.types import Batch, Distribution, LogitSource, Masks, View
+from hf_distill.tasks.encoding import columns_of, padded_inputs, were_cut
+from hf_distill.tasks.task import TEACHER_PREFIX, Task, check_choice, check_option, checked_length
+from hf_distill.types import Batch, Collate, LogitSource, Masks, Rows, Tokenizer, View
 
 Evaluation = Literal["similarity", "retrieval"]
 """By what models are judged: how they order scored pairs, or how they find the text that belongs to another."""
@@ -45,9 +46,6 @@ class Embeddings(Task):
         dimensions: How many numbers a student's vector has; as many as its teacher's unless given. The teacher's are
             reduced to so many by their principal components, and the student gets a projection that is saved with it.
         evaluation: By what models are judged.
-
-    Raises:
-        RecipeError: For options out of bounds.
     """
 
     name = "embeddings"
@@ -60,34 +58,27 @@ class Embeddings(Task):
     library = "sentence-transformers"
     usage = "sentence-transformers"
     scored_as = "vectors"
+    distribution = "vector"
     encoded_by = ("max_length", "pooling", "normalize", "dimensions", "pairs")
 
     def __init__(
         self,
         *,
         max_length: int = 128,
-        pooling: str | None = None,
+        pooling: Pooling | None = None,
         normalize: bool | None = None,
         dimensions: int | None = None,
         evaluation: Evaluation = "similarity",
     ) -> None:
         self.max_length = checked_length(max_length)
-        if pooling is not None and pooling not in POOLINGS:
-            raise RecipeError(f"task.pooling: expected one of {', '.join(POOLINGS)}, got {pooling!r}")
-        if dimensions is not None and (not isinstance(dimensions, int) or dimensions < 1):
-            raise RecipeError(f"task.dimensions: expected a whole number of at least 1, got {dimensions!r}")
-        if evaluation not in get_args(Evaluation):
-            raise RecipeError(f"task.evaluation: expected one of {', '.join(get_args(Evaluation))}, got {evaluation!r}")
+        check_choice("pooling", pooling, (*POOLINGS, None))
+        fits = dimensions is None or (isinstance(dimensions, int) and dimensions >= 1)
+        check_option("dimensions", dimensions, fits, "a whole number of at least 1")
+        check_choice("evaluation", evaluation, get_args(Evaluation))
         self.pooling, self.normalize = pooling, normalize
-        self.dimensions = dimensions
-        self.evaluation = evaluation
+        self.dimensions, self.evaluation = dimensions, evaluation
         self.pairs = False
         self.components: Tensor | None = None
-
-    @property
-    @override
-    def distribution(self) -> Distribution:
-        return "vector"
 
     @property
     @override
@@ -121,9 +112,8 @@ class Embeddings(Task):
                 f"{type(model).__name__} has a decoder, which makes no vectors; save its encoder alone and name that"
             )
         if head_of(model) is None:
-            attach_head(
-                model, self.head_near(str(model.config._name_or_path), getattr(model.config, "_commit_hash", None))
-            )
+            name, revision = str(model.config._name_or_path), getattr(model.config, "_commit_hash", None)
+            attach_head(model, self.head_near(name, revision))
 
     def head_near(self, name: str | None, revision: str | None = None) -> VectorHead:
         """How the model of that name makes its vectors, where the options do not say otherwise."""
@@ -150,10 +140,8 @@ class Embeddings(Task):
         if self.dimensions is not None and targets is not None and self.dimensions != size:
             self.components = principal_components(targets, self.dimensions)
             targets = self.reduced(targets)
-        width = int(student.config.get_text_config().hidden_size)
-        give_head(
-            student, tokenizer, like, self.dimensions or size or like.dimensions(width), targets, texts, self.max_length
-        )
+        size = self.dimensions or size or like.dimensions(int(student.config.get_text_config().hidden_size))
+        give_head(student, tokenizer, like, size, targets, texts, self.max_length)
 
     @override
     def save_beside(self, model: PreTrainedModel, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
@@ -170,9 +158,7 @@ class Embeddings(Task):
 
     @override
     def reduced(self, vectors: Tensor) -> Tensor:
-        if self.components is None:
-            return vectors
-        return vectors @ self.components.to(vectors.device, vectors.dtype).T
+        return vectors if self.components is None else vectors @ self.components.to(vectors.device, vectors.dtype).T
 
     @override
     def encode(self, rows: Rows, tokenizer: Tokenizer, teacher_tokenizer: Tokenizer | None = None) -> Rows:
@@ -238,23 +224,15 @@ class Embeddings(Task):
         encoded = tokenizer([text for row in texts for text in row], truncation=True, max_length=limit)
         columns = {name: values for name, values in encoded.items() if name != "attention_mask"}
         columns["cut"] = were_cut(encoded, limit)
-        return {name: list(_grouped(values, texts)) for name, values in columns.items()}
+        starts = [0, *accumulate(map(len, texts))]
+        return {name: [values[a:b] for a, b in pairwise(starts)] for name, values in columns.items()}
 
 
 def _texts_of_rows(batch: Mapping[str, Sequence[Any]]) -> Iterator[list[str]]:
     there = [name for name in TEXTS if name in batch]
     for values in zip(*(batch[name] for name in there), strict=True):
-        texts = []
-        for value in values:
-            texts += value if isinstance(value, list) else [] if value is None else [value]
-        yield texts
-
-
-def _grouped(values: Sequence[Any], texts: Sequence[Sequence[str]]) -> Iterator[list[Any]]:
-    start = 0
-    for row in texts:
-        yield list(values[start : start + len(row)])
-        start += len(row)
+        given = (value if isinstance(value, list) else [value] for value in values if value is not None)
+        yield list(chain.from_iterable(given))
 
 
 def _text(row: Mapping[str, Any], i: int) -> dict[str, list[int]]:

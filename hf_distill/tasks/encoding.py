@@ -4,26 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn
 
 import torch
-from datasets import Dataset, IterableDataset
-from transformers import BatchEncoding, PreTrainedTokenizerBase
+from transformers import BatchEncoding
 
 from hf_distill.errors import DataError, ObjectiveError, RecipeError
 from hf_distill.tokenizers.chat import render_chat
-from hf_distill.types import TAUGHT_BY, Batch
-
-Rows: TypeAlias = Dataset | IterableDataset
-"""Rows of a split, in memory or a stream."""
-
-Tokenizer = PreTrainedTokenizerBase
-
-Collate = Callable[[list[Mapping[str, Any]]], Batch]
-"""Pads encoded rows to a batch."""
-
-IGNORED = -100
-"""The label of a token or row that does not count, as Transformers' losses know it."""
+from hf_distill.types import IGNORED, TAUGHT_BY, Batch, Rows, Tokenizer
 
 Example = tuple[list[int], list[int], list[int]]
 """Token ids; labels: the id where the token counts, else :data:`IGNORED`; and the bytes of the text that each stands
@@ -141,13 +129,6 @@ def check_apart(columns: Sequence[str], packed: bool) -> None:
             "task.packing: texts that are laid end to end share a row, and each row is taught by one teacher; set it "
             "to false, or remove teacher.route"
         )
-
-
-def checked_length(max_length: int) -> int:
-    """``task.max_length``, where it leaves room for anything."""
-    if not isinstance(max_length, int) or max_length < 4:
-        raise RecipeError(f"task.max_length: expected a whole number of at least 4, got {max_length!r}")
-    return max_length
 
 
 def refuse_other_tokens(task: str) -> NoReturn:

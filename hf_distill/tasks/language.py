@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from datasets import Dataset
@@ -14,21 +14,11 @@ from typing_extensions import override
 
 from hf_distill.errors import DataError, ObjectiveError
 from hf_distill.models.sanity_checks import check_head
-from hf_distill.tasks.base import TEACHER_PREFIX, Task
-from hf_distill.tasks.encoding import (
-    IGNORED,
-    Collate,
-    Example,
-    Tokenizer,
-    pad_token,
-    padded,
-    read_chat,
-    read_completion,
-    read_text,
-)
+from hf_distill.tasks.encoding import Example, pad_token, padded, read_chat, read_completion, read_text
 from hf_distill.tasks.rollout_batches import WRITTEN
+from hf_distill.tasks.task import TEACHER_PREFIX, Task
 from hf_distill.tokenizers.cross_reader import NOWHERE
-from hf_distill.types import Batch, LogitSource, Masks, View
+from hf_distill.types import IGNORED, Batch, Collate, LogitSource, Masks, Tokenizer, View
 
 PLACES = TEACHER_PREFIX + "places"
 """The column of where, among the teacher's tokens, each of the student's is met."""
@@ -44,6 +34,7 @@ class LanguageTask(Task, abstract=True):
     keeps_logits = False
     cache_schemes = ("sampled", "top_k", "naive_top_k")
     counted = "tokens"
+    _shows_special: ClassVar[bool] = True
 
     @override
     def check_model(self, model: PreTrainedModel) -> None:
@@ -62,9 +53,7 @@ class LanguageTask(Task, abstract=True):
         crossing = (
             ", set cross_tokenizer: true for logits (and for nothing else that asks the teacher), which compares them "
             "where both have read the same bytes"
-            if self.metric_across_tokenizers is not None
-            else ""
-        )
+        ) * (self.metric_across_tokenizers is not None)
         raise ObjectiveError(
             "what is compared are probabilities of tokens, but teacher and student have different tokens; take a "
             f"student with the teacher's tokenizer (of its family, its layers, or student.config){crossing}, or let it "
@@ -73,11 +62,8 @@ class LanguageTask(Task, abstract=True):
 
     @override
     def scored_texts(self, rows: Dataset, tokenizer: Tokenizer) -> list[str]:
-        return self._decoded(rows, tokenizer, skip_special_tokens=False)
-
-    def _decoded(self, rows: Dataset, tokenizer: Tokenizer, *, skip_special_tokens: bool) -> list[str]:
         ids = list(self.encode(rows, tokenizer)["input_ids"])
-        return list(tokenizer.batch_decode(ids, skip_special_tokens=skip_special_tokens))
+        return list(tokenizer.batch_decode(ids, skip_special_tokens=not self._shows_special))
 
     def _view_of_tokens(
         self, logits: Tensor | LogitSource, hidden_states: Any, batch: Batch, labels: Tensor | None
@@ -124,8 +110,7 @@ class CausalTask(LanguageTask, abstract=True):
     def student_inputs(self, batch: Batch) -> dict[str, Tensor]:
         inputs = super().student_inputs(batch)
         if "position_ids" in inputs:
-            # With a mask, Transformers would take the row for a single text.
-            inputs.pop("attention_mask")
+            inputs.pop("attention_mask")  # With it, Transformers would take the row for a single text.
         return inputs
 
     @override
@@ -167,13 +152,7 @@ class CausalTask(LanguageTask, abstract=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """A form that the rows of a causal language model have.
-
-    Attributes:
-        columns: What they hold.
-        read: Makes tokens of them.
-        options: The task's options that do something for them.
-    """
+    """A form of rows: its columns, what makes tokens of them, and the task's options that do something for them."""
 
     columns: tuple[str, ...]
     read: Callable[..., Example]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, dropwhile
+from operator import not_
 from typing import Any
 
 import numpy as np
@@ -12,21 +14,11 @@ from torch import Tensor
 from transformers import AutoModelForMaskedLM
 from typing_extensions import override
 
-from hf_distill.errors import DataError, RecipeError
-from hf_distill.tasks.encoding import (
-    IGNORED,
-    Collate,
-    Rows,
-    Tokenizer,
-    carried,
-    check_apart,
-    checked_length,
-    columns_of,
-    padded,
-    padded_inputs,
-)
+from hf_distill.errors import DataError
+from hf_distill.tasks.encoding import carried, check_apart, columns_of, padded, padded_inputs
 from hf_distill.tasks.language import PACKED_TOGETHER, LanguageTask
-from hf_distill.types import Batch, LogitSource, Masks, View
+from hf_distill.tasks.task import check_option, checked_length
+from hf_distill.types import IGNORED, Batch, Collate, LogitSource, Masks, Rows, Tokenizer, View
 
 
 class MaskedLanguageModeling(LanguageTask):
@@ -46,9 +38,6 @@ class MaskedLanguageModeling(LanguageTask):
             tokens without padding; the texts of a block then see each other, as in RoBERTa's pre-training.
         mask_probability: The share of tokens that is to be told: 80% of them are hidden by the mask, 10% by any token,
             and 10% stand there as they are.
-
-    Raises:
-        RecipeError: For values out of bounds.
     """
 
     name = "masked-lm"
@@ -60,10 +49,9 @@ class MaskedLanguageModeling(LanguageTask):
     encoded_by = ("max_length", "packing", "mask_probability")
 
     def __init__(self, *, max_length: int = 128, packing: bool = False, mask_probability: float = 0.15) -> None:
-        if not isinstance(packing, bool):
-            raise RecipeError(f"task.packing: expected true or false, got {packing!r}")
-        if not isinstance(mask_probability, float) or not 0 < mask_probability < 1:
-            raise RecipeError(f"task.mask_probability: expected a number between 0 and 1, got {mask_probability!r}")
+        check_option("packing", packing, isinstance(packing, bool), "true or false")
+        is_share = isinstance(mask_probability, float) and 0 < mask_probability < 1
+        check_option("mask_probability", mask_probability, is_share, "a number between 0 and 1")
         self.max_length = checked_length(max_length)
         self.packing = packing
         self.mask_probability = mask_probability
@@ -75,7 +63,10 @@ class MaskedLanguageModeling(LanguageTask):
 
         def encode_batch(batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
             texts = tokenizer(batch["text"], add_special_tokens=False, verbose=False)["input_ids"]
-            texts = [_joined(texts, tokenizer.sep_token_id)] if self.packing else texts
+            if self.packing:
+                between = [] if tokenizer.sep_token_id is None else [tokenizer.sep_token_id]
+                joined = chain.from_iterable((*between, *ids) for ids in dropwhile(not_, texts))
+                texts = [list(joined)[len(between) :]]
             pieces = [ids[start : start + room] for ids in texts for start in range(0, len(ids), room)]
             framed = [[*before, *piece, *after] for piece in pieces]
             lengths = [len(ids) for ids in framed]
@@ -83,10 +74,8 @@ class MaskedLanguageModeling(LanguageTask):
 
         columns = columns_of(rows)
         check_apart(columns, self.packing)
-        encoded: Rows = rows.map(
-            encode_batch, batched=True, batch_size=PACKED_TOGETHER if self.packing else 1000, remove_columns=columns
-        )
-        return encoded
+        size = PACKED_TOGETHER if self.packing else 1000
+        return rows.map(encode_batch, batched=True, batch_size=size, remove_columns=columns)
 
     @override
     def collator(self, tokenizer: Tokenizer, teacher_tokenizer: Tokenizer | None = None) -> Collate:
@@ -116,11 +105,6 @@ class MaskedLanguageModeling(LanguageTask):
     def view(self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch) -> View:
         return self._view_of_tokens(logits, hidden_states, batch, batch["labels"])
 
-    @override
-    def texts(self, rows: Rows) -> Iterator[str]:
-        for row in rows:
-            yield row["text"]
-
 
 def _frame(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
     """The special tokens before and after a text."""
@@ -130,17 +114,8 @@ def _frame(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
     return whole[:start], whole[start + len(bare) :]
 
 
-def _joined(texts: Sequence[Sequence[int]], separator: int | None) -> list[int]:
-    """The tokens of texts, end to end."""
-    joined: list[int] = []
-    for ids in texts:
-        joined += [*([separator] if joined and separator is not None else []), *ids]
-    return joined
-
-
 SHOWN_MASK, SHOWN_OTHER = 0.8, 0.1
-"""Of the tokens to be told: the share in whose place the mask stands, and that in whose place any token does. The rest
-stands there as it is (Devlin et al. 2019, section 3.1)."""
+"""Shares of the tokens to be told that the mask, or any token, stands for (Devlin et al. 2019, section 3.1)."""
 
 
 class Masking:
@@ -148,10 +123,6 @@ class Masking:
 
     So the same row is hidden alike in whatever batch, process or order it comes, and nothing is drawn from a generator
     whose state a run that was broken off would have to restore.
-
-    Args:
-        tokenizer: Tells the mask and the special tokens, of which none is hidden; refused where it has no mask.
-        probability: Of each token to be told.
     """
 
     def __init__(self, tokenizer: Tokenizer, probability: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -13,30 +13,15 @@ from torch import Tensor
 from transformers import AutoModelForQuestionAnswering
 from typing_extensions import override
 
-from hf_distill.errors import DataError, RecipeError, TeacherError
-from hf_distill.tasks.base import Task
-from hf_distill.tasks.encoding import (
-    IGNORED,
-    Collate,
-    Rows,
-    Tokenizer,
-    check_offsets,
-    checked_length,
-    columns_of,
-    padded_inputs,
-    refuse_other_tokens,
-)
-from hf_distill.tasks.labels import STREAMED_ROWS
-from hf_distill.types import Batch, LogitSource, Masks, View
+from hf_distill.errors import DataError, TeacherError
+from hf_distill.tasks.encoding import check_offsets, columns_of, padded_inputs, refuse_other_tokens
+from hf_distill.tasks.label_sets import STREAMED_ROWS
+from hf_distill.tasks.task import Task, check_option, checked_length
+from hf_distill.types import IGNORED, Batch, Collate, LogitSource, Masks, Rows, Tokenizer, View
 
 
 class Answer(NamedTuple):
-    """A part of a context.
-
-    Attributes:
-        text: As it stands there.
-        start: The place of its first character.
-    """
+    """A part of a context, by its text and the place of its first character."""
 
     text: str
     start: int
@@ -54,9 +39,6 @@ class QuestionAnswering(Task):
         max_length: Tokens of one window, with question and special tokens; a question fills half of it at most.
         doc_stride: Tokens of the context that two windows share.
         max_answer_length: Tokens of an answer at most, where models are scored.
-
-    Raises:
-        RecipeError: For values out of bounds.
     """
 
     name = "question-answering"
@@ -72,15 +54,11 @@ class QuestionAnswering(Task):
 
     def __init__(self, *, max_length: int = 384, doc_stride: int = 128, max_answer_length: int = 30) -> None:
         self.max_length = checked_length(max_length)
-        if not isinstance(doc_stride, int) or not 0 <= doc_stride < max_length // 2:
-            raise RecipeError(
-                f"task.doc_stride: expected a whole number from 0 to below half of max_length ({max_length}), so that "
-                f"every window shows something new beside the question, got {doc_stride!r}"
-            )
-        if not isinstance(max_answer_length, int) or max_answer_length < 1:
-            raise RecipeError(
-                f"task.max_answer_length: expected a whole number of at least 1, got {max_answer_length!r}"
-            )
+        told = f"a whole number from 0 to below half of max_length ({max_length}), so that every window shows something"
+        fits = isinstance(doc_stride, int) and 0 <= doc_stride < max_length // 2
+        check_option("doc_stride", doc_stride, fits, f"{told} new beside the question")
+        fits = isinstance(max_answer_length, int) and max_answer_length >= 1
+        check_option("max_answer_length", max_answer_length, fits, "a whole number of at least 1")
         self.doc_stride = doc_stride
         self.max_answer_length = max_answer_length
         self.may_abstain = False
@@ -115,13 +93,12 @@ class QuestionAnswering(Task):
             for context, answers in zip(batch["context"], known, strict=True):
                 _check_places(context, answers or [])
             places = [_places(window) for window in encoded.encodings]
-            nothing = [_nothing(ids, tokenizer) for ids in encoded["input_ids"]]
+            # No answer is the token that sums a text up, else the first.
+            summing = tokenizer.cls_token_id
+            nothing = [list(ids).index(summing) if summing in ids else 0 for ids in encoded["input_ids"]]
+            kept = [name for name in tokenizer.model_input_names if name != "attention_mask" and name in encoded]
             return {
-                **{
-                    name: encoded[name]
-                    for name in tokenizer.model_input_names
-                    if name != "attention_mask" and name in encoded
-                },
+                **{name: encoded[name] for name in kept},
                 "labels": [_label(p, n, known[i]) for p, n, i in zip(places, nothing, of_row, strict=True)],
                 "length": [len(ids) for ids in encoded["input_ids"]],
                 "row": [numbers[i] for i in of_row],
@@ -129,8 +106,7 @@ class QuestionAnswering(Task):
                 "places": [each.tolist() for each in places],
             }
 
-        encoded: Rows = rows.map(encode_batch, batched=True, with_indices=True, remove_columns=columns_of(rows))
-        return encoded
+        return rows.map(encode_batch, batched=True, with_indices=True, remove_columns=columns_of(rows))
 
     @override
     def collator(self, tokenizer: Tokenizer, teacher_tokenizer: Tokenizer | None = None) -> Collate:
@@ -140,11 +116,8 @@ class QuestionAnswering(Task):
             batch = padded_inputs(rows, tokenizer)
             longest = batch["input_ids"].shape[1]
             shifts = [longest - len(row["input_ids"]) if left else 0 for row in rows]
-            labels = [
-                [place if place == IGNORED else place + shift for place in row["labels"]]
-                for row, shift in zip(rows, shifts, strict=True)
-            ]
-            return {**batch, "labels": torch.tensor(labels)}
+            labels = torch.tensor([list(row["labels"]) for row in rows])
+            return {**batch, "labels": labels.where(labels == IGNORED, labels + torch.tensor(shifts)[:, None])}
 
         return collate
 
@@ -167,11 +140,6 @@ class QuestionAnswering(Task):
             f"several teachers: in {self.name} every row has classes of its own, which a mixture does not know; take "
             "one teacher"
         )
-
-    @override
-    def texts(self, rows: Rows) -> Iterator[str]:
-        for row in rows:
-            yield f"{row['question']} | {row['context']}"
 
     def _windows(self, tokenizer: Tokenizer, questions: list[str], contexts: list[str]) -> Any:
         limit = min(self.max_length, tokenizer.model_max_length)
@@ -212,11 +180,6 @@ def _places(window: Any) -> np.ndarray:
     """``[T, 2]``: first and last character of each token of the context, -1 of all others."""
     of_context = np.array([number == 1 for number in window.sequence_ids])
     return np.where(of_context[:, None], np.array(window.offsets), -1)
-
-
-def _nothing(ids: Sequence[int], tokenizer: Tokenizer) -> int:
-    """The place of the token that stands for no answer: the one that sums a text up, else the first."""
-    return list(ids).index(tokenizer.cls_token_id) if tokenizer.cls_token_id in ids else 0
 
 
 def _label(places: np.ndarray, nothing: int, answers: Sequence[Answer] | None) -> list[int]:

@@ -18,8 +18,8 @@ from torch.nn import functional
 from typing_extensions import override
 
 from hf_distill.errors import RecipeError
-from hf_distill.tasks.encoding import IGNORED, Tokenizer, last_turn, padded
-from hf_distill.types import Batch
+from hf_distill.tasks.encoding import last_turn, padded
+from hf_distill.types import IGNORED, Batch, Tokenizer
 
 WRITTEN = "written"
 """In a batch that a student wrote: which of its tokens the student wrote, the end token among them; boolean."""
@@ -27,22 +27,15 @@ WRITTEN = "written"
 
 @dataclass(frozen=True, kw_only=True)
 class Prompts:
-    """What models are asked to write after, one a row that counts.
-
-    Attributes:
-        input_ids: Tokens of each, unpadded.
-        references: What should be written.
-        row_ids: Which row each belongs to.
-        options: Further arguments of ``generate`` that the rows ask for.
-        chats: Of rows that are chats: the turns that ``input_ids`` are made of, which a server is sent in their place;
-            else None.
-    """
+    """What models are asked to write after, unpadded, and what should be written, one a row that counts."""
 
     input_ids: list[list[int]]
     references: list[str]
     row_ids: list[int]
     options: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of ``generate`` that the rows ask for."""
     chats: list[list[dict[str, Any]]] | None = None
+    """The turns that ``input_ids`` are made of, which a server is sent in their place, where rows are chats."""
 
     def sent(self, place: int) -> list[int] | list[dict[str, Any]]:
         """What a server is sent of one of them: the turns of a chat, or tokens."""
@@ -65,36 +58,23 @@ class Prompted:
         raise RecipeError(f"recipe.evaluate.scorers: nothing is written in {self.name}; remove them")
 
     def writing(self, tokenizer: Tokenizer | None, prompt_tokens: int | None = None) -> Writing:
-        """How a student writes batches itself, of rows that the task has encoded or whose columns it has seen.
-
-        Args:
-            tokenizer: The student's.
-            prompt_tokens: How much of a plain text is the prompt.
-        """
+        """How a student writes batches itself; ``prompt_tokens``: how much of a plain text is the prompt."""
         raise RecipeError(
             f"recipe.rollout: nothing is written in {self.name}; remove it, or take causal-lm, translation or "
             "summarization"
         )
 
     def with_answers(self, rows: Dataset, texts: Sequence[str] | None) -> Dataset:
-        """The rows with other texts in place of what should be written, as a teacher's own in place of the data's.
+        """The rows with other texts, one a row, in place of what should be written, which may be missing.
 
-        Args:
-            rows: With the task's columns; what should be written may be missing.
-            texts: One a row; None where they are not known yet and the rows are only to be written after.
+        ``texts``: None where they are not known yet and the rows are only to be written after.
         """
         raise RecipeError(f"recipe.label: nothing is written in {self.name}; remove it")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What a student writes after.
-
-    Attributes:
-        input_ids: ``[B, T]``.
-        attention_mask: ``[B, T]``.
-        answers: How many tokens the data have to each.
-    """
+    """What a student writes after, ``[B, T]``, and how many tokens the data have to each row."""
 
     input_ids: Tensor
     attention_mask: Tensor
@@ -102,21 +82,14 @@ class Asked:
 
     def at(self, rows: slice) -> Asked:
         """Some rows alone."""
-        return Asked(
-            input_ids=self.input_ids[rows], attention_mask=self.attention_mask[rows], answers=self.answers[rows]
-        )
+        return Asked(**{name: values[rows] for name, values in vars(self).items()})
 
 
 class Writing(ABC):
-    """How a student writes the batches of a task.
+    """How a student writes the batches of a task."""
 
-    Attributes:
-        skipped: How many tokens stand before what a writer wrote.
-        options: What the task asks of ``generate``.
-    """
-
-    skipped: ClassVar[int] = 0
-    options: Mapping[str, Any]
+    skipped: ClassVar[int] = 0  # Tokens that stand before what a writer wrote.
+    options: Mapping[str, Any]  # What the task asks of ``generate``.
 
     @abstractmethod
     def taken(self, ids: Sequence[int], labels: Sequence[int]) -> int:
@@ -128,22 +101,14 @@ class Writing(ABC):
 
     @abstractmethod
     def answered(self, batch: Batch, asked: Asked, written: Tensor, kept: Tensor) -> Batch:
-        """The batch of what was written.
+        """The batch of what was written, ``[B, skipped + N]``, in place of the data's.
 
-        Args:
-            batch: Of the data, in whose place it comes.
-            asked: What its rows asked for.
-            written: ``[B, skipped + N]``, what a writer gave.
-            kept: ``[B, N]`` boolean, False behind the end token.
+        ``kept``: ``[B, N]`` boolean, False behind the end token.
         """
 
 
 class AfterPrompts(Writing):
-    """A prompt and what follows it are one row of tokens.
-
-    Args:
-        prompt_tokens: How many tokens of a row are the prompt; None: all before the last run of tokens that count.
-    """
+    """A prompt, by default all before the last run of tokens that count, and what follows are one row of tokens."""
 
     def __init__(self, prompt_tokens: int | None) -> None:
         self.prompt_tokens = prompt_tokens
@@ -151,9 +116,7 @@ class AfterPrompts(Writing):
 
     @override
     def taken(self, ids: Sequence[int], labels: Sequence[int]) -> int:
-        if self.prompt_tokens is not None:
-            return min(self.prompt_tokens, len(ids) - 1)
-        return last_turn(labels)
+        return last_turn(labels) if self.prompt_tokens is None else min(self.prompt_tokens, len(ids) - 1)
 
     @override
     def asked(self, batches: Sequence[Batch], pad: int) -> Asked:
@@ -178,20 +141,11 @@ class AfterPrompts(Writing):
         places = (torch.arange(ids.shape[1], device=ids.device) + padding) % ids.shape[1]
         places = places[:, : int(mask.sum(1).max())]
         ids, mask, own = (each.gather(1, places) for each in (ids, mask, own))
-        return {
-            "input_ids": ids,
-            "attention_mask": mask,
-            "labels": torch.full_like(ids, IGNORED),
-            WRITTEN: own,
-        }
+        return {"input_ids": ids, "attention_mask": mask, "labels": torch.full_like(ids, IGNORED), WRITTEN: own}
 
 
 class AfterSources(Writing):
-    """An encoder reads the source, a decoder writes.
-
-    Args:
-        options: What makes the decoder start as the task asks for.
-    """
+    """An encoder reads the source, a decoder writes."""
 
     skipped = 1
 

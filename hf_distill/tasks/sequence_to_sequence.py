@@ -13,10 +13,11 @@ from typing_extensions import override
 
 from hf_distill.errors import ModelError, RecipeError, TeacherError
 from hf_distill.models.sanity_checks import check_decoder_inputs, check_head
-from hf_distill.tasks.encoding import IGNORED, Collate, Rows, Tokenizer, columns_of, pad_token, padded, were_cut
+from hf_distill.tasks.encoding import columns_of, pad_token, padded, were_cut
 from hf_distill.tasks.language import LanguageTask
 from hf_distill.tasks.rollout_batches import WRITTEN, AfterSources, Prompts
-from hf_distill.types import Batch, LogitSource, Masks, View
+from hf_distill.tasks.task import check_option
+from hf_distill.types import IGNORED, Batch, Collate, LogitSource, Masks, Rows, Tokenizer, View
 
 ROTATING = ("mbart", "plbart")
 """Model types whose decoder starts with the target's own last token, which names a language or ends the text."""
@@ -35,9 +36,6 @@ class SequenceToSequence(LanguageTask, abstract=True):
         prefix: Stands before every source, as T5 needs it (``"summarize: "``).
         source_language: For a tokenizer that marks languages (mBART, M2M100, NLLB), as it calls the source's.
         target_language: The same for the target's.
-
-    Raises:
-        RecipeError: For values out of bounds, and languages that the tokenizer does not know.
     """
 
     auto_model = AutoModelForSeq2SeqLM
@@ -46,6 +44,7 @@ class SequenceToSequence(LanguageTask, abstract=True):
     usage = "generate"
     timed_as = "generate"
     encoded_by = ("max_length", "max_target_length", "prefix", "source_language", "target_language")
+    _shows_special = False
     _usual_length: ClassVar[int] = 128
 
     def __init__(
@@ -59,17 +58,12 @@ class SequenceToSequence(LanguageTask, abstract=True):
     ) -> None:
         max_length = self._usual_length if max_length is None else max_length
         for name, value in (("max_length", max_length), ("max_target_length", max_target_length)):
-            if type(value) is not int or value < 2:
-                raise RecipeError(f"task.{name}: expected a whole number of at least 2, got {value!r}")
-        if not isinstance(prefix, str):
-            raise RecipeError(f"task.prefix: expected a text, got {prefix!r}")
+            check_option(name, value, type(value) is int and value >= 2, "a whole number of at least 2")
+        check_option("prefix", prefix, isinstance(prefix, str), "a text")
         if (source_language is None) != (target_language is None):
             raise RecipeError("task: expected both of source_language and target_language, or none; got one")
-        self.max_length = max_length
-        self.max_target_length = max_target_length
-        self.prefix = prefix
-        self.source_language = source_language
-        self.target_language = target_language
+        self.max_length, self.max_target_length, self.prefix = max_length, max_target_length, prefix
+        self.source_language, self.target_language = source_language, target_language
         self._start: int | None = None
         self._rotates = False
 
@@ -103,13 +97,12 @@ class SequenceToSequence(LanguageTask, abstract=True):
                 "Marian or their like, or use the task causal-lm"
             )
         self._rotates = config.model_type in ROTATING
-        start = None if self._rotates else getattr(config, "decoder_start_token_id", None)
-        if start is None and not self._rotates:
+        self._start = None if self._rotates else getattr(config, "decoder_start_token_id", None)
+        if not self.is_bound:
             raise ModelError(
                 f"the config of this {config.model_type} does not tell its decoder_start_token_id, without which no "
                 "decoder can be taught; add it to its config.json"
             )
-        self._start = start
 
     @override
     def check_mixture(self) -> None:
@@ -163,13 +156,9 @@ class SequenceToSequence(LanguageTask, abstract=True):
 
     @override
     def prompts(self, rows: Dataset, tokenizer: Tokenizer) -> Prompts:
-        encoded = self.encode(rows, tokenizer)
-        return Prompts(
-            input_ids=list(encoded["input_ids"]),
-            references=list(rows["target"]),
-            row_ids=list(range(len(rows))),
-            options=self._first_token(tokenizer),
-        )
+        ids, row_ids = list(self.encode(rows, tokenizer)["input_ids"]), list(range(len(rows)))
+        options = self._first_token(tokenizer)
+        return Prompts(input_ids=ids, references=list(rows["target"]), row_ids=row_ids, options=options)
 
     @override
     def writing(self, tokenizer: Tokenizer | None, prompt_tokens: int | None = None) -> AfterSources:
@@ -201,10 +190,6 @@ class SequenceToSequence(LanguageTask, abstract=True):
         for row in rows:
             yield self.prefix + row["source"]
             yield row["target"]
-
-    @override
-    def scored_texts(self, rows: Dataset, tokenizer: Tokenizer) -> list[str]:
-        return self._decoded(rows, tokenizer, skip_special_tokens=True)
 
     def _decoder_inputs(self, labels: Tensor) -> Tensor:
         """``[B, T]``: each row's labels behind its start; what stands behind the last label is arbitrary."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, get_args
 
 import torch
@@ -16,19 +16,10 @@ from typing_extensions import override
 from hf_distill.data.load import Data
 from hf_distill.data.set_aside import set_aside
 from hf_distill.errors import RecipeError
-from hf_distill.tasks.base import TEACHER_PREFIX, Task
-from hf_distill.tasks.encoding import (
-    IGNORED,
-    Collate,
-    Rows,
-    Tokenizer,
-    checked_length,
-    padded_inputs,
-    replaced,
-    were_cut,
-)
-from hf_distill.tasks.labels import LabelSet, ProblemType, align_labels, label_decoder, label_set_of, read_label_set
-from hf_distill.types import Batch, Distribution, LogitSource, Masks, View
+from hf_distill.tasks.encoding import padded_inputs, replaced, were_cut
+from hf_distill.tasks.label_sets import LabelSet, ProblemType, align_labels, label_decoder, label_set_of, read_label_set
+from hf_distill.tasks.task import TEACHER_PREFIX, Task, check_choice, check_option, checked_length
+from hf_distill.types import IGNORED, Batch, Collate, Distribution, LogitSource, Masks, Rows, Tokenizer, View
 
 _DISTRIBUTIONS: dict[ProblemType, Distribution] = {
     "single_label_classification": "categorical",
@@ -38,18 +29,16 @@ _DISTRIBUTIONS: dict[ProblemType, Distribution] = {
 
 
 class ClassificationTask(Task, abstract=True):
-    """Labels of a fixed set, known to the data and to models by their names.
-
-    Args:
-        max_length: Tokens of one row, special ones included; longer rows are cut.
-
-    Attributes:
-        labels: The set; None until it is known.
-    """
+    """Labels of a fixed set, known to the data and to models by their names."""
 
     def __init__(self, max_length: int) -> None:
         self.max_length = checked_length(max_length)
         self.labels: LabelSet | None = None
+
+    @property
+    @override
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings, "labels": self.label_set.names}
 
     @property
     @override
@@ -65,11 +54,8 @@ class ClassificationTask(Task, abstract=True):
     @override
     def model_options(self) -> dict[str, Any]:
         names = self.label_set.names
-        return {
-            "num_labels": len(names),
-            "id2label": dict(enumerate(names)),
-            "label2id": {name: i for i, name in enumerate(names)},
-        }
+        ids = {name: i for i, name in enumerate(names)}
+        return {"num_labels": len(names), "id2label": dict(enumerate(names)), "label2id": ids}
 
     @override
     def align(self, teacher: PretrainedConfig, names: list[str] | None = None) -> list[int] | None:
@@ -95,29 +81,16 @@ class TextClassification(ClassificationTask):
     required = ("text", "label")
     optional = ("text_pair",)
     text_columns = ("text", "text_pair")
+    encoded_by = ("max_length", "problem_type", "out_of_scope")
 
     def __init__(
         self, *, max_length: int = 128, problem_type: ProblemType | None = None, out_of_scope: str | None = None
     ) -> None:
         super().__init__(max_length)
-        if problem_type is not None and problem_type not in get_args(ProblemType):
-            raise RecipeError(
-                f"task.problem_type: expected one of {', '.join(get_args(ProblemType))}, got {problem_type!r}"
-            )
-        if not isinstance(out_of_scope, (str, type(None))):
-            raise RecipeError(f"task.out_of_scope: expected the name of a label, got {out_of_scope!r}")
+        check_choice("problem_type", problem_type, (*get_args(ProblemType), None))
+        check_option("out_of_scope", out_of_scope, isinstance(out_of_scope, str | None), "the name of a label")
         self._asked_type = problem_type
         self.out_of_scope = out_of_scope
-
-    @property
-    @override
-    def settings(self) -> dict[str, Any]:
-        return {
-            "max_length": self.max_length,
-            "problem_type": self.problem_type,
-            "labels": self.label_set.names,
-            "out_of_scope": self.out_of_scope,
-        }
 
     @property
     @override
@@ -130,9 +103,8 @@ class TextClassification(ClassificationTask):
             return data
         found = read_label_set(data.train, "label", self._asked_type).problem_type
         if found != "single_label_classification":
-            raise RecipeError(
-                f"task.out_of_scope: only where a row has one class of many, and this is {found}; remove it"
-            )
+            told = f"only where a row has one class of many, and this is {found}; remove it"
+            raise RecipeError(f"task.out_of_scope: {told}")
         return set_aside(data, self.out_of_scope)
 
     @override
@@ -163,8 +135,7 @@ class TextClassification(ClassificationTask):
             encoded["labels"] = [unlabelled if label is None else label for label in labels]
             return encoded
 
-        encoded: Rows = rows.map(encode_batch, batched=True, remove_columns=replaced(rows))
-        return encoded
+        return rows.map(encode_batch, batched=True, remove_columns=replaced(rows))
 
     @override
     def collator(self, tokenizer: Tokenizer, teacher_tokenizer: Tokenizer | None = None) -> Collate:
@@ -174,11 +145,9 @@ class TextClassification(ClassificationTask):
             batch = padded_inputs(rows, tokenizer)
             if teacher_tokenizer is not None:
                 batch |= padded_inputs(rows, teacher_tokenizer, TEACHER_PREFIX)
-            name = "labels" if "labels" in rows[0] else "label"
-            values = [row.get(name) for row in rows]
+            values = [row.get("labels" if "labels" in rows[0] else "label") for row in rows]
             filled = [self._unlabelled() if value is None else value for value in values]
-            batch["labels"] = torch.tensor(filled, dtype=label_type)
-            return batch
+            return {**batch, "labels": torch.tensor(filled, dtype=label_type)}
 
         return collate
 
@@ -198,11 +167,6 @@ class TextClassification(ClassificationTask):
     @override
     def view(self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch) -> View:
         return self._view(logits, hidden_states, batch, batch.get("labels"))
-
-    @override
-    def texts(self, rows: Rows) -> Iterator[str]:
-        for row in rows:
-            yield f"{row['text']} | {row['text_pair']}" if row.get("text_pair") is not None else row["text"]
 
     @override
     def training_rows(self, rows: Rows) -> dict[str, int]:

@@ -12,25 +12,14 @@ from torch import Tensor
 from transformers import AutoModelForTokenClassification, PretrainedConfig
 from typing_extensions import override
 
-from hf_distill.errors import DataError, RecipeError
-from hf_distill.tasks.encoding import (
-    IGNORED,
-    Collate,
-    Rows,
-    Tokenizer,
-    check_offsets,
-    padded,
-    padded_inputs,
-    refuse_other_tokens,
-    replaced,
-    were_cut,
-)
-from hf_distill.tasks.labels import label_decoder, label_set_of, read_label_set
+from hf_distill.errors import DataError
+from hf_distill.tasks.encoding import check_offsets, padded, padded_inputs, refuse_other_tokens, replaced, were_cut
+from hf_distill.tasks.label_sets import label_decoder, label_set_of, read_label_set
+from hf_distill.tasks.task import check_option
 from hf_distill.tasks.text_classification import ClassificationTask
-from hf_distill.types import Batch, LogitSource, Masks, View
+from hf_distill.types import IGNORED, Batch, Collate, LogitSource, Masks, Rows, Tokenizer, View
 
 SPECIAL = "special_tokens_mask"
-"""The column that tells which tokens are of no word."""
 
 
 class TokenClassification(ClassificationTask):
@@ -43,9 +32,6 @@ class TokenClassification(ClassificationTask):
     Args:
         max_length: Tokens of one row, special ones included; of longer rows the last words are not seen.
         label_all_subwords: Whether a word's further tokens have its label, too: I-x where the word's is B-x.
-
-    Raises:
-        RecipeError: For values out of bounds.
     """
 
     name = "token-classification"
@@ -54,27 +40,15 @@ class TokenClassification(ClassificationTask):
     required = ("tokens", "labels")
     text_columns = ("tokens",)
     scored_as = "tags"
+    problem_type = name
     counted = "words"
+    encoded_by = ("max_length", "label_all_subwords")
 
     def __init__(self, *, max_length: int = 128, label_all_subwords: bool = False) -> None:
         super().__init__(max_length)
-        if not isinstance(label_all_subwords, bool):
-            raise RecipeError(f"task.label_all_subwords: expected true or false, got {label_all_subwords!r}")
+        is_flag = isinstance(label_all_subwords, bool)
+        check_option("label_all_subwords", label_all_subwords, is_flag, "true or false")
         self.label_all_subwords = label_all_subwords
-
-    @property
-    @override
-    def settings(self) -> dict[str, Any]:
-        return {
-            "max_length": self.max_length,
-            "label_all_subwords": self.label_all_subwords,
-            "labels": self.label_set.names,
-        }
-
-    @property
-    @override
-    def problem_type(self) -> str:
-        return self.name
 
     @override
     def read_labels(self, train: Rows) -> None:
@@ -105,11 +79,7 @@ class TokenClassification(ClassificationTask):
         def encode_batch(batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
             texts = [" ".join(words) for words in batch["tokens"]]
             encoded = tokenizer(
-                texts,
-                truncation=True,
-                max_length=limit,
-                return_offsets_mapping=True,
-                return_special_tokens_mask=True,
+                texts, truncation=True, max_length=limit, return_offsets_mapping=True, return_special_tokens_mask=True
             )
             raw = batch.get("labels", [None] * len(texts))
             given = [
@@ -126,8 +96,7 @@ class TokenClassification(ClassificationTask):
                 "word_labels": given,
             }
 
-        encoded: Rows = rows.map(encode_batch, batched=True, remove_columns=replaced(rows))
-        return encoded
+        return rows.map(encode_batch, batched=True, remove_columns=replaced(rows))
 
     @override
     def collator(self, tokenizer: Tokenizer, teacher_tokenizer: Tokenizer | None = None) -> Collate:

@@ -10,7 +10,7 @@ import pytest
 from benchmarks import common
 from benchmarks.experiments import defaults, free_generation, paired, sequence_level, write_texts
 from hf_distill import run
-from hf_distill.recipe.load import dump_recipe, load_recipe
+from hf_distill.recipe.load_recipe import dump_recipe, load_recipe
 from tests.helpers import tiny
 from tests.helpers.seams import accept_any_teacher
 

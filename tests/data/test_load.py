@@ -10,7 +10,7 @@ from datasets import Dataset, DatasetDict, IterableDataset
 from hf_distill.data.load import fingerprint, load_data
 from hf_distill.errors import DataError, RecipeError
 from hf_distill.recipe import DataConfig, TestDataConfig
-from hf_distill.recipe.load import load_recipe
+from hf_distill.recipe.load_recipe import load_recipe
 from tests.helpers import tiny
 from tests.helpers.data import given
 

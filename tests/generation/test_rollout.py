@@ -17,12 +17,12 @@ from hf_distill.errors import DataError, ModelError, ObjectiveError, RecipeError
 from hf_distill.generation.engines import TransformersEngine
 from hf_distill.generation.rollout_checks import ends_of
 from hf_distill.recipe import LoraConfig
-from hf_distill.recipe.load import load_recipe
+from hf_distill.recipe.load_recipe import load_recipe
 from hf_distill.students.adapters import add_adapters
 from hf_distill.tasks import CausalLanguageModeling, TextClassification, Translation
-from hf_distill.tasks.encoding import IGNORED
 from hf_distill.tasks.rollout_batches import WRITTEN
 from hf_distill.teachers import CachedTeacher
+from hf_distill.types import IGNORED
 from tests.helpers import tiny
 from tests.helpers.data import completions
 from tests.helpers.known_writer import END, Known

@@ -22,7 +22,7 @@ from hf_distill.generation.hypotheses import ModelWriter
 from hf_distill.generation.logprobs import Likelihood
 from hf_distill.generation.writer import repeated_share
 from hf_distill.labelling.selection import compression_ratio, sentence_scorer
-from hf_distill.recipe.load import dump_recipe, load_recipe
+from hf_distill.recipe.load_recipe import dump_recipe, load_recipe
 from hf_distill.tasks import CausalLanguageModeling, Translation
 from tests.helpers import data as shared_data
 from tests.helpers import tiny

@@ -20,13 +20,12 @@ from hf_distill.losses.divergences import DIVERGENCES
 from hf_distill.losses.fused import FusedTerm, fused_loss
 from hf_distill.pipeline.preflight import check
 from hf_distill.tasks import CausalLanguageModeling
-from hf_distill.tasks.encoding import IGNORED
 from hf_distill.teachers import ModelTeacher
 from hf_distill.tokenizers.alignment import token_bytes
 from hf_distill.tokenizers.chat import render_chat
 from hf_distill.tokenizers.cross_reader import NOWHERE
 from hf_distill.tokenizers.shared_vocabulary import beginnings, shared_classes
-from hf_distill.types import Head, HeadLogits
+from hf_distill.types import IGNORED, Head, HeadLogits
 from tests.helpers import tiny
 from tests.helpers.byte_tokenizers import byte_level, chatty, sentencepiece, sentences, texts
 from tests.helpers.one_step import assert_same, terms

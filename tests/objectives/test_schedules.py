@@ -13,7 +13,7 @@ from hf_distill.errors import TeacherError
 from hf_distill.objectives import make_objective
 from hf_distill.pipeline.cases import TargetsCase
 from hf_distill.pipeline.compatibility import check_targets
-from hf_distill.recipe.load import load_recipe
+from hf_distill.recipe.load_recipe import load_recipe
 from hf_distill.report.card_making import making
 from hf_distill.tasks import CausalLanguageModeling, TextClassification
 from tests.helpers import tiny

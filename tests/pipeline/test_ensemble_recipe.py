@@ -10,7 +10,7 @@ from transformers import BertForTokenClassification
 
 from hf_distill import cache, check, load_recipe, plan, run, sweep
 from hf_distill.errors import DataError, RecipeError, TeacherError
-from hf_distill.recipe.load import dump_recipe
+from hf_distill.recipe.load_recipe import dump_recipe
 from hf_distill.report.card_metadata import card_metadata, licenses_of
 from tests.helpers import tiny
 from tests.helpers.seams import accept_any_teacher

@@ -18,7 +18,7 @@ from hf_distill import load_recipe, run
 from hf_distill.errors import HubError, OutputError, RecipeError, TeacherError
 from hf_distill.pipeline import run as flow
 from hf_distill.pipeline.preflight import command_of
-from hf_distill.recipe.load import dump_recipe
+from hf_distill.recipe.load_recipe import dump_recipe
 from tests.helpers import tiny
 from tests.helpers.command_line import process
 

@@ -18,7 +18,7 @@ from hf_distill import check, load_recipe, run, sweep
 from hf_distill.errors import ObjectiveError, RecipeError
 from hf_distill.pipeline.experiment import with_defaults
 from hf_distill.pipeline.run import cache, evaluate
-from hf_distill.recipe.load import dump_recipe
+from hf_distill.recipe.load_recipe import dump_recipe
 from hf_distill.report.figures import training_curves
 from tests.helpers import tiny
 from tests.helpers.command_line import process

@@ -20,9 +20,9 @@ from hf_distill.recipe import (
     StudentConfig,
     TrainedTeacher,
 )
-from hf_distill.recipe.compatibility import RULES
-from hf_distill.recipe.load import load_recipe
+from hf_distill.recipe.load_recipe import load_recipe
 from hf_distill.recipe.parse import read
+from hf_distill.recipe.rules import RULES
 from hf_distill.students.base import Student, StudentRequest
 from hf_distill.students.build import build_student
 from tests.helpers import tiny

@@ -8,8 +8,8 @@ import pytest
 
 from hf_distill.errors import RecipeError
 from hf_distill.recipe import Recipe
-from hf_distill.recipe.load import dump_recipe, load_recipe
-from hf_distill.recipe.training import RESERVED_TRAINING
+from hf_distill.recipe.load_recipe import dump_recipe, load_recipe
+from hf_distill.recipe.stages import RESERVED_TRAINING
 from tests.helpers import tiny
 
 SHORT = """

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from hf_distill.recipe import TrainedTeacher
-from hf_distill.recipe.load import load_recipe
+from hf_distill.recipe.load_recipe import load_recipe
 from hf_distill.report.card import shown_share
 from tests.helpers import tiny
 from tests.helpers.benchmark_rows import (

@@ -14,7 +14,7 @@ from hf_distill.errors import RecipeError
 from hf_distill.evaluation import speed
 from hf_distill.evaluation.predict import Candidate
 from hf_distill.pipeline.preflight import resolve
-from hf_distill.recipe.load import dump_recipe
+from hf_distill.recipe.load_recipe import dump_recipe
 from hf_distill.search import plan_speed
 from hf_distill.search.plan import AS_LARGE
 from hf_distill.search.plan_bounds import read_count

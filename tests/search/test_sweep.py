@@ -15,7 +15,7 @@ from transformers import BertForSequenceClassification
 
 import hf_distill
 from hf_distill.errors import OutputError, RecipeError, TeacherError
-from hf_distill.recipe.load import dump_recipe, load_recipe
+from hf_distill.recipe.load_recipe import dump_recipe, load_recipe
 from hf_distill.search import sweep as sweeping
 from hf_distill.search.sweep_grid import read_grid
 from tests.helpers import tiny

@@ -27,9 +27,10 @@ from hf_distill.losses.fused import fused_loss
 from hf_distill.models.forward import output_head, without_head
 from hf_distill.models.sanity_checks import check_head, check_packing
 from hf_distill.tasks import CausalLanguageModeling
-from hf_distill.tasks.encoding import IGNORED, fit, pack, read_chat, read_completion
+from hf_distill.tasks.encoding import fit, pack, read_chat, read_completion
 from hf_distill.teachers import ModelTeacher
 from hf_distill.training.loss import weighted_loss
+from hf_distill.types import IGNORED
 from tests.helpers import tiny
 from tests.helpers.data import completions, given, texts
 from tests.helpers.one_step import assert_same, terms

@@ -26,11 +26,10 @@ from hf_distill.evaluation.language_modeling import score_tokens
 from hf_distill.evaluation.predict import Candidate
 from hf_distill.objectives.relation import Relation
 from hf_distill.tasks import MaskedLanguageModeling
-from hf_distill.tasks.encoding import IGNORED
 from hf_distill.tasks.masked_lm import Masking
 from hf_distill.teachers import ModelTeacher
 from hf_distill.training.loss import weighted_loss
-from hf_distill.types import Targets
+from hf_distill.types import IGNORED, Targets
 from tests.helpers import tiny
 from tests.helpers.data import texts
 from tests.helpers.one_step import assert_same, terms

@@ -23,9 +23,9 @@ from hf_distill.generation.generate import beam_cache, writer_inputs
 from hf_distill.pipeline.cases import TargetsCase
 from hf_distill.pipeline.compatibility import check_targets
 from hf_distill.tasks import CausalLanguageModeling, Summarization, Translation
-from hf_distill.tasks.encoding import IGNORED
 from hf_distill.teachers import ModelTeacher
 from hf_distill.tokenizers.train import train_tokenizer
+from hf_distill.types import IGNORED
 from tests.helpers import tiny
 from tests.helpers.data import reversed_pairs
 from tests.helpers.one_step import assert_same, terms

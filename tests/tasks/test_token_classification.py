@@ -24,8 +24,8 @@ from hf_distill.evaluation.predict import Candidate
 from hf_distill.evaluation.token_classification import TagScores, score_tags
 from hf_distill.recipe import DataConfig
 from hf_distill.tasks import TokenClassification
-from hf_distill.tasks.encoding import IGNORED
 from hf_distill.teachers import ModelTeacher
+from hf_distill.types import IGNORED
 from tests.helpers import one_step, tiny
 from tests.helpers.data import TAGS, tagged_words
 from tests.helpers.one_step import assert_same

@@ -22,7 +22,7 @@ from hf_distill.errors import CacheError, TeacherError
 from hf_distill.pipeline.run_folder import RunFolder
 from hf_distill.pipeline.teacher_cache import Source, cached
 from hf_distill.recipe import CacheConfig
-from hf_distill.recipe.load import dump_recipe, load_recipe
+from hf_distill.recipe.load_recipe import dump_recipe, load_recipe
 from hf_distill.teachers.cache_schemes import Dense, NaiveTopK, Sampled, TopK
 from hf_distill.teachers.cache_shards import Shard, write_shard
 from tests.helpers import tiny

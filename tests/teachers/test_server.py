@@ -32,7 +32,7 @@ from hf_distill.evaluation.language_modeling import score_tokens
 from hf_distill.evaluation.predict import Candidate
 from hf_distill.logs import reported
 from hf_distill.recipe import EvaluateConfig, ServerConfig
-from hf_distill.recipe.load import load_recipe
+from hf_distill.recipe.load_recipe import load_recipe
 from hf_distill.teachers import ServedTeacher
 from hf_distill.teachers.endpoint import Client, prompt_likelihoods, write
 from hf_distill.teachers.endpoint.completions import sampling

@@ -10,9 +10,7 @@ from hf_distill.errors import OutputError, RecipeError
 
 def write_template(task: str, output: Path) -> None:
     """Write the commented recipe of a task."""
-    templates = {
-        path.name.removesuffix(".yaml"): path for path in files(__name__).iterdir() if path.name.endswith(".yaml")
-    }
+    templates = {path.name[:-5]: path for path in files(__name__).iterdir() if path.name.endswith(".yaml")}
     if task not in templates:
         raise RecipeError(f"there is no template for task {task!r}; choose one of {', '.join(sorted(templates))}")
     if output.exists():
@@ -26,12 +24,7 @@ def write_template(task: str, output: Path) -> None:
 def list_recipes(folder: Path) -> list[tuple[Path, str]]:
     """The recipes below a folder, with the first line of their head comment."""
     if not folder.is_dir():
-        raise RecipeError(
-            f"there is no folder {folder}; name one that holds recipes, or write one with: hf-distill init TASK"
-        )
-    return [(path, _about(path)) for path in sorted(folder.rglob("*.yaml"))]
-
-
-def _about(path: Path) -> str:
-    first = path.read_text().splitlines()[:1]
-    return first[0].lstrip("# ").strip() if first and first[0].startswith("#") else ""
+        told = "name one that holds recipes, or write one with: hf-distill init TASK"
+        raise RecipeError(f"there is no folder {folder}; {told}")
+    heads = {path: path.read_text().partition("\n")[0] for path in sorted(folder.rglob("*.yaml"))}
+    return [(path, head.lstrip("# ").strip() if head.startswith("#") else "") for path, head in heads.items()]

@@ -15,10 +15,9 @@ from transformers import PretrainedConfig, PreTrainedModel
 from hf_distill.data.load import Data
 from hf_distill.errors import RecipeError, TeacherError
 from hf_distill.names import check_values
-from hf_distill.tasks.encoding import Collate, Rows, Tokenizer
-from hf_distill.tasks.labels import LabelSet
+from hf_distill.tasks.label_sets import LabelSet
 from hf_distill.tasks.rollout_batches import Prompted
-from hf_distill.types import TAUGHT_BY, Batch, Distribution, LogitSource, Masks, View
+from hf_distill.types import TAUGHT_BY, Batch, Collate, Distribution, LogitSource, Masks, Rows, Tokenizer, View
 
 TEACHER_PREFIX = "teacher_"
 """Inputs that only the teacher reads (where its tokenizer differs from the student's) carry this prefix."""
@@ -30,13 +29,27 @@ CacheScheme = Literal["dense", "sampled", "top_k", "naive_top_k"]
 
 _NEEDED = ("name", "pipeline_tag", "auto_model", "required", "text_columns")
 _TUPLES = ("required", "optional", "text_columns", "scorers", "cache_schemes", "encoded_by")
-_VALUES: dict[str, Any] = {
-    "distribution": Distribution,
-    "usage": Usage,
-    "scored_as": ScoredAs,
-    "timed_as": TimedAs,
-    "cache_schemes": CacheScheme,
-}
+_VALUES: dict[str, Any] = {"distribution": Distribution, "usage": Usage, "scored_as": ScoredAs, "timed_as": TimedAs}
+_VALUES |= {"cache_schemes": CacheScheme}
+
+
+def check_option(name: str, value: Any, holds: bool, expected: str) -> None:
+    """Refuse the value of a task's option."""
+    if not holds:
+        raise RecipeError(f"task.{name}: expected {expected}, got {value!r}")
+
+
+def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
+    """Refuse an option that is none of the choices; None need not be named."""
+    told = ", ".join(str(choice) for choice in choices if choice is not None)
+    check_option(name, value, value in choices, f"one of {told}")
+
+
+def checked_length(max_length: int) -> int:
+    """``task.max_length``, where it leaves room for anything."""
+    fits = isinstance(max_length, int) and max_length >= 4
+    check_option("max_length", max_length, fits, "a whole number of at least 4")
+    return max_length
 
 
 class Task(Prompted, ABC):
@@ -56,19 +69,15 @@ class Task(Prompted, ABC):
         usage: Which of the card's examples shows how a model of this task is used.
         scored_as: Which of evaluation's functions scores its models.
         scorers: What judges the texts that its models write unless the recipe says otherwise, see ``SCORERS``.
-        timed_as: What is measured where speed is: one forward pass, or a text that is generated.
-        keeps_logits: Whether all logits of a batch may be held at once. Those over a vocabulary are too many: they are
-            made chunk by chunk, of hidden states.
+        timed_as: Whether speed is that of one forward pass, or of a text that is generated.
+        keeps_logits: Whether all logits of a batch may be held at once; else they are made of hidden states in chunks.
         cache_schemes: How a cache may keep a teacher's logits, the usual way first; none where it cannot.
-        metric_across_tokenizers: The metric that compares models with different tokenizers, for objectives with
-            ``cross_tokenizer``; None where texts cannot be compared byte by byte.
+        metric_across_tokenizers: The metric for models with different tokenizers; None where these cannot be compared.
         reads_served: Whether a server can be asked what it finds likely in a row.
         counted: What one decision is about, in words: rows, or something within them.
         encoded_by: Attributes that decide how rows are encoded, see :attr:`settings`.
         max_length: Tokens of one row at most; longer ones are cut.
         out_of_scope: The label of rows that are of no class; None where there are none, see :meth:`set_aside`.
-        distribution: What the logits of one position mean: one class of many, unless the labels say otherwise. Known
-            after :meth:`read_labels` or :meth:`follow`.
     """
 
     name: ClassVar[str]
@@ -110,7 +119,7 @@ class Task(Prompted, ABC):
 
     @property
     def distribution(self) -> Distribution:
-        """See the class."""
+        """What the logits of one position mean, once the labels are known."""
         return "categorical"
 
     @property
@@ -166,7 +175,7 @@ class Task(Prompted, ABC):
         """Refuse rows without labels where a teacher's targets alone teach nothing (DataError)."""
 
     def check_mixture(self) -> None:
-        """Refuse several teachers where the mean of their answers is no answer, or cannot be taken."""
+        """Refuse several teachers where the mean of their answers is no answer, or cannot be taken (TeacherError)."""
         if self.distribution == "vector":
             raise TeacherError(
                 "several teachers: each has a space of vectors of its own, and the mean of vectors of several spaces "
@@ -176,8 +185,7 @@ class Task(Prompted, ABC):
     def check_tokenizers(self, by_bytes: bool) -> None:
         """Refuse a teacher with other tokens than the student's where the two cannot be compared (ObjectiveError).
 
-        Args:
-            by_bytes: Whether all objectives that ask the teacher compare where both have read the same bytes.
+        ``by_bytes``: whether all objectives that ask the teacher compare where both have read the same bytes.
         """
 
     def compare_tokenizers(
@@ -185,11 +193,8 @@ class Task(Prompted, ABC):
     ) -> Iterator[str]:
         """Lines that tell how often a student and a teacher with other tokens read the same, where they are compared.
 
-        Args:
-            sample: Some training rows; None where they are a stream.
-            evaluated: All rows that models are scored on; refused where the two would be scored on different texts.
-            student: Its tokenizer.
-            teacher: The teacher's.
+        ``sample``: some training rows; None where they are a stream. ``evaluated``: all rows that models are scored on,
+        refused where the two would be scored on different texts.
         """
         yield from ()
 
@@ -259,9 +264,7 @@ class Task(Prompted, ABC):
 
     def student_inputs(self, batch: Batch) -> dict[str, Tensor]:
         """The part of a batch that the student reads."""
-        return {
-            name: value for name, value in batch.items() if name != "labels" and not name.startswith(TEACHER_PREFIX)
-        }
+        return {name: v for name, v in batch.items() if name != "labels" and not name.startswith(TEACHER_PREFIX)}
 
     def teacher_inputs(self, batch: Batch) -> dict[str, Tensor]:
         """The part of a batch that the teacher reads: its own tokens where there are some, else the student's."""
@@ -270,9 +273,10 @@ class Task(Prompted, ABC):
             own[TAUGHT_BY] = batch[TAUGHT_BY]
         return own or self.student_inputs(batch)
 
-    @abstractmethod
     def texts(self, rows: Rows) -> Iterator[str]:
         """Every text of the rows, to train a tokenizer on or to show in an analysis."""
+        for row in rows:
+            yield " | ".join(row[name] for name in self.text_columns if row.get(name) is not None)
 
     def scored_texts(self, rows: Dataset, tokenizer: Tokenizer) -> list[str]:
         """One text for each row that a model with this tokenizer is scored on, for people to read."""

@@ -8,38 +8,29 @@ from typing import Any
 
 from hf_distill.errors import RecipeError
 from hf_distill.recipe import Recipe
-from hf_distill.recipe.inherit import teachers_in
-from hf_distill.recipe.parse import copied, read, read_yaml, read_yaml_value, refuse_unless, shown, write_yaml
+from hf_distill.recipe.members import teachers_in
+from hf_distill.recipe.parse import plain, read, read_yaml, read_yaml_value, refuse_unless, shown, write_yaml
 
 
 def load_recipe(
     source: str | Path | Mapping[str, Any] | Recipe, overrides: Sequence[str] | Mapping[str, Any] = ()
 ) -> Recipe:
-    """Read a recipe, put in the overrides, and check every key.
+    """Read a recipe, put in the overrides, and check every key; what does not fit is refused by its dotted path.
 
     Args:
         source: A YAML file, a mapping of the same keys, or a loaded recipe.
         overrides: ``["a.b=value"]``, values in YAML, or ``{"a.b": value}``; numbers index lists.
-
-    Raises:
-        RecipeError: For anything that does not fit, by its dotted path.
     """
-    if isinstance(source, Recipe):
-        source = source.to_dict()
-    path = None if isinstance(source, Mapping) else Path(source)
-    content: Any = dict(source) if isinstance(source, Mapping) else read_yaml(Path(source))
-    if not isinstance(content, Mapping):
-        raise RecipeError(
-            f"{path}: expected a mapping of recipe keys, got {type(content).__name__}; see `hf-distill init`"
-        )
-    content = copied(content)
+    path = None if isinstance(source, (Mapping, Recipe)) else Path(source)
+    content: Any = plain(source if path is None else read_yaml(path))
+    told = f"{path}: expected a mapping of recipe keys, got {type(content).__name__}; see `hf-distill init`"
+    refuse_unless(isinstance(content, dict), told)
     for where, teacher in teachers_in(content, "recipe"):
         if isinstance(teacher.get("recipe"), str):
             inlined = read_yaml((path.parent if path else Path()) / teacher["recipe"])
-            refuse_unless(
-                isinstance(inlined, Mapping), f"{where}.recipe: {teacher['recipe']} holds no mapping of recipe keys"
-            )
-            teacher["recipe"] = copied(inlined)
+            told = f"{where}.recipe: {teacher['recipe']} holds no mapping of recipe keys"
+            refuse_unless(isinstance(inlined, Mapping), told)
+            teacher["recipe"] = plain(inlined)
     for key, value in parsed_overrides(overrides):
         _override(content, key, value)
     return read(Recipe, content, "recipe")
@@ -68,27 +59,20 @@ def _override(content: dict[str, Any], key: str, value: Any) -> None:
     here: Any = content
     path = "recipe"
     for part in parents:
-        here = _enter(here, part, path)
+        place = _place(here, part, path)
         path += f".{part}"
-    if isinstance(here, list):
-        here[_index(here, last, path)] = value
-    else:
-        here[last] = value
+        if isinstance(here, dict) and here.get(part) is None:
+            here[part] = {}
+        elif path == "recipe.task" and isinstance(here[part], str):
+            here[part] = {"name": here[part]}
+        here = here[place]
+        refuse_unless(isinstance(here, (dict, list)), f"{path}: holds {shown(here)}, so it has no keys to override")
+    here[_place(here, last, path)] = value
 
 
-def _enter(here: Any, part: str, path: str) -> Any:
-    if isinstance(here, list):
-        return here[_index(here, part, path)]
-    if here.get(part) is None:
-        here[part] = {}
-    if path == "recipe" and part == "task" and isinstance(here[part], str):
-        here[part] = {"name": here[part]}
-    if not isinstance(here[part], (dict, list)):
-        raise RecipeError(f"{path}.{part}: holds {shown(here[part])}, so it has no keys to override")
-    return here[part]
-
-
-def _index(here: list[Any], part: str, path: str) -> int:
+def _place(here: Any, part: str, path: str) -> Any:
+    if not isinstance(here, list):
+        return part
     if not part.lstrip("-").isdigit() or not -len(here) <= int(part) < len(here):
         raise RecipeError(f"{path}.{part}: expected an index of a list of {len(here)} (0 to {len(here) - 1})")
     return int(part)

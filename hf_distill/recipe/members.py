@@ -1,4 +1,4 @@
-"""``teacher.ensemble`` of a recipe: several teachers of one student."""
+"""``teacher.ensemble`` of a recipe: several teachers of one student; and what recipes of teachers inherit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from typing_extensions import override
 
-from hf_distill.recipe.parse import Section, above_zero, check_known, read
+from hf_distill.recipe.data import UNLABELLED
+from hf_distill.recipe.parse import Section, above_zero, check_known, plain, read
 from hf_distill.recipe.teacher import ALWAYS, SingleTeacher, TeacherConfig
 
 if TYPE_CHECKING:
@@ -30,10 +31,8 @@ class MemberConfig(Section, where="recipe.teacher.ensemble"):
 
     @override
     def check(self) -> None:
-        self.require(
-            not self.teacher.is_cached,
-            ": a member cannot be cached: one cache keeps what all say together; set teacher.kind: cached",
-        )
+        told = ": a member cannot be cached: one cache keeps what all say together; set teacher.kind: cached"
+        self.require(not self.teacher.is_cached, told)
 
     @classmethod
     @override
@@ -41,8 +40,8 @@ class MemberConfig(Section, where="recipe.teacher.ensemble"):
         if not isinstance(value, Mapping):
             return cls, value
         check_known(value, [*(key for key in ALWAYS if key != "cache"), "name", "weight"], where)
-        own = {key: item for key, item in value.items() if key in ("name", "weight")}
-        single = {key: item for key, item in value.items() if key not in own}
+        single = dict(value)
+        own = {key: single.pop(key) for key in ("name", "weight") if key in value}
         return cls, {**own, "teacher": read(SingleTeacher, single, where)}
 
     @override
@@ -73,26 +72,16 @@ class EnsembleTeacher(TeacherConfig):
     def check(self) -> None:
         super().check()
         self.require(len(self.ensemble) > 0, ".ensemble: expected at least one teacher, got an empty list")
-        twice = sorted({name for name in self.names if self.names.count(name) > 1})
-        self.require(
-            not twice,
-            f".ensemble: two teachers are called {', '.join(twice)}; give each a name of its own (name: ...)",
-        )
-        self.require(
-            len({member.teacher.device_map is None for member in self.ensemble}) == 1,
-            ".ensemble: some teachers have a device_map and some have none; give one to all, or to none",
-        )
+        twice = ", ".join(sorted({name for name in self.names if self.names.count(name) > 1}))
+        self.require(not twice, f".ensemble: two teachers are called {twice}; give each a name of its own (name: ...)")
+        told = ".ensemble: some teachers have a device_map and some have none; give one to all, or to none"
+        self.require(len({member.teacher.device_map is None for member in self.ensemble}) == 1, told)
         if self.route is not None:
-            self.require(
-                all(member.name is not None for member in self.ensemble),
-                f".route: rows name their teacher in column {self.route!r}, so each needs a name; give every member of "
-                "teacher.ensemble one (name: ...)",
-            )
-            self.require(
-                all(member.weight is None for member in self.ensemble),
-                ".ensemble: weight does nothing where teacher.route gives each row one teacher; remove it, or remove "
-                "route",
-            )
+            told = f".route: rows name their teacher in column {self.route!r}, so each needs a name; give every member "
+            named = all(member.name is not None for member in self.ensemble)
+            self.require(named, told + "of teacher.ensemble one (name: ...)")
+            told = ".ensemble: weight does nothing where teacher.route gives each row one teacher; remove it, or "
+            self.require(all(member.weight is None for member in self.ensemble), told + "remove route")
 
     @property
     @override
@@ -118,3 +107,35 @@ class EnsembleTeacher(TeacherConfig):
     def with_recipes(self, change: Callable[[Recipe], Recipe]) -> Self:
         changed = [dataclasses.replace(each, teacher=each.teacher.with_recipes(change)) for each in self.ensemble]
         return dataclasses.replace(self, ensemble=tuple(changed))
+
+
+def teachers_in(content: Mapping[str, Any], where: str) -> list[tuple[str, dict[str, Any]]]:
+    """The mappings of a recipe's teacher and of its members, by where they stand."""
+    teacher = content.get("teacher")
+    if not isinstance(teacher, dict):
+        return []
+    several = teacher.get("ensemble")
+    members = enumerate(several if isinstance(several, list) else ())
+    named = [(f"{where}.teacher.ensemble.{i}", member) for i, member in members if isinstance(member, dict)]
+    return [(f"{where}.teacher", teacher), *named]
+
+
+def with_inherited(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, its teachers' recipes with what they inherit."""
+    filled: dict[str, Any] = plain(content)
+    for place, teacher in teachers_in(filled, ""):
+        if isinstance(teacher.get("recipe"), Mapping):
+            number = place.rpartition(".")[2]
+            name = f"{content.get('name')}-teacher" + (f"-{int(number) + 1}" if number.isdigit() else "")
+            teacher["recipe"] = {"name": name, **_inherited(content), **teacher["recipe"]}
+    return filled
+
+
+def _inherited(content: Mapping[str, Any]) -> dict[str, Any]:
+    inherited = {key: content[key] for key in ("version", "seed", "task", "data") if key in content}
+    if isinstance(content.get("data"), Mapping):
+        inherited["data"] = {k: v for k, v in content["data"].items() if k not in UNLABELLED}
+        columns, route = inherited["data"].get("columns"), content["teacher"].get("route")
+        if isinstance(columns, Mapping) and route in columns:  # Which a teacher of its own does not ask for.
+            inherited["data"]["columns"] = {k: v for k, v in columns.items() if k != route}
+    return inherited

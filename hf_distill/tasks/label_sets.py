@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from numbers import Integral, Real
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from transformers import PretrainedConfig
 
 from hf_distill.errors import DataError, LabelError
 from hf_distill.names import are_generic, folded, shortened
+from hf_distill.types import Rows
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 """The three kinds of labels, named as Transformers' ``config.problem_type`` names them."""
@@ -23,39 +24,25 @@ STREAMED_ROWS = 10_000
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSet:
-    """The labels of a data set.
-
-    Attributes:
-        problem_type: One class of many, several classes at once, or a real value.
-        names: In the order of the model's outputs; ``("score",)`` for regression.
-    """
+    """The labels of a data set."""
 
     problem_type: ProblemType
     names: tuple[str, ...]
+    """In the order of the model's outputs; ``("score",)`` for regression."""
 
     def encode(self, value: Any) -> int | float | list[float] | None:
-        """One row's label as a model wants it; None stays None (an unlabelled row).
-
-        Raises:
-            DataError: For a value that is none of the labels.
-        """
+        """One row's label as a model wants it; None stays None (an unlabelled row)."""
         if value is None:
             return None
         if self.problem_type == "regression":
             return float(value)
         if self.problem_type == "single_label_classification":
             return self.index(value)
-        row = [0.0] * len(self.names)
-        for item in value:
-            row[self.index(item)] = 1.0
-        return row
+        given = {self.index(item) for item in value}
+        return [float(i in given) for i in range(len(self.names))]
 
     def index(self, value: Any) -> int:
-        """The number of a class, given by name or number.
-
-        Raises:
-            DataError: For a value that is none of the labels.
-        """
+        """The number of a class, given by name or number; another value is refused (DataError)."""
         if isinstance(value, Integral) and not isinstance(value, bool) and str(value) not in self.names:
             if 0 <= int(value) < len(self.names):
                 return int(value)
@@ -67,17 +54,17 @@ class LabelSet:
         )
 
 
-def read_label_set(
-    rows: datasets.Dataset | datasets.IterableDataset, column: str, problem_type: ProblemType | None
-) -> LabelSet:
+def read_label_set(rows: Rows, column: str, problem_type: ProblemType | None) -> LabelSet:
     """Learn the labels from a split: from its features where they name them, else from its values.
 
     Floats mean regression, lists mean several labels at once, all else one class of many; ``problem_type`` overrules
     the first (whole numbers may be a score). Names found in values are sorted.
     """
     feature = rows.features[column] if rows.features else None
-    names = _feature_names(feature)
-    values = _values(rows, column) if names is None else []
+    names, values = _feature_names(feature), []
+    if names is None:
+        given = rows[column] if isinstance(rows, datasets.Dataset) else (r[column] for r in islice(rows, STREAMED_ROWS))
+        values = [value for value in given if value is not None]
     found = _problem_type(feature, values)
     if problem_type is not None and problem_type != found:
         if problem_type != "regression" or found != "single_label_classification":
@@ -86,8 +73,9 @@ def read_label_set(
     if found == "regression":
         return LabelSet(problem_type=found, names=("score",))
     if names is None:
-        flat = values if found == "single_label_classification" else [item for value in values for item in value]
-        names = _sorted_names(flat)
+        distinct = set(values if found == "single_label_classification" else chain.from_iterable(values))
+        numeric = all(isinstance(value, Integral) for value in distinct)
+        names = list(map(str, sorted(distinct))) if numeric else sorted(map(str, distinct))
     if len(names) < 2:
         raise DataError(
             f"column {column!r} of the training split holds {len(names)} class ({shortened(names)}); "
@@ -103,9 +91,7 @@ def label_set_of(config: PretrainedConfig) -> LabelSet:
     return LabelSet(problem_type=declared, names=("score",) if declared == "regression" else names)
 
 
-def label_decoder(
-    rows: datasets.Dataset | datasets.IterableDataset, column: str, labels: LabelSet
-) -> Callable[[Any], Any]:
+def label_decoder(rows: Rows, column: str, labels: LabelSet) -> Callable[[Any], Any]:
     """What turns a row's label into something that ``labels`` knows: indices of named features into their names."""
     feature = rows.features.get(column) if rows.features else None
     names = _feature_names(feature)
@@ -155,12 +141,6 @@ def _feature_names(feature: Any) -> list[str] | None:
     return list(inner.names) if isinstance(inner, datasets.ClassLabel) else None
 
 
-def _values(rows: datasets.Dataset | datasets.IterableDataset, column: str) -> list[Any]:
-    if isinstance(rows, datasets.Dataset):
-        return [value for value in rows[column] if value is not None]
-    return [row[column] for row in islice(rows, STREAMED_ROWS) if row[column] is not None]
-
-
 def _problem_type(feature: Any, values: Sequence[Any]) -> ProblemType:
     if isinstance(feature, datasets.ClassLabel):
         return "single_label_classification"
@@ -169,9 +149,3 @@ def _problem_type(feature: Any, values: Sequence[Any]) -> ProblemType:
     if values and all(isinstance(value, Real) and not isinstance(value, Integral) for value in values):
         return "regression"
     return "single_label_classification"
-
-
-def _sorted_names(values: Iterable[Any]) -> list[str]:
-    distinct = set(values)
-    numeric = all(isinstance(value, Integral) for value in distinct)
-    return [str(value) for value in (sorted(distinct) if numeric else sorted(map(str, distinct)))]
