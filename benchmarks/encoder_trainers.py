@@ -29,6 +29,7 @@ from benchmarks.language import keep
 from hf_distill import DistillationTrainer, Hidden, Logits
 from hf_distill.evaluation.predict import Candidate
 from hf_distill.evaluation.retrieval import score_vectors
+from hf_distill.evaluation.scores import Evaluation
 from hf_distill.models.hardware import best_dtype
 from hf_distill.models.load import load_model, load_tokenizer
 from hf_distill.objectives import Objective, Similarity
@@ -375,7 +376,9 @@ def spearman(student: PreTrainedModel, setting: Setting) -> dict[str, float]:
     task = Embeddings(max_length=FIXED)
     task.check_model(student)
     rows = load_dataset("json", data_files=setting.pairs, split="train")
-    scores = score_vectors(Candidate(model=student, tokenizer=load_tokenizer(setting.embedder)), task, rows, 64)
+    scores = score_vectors(
+        Candidate(model=student, tokenizer=load_tokenizer(setting.embedder)), Evaluation(task=task, rows=rows)
+    )
     return {"spearman": scores.metrics()["spearman"]}
 
 

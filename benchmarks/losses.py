@@ -58,7 +58,7 @@ def ours(given: Inputs, divergence: str) -> Tensor:
         given.hidden,
         Head(weight=given.weight),
         [term],
-        teacher=HeadLogits(hidden=given.teacher_hidden, head=Head(weight=given.teacher_weight)),
+        targets=HeadLogits(hidden=given.teacher_hidden, head=Head(weight=given.teacher_weight)),
     )[0]
 
 

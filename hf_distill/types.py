@@ -95,7 +95,7 @@ class LogitSource(ABC):
     @property
     @abstractmethod
     def vocabulary(self) -> int:
-        """How many tokens the logits tell apart."""
+        """How many tokens there are logits of."""
 
     @abstractmethod
     def map(self, change: Callable[[Tensor], Tensor]) -> Self:
@@ -131,10 +131,9 @@ class HeadLogits(LogitSource):
 class MixedLogits(LogitSource):
     """Several models as one: the logs of the weighted mean of their probabilities, not yet made.
 
-    The mean is taken of the probabilities at temperature 1, ``p = sum_m w_m p_m``, and the logits are ``log p``. All
-    else follows from these as from any teacher's: a temperature softens the mixture, a divergence compares with it.
-    The mean of softened distributions would be another one at every temperature (Hinton et al. 2015, section 1, leave
-    open which mean is taken; Fukuda et al. 2017, section 3, mix the probabilities).
+    The mean is taken at temperature 1, and a temperature softens the mixture: the mean of softened distributions would
+    be another one at every temperature (Hinton et al. 2015, section 1, leave open which mean is taken; Fukuda et al.
+    2017, section 3, mix the probabilities).
 
     Attributes:
         members: What the logits of each of M models are made of, at the same N positions.
@@ -147,7 +146,6 @@ class MixedLogits(LogitSource):
     @property
     @override
     def vocabulary(self) -> int:
-        # What only one member has pads the vocabularies of the others.
         return min(member.vocabulary for member in self.members)
 
     @override
@@ -294,5 +292,5 @@ class Targets:
 
 
 def logits_at(rows: Tensor, logits: Tensor | LogitSource) -> Tensor:
-    """``[M, C]`` logits of M positions, chosen by a mask ``[N]`` or by index; made now where their source is there."""
+    """``[M, C]`` logits of M positions, chosen by a mask ``[N]`` or by index."""
     return logits[rows] if isinstance(logits, Tensor) else logits.map(lambda values: values[rows]).logits()

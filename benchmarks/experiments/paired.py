@@ -16,8 +16,7 @@ from typing import Any
 
 from benchmarks.common import interval, write_json
 from hf_distill.evaluation.bootstrap import bootstrap
-from hf_distill.evaluation.predict import predict
-from hf_distill.evaluation.scores import Scores
+from hf_distill.evaluation.scores import Evaluation, Scores
 from hf_distill.logs import reported, silenced
 from hf_distill.pipeline.preflight import resolve
 from hf_distill.pipeline.run_folder import RunFolder
@@ -58,7 +57,7 @@ def scored(run: Path) -> Scores:
     with reported(silenced):
         experiment = resolve(load_recipe(run / "recipe.yaml"))
     student = trained_candidate("student", RunFolder(run), experiment, "as trained")
-    return predict(student, experiment.task, experiment.rows, config=experiment.recipe.evaluate)
+    return student.score(Evaluation(task=experiment.task, rows=experiment.rows, config=experiment.recipe.evaluate))
 
 
 if __name__ == "__main__":

@@ -26,8 +26,8 @@ from hf_distill.evaluation.analysis import (
     rounded,
     short,
 )
-from hf_distill.evaluation.metrics import OUT_OF_SCOPE
-from hf_distill.evaluation.scores import Chance, DecisionScores, calibration_error, detector, ratio
+from hf_distill.evaluation.metrics import OUT_OF_SCOPE, detector
+from hf_distill.evaluation.scores import Chance, DecisionScores, calibration_error, ratio
 
 PAIRS = 10
 """How many pairs of confused classes an analysis shows."""

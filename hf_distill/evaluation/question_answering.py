@@ -29,8 +29,7 @@ from hf_distill.evaluation.analysis import (
     rounded,
     short,
 )
-from hf_distill.evaluation.scores import Chance, Scoreable, Scores, by_row, calibration_error
-from hf_distill.tasks import QuestionAnswering
+from hf_distill.evaluation.scores import Chance, Evaluation, Scoreable, Scores, by_row, calibration_error
 from hf_distill.tasks.question_answering import answers_of
 from hf_distill.types import Batch
 
@@ -154,8 +153,9 @@ class AnswerScores(Scores):
         return np.array([max(judge(text, each) for each in (wanted or [""])) for text, wanted in pairs])
 
 
-def score_answers(candidate: Scoreable, task: QuestionAnswering, rows: Dataset, batch_size: int = 64) -> AnswerScores:
+def score_answers(candidate: Scoreable, evaluation: Evaluation) -> AnswerScores:
     """A model's likeliest answer to every question, over all its windows."""
+    task, rows = evaluation.task, evaluation.rows
     if any(value is None for value in rows["answers"]):
         raise LabelError("the evaluated split has rows whose answers are not known; remove them")
     assert candidate.tokenizer is not None
@@ -168,7 +168,7 @@ def score_answers(candidate: Scoreable, task: QuestionAnswering, rows: Dataset, 
             row[:, mask].cpu().numpy() for row, mask in zip(logits.float(), batch["attention_mask"].bool(), strict=True)
         ]
 
-    logits = by_row(candidate.models, task, candidate.tokenizer, windows, batch_size, read)
+    logits = by_row(candidate.models, task, candidate.tokenizer, windows, evaluation.batch_size, read)
     own: list[list[int]] = [[] for _ in range(len(rows))]
     for number, row in enumerate(windows["row"]):
         own[row].append(number)

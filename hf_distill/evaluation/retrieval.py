@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from hf_distill.evaluation.analysis import Evaluated, beside_control, compare_control, short
 from hf_distill.evaluation.regression import SimilarityScores
-from hf_distill.evaluation.scores import Chance, Scoreable, Scores, by_row
+from hf_distill.evaluation.scores import Chance, Evaluation, Scoreable, Scores, by_row
 from hf_distill.tasks import Embeddings
 from hf_distill.types import Batch
 
@@ -93,10 +93,9 @@ class RetrievalScores(Scores):
         }
 
 
-def score_vectors(
-    candidate: Scoreable, task: Embeddings, rows: Dataset, batch_size: int
-) -> SimilarityScores | RetrievalScores:
+def score_vectors(candidate: Scoreable, evaluation: Evaluation) -> SimilarityScores | RetrievalScores:
     """What a model's vectors say of pairs, in the order of the rows."""
+    task, rows, batch_size = evaluation.task, evaluation.rows, evaluation.batch_size
     if task.evaluation == "similarity":
         pairs = rows.select_columns(["text", "text_pair"])
         vectors = np.stack(_vectors(candidate, task, pairs, batch_size))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,16 +20,13 @@ from typing_extensions import override
 
 from hf_distill.errors import LabelError, ModelError, TeacherError
 from hf_distill.evaluation.analysis import Evaluated
-from hf_distill.evaluation.metrics import LOWER_IS_BETTER, OUT_OF_SCOPE
+from hf_distill.evaluation.metrics import LOWER_IS_BETTER
 from hf_distill.evaluation.text_metrics import Judge, Scorer
 from hf_distill.models.hardware import place
 from hf_distill.recipe import EvaluateConfig
 from hf_distill.tasks import Task
 from hf_distill.tasks.encoding import with_row_ids
 from hf_distill.types import Batch, LogitSource
-
-PASSING = 0.95
-"""The share of rows in scope that pass the threshold of confidence."""
 
 
 @dataclass(frozen=True)
@@ -230,15 +227,29 @@ class Scoreable(Protocol):
     def run(self, inputs: Batch, has_vocabulary: bool) -> Tensor | LogitSource:
         """Its logits in the order of the task's labels, or what those over a vocabulary are made of."""
 
-    def score(
-        self,
-        task: Task,
-        rows: Dataset,
-        config: EvaluateConfig,
-        reference: Scoreable | None = None,
-        outside: Dataset | None = None,
-    ) -> Any:
-        """Its scores on labelled rows, see ``predict``."""
+    def score(self, evaluation: Evaluation) -> Scores:
+        """Its scores on labelled rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What candidates are scored on, and how.
+
+    Attributes:
+        task: Bound to the data.
+        rows: Labelled, with the task's columns.
+        config: How and by what texts are written and judged.
+        reference: The teacher that candidates are compared with token by token, itself among them.
+        outside: Rows that are of none of the classes, where the task has such.
+        batch_size: Rows of a forward pass; an eighth of them where a row is as long as the model reads.
+    """
+
+    task: Any
+    rows: Dataset
+    config: EvaluateConfig = field(default_factory=EvaluateConfig)
+    reference: Scoreable | None = None
+    outside: Dataset | None = None
+    batch_size: int = 64
 
 
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
@@ -251,43 +262,6 @@ def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 1
     bin_numbers = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     gaps = np.bincount(bin_numbers, weights=confidence - correct, minlength=bins)
     return float(np.abs(gaps).sum() / len(confidence))
-
-
-def detector(inside: np.ndarray, outside: np.ndarray) -> Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]:
-    """What scores confidences on resampled rows.
-
-    Args:
-        inside: ``[N]``, confidence in rows of a class.
-        outside: ``[M]``, confidence in rows of none.
-
-    Returns:
-        A function of how often each row was drawn, ``[R, N]`` and ``[R, M]``, that gives ``[R]`` of each metric.
-    """
-    values, place = np.unique(np.concatenate([inside, outside]), return_inverse=True)
-    within, without = place[: len(inside)], place[len(inside) :]
-
-    def score(drawn_inside: np.ndarray, drawn_outside: np.ndarray) -> dict[str, np.ndarray]:
-        ours = _by_value(drawn_inside, within, len(values))
-        others = _by_value(drawn_outside, without, len(values))
-        all_ours, all_others = ours.sum(axis=1), others.sum(axis=1)
-        less_sure = others.cumsum(axis=1) - others / 2
-        passing = ours[:, ::-1].cumsum(axis=1) >= PASSING * all_ours[:, None] - 1e-9
-        wrongly = np.take_along_axis(others[:, ::-1].cumsum(axis=1), passing.argmax(axis=1)[:, None], axis=1)
-        return {
-            OUT_OF_SCOPE[0]: (ours * less_sure).sum(axis=1) / (all_ours * all_others),
-            OUT_OF_SCOPE[1]: wrongly[:, 0] / all_others,
-        }
-
-    return score
-
-
-def _by_value(counts: np.ndarray, place: np.ndarray, values: int) -> np.ndarray:
-    """``[R, values]``: how many of the drawn rows have each confidence."""
-    order = np.argsort(place, kind="stable")
-    starts = np.flatnonzero(np.diff(place[order], prepend=-1))
-    table = np.zeros((len(counts), values))
-    table[:, place[order][starts]] = np.add.reduceat(counts[:, order], starts, axis=1)
-    return table
 
 
 def by_row(

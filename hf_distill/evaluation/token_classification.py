@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
 from seqeval.metrics.sequence_labeling import get_entities
 from typing_extensions import override
 
@@ -30,8 +29,7 @@ from hf_distill.evaluation.analysis import (
     short,
 )
 from hf_distill.evaluation.classification import ClassScores
-from hf_distill.evaluation.scores import Chance, Scoreable, Scores, by_row, calibration_error, ratio
-from hf_distill.tasks import Task
+from hf_distill.evaluation.scores import Chance, Evaluation, Scoreable, Scores, by_row, calibration_error, ratio
 from hf_distill.types import Batch
 
 OUTSIDE = "O"
@@ -195,13 +193,13 @@ class TagScores(Scores):
         return np.array([[len(gold & own), len(own), len(gold)] for gold, own in chosen], dtype=np.float64)
 
 
-def score_tags(candidate: Scoreable, task: Task, rows: Dataset, batch_size: int = 64) -> TagScores:
+def score_tags(candidate: Scoreable, evaluation: Evaluation) -> TagScores:
     """A model's decision on every word of a split, each by its first token.
 
     A word that the model does not see, because its row is cut or its tokenizer drops it, is decided as ``O``, or as the
     first label where there is no such: models of any tokenizer are scored on the same words.
     """
-    assert task.label_set is not None
+    task, rows = evaluation.task, evaluation.rows
     names = task.label_set.names
     unseen = np.zeros(len(names), dtype=np.float32)
     unseen[names.index(OUTSIDE) if OUTSIDE in names else 0] = 1e-3  # Decided, and as unsure as can be.
@@ -213,7 +211,7 @@ def score_tags(candidate: Scoreable, task: Task, rows: Dataset, batch_size: int 
 
     assert candidate.tokenizer is not None
     encoded = task.encode(rows, candidate.tokenizer)
-    of_tokens = by_row(candidate.models, task, candidate.tokenizer, encoded, batch_size, read)
+    of_tokens = by_row(candidate.models, task, candidate.tokenizer, encoded, evaluation.batch_size, read)
     of_words = [np.vstack([row, unseen])[first] for row, first in zip(of_tokens, encoded["first_tokens"], strict=True)]
     counts = [len(each) for each in of_words]
     if not all(counts):

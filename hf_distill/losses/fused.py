@@ -37,7 +37,7 @@ def fused_loss(
     terms: Sequence[FusedTerm],
     *,
     labels: Tensor | None = None,
-    teacher: LogitSource | SparseLogits | None = None,
+    targets: LogitSource | SparseLogits | None = None,
     shared: int | None = None,
     memory: int = MEMORY,
 ) -> tuple[Tensor, Tensor]:
@@ -49,7 +49,7 @@ def fused_loss(
         head: The student's.
         terms: What is summed; positions that no term covers are left out of everything.
         labels: ``[N]`` indices into the student's vocabulary, for the cross-entropy; arbitrary where it is masked.
-        teacher: For the divergences, at the same positions: what a teacher's logits are made of, or those of several
+        targets: For the divergences, at the same positions: what a teacher's logits are made of, or those of several
             mixed; or what a cache keeps of them, which serves forward_kl at the cache's own temperature. Positions
             where it keeps nothing are left out.
         shared: How many leading tokens the two vocabularies share. Divergences compare what softmax makes of these
@@ -65,39 +65,39 @@ def fused_loss(
         TeacherError: Where the targets of a cache cannot serve a term.
     """
     crosses = any(term.crossing is not None for term in terms)
-    shared = len(head.weight) if crosses else _shared(head, teacher, shared)
-    if isinstance(teacher, SparseLogits):
-        teacher, terms = _of_cache(teacher, terms, shared)
+    shared = len(head.weight) if crosses else _shared(head, targets, shared)
+    if isinstance(targets, SparseLogits):
+        targets, terms = _of_cache(targets, terms, shared)
     rows = torch.stack([term.mask for term in terms]).any(0).nonzero().squeeze(-1)
     compared, labelled = (
         [kept(term.mask, rows) for term in terms if (term.divergence is None) is of_labels]
         for of_labels in (False, True)
     )
     student = Model(kept(hidden, rows), head, len(head.weight) if labelled else shared)
-    columns = teacher.vocabulary if crosses and teacher is not None else shared
-    compares_with = _placed(teacher, rows, ~torch.stack(compared).any(0), columns) if compared else None
+    columns = targets.vocabulary if crosses and targets is not None else shared
+    placed = _placed(targets, rows, ~torch.stack(compared).any(0), columns) if compared else None
     if labelled:
         assert labels is not None
         labels = kept(labels, rows).masked_fill(~torch.stack(labelled).any(0), 0)
-    work = Work(student, compares_with, terms, rows, labels, memory)
+    work = Work(student, placed, terms, rows, labels, memory)
     with torch.autocast(hidden.device.type, enabled=False):
         loss, totals = _Fused.apply(student.hidden, head.weight, head.bias, work, torch.is_grad_enabled())
     return loss, totals
 
 
 def _placed(
-    teacher: LogitSource | SparseLogits | None, rows: Tensor, nowhere: Tensor, columns: int
+    targets: LogitSource | SparseLogits | None, rows: Tensor, nowhere: Tensor, columns: int
 ) -> Model | Mixture | SparseLogits:
     """The teacher at the rows that count, as chunks are made of it."""
-    assert teacher is not None
-    if isinstance(teacher, SparseLogits):
-        return teacher.at(rows)
+    assert targets is not None
+    if isinstance(targets, SparseLogits):
+        return targets.at(rows)
 
     # What stands where only the labels count may be anything, and 0 * nan would not be 0.
     def masked(values: Tensor) -> Tensor:
         return kept(values.detach(), rows).masked_fill(nowhere[:, None], 0.0)
 
-    source = teacher.map(masked)
+    source = targets.map(masked)
     if isinstance(source, MixedLogits):
         return Mixture(source, columns)
     assert isinstance(source, HeadLogits)
@@ -136,11 +136,11 @@ def _of_cache(
     return targets, [t if t.divergence is None else replace(t, mask=t.mask & known) for t in terms]
 
 
-def _shared(head: Head, teacher: LogitSource | SparseLogits | None, shared: int | None) -> int:
+def _shared(head: Head, targets: LogitSource | SparseLogits | None, shared: int | None) -> int:
     if shared is not None:
         return shared
     own = head.vocabulary
-    other = own if teacher is None else teacher.vocabulary
+    other = own if targets is None else targets.vocabulary
     if other != own:
         raise ObjectiveError(
             f"the student's vocabulary has {own} tokens and the teacher's {other}; a divergence needs to know how "
@@ -172,7 +172,7 @@ class _Fused(torch.autograd.Function):
             if of_bias is not None:
                 of_bias[: work.student.columns] += factor * gradient.sum(0, dtype=work.wide)
             del gradient
-        for model in (work.student, work.teacher):
+        for model in (work.student, work.targets):
             if isinstance(model, (Model, Mixture)):
                 model.release()
         totals = work.values.masked_fill_(~work.masks, 0.0).sum(1)

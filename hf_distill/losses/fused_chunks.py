@@ -141,7 +141,7 @@ class Work:
     """What is to be done for one loss: the terms, at the positions that one of them covers.
 
     Attributes:
-        teacher: A live one; or what a cache keeps of one, over the tokens that are shared; None without divergences.
+        targets: Of a live teacher; or what a cache keeps, over the shared tokens; None without divergences.
         factors: ``[K]``, of the terms' totals in the loss.
         unit: What the gradient in the logits is short of: with one term its factor, so that no pass over the logits
             multiplies by it; with several their sum, so that half precision holds what is left.
@@ -151,13 +151,13 @@ class Work:
     def __init__(
         self,
         student: Model,
-        teacher: Model | Mixture | SparseLogits | None,
+        targets: Model | Mixture | SparseLogits | None,
         terms: Sequence[FusedTerm],
         rows: Tensor,
         labels: Tensor | None,
         memory: int,
     ) -> None:
-        self.student, self.teacher, self.labels = student, teacher, labels
+        self.student, self.targets, self.labels = student, targets, labels
         self.wide = torch.promote_types(student.dtype, torch.float32)
         # The cross-entropy comes first: its gradient has all columns, those of the divergences are added to it.
         self.order = sorted(range(len(terms)), key=lambda k: terms[k].divergence is not None)
@@ -173,7 +173,7 @@ class Work:
 
     def _sizes(self, count: int, memory: int) -> tuple[int, int]:
         """How many positions a chunk has, all of them about equally many; how many a block."""
-        models = [model for model in (self.student, self.teacher) if isinstance(model, (Model, Mixture))]
+        models = [model for model in (self.student, self.targets) if isinstance(model, (Model, Mixture))]
         row = self.student.columns * self.wide.itemsize
         on_cpu = self.masks.device.type == "cpu"
         classes = max((term.crossing.count for term in self.terms if term.crossing is not None), default=0)
@@ -186,35 +186,35 @@ class Work:
     def chunk(self, rows: slice, with_gradient: bool) -> Tensor:
         """Fill in the values of a chunk; its logits, or in their place the gradient in them, in units of ``unit``."""
         student = self.student.product(rows, self.positions)
-        teacher = self.teacher.product(rows, self.positions) if isinstance(self.teacher, (Model, Mixture)) else None
+        targets = self.targets.product(rows, self.positions) if isinstance(self.targets, (Model, Mixture)) else None
         for start in range(0, len(student), self.block):
             part = slice(start, start + self.block)
             block = student[part]
             logits = self.student.widened(block, self.wide)
             slope = self.student.finish_(logits)
             at = slice(rows.start + start, rows.start + start + len(block))
-            of_teacher = self._of_teacher(None if teacher is None else teacher[part], at)
+            block_targets = self._block_targets(None if targets is None else targets[part], at)
             if not with_gradient:
-                self._evaluate(logits, of_teacher, at)
+                self._evaluate(logits, block_targets, at)
                 continue
-            gradient = self._differentiate(logits, of_teacher, at)
+            gradient = self._differentiate(logits, block_targets, at)
             if slope is not None:
                 gradient.mul_(slope)
             if gradient.data_ptr() != block.data_ptr():
                 block.copy_(gradient)
         return student
 
-    def _of_teacher(self, product: Tensor | None, rows: slice) -> Tensor | SparseLogits | None:
+    def _block_targets(self, product: Tensor | None, rows: slice) -> Tensor | SparseLogits | None:
         """What a block's divergences compare the student with."""
-        if isinstance(self.teacher, SparseLogits):
-            return self.teacher.at(rows)
-        if self.teacher is None or product is None:
+        if isinstance(self.targets, SparseLogits):
+            return self.targets.at(rows)
+        if self.targets is None or product is None:
             return None
-        logits = self.teacher.widened(product, self.wide)
-        self.teacher.finish_(logits)
+        logits = self.targets.widened(product, self.wide)
+        self.targets.finish_(logits)
         return logits
 
-    def _differentiate(self, student: Tensor, teacher: Tensor | SparseLogits | None, rows: slice) -> Tensor:
+    def _differentiate(self, student: Tensor, targets: Tensor | SparseLogits | None, rows: slice) -> Tensor:
         """The gradient of all terms in a block's logits, which are used up."""
         total: Tensor | None = None
         for k in self.order:
@@ -223,11 +223,11 @@ class Work:
             if term.divergence is None:
                 assert self.labels is not None
                 value, gradient = cross_entropy(own, self.labels[rows])
-            elif isinstance(teacher, SparseLogits):
-                value, gradient = sparse_forward_kl(own[:, : teacher.vocabulary], teacher)
+            elif isinstance(targets, SparseLogits):
+                value, gradient = sparse_forward_kl(own[:, : targets.vocabulary], targets)
             else:
-                assert teacher is not None
-                value, gradient = self._compare(term, own, teacher if last else teacher.clone())
+                assert targets is not None
+                value, gradient = self._compare(term, own, targets if last else targets.clone())
             self.values[k, rows] = value
             if len(self.terms) == 1:
                 return gradient
@@ -240,23 +240,23 @@ class Work:
         return total
 
     @staticmethod
-    def _compare(term: FusedTerm, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    def _compare(term: FusedTerm, student: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         assert term.divergence is not None
         if term.crossing is not None:
-            return term.crossing.gradient(term.divergence, student, teacher, term.options)
-        return GRADIENTS[term.divergence](student[:, : teacher.shape[1]], teacher, **term.options)
+            return term.crossing.gradient(term.divergence, student, targets, term.options)
+        return GRADIENTS[term.divergence](student[:, : targets.shape[1]], targets, **term.options)
 
-    def _evaluate(self, student: Tensor, teacher: Tensor | SparseLogits | None, rows: slice) -> None:
+    def _evaluate(self, student: Tensor, targets: Tensor | SparseLogits | None, rows: slice) -> None:
         for k, term in enumerate(self.terms):
             if term.divergence is None:
                 assert self.labels is not None
                 value = functional.cross_entropy(student, self.labels[rows], reduction="none")
-            elif isinstance(teacher, SparseLogits):
-                value = sparse_forward_kl_value(student[:, : teacher.vocabulary], teacher)
+            elif isinstance(targets, SparseLogits):
+                value = sparse_forward_kl_value(student[:, : targets.vocabulary], targets)
             elif term.crossing is not None:
-                assert teacher is not None
-                value = term.crossing.value(term.divergence, student, teacher, term.options)
+                assert targets is not None
+                value = term.crossing.value(term.divergence, student, targets, term.options)
             else:
-                assert teacher is not None
-                value = DIVERGENCES[term.divergence](student[:, : teacher.shape[1]], teacher, **term.options)
+                assert targets is not None
+                value = DIVERGENCES[term.divergence](student[:, : targets.shape[1]], targets, **term.options)
             self.values[k, rows] = value

@@ -28,7 +28,7 @@ from hf_distill.recipe.load_recipe import load_recipe
 from hf_distill.report.hub import push_folder
 from hf_distill.report.write import write_report
 from hf_distill.students import Student
-from hf_distill.teachers import CachedTeacher, Teacher
+from hf_distill.teachers import Teacher
 
 logger = logging.getLogger(__name__)
 
@@ -131,8 +131,8 @@ def cache(recipe: Source, overrides: Overrides = (), *, runs: str | Path = "runs
             objectives = stage.new_objectives()
             lesson = Lesson(name="student", data=experiment.data, objectives=objectives, teacher=teacher)
             paired = pair(experiment, stage, lesson, student).teacher
-        assert isinstance(paired, CachedTeacher)
-        plan = paired.plan
+        plan = paired.plan if paired is not None else None
+        assert plan is not None
         size = sum(path.stat().st_size for path in plan.folder.iterdir())
         logger.info(f"cache: {plan.folder}, {plan.rows:,} rows, {size / 1e6:,.1f} MB")
         return plan.folder

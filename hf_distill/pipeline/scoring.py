@@ -12,7 +12,7 @@ from transformers import set_seed
 
 from hf_distill.data.load import Data, load_data
 from hf_distill.evaluation.predict import Candidate
-from hf_distill.evaluation.scores import Scoreable, Scores
+from hf_distill.evaluation.scores import Evaluation, Scoreable, Scores
 from hf_distill.evaluation.written import set_generation
 from hf_distill.logs import prefixed
 from hf_distill.models.load import license_of, load_model, load_tokenizer, model_folder
@@ -125,9 +125,15 @@ class RunScores:
         return metrics
 
     def _scored(self, candidate: Scoreable) -> Scores:
-        experiment, config = self.experiment, self.experiment.recipe.evaluate
-        scored: Scores = candidate.score(experiment.task, experiment.rows, config, self.teacher, experiment.outside)
-        return scored
+        experiment = self.experiment
+        evaluation = Evaluation(
+            task=experiment.task,
+            rows=experiment.rows,
+            config=experiment.recipe.evaluate,
+            reference=self.teacher,
+            outside=experiment.outside,
+        )
+        return candidate.score(evaluation)
 
     def floor(self) -> dict[str, Any] | None:
         """What a bag of words reaches, where the recipe asks."""

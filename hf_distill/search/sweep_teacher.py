@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from hf_distill.evaluation.predict import decision_scores
-from hf_distill.evaluation.scores import Scores
+from hf_distill.evaluation.scores import Evaluation, Scores
 from hf_distill.pipeline.experiment import Experiment
 from hf_distill.pipeline.train import Pair
 from hf_distill.tasks import Task
 from hf_distill.tasks.encoding import with_row_ids
-from hf_distill.teachers import CachedTeacher, Teacher
+from hf_distill.teachers import Teacher
 
 logger = logging.getLogger(__name__)
 
@@ -59,14 +59,17 @@ def score_teacher(
 ) -> dict[str, Any]:
     """How good the teacher is on the validation rows: from what the cache holds, where that is one decision a row."""
     task, outside, cached, validation = experiment.task, experiment.outside, paired.teacher, paired.validation
-    assert isinstance(cached, CachedTeacher)
+    plan = cached.plan if cached is not None else None
+    assert cached is not None
+    assert plan is not None
     assert isinstance(validation, Dataset)
     is_kept = task.row_labels is not None and not outside and "logits" in cached.provides
     scored: Scores
     if is_kept:
         scored = _from_cache(cached, task, validation, tokenizer)
     else:
-        scored = teacher.score(task, experiment.rows, experiment.recipe.evaluate, outside=outside)
+        config = experiment.recipe.evaluate
+        scored = teacher.score(Evaluation(task=task, rows=experiment.rows, config=config, outside=outside))
         teacher.to(torch.device("cpu"))  # Its room on the device is the students' now.
     metric, metrics = experiment.metric, scored.metrics()
     value = metrics[metric]
@@ -76,13 +79,13 @@ def score_teacher(
         "model": teacher.facts["model"],
         "value": value,
         "metrics": metrics,
-        "cache": str(cached.plan.folder),
-        "rows_kept": cached.plan.rows,
+        "cache": str(plan.folder),
+        "rows_kept": plan.rows,
         "scored_from": "cache" if is_kept else "the validation rows, read once more",
     }
 
 
-def _from_cache(cached: CachedTeacher, task: Task, validation: Dataset, tokenizer: PreTrainedTokenizerBase) -> Scores:
+def _from_cache(cached: Teacher, task: Task, validation: Dataset, tokenizer: PreTrainedTokenizerBase) -> Scores:
     """What the teacher said of the rows when it read them."""
     collate = with_row_ids(task.collator(tokenizer, cached.tokenizer))
     found = []

@@ -9,21 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.errors import TeacherError
-from hf_distill.evaluation.predict import Asked, predict_decisions
-from hf_distill.evaluation.scores import Scoreable, Scores
+from hf_distill.evaluation.predict import predict_decisions
+from hf_distill.evaluation.scores import Evaluation, Scores
 from hf_distill.generation.writer import Writer
 from hf_distill.models.fingerprints import weights_mark
-from hf_distill.recipe import EvaluateConfig, LabelConfig, Recipe
+from hf_distill.recipe import LabelConfig, Recipe
 from hf_distill.tasks import Task
+from hf_distill.teachers.cache_store import Plan
 from hf_distill.types import Batch, LogitSource, Need, Targets
 
-Layers = Mapping[Need, Collection[int]]
-"""Which hidden states are needed, as indices, by what they are called; what is not there: all of them."""
+Layers = Collection[int]
+"""Layers, as indices."""
+
+States = Mapping[Need, Layers]
+"""Which hidden states are needed, by what they are called; what is not there: all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +59,7 @@ class Teacher(ABC):
         dtype: What it computes in.
         likeliest: How many tokens it gives probabilities of, at temperature 1; None: of all, at any temperature.
         reads_new_texts: Whether it can be asked about other texts than those of the data.
+        plan: What it reads from disk; None where it is not cached.
     """
 
     provides: frozenset[Need]
@@ -68,6 +72,7 @@ class Teacher(ABC):
     dtype: torch.dtype = torch.float32
     likeliest: int | None = None
     reads_new_texts: bool = True
+    plan: Plan | None = None
 
     @classmethod
     def load(cls, config: Any, loading: Loading) -> Teacher:
@@ -104,12 +109,7 @@ class Teacher(ABC):
 
     @abstractmethod
     def targets(
-        self,
-        task: Task,
-        batch: Batch,
-        needs: frozenset[Need],
-        layers: Collection[int] = (),
-        states: Layers | None = None,
+        self, task: Task, batch: Batch, needs: frozenset[Need], layers: Layers = (), states: States | None = None
     ) -> Targets:
         """Give what objectives need of a batch, detached.
 
@@ -175,23 +175,9 @@ class Teacher(ABC):
             TeacherError: With the way out.
         """
 
-    def score(
-        self,
-        task: Task,
-        rows: Dataset,
-        config: EvaluateConfig,
-        reference: Scoreable | None = None,
-        outside: Dataset | None = None,
-    ) -> Scores:
-        """What it says of labelled rows, as scores.
-
-        Args:
-            task: Bound to the data.
-            rows: With the task's columns.
-            config: How and by what texts are written and judged.
-            reference: The teacher that it is compared with token by token, perhaps itself.
-            outside: Rows that are of none of the classes, where the task has such.
-        """
+    def score(self, evaluation: Evaluation) -> Scores:
+        """What it says of labelled rows, as scores."""
+        task = evaluation.task
         if self.tokenizer is None or task.row_labels is None:
             raise self._cannot(f"be scored in {task.name}; give it its own tokenizer, and define score")
 
@@ -201,8 +187,7 @@ class Teacher(ABC):
                 raise self._cannot(f"be scored in {task.name}: its logits are not those of classes; define score")
             return logits
 
-        asked = Asked(self, task, rows, reference, config, outside=outside)
-        return predict_decisions(answer, self.tokenizer, asked)
+        return predict_decisions(self, evaluation, answer)
 
     def run(self, inputs: Batch, has_vocabulary: bool) -> Tensor | LogitSource:
         """Logits in the order of the task's labels, or what they are made of; of teachers that run here."""

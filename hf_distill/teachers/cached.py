@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from typing_extensions import override
 from hf_distill.errors import CacheError
 from hf_distill.models.forward import compared_layers
 from hf_distill.tasks import Task
-from hf_distill.teachers.base import Layers, Teacher
+from hf_distill.teachers.base import Layers, States, Teacher
 from hf_distill.teachers.cache_schemes import Arrays
 from hf_distill.teachers.cache_store import Plan, Reader
 from hf_distill.types import Batch, Masks, Need, SparseLogits, Targets
@@ -30,6 +30,7 @@ class CachedTeacher(Teacher):
     """
 
     reads_new_texts = False
+    plan: Plan
 
     def __init__(self, plan: Plan, teacher: Teacher) -> None:
         self.plan, self.teacher = plan, teacher
@@ -46,12 +47,7 @@ class CachedTeacher(Teacher):
 
     @override
     def targets(
-        self,
-        task: Task,
-        batch: Batch,
-        needs: frozenset[Need],
-        layers: Collection[int] = (),
-        states: Layers | None = None,
+        self, task: Task, batch: Batch, needs: frozenset[Need], layers: Layers = (), states: States | None = None
     ) -> Targets:
         """Look up what the objectives need of a batch, which has ``row_id``.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +17,7 @@ from typing_extensions import override
 from hf_distill.errors import TeacherError
 from hf_distill.models.forward import output_head
 from hf_distill.tasks import Task
-from hf_distill.teachers.base import Layers, Loading
+from hf_distill.teachers.base import Layers, Loading, States
 from hf_distill.teachers.model import ModelTeacher, RunningTeacher, usable
 from hf_distill.tokenizers.compare import same_tokenizer
 from hf_distill.types import (
@@ -177,12 +177,7 @@ class EnsembleTeacher(RunningTeacher):
 
     @override
     def targets(
-        self,
-        task: Task,
-        batch: Batch,
-        needs: frozenset[Need],
-        layers: Collection[int] = (),
-        states: Layers | None = None,
+        self, task: Task, batch: Batch, needs: frozenset[Need], layers: Layers = (), states: States | None = None
     ) -> Targets:
         for model in self.models:
             model.eval()

@@ -11,14 +11,13 @@ from typing import Any, Self
 
 import torch
 from accelerate import PartialState
-from datasets import Dataset
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 from typing_extensions import override
 
 from hf_distill.evaluation.predict import predict
-from hf_distill.evaluation.scores import Scoreable, Scores
+from hf_distill.evaluation.scores import Evaluation, Scores
 from hf_distill.evaluation.written import set_generation
 from hf_distill.generation.hypotheses import ModelWriter, own_generation
 from hf_distill.generation.writer import Writer
@@ -27,10 +26,10 @@ from hf_distill.models.forward import ENCODED, STATES, accepted_inputs, compared
 from hf_distill.models.hardware import chosen_dtype, place
 from hf_distill.models.load import license_of, load_config, load_model, load_tokenizer, model_folder
 from hf_distill.models.pooling import head_of, vector_size
-from hf_distill.recipe import EvaluateConfig, LabelConfig, LocalTeacher, TrainedTeacher
+from hf_distill.recipe import LabelConfig, LocalTeacher, TrainedTeacher
 from hf_distill.students import share_an_encoder
 from hf_distill.tasks import Task
-from hf_distill.teachers.base import Layers, Loading, Teacher
+from hf_distill.teachers.base import Layers, Loading, States, Teacher
 from hf_distill.tokenizers.compare import fitted, same_tokenizer
 from hf_distill.types import Batch, LogitSource, Need, Targets
 
@@ -39,15 +38,8 @@ class RunningTeacher(Teacher):
     """A teacher whose models are here: it is scored and timed as a student is."""
 
     @override
-    def score(
-        self,
-        task: Task,
-        rows: Dataset,
-        config: EvaluateConfig,
-        reference: Scoreable | None = None,
-        outside: Dataset | None = None,
-    ) -> Scores:
-        return predict(self, task, rows, reference, config, outside=outside)
+    def score(self, evaluation: Evaluation) -> Scores:
+        return predict(self, evaluation)
 
     @override
     def beside(self, tokenizer: PreTrainedTokenizerBase) -> Self:
@@ -180,12 +172,7 @@ class ModelTeacher(RunningTeacher):
 
     @override
     def targets(
-        self,
-        task: Task,
-        batch: Batch,
-        needs: frozenset[Need],
-        layers: Collection[int] = (),
-        states: Layers | None = None,
+        self, task: Task, batch: Batch, needs: frozenset[Need], layers: Layers = (), states: States | None = None
     ) -> Targets:
         hidden, attention = not needs.isdisjoint(STATES), "attentions" in needs
         self.model.eval()

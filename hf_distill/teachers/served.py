@@ -7,7 +7,7 @@ It is scored by what it says of the tokens that stand there and by what it write
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple, Self
 
@@ -21,13 +21,13 @@ from transformers import PreTrainedTokenizerBase
 from typing_extensions import override
 
 from hf_distill.evaluation.language_modeling import BINS, TokenScores, tabled_scores
-from hf_distill.evaluation.scores import Scoreable, by_row
+from hf_distill.evaluation.scores import Evaluation, by_row
 from hf_distill.evaluation.text_metrics import Written, judged, scorer_names
 from hf_distill.generation.generate import with_length
 from hf_distill.models.load import load_tokenizer
 from hf_distill.recipe import EvaluateConfig, LabelConfig, Recipe, ServerConfig
 from hf_distill.tasks import Task
-from hf_distill.teachers.base import Layers, Loading, Teacher
+from hf_distill.teachers.base import Layers, Loading, States, Teacher
 from hf_distill.teachers.cache_schemes import with_rest
 from hf_distill.teachers.endpoint import Client, Position, prompt_likelihoods, write
 from hf_distill.teachers.endpoint.completions import sampling
@@ -123,12 +123,7 @@ class ServedTeacher(Teacher):
 
     @override
     def targets(
-        self,
-        task: Task,
-        batch: Batch,
-        needs: frozenset[Need],
-        layers: Collection[int] = (),
-        states: Layers | None = None,
+        self, task: Task, batch: Batch, needs: frozenset[Need], layers: Layers = (), states: States | None = None
     ) -> Targets:
         """Ask the server about the texts of a batch.
 
@@ -144,27 +139,21 @@ class ServedTeacher(Teacher):
         return Targets(logits=kept.to(batch["input_ids"].device))
 
     @override
-    def score(
-        self,
-        task: Task,
-        rows: Dataset,
-        config: EvaluateConfig,
-        reference: Scoreable | None = None,
-        outside: Dataset | None = None,
-    ) -> TokenScores:
+    def score(self, evaluation: Evaluation) -> TokenScores:
         """Score what it says of the tokens that stand there, and what it writes.
 
         Raises:
             ServerError: Where the server cannot be asked, or gives no log-probabilities of prompts.
         """
+        task, rows = evaluation.task, evaluation.rows
         encoded = task.encode(rows, self._own_tokenizer)
         assert isinstance(encoded, Dataset)
         wave = self.rows_at_once(1)
         table = by_row((), task, self._own_tokenizer, encoded, wave, lambda batch: self._row_sums(task, batch))
         sizes = [len(text.encode()) for text in task.texts(rows)]
         scores = tabled_scores(np.array(table), encoded, self.vocabulary, sizes, compared=False)
-        names = scorer_names(task, config.scorers)
-        return replace(scores, written=self._written(task, rows, names, config)) if names else scores
+        names = scorer_names(task, evaluation.config.scorers)
+        return replace(scores, written=self._written(task, rows, names, evaluation.config)) if names else scores
 
     @override
     def writer(self, config: LabelConfig, longest: int, options: Mapping[str, Any]) -> ServedWriter:

@@ -44,8 +44,8 @@ def _fused_terms(
 
 
 def _fused(view: View, targets: Targets, terms: list[FusedTerm]) -> tuple[Tensor, Tensor]:
-    student, teacher = view.logits, targets.logits
+    student, given = view.logits, targets.logits
     assert isinstance(student, HeadLogits)
-    assert not isinstance(teacher, Tensor)
-    shared = None if teacher is None else min(student.vocabulary, teacher.vocabulary)
-    return fused_loss(student.hidden, student.head, terms, labels=view.labels, teacher=teacher, shared=shared)
+    assert not isinstance(given, Tensor)
+    shared = None if given is None else min(student.vocabulary, given.vocabulary)
+    return fused_loss(student.hidden, student.head, terms, labels=view.labels, targets=given, shared=shared)

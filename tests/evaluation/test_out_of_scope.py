@@ -16,9 +16,9 @@ from hf_distill.data.load import load_data
 from hf_distill.errors import DataError, RecipeError, TeacherError
 from hf_distill.evaluation.bootstrap import bootstrap, model_metrics, resample_counts
 from hf_distill.evaluation.metrics import OUT_OF_SCOPE as METRICS
-from hf_distill.evaluation.metrics import primary_metric
+from hf_distill.evaluation.metrics import detector, primary_metric
 from hf_distill.evaluation.predict import decision_scores, predict
-from hf_distill.evaluation.scores import DecisionScores, detector
+from hf_distill.evaluation.scores import DecisionScores, Evaluation
 from hf_distill.pipeline.preflight import check
 from hf_distill.recipe import DataConfig, EvaluateConfig
 from hf_distill.tasks import TextClassification
@@ -119,10 +119,10 @@ def test_a_model_gives_the_same_for_rows_of_no_class_as_alone():
     task, data = read()
     model = tiny.bert()
     candidate = ModelTeacher(model, tiny.tokenizer(), [1, 0])
-    found = predict(candidate, task, data.test, batch_size=4, outside=data.outside["test"])
-    alone = predict(candidate, task, data.outside["test"].add_column("label", [0] * 16), batch_size=16)
+    found = predict(candidate, Evaluation(task=task, rows=data.test, batch_size=4, outside=data.outside["test"]))
+    alone = predict(candidate, Evaluation(task=task, rows=data.outside["test"].add_column("label", [0] * 16)))
     assert np.allclose(found.outside, alone.logits, atol=1e-6)
-    assert predict(candidate, task, data.test, batch_size=4).outside is None
+    assert predict(candidate, Evaluation(task=task, rows=data.test, batch_size=4)).outside is None
 
 
 def confidences(seed: int = 0):

@@ -52,7 +52,7 @@ class Case:
             self.head,
             self.terms,
             labels=self.labels,
-            teacher=HeadLogits(hidden=self.teacher_hidden, head=self.teacher_head),
+            targets=HeadLogits(hidden=self.teacher_hidden, head=self.teacher_head),
             shared=self.shared,
             **options,
         )

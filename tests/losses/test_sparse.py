@@ -102,7 +102,7 @@ class Case:
             self.head,
             self.terms,
             labels=self.labels,
-            teacher=self.targets,
+            targets=self.targets,
             shared=self.shared,
             **options,
         )
@@ -217,7 +217,7 @@ def test_with_all_tokens_kept_it_is_the_live_forward_kl(columns, rest, mix):
         head,
         given.terms,
         labels=labels,
-        teacher=HeadLogits(
+        targets=HeadLogits(
             hidden=torch.eye(POSITIONS, dtype=torch.float64), head=Head(weight=given.teacher[:, :other].T.contiguous())
         ),
         shared=min(columns),

@@ -102,7 +102,7 @@ def test_value_and_gradient_are_those_of_the_sums_over_each_class(divergence, te
     options = {"temperature": temperature}
     term = FusedTerm(divergence=divergence, factor=0.7, mask=mask, options=options, crossing=Crossing(classes))
     fused, _ = fused_loss(
-        hidden, Head(weight=weight), [term], teacher=HeadLogits(hidden=teacher_hidden, head=Head(weight=teacher_weight))
+        hidden, Head(weight=weight), [term], targets=HeadLogits(hidden=teacher_hidden, head=Head(weight=teacher_weight))
     )
     logits, theirs = (hidden @ weight.T)[mask], (teacher_hidden @ teacher_weight.T)[mask]
     expected = 0.7 * written_out(divergence, logits, theirs, classes, options).sum()
@@ -129,7 +129,7 @@ def test_chunks_and_blocks_of_any_size_give_the_same_beside_the_cross_entropy_to
             Head(weight=weight),
             asked,
             labels=labels,
-            teacher=HeadLogits(hidden=teacher_hidden, head=Head(weight=teacher_weight)),
+            targets=HeadLogits(hidden=teacher_hidden, head=Head(weight=teacher_weight)),
             **more,
         )
         return found, torch.autograd.grad(found, (hidden, weight))
@@ -164,7 +164,7 @@ def test_everything_masked_gives_zero_and_no_gradient():
         divergence="forward_kl", factor=1.0, mask=nothing, options={"temperature": 1.0}, crossing=crossing()
     )
     loss, _ = fused_loss(
-        hidden, Head(weight=weight), [term], teacher=HeadLogits(hidden=teacher_hidden, head=Head(weight=teacher_weight))
+        hidden, Head(weight=weight), [term], targets=HeadLogits(hidden=teacher_hidden, head=Head(weight=teacher_weight))
     )
     assert loss.item() == 0.0
     assert all(not gradient.any() for gradient in torch.autograd.grad(loss, (hidden, weight)))

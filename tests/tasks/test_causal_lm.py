@@ -332,7 +332,7 @@ def test_mixed_precision_of_a_trainer_reaches_the_products_of_the_student_and_le
     seen = []
 
     def spy(hidden, head, terms, **given):
-        seen.append((hidden.dtype, given["teacher"].hidden.dtype))
+        seen.append((hidden.dtype, given["targets"].hidden.dtype))
         return fused_loss(hidden, head, terms, **given)
 
     monkeypatch.setattr("hf_distill.training.loss.fused_loss", spy)

@@ -21,6 +21,7 @@ from hf_distill import DistillationTrainer, Hidden, ModelTeacher, evaluate, run
 from hf_distill.errors import DataError, HfDistillError, ModelError, ObjectiveError, RecipeError
 from hf_distill.evaluation.predict import Candidate
 from hf_distill.evaluation.retrieval import score_vectors
+from hf_distill.evaluation.scores import Evaluation
 from hf_distill.models.forward import accepted_inputs, run_model
 from hf_distill.models.load import load_model, save_adapted_config
 from hf_distill.models.pooling import POOLINGS, Dense, VectorHead, attach_head, head_of, pooled, read_head
@@ -453,7 +454,7 @@ def test_what_is_found_is_counted_by_hand_with_several_right_passages_and_ties(m
     pairs = [("q", "a"), ("q", "b"), ("r", "d"), ("s", "c"), ("q", "a")]
     places["s"] = [-1, 0]
     data = Dataset.from_list([{"text": query, "text_pair": passage} for query, passage in pairs])
-    found = score_vectors(None, Embeddings(evaluation="retrieval"), data, 4)
+    found = score_vectors(None, Evaluation(task=Embeddings(evaluation="retrieval"), rows=data))
     assert [ranks.tolist() for ranks in found.ranks] == [[1, 2], [0], [3]]
     ndcg = (1 / np.log2(3) + 1 / np.log2(4)) / (1 + 1 / np.log2(3))
     assert found.metrics() == pytest.approx(
@@ -476,7 +477,7 @@ def test_each_text_of_a_row_is_a_text_by_itself():
 def test_scored_pairs_are_ordered_as_scipy_says():
     task, model, data = Embeddings(), bert(3), similar_pairs(30, 7)
     task.check_model(model)
-    found = score_vectors(Candidate(model=model, tokenizer=TOKENIZER), task, data, 7)
+    found = score_vectors(Candidate(model=model, tokenizer=TOKENIZER), Evaluation(task=task, rows=data, batch_size=7))
     cosines = (vectors(model, list(data["text"])) * vectors(model, list(data["text_pair"]))).sum(-1)
     assert np.allclose(found.logits[:, 0], cosines.numpy(), atol=1e-5)
     expected = spearmanr(found.logits[:, 0], data["score"]).statistic

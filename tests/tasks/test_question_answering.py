@@ -18,6 +18,7 @@ from hf_distill.evaluation.bootstrap import bootstrap
 from hf_distill.evaluation.metrics import MEASURED
 from hf_distill.evaluation.predict import Candidate
 from hf_distill.evaluation.question_answering import AnswerScores, exact_match, overlap, score_answers
+from hf_distill.evaluation.scores import Evaluation
 from hf_distill.losses.divergences import DIVERGENCES
 from hf_distill.pipeline.preflight import check
 from hf_distill.tasks import QuestionAnswering
@@ -206,7 +207,9 @@ def test_the_likeliest_answer_of_all_windows_is_given_within_the_context_and_not
     def answer(**options) -> str:
         task = bound(data, max_length=10, doc_stride=3, **options)
         task.may_abstain = abstain
-        return score_answers(Candidate(model=model, tokenizer=tiny.tokenizer()), task, data, batch_size=2).texts[0]
+        return score_answers(
+            Candidate(model=model, tokenizer=tiny.tokenizer()), Evaluation(task=task, rows=data, batch_size=2)
+        ).texts[0]
 
     abstain = False
     assert answer() == "phone house garden"

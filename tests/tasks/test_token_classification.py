@@ -21,6 +21,7 @@ from hf_distill.evaluation.bootstrap import bootstrap, resample_counts
 from hf_distill.evaluation.classification import ClassScores
 from hf_distill.evaluation.metrics import MEASURED
 from hf_distill.evaluation.predict import Candidate
+from hf_distill.evaluation.scores import Evaluation
 from hf_distill.evaluation.token_classification import TagScores, score_tags
 from hf_distill.recipe import DataConfig
 from hf_distill.tasks import TokenClassification
@@ -244,7 +245,8 @@ def test_a_model_of_another_tokenizer_is_scored_on_the_same_words():
     task, data = bound(max_length=8), tagged_words(12)
     pieces, whole = tiny.wordpiece(), tiny.tokenizer()
     first, second = (
-        score_tags(Candidate(model=tagger(), tokenizer=each), task, data, batch_size=5) for each in (pieces, whole)
+        score_tags(Candidate(model=tagger(), tokenizer=each), Evaluation(task=task, rows=data, batch_size=5))
+        for each in (pieces, whole)
     )
     assert np.array_equal(first.rows, second.rows)
     assert len(first.row_of) == sum(map(len, data["tokens"]))

@@ -186,7 +186,7 @@ def test_the_fused_loss_of_a_mixture_is_the_plain_one_in_value_and_gradient(dive
         own = Head(weight=weight)
         if is_fused:
             term = FusedTerm(divergence=divergence, factor=0.3, mask=mask, options=options)
-            loss, _ = fused_loss(hidden, own, [term], teacher=teacher, shared=shared, memory=memory)
+            loss, _ = fused_loss(hidden, own, [term], targets=teacher, shared=shared, memory=memory)
         else:
             pair = [each[mask][:, :shared] for each in (own.logits(hidden), teacher.logits())]
             loss = 0.3 * DIVERGENCES[divergence](*pair, **options).sum()
@@ -206,7 +206,7 @@ def test_a_mixture_over_a_vocabulary_is_never_held_whole():
             drawn(count, 4, seed=4).float(),
             Head(weight=weight),
             [term],
-            teacher=MixedLogits(members=members, log_weights=torch.full((count, 2), 0.5).log()),
+            targets=MixedLogits(members=members, log_weights=torch.full((count, 2), 0.5).log()),
             memory=8 * 6 * 4 * size,
         )
         loss.backward()
@@ -226,7 +226,7 @@ def test_what_stands_where_nothing_is_compared_changes_nothing():
             Head(weight=weight),
             [term, labelled],
             labels=torch.ones(POSITIONS, dtype=torch.long),
-            teacher=teacher,
+            targets=teacher,
         )
         results.append((loss.detach(), {"w": torch.autograd.grad(loss, weight)[0]}))
     assert_same(*results, tolerance=0.0)

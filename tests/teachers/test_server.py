@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
+from hf_distill.recipe.load import load_recipe
 from transformers import TrainingArguments
 
 from hf_distill import (
@@ -30,9 +31,9 @@ from hf_distill import (
 from hf_distill.errors import HfDistillError, RecipeError, ServerError, TeacherError, WritingError
 from hf_distill.evaluation.language_modeling import score_tokens
 from hf_distill.evaluation.predict import Candidate
+from hf_distill.evaluation.scores import Evaluation
 from hf_distill.logs import reported
-from hf_distill.recipe import EvaluateConfig, ServerConfig
-from hf_distill.recipe.load_recipe import load_recipe
+from hf_distill.recipe import ServerConfig
 from hf_distill.teachers import ServedTeacher
 from hf_distill.teachers.endpoint import Client, prompt_likelihoods, write
 from hf_distill.teachers.endpoint.completions import sampling
@@ -179,7 +180,7 @@ def test_each_text_of_a_packed_row_is_asked_by_itself_up_to_its_last_token_that_
 def test_a_served_teacher_is_scored_as_the_same_model_here(server, folder):
     rows, task = shared_data.answers()["test"], CausalLanguageModeling(max_length=32)
     served = ServedTeacher.of(config(server, tokenizer=str(folder)))
-    found = served.score(task, rows, EvaluateConfig())
+    found = served.score(Evaluation(task=task, rows=rows))
     encoded = task.encode(rows, served.tokenizer)
     sizes = [len(text.encode()) for text in task.texts(rows)]
     expected = score_tokens(
