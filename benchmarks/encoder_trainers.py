@@ -376,9 +376,8 @@ def spearman(student: PreTrainedModel, setting: Setting) -> dict[str, float]:
     task = Embeddings(max_length=FIXED)
     task.check_model(student)
     rows = load_dataset("json", data_files=setting.pairs, split="train")
-    scores = score_vectors(
-        Candidate(model=student, tokenizer=load_tokenizer(setting.embedder)), Evaluation(task=task, rows=rows)
-    )
+    candidate = Candidate(model=student, tokenizer=load_tokenizer(setting.embedder))
+    scores = score_vectors(candidate, Evaluation(task=task, rows=rows))
     return {"spearman": scores.metrics()["spearman"]}
 
 

@@ -32,7 +32,7 @@ def real_data() -> Path:
 def measured_once():
     """Speeds are measured in one round: they tell nothing in a test, and runs would take a third longer."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hf_distill.evaluation.timing.ROUNDS", 1)
+        patch.setattr("hf_distill.evaluation.speed.ROUNDS", 1)
         yield
 
 

@@ -19,8 +19,8 @@ import numpy as np
 
 from benchmarks.common import interval, write_json
 from hf_distill.evaluation.bootstrap import resample_counts
-from hf_distill.evaluation.text_metrics import Written
-from hf_distill.evaluation.written import write_and_score
+from hf_distill.evaluation.language_modeling import Written
+from hf_distill.evaluation.predict import write_and_score
 from hf_distill.logs import reported, silenced
 from hf_distill.models.load import load_model, load_tokenizer
 from hf_distill.pipeline.preflight import resolve

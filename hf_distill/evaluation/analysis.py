@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -16,27 +16,16 @@ from hf_distill.tasks import Task
 Buckets = list[tuple[dict[str, int], np.ndarray]]
 """Rows by length: the span ``{"from", "to"}`` in words, and the numbers of its rows."""
 
-TEXT_LENGTH = 200
 NAMED = 3
 """How many classes or pairs are named."""
 
 CERTAIN = 2.0
 """Standard errors beyond which a bucket of lengths or an end of the scale counts as worse."""
 
-TRUSTWORTHY = 0.05
-"""Calibration error up to which probabilities are called good."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated:
-    """The rows that models were scored on, as an analysis shows them.
-
-    Attributes:
-        task: Bound to the data.
-        rows: With the task's columns.
-        train: What the student learned from.
-        tokenizer: The student's.
-    """
+    """The rows that models were scored on, and those that the student, whose tokenizer this is, learned from."""
 
     task: Task
     rows: Dataset
@@ -53,38 +42,75 @@ class Evaluated:
         """Words of each text."""
         return [len(text.split()) for text in self.texts]
 
+
+@dataclass(frozen=True, kw_only=True)
+class Decided:
+    """What models got right, where that can be told by class and by length.
+
+    Attributes:
+        by_class: F1 and support of every class, by model.
+        by_row: ``[N]``, how right each row is, by model; higher is better, as in ``means``.
+        loss: The format of what is lost.
+        sure: How sure the student is on average, and how often right.
+        units: What a class and a length are counted in.
+    """
+
+    by_class: Mapping[str, Mapping[str, Mapping[str, float]]]
+    means: Mapping[str, float]
+    by_row: Mapping[str, np.ndarray]
+    lengths: Sequence[int] | np.ndarray
+    loss: str
+    sure: tuple[float, float]
+    confusions: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    training_rows: Mapping[str, int] = field(default_factory=dict)
+    units: tuple[str, str] = ("rows", "tokens")
+
     @property
-    def training_rows(self) -> dict[str, int]:
-        """Rows by label name in the training split, so that advice can tell a rare class from a hard one."""
-        return self.task.training_rows(self.train)
+    def classes(self) -> list[dict[str, Any]]:
+        """F1 of every class that occurs, by model, the worst loss against the teacher first."""
+        entries = [
+            {
+                "label": label,
+                "support": score["support"],
+                **rounded({name: by_class[label]["f1"] for name, by_class in self.by_class.items()}),
+                "difference": round(score["f1"] - self.by_class["teacher"][label]["f1"], 4),
+            }
+            for label, score in self.by_class["student"].items()
+            if score["support"]
+        ]
+        return sorted(entries, key=lambda entry: entry["difference"])
 
-
-# --- tables -----------------------------------------------------------------------------------------------------------
+    def analysis(self, models: Mapping[str, Any], first: str, by_length: str, examples: Any) -> dict[str, Any]:
+        """The analysis that begins with this sentence."""
+        buckets, (of_classes, of_lengths) = length_buckets(self.lengths), self.units
+        classes, calibration = self.classes, rounded({name: each.calibration_error for name, each in models.items()})
+        lost = self.by_row["teacher"] - self.by_row["student"]
+        return {
+            "summary": [
+                first,
+                *compare_control(self.means),
+                *compare_classes(classes, self.training_rows, of_classes),
+                *compare_confusions(self.confusions),
+                compare_lengths(lost, buckets, self.loss.format, of_lengths),
+                judge_calibration(calibration["student"], *self.sure),
+            ],
+            "measure": {"classes": "f1", "lengths": by_length},
+            "classes": classes,
+            "lengths": length_entries(self.by_row, buckets),
+            "confusions": self.confusions,
+            "calibration": calibration,
+            "examples": examples,
+        }
 
 
 def short(text: str) -> str:
     """The first 200 characters of a text."""
-    return text if len(text) <= TEXT_LENGTH else text[: TEXT_LENGTH - 1] + "…"
+    return text if len(text) <= 200 else text[:199] + "…"
 
 
 def rounded(values: Mapping[str, float]) -> dict[str, float]:
     """Figures by model, with four digits."""
     return {name: round(float(value), 4) for name, value in values.items()}
-
-
-def f1_by_class(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[dict[str, Any]]:
-    """F1 of every class by model, the worst loss against the teacher first."""
-    entries = [
-        {
-            "label": label,
-            "support": score["support"],
-            **rounded({name: by_class[label]["f1"] for name, by_class in scores.items()}),
-            "difference": round(score["f1"] - scores["teacher"][label]["f1"], 4),
-        }
-        for label, score in scores["student"].items()
-        if score["support"]
-    ]
-    return sorted(entries, key=lambda entry: entry["difference"])
 
 
 def length_buckets(lengths: Sequence[int] | np.ndarray) -> Buckets:
@@ -104,7 +130,7 @@ def length_entries(scores: Mapping[str, np.ndarray], buckets: Buckets) -> list[d
     ]
 
 
-# --- sentences: each names what is weak, by how much, and what to do about it -----------------------------------------
+# Each sentence names what is weak, by how much, and what to do about it.
 
 
 def beside_control(values: Mapping[str, Any], show: str) -> str:
@@ -121,9 +147,7 @@ def compare_control(values: Mapping[str, float]) -> Iterator[str]:
         )
 
 
-def compare_classes(
-    classes: Sequence[Mapping[str, Any]], training_rows: Mapping[str, int], what: str = "rows"
-) -> Iterator[str]:
+def compare_classes(classes: Sequence[Mapping[str, Any]], training_rows: Mapping[str, int], what: str) -> Iterator[str]:
     """Name the classes that lose most against the teacher, and those of them that have few training rows."""
     lost = [entry for entry in classes if entry["difference"] < 0]
     if not lost:
@@ -148,10 +172,9 @@ def compare_confusions(confusions: Sequence[Mapping[str, Any]]) -> Iterator[str]
     """Name the classes that are mixed up most, and say whether the teacher taught it."""
     for entry in confusions[:NAMED]:
         count, teacher_count = entry["count"], entry["teacher_count"]
+        advice = "which tells them apart better: give the student more rows of both, labelled or not"
         if teacher_count > count / 2:
             advice = "from whom it learned much of that: check these labels, or take a better teacher"
-        else:
-            advice = "which tells them apart better: give the student more rows of both, labelled or not"
         pair = f"{entry['label']} is taken for {entry['predicted']}"
         yield f"{pair} {count} times, {teacher_count} times by the teacher, {advice}."
 
@@ -169,10 +192,9 @@ def compare_lengths(losses: np.ndarray, buckets: Buckets, show: Callable[[float]
     if not worse:
         return "Length makes no clear difference to what the student loses against the teacher."
     here_mean, others_mean, count, span = max(worse, key=lambda each: each[0])
+    advice = "train on more rows of that length"
     if span["to"] == buckets[-1][0]["to"]:
         advice = "see that the greatest length in the recipe does not cut them, and train on more long rows"
-    else:
-        advice = "train on more rows of that length"
     return (
         f"On the {count} rows of {span['from']} to {span['to']} {unit} the student loses {show(here_mean)} against the "
         f"teacher, on all others {show(others_mean)}: {advice}."
@@ -182,7 +204,7 @@ def compare_lengths(losses: np.ndarray, buckets: Buckets, show: Callable[[float]
 def judge_calibration(error: float, confidence: float, hit_rate: float) -> str:
     """Say whether the student's probabilities can be trusted, and how to mend them."""
     figures = f"calibration error {error:.3f}; on average {confidence:.1%} sure and {hit_rate:.1%} right"
-    if error <= TRUSTWORTHY:
+    if error <= 0.05:
         return f"The student's probabilities can be trusted ({figures})."
     if confidence > hit_rate:
         return (

@@ -28,31 +28,26 @@ def resample_counts(rows: int, resamples: int, seed: int, outside: int = 0) -> I
     block = max(1, BLOCK_CELLS // (rows + outside))
     for start in range(0, resamples, block):
         size = min(block, resamples - start)
-        yield np.concatenate([_drawn(generator, size, count) for count in (rows, outside) if count], axis=1)
-
-
-def _drawn(generator: np.random.Generator, size: int, rows: int) -> np.ndarray:
-    drawn = generator.integers(0, rows, size=(size, rows)) + np.arange(size)[:, None] * rows
-    return np.bincount(drawn.ravel(), minlength=size * rows).reshape(size, rows)
+        counts = []
+        for count in filter(None, (rows, outside)):
+            drawn = generator.integers(0, count, size=(size, count)) + np.arange(size)[:, None] * count
+            counts.append(np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count))
+        yield np.concatenate(counts, axis=1)
 
 
 def bootstrap(predictions: Mapping[str, Scores], resamples: int, seed: int) -> dict[str, dict[str, np.ndarray]]:
-    """Score every model on the same resampled rows.
-
-    Returns:
-        ``{model: {metric: [resamples]}}``.
-    """
+    """Score every model on the same resampled rows: ``{model: {metric: [resamples]}}``."""
     first_name, first = next(iter(predictions.items()))
     for name, other in predictions.items():
         if not np.array_equal(other.rows, first.rows) or other.outside_rows != first.outside_rows:
             raise DataError(f"the rows of {name} differ from those of {first_name}; score all models on one split")
-    blocks: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in predictions}
-    for counts in resample_counts(len(first.rows), resamples, seed, first.outside_rows):
-        for name, each in predictions.items():
-            blocks[name].append(each.score(counts))
+    blocks = [
+        {name: each.score(counts) for name, each in predictions.items()}
+        for counts in resample_counts(len(first.rows), resamples, seed, first.outside_rows)
+    ]
     return {
-        name: {metric: np.concatenate([block[metric] for block in parts]) for metric in parts[0]}
-        for name, parts in blocks.items()
+        name: {metric: np.concatenate([block[name][metric] for block in blocks]) for metric in metrics}
+        for name, metrics in blocks[0].items()
     }
 
 
@@ -68,11 +63,7 @@ def model_metrics(
 
 
 def compare(
-    predictions: Mapping[str, Scores],
-    facts: Mapping[str, Mapping[str, Any]],
-    primary_metric: str,
-    resamples: int,
-    seed: int,
+    predictions: Mapping[str, Scores], facts: Mapping[str, Any], primary_metric: str, resamples: int, seed: int
 ) -> dict[str, Any]:
     """Compare the student with its teacher and, where there is one, its control."""
     draws = {name: scores[primary_metric] for name, scores in bootstrap(predictions, resamples, seed).items()}

@@ -12,27 +12,9 @@ from scipy.special import expit, softmax
 from typing_extensions import override
 
 from hf_distill.errors import LabelError
-from hf_distill.evaluation.analysis import (
-    Evaluated,
-    beside_control,
-    compare_classes,
-    compare_confusions,
-    compare_control,
-    compare_lengths,
-    f1_by_class,
-    judge_calibration,
-    length_buckets,
-    length_entries,
-    rounded,
-    short,
-)
-from hf_distill.evaluation.metrics import OUT_OF_SCOPE, detector
-from hf_distill.evaluation.scores import Chance, DecisionScores, calibration_error, ratio
-
-PAIRS = 10
-"""How many pairs of confused classes an analysis shows."""
-
-LABEL_ORDER = "its labels are in the order you think (teacher.labels), that it was trained for this task"
+from hf_distill.evaluation.analysis import Decided, Evaluated, beside_control, short
+from hf_distill.evaluation.metrics import OUT_OF_SCOPE
+from hf_distill.evaluation.scores import LABEL_ORDER, Chance, DecisionScores, ratio
 
 
 class ClassScores(DecisionScores):
@@ -42,7 +24,8 @@ class ClassScores(DecisionScores):
     """
 
     @override
-    def _check_labels(self) -> None:
+    def __post_init__(self) -> None:
+        super().__post_init__()
         classes = self.logits.shape[1]
         if len(self.label_names) != classes:
             raise LabelError(f"the model has {classes} outputs but {len(self.label_names)} label names were given")
@@ -61,8 +44,8 @@ class ClassScores(DecisionScores):
         return self._same(self.decisions, self.labels)
 
     @property
+    @override
     def confidences(self) -> tuple[np.ndarray, np.ndarray]:
-        """How sure each decision was (a probability), and whether it was right."""
         return surest(self.logits), self.correct
 
     @property
@@ -73,11 +56,6 @@ class ClassScores(DecisionScores):
         return {
             name: {key: values[i].item() for key, values in figures.items()} for i, name in enumerate(self.label_names)
         }
-
-    @property
-    @override
-    def calibration_error(self) -> float:
-        return calibration_error(*self.confidences)
 
     @override
     def chance(self, metric: str) -> Chance | None:
@@ -97,16 +75,19 @@ class ClassScores(DecisionScores):
     def _score(self, counts: np.ndarray) -> dict[str, np.ndarray]:
         weights = counts.astype(np.float32)
         accuracy = (weights @ self.correct.astype(np.float32)).astype(np.float64) / len(self.labels)
-        sums = ((weights @ each).astype(np.float64) for each in self._matrices)
-        return {"accuracy": accuracy, **self._averages(*sums)}
+        return {
+            "accuracy": accuracy,
+            **self._averages(*((weights @ each).astype(np.float64) for each in self._matrices)),
+        }
 
     @override
     def _detect(self, inside: np.ndarray, outside: np.ndarray) -> dict[str, np.ndarray]:
-        return {} if self._detector is None else self._detector(inside, outside)
+        return self._detector(inside, outside)
 
     @cached_property
-    def _detector(self) -> Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]] | None:
-        return None if self.outside is None else detector(surest(self.logits), surest(self.outside))
+    def _detector(self) -> Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]:
+        assert self.outside is not None
+        return detector(surest(self.logits), surest(self.outside))
 
     @cached_property
     def _matrices(self) -> list[np.ndarray]:
@@ -129,8 +110,7 @@ class ClassScores(DecisionScores):
         rows = support.sum(axis=1)
         return macro | {f"{name}_weighted": (each * support).sum(axis=1) / rows for name, each in shares.items()}
 
-    def name_of(self, decision: Any) -> str:
-        """What a row is called that is labelled so."""
+    def _name_of(self, decision: Any) -> str:
         return self.label_names[int(decision)]
 
     def most_confused(self, teacher: ClassScores, texts: Sequence[str], examples: int) -> list[dict[str, Any]]:
@@ -141,7 +121,7 @@ class ClassScores(DecisionScores):
             for each in (self, teacher)
         )
         entries = []
-        for (label, predicted), count in pairs.most_common(PAIRS):
+        for (label, predicted), count in pairs.most_common(10):
             rows = np.flatnonzero((self.labels == label) & (self.decisions == predicted))
             surest_first = rows[np.argsort(-confidence[rows], kind="stable")]
             entries.append(
@@ -157,33 +137,29 @@ class ClassScores(DecisionScores):
 
     @override
     def analysis(self, models: Mapping[str, ClassScores], evaluated: Evaluated, examples: int = 5) -> dict[str, Any]:
-        texts, buckets = evaluated.texts, length_buckets(evaluated.lengths)
+        texts = evaluated.texts
         hits = {name: each.correct.astype(np.float64) for name, each in models.items()}
         means = {name: each.mean() for name, each in hits.items()}
-        classes = f1_by_class({name: each.by_class for name, each in models.items()})
-        confusions = self.most_confused(models["teacher"], texts, examples)
-        calibration = rounded({name: each.calibration_error for name, each in models.items()})
         sure, right = self.confidences
         lost, won = hits["teacher"] > hits["student"], hits["student"] > hits["teacher"]
-        return {
-            "summary": [
-                f"Of {len(texts)} rows the student decides {means['student']:.1%} right, the teacher "
-                f"{means['teacher']:.1%}{beside_control(means, ' {:.1%}')}; rows that only the teacher "
-                f"has right: {lost.sum()}, only the student: {won.sum()}.",
-                *compare_control(means),
-                *compare_classes(classes, evaluated.training_rows),
-                *compare_confusions(confusions),
-                compare_lengths(hits["teacher"] - hits["student"], buckets, "{:.1%} of the rows".format),
-                judge_calibration(calibration["student"], float(sure.mean()), float(right.mean())),
-                *_compare_detection(models),
-            ],
-            "measure": {"classes": "f1", "lengths": "accuracy"},
-            "classes": classes,
-            "lengths": length_entries(hits, buckets),
-            "confusions": confusions,
-            "calibration": calibration,
-            "examples": self._lost_rows(models["teacher"], texts, examples),
-        }
+        decided = Decided(
+            by_class={name: each.by_class for name, each in models.items()},
+            means=means,
+            by_row=hits,
+            lengths=evaluated.lengths,
+            loss="{:.1%} of the rows",
+            sure=(float(sure.mean()), float(right.mean())),
+            confusions=self.most_confused(models["teacher"], texts, examples),
+            training_rows=evaluated.task.training_rows(evaluated.train),
+        )
+        first = (
+            f"Of {len(texts)} rows the student decides {means['student']:.1%} right, the teacher "
+            f"{means['teacher']:.1%}{beside_control(means, ' {:.1%}')}; rows that only the teacher "
+            f"has right: {lost.sum()}, only the student: {won.sum()}."
+        )
+        found = decided.analysis(models, first, "accuracy", self._lost_rows(models["teacher"], texts, examples))
+        found["summary"] += _compare_detection(models)
+        return found
 
     def _lost_rows(self, teacher: ClassScores, texts: Sequence[str], examples: int) -> list[dict[str, Any]]:
         """Rows that the teacher decides right and this student wrong, where the student is surest."""
@@ -193,9 +169,9 @@ class ClassScores(DecisionScores):
         return [
             {
                 "text": short(texts[row]),
-                "label": self.name_of(self.labels[row]),
-                "student": self.name_of(self.decisions[row]),
-                "teacher": self.name_of(teacher.decisions[row]),
+                "label": self._name_of(self.labels[row]),
+                "student": self._name_of(self.decisions[row]),
+                "teacher": self._name_of(teacher.decisions[row]),
                 "confidence": round(float(sure[row]), 4),
             }
             for row in lost[np.argsort(-sure[lost], kind="stable")][:examples]
@@ -205,10 +181,7 @@ class ClassScores(DecisionScores):
 class LabelSetScores(ClassScores):
     """Several labels a row, each of which is one decision."""
 
-    @property
-    @override
-    def _label_shape(self) -> tuple[int, ...]:
-        return self.logits.shape
+    many = True
 
     @property
     @override
@@ -243,7 +216,7 @@ class LabelSetScores(ClassScores):
         }
 
     @override
-    def name_of(self, decision: Any) -> str:
+    def _name_of(self, decision: Any) -> str:
         names = [name for name, given in zip(self.label_names, decision, strict=True) if given]
         return ", ".join(names) or "none"
 
@@ -258,12 +231,39 @@ def surest(logits: np.ndarray) -> np.ndarray:
     return shares
 
 
+def detector(inside: np.ndarray, outside: np.ndarray) -> Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]:
+    """What scores confidences in rows of a class ``[N]`` and of none ``[M]`` on resampled rows.
+
+    It gives ``[R]`` of each metric from how often each row was drawn, ``[R, N]`` and ``[R, M]``.
+    """
+    values, place = np.unique(np.concatenate([inside, outside]), return_inverse=True)
+
+    def score(drawn_inside: np.ndarray, drawn_outside: np.ndarray) -> dict[str, np.ndarray]:
+        ours = _by_value(drawn_inside, place[: len(inside)], len(values))
+        others = _by_value(drawn_outside, place[len(inside) :], len(values))
+        all_ours, all_others = ours.sum(axis=1), others.sum(axis=1)
+        less_sure = others.cumsum(axis=1) - others / 2
+        passing = ours[:, ::-1].cumsum(axis=1) >= 0.95 * all_ours[:, None] - 1e-9
+        wrongly = np.take_along_axis(others[:, ::-1].cumsum(axis=1), passing.argmax(axis=1)[:, None], axis=1)
+        return {
+            OUT_OF_SCOPE[0]: (ours * less_sure).sum(axis=1) / (all_ours * all_others),
+            OUT_OF_SCOPE[1]: wrongly[:, 0] / all_others,
+        }
+
+    return score
+
+
+def _by_value(counts: np.ndarray, place: np.ndarray, values: int) -> np.ndarray:
+    """``[R, values]``: how many of the drawn rows have each confidence."""
+    order = np.argsort(place, kind="stable")
+    starts = np.flatnonzero(np.diff(place[order], prepend=-1))
+    table = np.zeros((len(counts), values))
+    table[:, place[order][starts]] = np.add.reduceat(counts[:, order], starts, axis=1)
+    return table
+
+
 def _shares(hits: np.ndarray, decided: np.ndarray, support: np.ndarray) -> dict[str, np.ndarray]:
-    return {
-        "precision": ratio(hits, decided),
-        "recall": ratio(hits, support),
-        "f1": ratio(2 * hits, decided + support),
-    }
+    return {"precision": ratio(hits, decided), "recall": ratio(hits, support), "f1": ratio(2 * hits, decided + support)}
 
 
 def _compare_detection(models: Mapping[str, ClassScores]) -> list[str]:

@@ -17,18 +17,50 @@ from typing_extensions import override
 
 from hf_distill.errors import ModelError
 from hf_distill.evaluation.analysis import Evaluated, beside_control, compare_control, judge_calibration, rounded, short
-from hf_distill.evaluation.metrics import BITS_PER_BYTE
+from hf_distill.evaluation.metrics import BITS_PER_BYTE, Judge, make_scorers
 from hf_distill.evaluation.scores import Chance, Scoreable, Scores, by_row
-from hf_distill.evaluation.text_metrics import Written
 from hf_distill.models.forward import output_head
 from hf_distill.tasks import Task
-from hf_distill.types import LogitSource, View, logits_at
+from hf_distill.tasks.rollout_batches import Prompts
+from hf_distill.types import Batch, View, logits_at
 
 BINS = 15
 """Equally wide bins of confidence, for the calibration error."""
 
+REPETITIVE = 0.5
+"""Share of the references' different texts below which a model is told to repeat itself."""
+
 CHUNK = 256
 """Positions whose logits are held at a time."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Written:
+    """What one model wrote on every row of a split, what it should have written, and what judges it."""
+
+    texts: Sequence[str]
+    references: Sequence[str]
+    judges: Sequence[Judge]
+
+    def score(self, counts: np.ndarray) -> dict[str, np.ndarray]:
+        """Every metric ``[R]`` on resampled rows, from ``[R, N]`` counts of how often each was drawn."""
+        return {name: each for judge in self.judges for name, each in judge(counts.astype(np.float64)).items()}
+
+    def repeats(self, name: str) -> Iterator[str]:
+        """Warn of a model that writes the same about everything: its scores tell little."""
+        different, usual = len(set(self.texts)), len(set(self.references))
+        if different < REPETITIVE * usual:
+            yield (
+                f"The {name} wrote {different:,} different texts on {len(self.texts):,} rows, of which the references "
+                f"have {usual:,}: it writes nearly the same about everything, and its scores tell little; train it "
+                "longer, or on more rows."
+            )
+
+
+def judged(texts: Sequence[str], prompts: Prompts, names: Sequence[str]) -> Written:
+    """Texts, one a prompt, judged by scorers of these names against what should have been written."""
+    judges = [scorer.judge(texts, prompts.references) for scorer in make_scorers(names)]
+    return Written(texts=texts, references=prompts.references, judges=judges)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -44,8 +76,7 @@ class TokenScores(Scores):
         kl: ``[N]``, KL(teacher || model) in nats; None where there is no teacher, or one with other tokens.
         agreed: ``[N]``, tokens on which the model's likeliest is the teacher's; None where ``kl`` is.
         bytes: ``[N]``, UTF-8 bytes of the text that those tokens stand for; None where rows do not tell them.
-        sizes: ``[N]``, bytes of each row's whole text, whatever the tokens are; None where rows are no texts of their
-            own.
+        sizes: ``[N]``, bytes of each row's whole text, whatever its tokens; None where rows are no texts of their own.
         written: What the model wrote on the same rows; None where it was not asked to.
     """
 
@@ -85,19 +116,6 @@ class TokenScores(Scores):
     def chance(self, metric: str) -> Chance:
         return Chance("loss", float(np.log(self.vocabulary)), f"guessing among its {self.vocabulary} tokens")
 
-    @property
-    def mean_confidence(self) -> float:
-        """The probability of the likeliest token, on average."""
-        return float((self.confidence.sum() + self.correct.sum()) / self.tokens.sum())
-
-    def loss_by_row(self, *, by_byte: bool) -> np.ndarray:
-        """``[N]``, the loss of each row: in nats a token, or in bits a byte."""
-        if not by_byte:
-            return self.loss / np.maximum(self.tokens, 1)
-        assert self.bytes is not None
-        bits: np.ndarray = self.loss / np.log(2) / np.maximum(self.bytes, 1)
-        return bits
-
     @override
     def score(self, counts: np.ndarray) -> dict[str, np.ndarray]:
         weights = counts.astype(np.float64)
@@ -113,7 +131,7 @@ class TokenScores(Scores):
             scores[BITS_PER_BYTE] = weights @ self.loss / np.log(2) / (weights @ self.bytes)
         if self.kl is not None and self.agreed is not None:
             scores |= {"kl_to_teacher": weights @ self.kl / tokens, "agreement": weights @ self.agreed / tokens}
-        return scores | (self.written.score(counts) if self.written is not None else {})
+        return scores | (self.written.score(counts) if self.written else {})
 
     @override
     def agreement(self, teacher: Any) -> float | None:
@@ -121,16 +139,21 @@ class TokenScores(Scores):
         return self.metrics().get("agreement")
 
     @override
-    def analysis(self, models: Mapping[str, TokenScores], evaluated: Evaluated, examples: int = 5) -> dict[str, Any]:
+    def analysis(self, models: Mapping[str, Any], evaluated: Evaluated, examples: int = 5) -> dict[str, Any]:
         texts, metrics = evaluated.texts, {name: each.metrics() for name, each in models.items()}
         alike = "kl_to_teacher" in metrics["student"]
-        by_row = {name: each.loss_by_row(by_byte=not alike) for name, each in models.items()}
+        # In nats a token, or in bits a byte.
+        by_row = {
+            name: each.loss / np.maximum(each.tokens, 1) if alike else each.loss / np.log(2) / np.maximum(each.bytes, 1)
+            for name, each in models.items()
+        }
         rise = by_row["student"] - by_row["teacher"]
         worst = np.argsort(-rise, kind="stable")[:examples]
+        sure = float((self.confidence.sum() + self.correct.sum()) / self.tokens.sum())
         return {
             "summary": [
                 *_compare(metrics, float(np.quantile(rise, 0.9))),
-                judge_calibration(self.calibration_error, self.mean_confidence, metrics["student"]["accuracy"]),
+                judge_calibration(self.calibration_error, sure, metrics["student"]["accuracy"]),
                 *(line for name, each in models.items() if each.written for line in each.written.repeats(name)),
             ],
             "measure": {"rows": "loss" if alike else BITS_PER_BYTE},
@@ -160,13 +183,14 @@ def score_tokens(
     sizes: Sequence[int] | None = None,
 ) -> TokenScores:
     """A model's figures on encoded rows, in their order; logits are held for a few positions at a time."""
-    assert candidate.tokenizer is not None
 
-    def read(batch: dict[str, Any]) -> list[list[float]]:
-        view = _view(candidate, task, batch)
-        other = view if reference is candidate or reference is None else _view(reference, task, batch)
-        found: list[list[float]] = _row_sums(view, other, len(batch["labels"])).tolist()
-        return found
+    def view(of: Scoreable, batch: Batch) -> View:
+        return task.view(of.run(task.student_inputs(batch), True), None, batch)
+
+    def read(batch: Batch) -> Any:
+        own = view(candidate, batch)
+        other = own if reference is candidate or reference is None else view(reference, batch)
+        return _row_sums(own, other, len(batch["labels"])).tolist()
 
     models = [*(reference.models if reference is not None else ()), *candidate.models]
     table = np.array(by_row(models, task, candidate.tokenizer, rows, batch_size, read), dtype=np.float64)
@@ -181,13 +205,13 @@ def tabled_scores(
 
     Args:
         table: ``[N, 5 + BINS]``: tokens, loss, correct, KL, agreed, and the bins of confidence.
-        rows: Encoded; whose rows these are.
+        rows: Encoded.
         vocabulary: How many tokens the model chooses among.
-        sizes: See :func:`score_tokens`.
+        sizes: Bytes of each whole text.
         compared: Whether there is a teacher to whom KL and agreement refer.
     """
     scored = np.array(rows["bytes"], dtype=np.float64) if "bytes" in rows.column_names else None
-    of_texts: np.ndarray | None = None
+    of_texts = None
     if sizes is not None and "source" in rows.column_names:
         texts, number = np.unique(rows["source"], return_inverse=True)
         table, of_texts = _by_text(table, number), np.asarray(sizes)[texts]
@@ -212,10 +236,6 @@ def _by_text(rows: np.ndarray, text: np.ndarray) -> np.ndarray:
     return sums
 
 
-def _view(candidate: Scoreable, task: Task, batch: dict[str, Any]) -> View:
-    return task.view(candidate.run(task.student_inputs(batch), True), None, batch)
-
-
 def _row_sums(view: View, teacher: View, rows: int) -> Tensor:
     """``[rows, 5 + BINS]``: tokens, loss, correct, KL, agreed, and the bins."""
     mask = view.masks["labels"]
@@ -224,14 +244,10 @@ def _row_sums(view: View, teacher: View, rows: int) -> Tensor:
     chosen = mask.nonzero().squeeze(-1)
     table = torch.zeros(rows, 5 + BINS, dtype=torch.float64, device=mask.device)
     for part in chosen.split(CHUNK):
-        ours = _log_probabilities(view.logits, part)
-        theirs = ours if teacher is view else _log_probabilities(teacher.logits, part)
+        ours = torch.log_softmax(logits_at(part, view.logits).float(), dim=-1)
+        theirs = ours if teacher is view else torch.log_softmax(logits_at(part, teacher.logits).float(), dim=-1)
         table.index_add_(0, row_of[part], _figures(ours, theirs, view.labels[part]).double())
     return table.cpu()
-
-
-def _log_probabilities(logits: Tensor | LogitSource, part: Tensor) -> Tensor:
-    return torch.log_softmax(logits_at(part, logits).float(), dim=-1)
 
 
 def _figures(ours: Tensor, theirs: Tensor, labels: Tensor) -> Tensor:
@@ -257,18 +273,17 @@ def _compare(metrics: Mapping[str, Mapping[str, float]], worst: float) -> Iterat
     loss = {name: each["loss" if alike else BITS_PER_BYTE] for name, each in metrics.items()}
     own, teacher, control = f"{loss['student']:.3f}", f"{loss['teacher']:.3f}", beside_control(loss, " {:.3f}")
     if alike:
-        first = (
+        rise = f"the loss is at least {worst:.3f} nats a token above the teacher's"
+        yield (
             f"The student's loss is {own} nats a token (perplexity {student['perplexity']:.2f}), the teacher's "
             f"{teacher}{control}."
         )
-        rise = f"the loss is at least {worst:.3f} nats a token above the teacher's"
     else:
-        first = (
+        rise = f"it needs at least {worst:.3f} bits a byte more than the teacher"
+        yield (
             f"The student needs {own} bits for a byte of text, the teacher {teacher}{control}. Their tokens are "
             "different ones, so that losses a token, agreement and a divergence of the two do not compare."
         )
-        rise = f"it needs at least {worst:.3f} bits a byte more than the teacher"
-    yield first
     yield from compare_control({name: -value for name, value in loss.items()})
     if alike:
         yield (

@@ -1,4 +1,4 @@
-"""Teacher, student and control on the same rows: predictions, sizes, speeds and the results that come of them."""
+"""What a model decides and writes on labelled rows, as scores."""
 
 from __future__ import annotations
 
@@ -9,22 +9,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from accelerate import PartialState
+from datasets import Dataset
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
+from hf_distill.errors import RecipeError
+from hf_distill.evaluation.answers import score_answers
 from hf_distill.evaluation.classification import ClassScores, LabelSetScores
-from hf_distill.evaluation.language_modeling import score_tokens
-from hf_distill.evaluation.question_answering import score_answers
+from hf_distill.evaluation.language_modeling import Written, judged, score_tokens
+from hf_distill.evaluation.metrics import make_scorers, scorer_names
 from hf_distill.evaluation.regression import RealScores, SimilarityScores
 from hf_distill.evaluation.retrieval import score_vectors
 from hf_distill.evaluation.scores import DecisionScores, Evaluation, Scoreable, Scores, by_row
-from hf_distill.evaluation.text_metrics import make_scorers, scorer_names
-from hf_distill.evaluation.token_classification import score_tags
-from hf_distill.evaluation.written import write_and_score
+from hf_distill.evaluation.tags import score_tags
+from hf_distill.generation.generate import generate, with_length, writer_inputs
 from hf_distill.models.forward import accepted_inputs, run_model
+from hf_distill.models.hardware import place, share_rows
+from hf_distill.names import nearest
+from hf_distill.tasks import Task
+from hf_distill.tasks.rollout_batches import Prompts
 from hf_distill.tokenizers.compare import same_tokenizer
-from hf_distill.types import Batch as ModelBatch
-from hf_distill.types import LogitSource
+from hf_distill.types import Batch, LogitSource
 
 DECISIONS: Mapping[str, type[DecisionScores]] = {
     "single_label_classification": ClassScores,
@@ -37,14 +44,7 @@ DECISIONS: Mapping[str, type[DecisionScores]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A trained model that is evaluated; see :class:`Scoreable`.
-
-    Attributes:
-        model: With the task's head.
-        tokenizer: Its own.
-        folder: Where its weights lie.
-        facts: What the card says of it.
-    """
+    """A trained model that is evaluated, as :class:`Scoreable` asks; ``folder`` holds its weights."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -61,7 +61,7 @@ class Candidate:
         """Its folder alone."""
         return (self.folder,)
 
-    def run(self, inputs: ModelBatch, has_vocabulary: bool) -> Tensor | LogitSource:
+    def run(self, inputs: Batch, has_vocabulary: bool) -> Tensor | LogitSource:
         """A forward pass."""
         return run_model(self.model, self.model, accepted_inputs(self.model, inputs), has_vocabulary, False)[1]
 
@@ -82,8 +82,7 @@ def _token_scores(candidate: Scoreable, evaluation: Evaluation) -> Scores:
     encoded, sizes = task.encode(rows, tokenizer), [len(text.encode()) for text in task.texts(rows)]
     few = max(1, evaluation.batch_size // 8)
     scores = score_tokens(candidate, task, encoded, reference if alike else None, few, sizes)
-    names = scorer_names(task, config.scorers)
-    if not names:
+    if not (names := scorer_names(task, config.scorers)):
         return scores
     assert tokenizer is not None
     (model,) = candidate.models
@@ -91,33 +90,25 @@ def _token_scores(candidate: Scoreable, evaluation: Evaluation) -> Scores:
     return dataclasses.replace(scores, written=written)
 
 
-def _decisions(candidate: Scoreable, evaluation: Evaluation) -> DecisionScores:
-    def answer(batch: ModelBatch) -> Any:
-        return candidate.run(evaluation.task.student_inputs(batch), False)
-
-    return predict_decisions(candidate, evaluation, answer)
+def decision_scores(logits: np.ndarray, labels: np.ndarray, problem_type: str, *more: Any) -> DecisionScores:
+    """Scores of one decision a row, of the kind that the labels are."""
+    return DECISIONS[problem_type](logits, labels, problem_type, *more)
 
 
 def predict_decisions(
-    candidate: Scoreable, evaluation: Evaluation, answer: Callable[[ModelBatch], Tensor]
+    candidate: Scoreable, evaluation: Evaluation, answer: Callable[[Batch], Any] | None = None
 ) -> DecisionScores:
-    """Score decisions about whole rows.
+    """Score decisions about whole rows; ``answer`` gives logits ``[B, C]``, where it is not a forward pass."""
+    task, tokenizer, outside = evaluation.task, candidate.tokenizer, evaluation.outside
 
-    Args:
-        candidate: What is scored.
-        evaluation: On what.
-        answer: Gives the logits ``[B, C]`` of a batch, in the order of the data's labels.
-    """
-    task, tokenizer = evaluation.task, candidate.tokenizer
-    assert tokenizer is not None
-
-    def read(batch: ModelBatch) -> Sequence[np.ndarray]:
-        return list(answer(batch).float().cpu().numpy())
+    def read(batch: Batch) -> list[np.ndarray]:
+        logits: Any = answer(batch) if answer else candidate.run(task.student_inputs(batch), False)
+        return list(logits.float().cpu().numpy())
 
     def logits(encoded: Any) -> np.ndarray:
         return np.stack(by_row(candidate.models, task, tokenizer, encoded, evaluation.batch_size, read))
 
-    encoded, outside, labels = task.encode(evaluation.rows, tokenizer), evaluation.outside, task.row_labels
+    encoded, labels = task.encode(evaluation.rows, tokenizer), task.row_labels
     return decision_scores(
         logits(encoded),
         np.asarray(encoded["labels"]),
@@ -128,16 +119,76 @@ def predict_decisions(
     )
 
 
-def decision_scores(logits: np.ndarray, labels: np.ndarray, problem_type: str, *more: Any) -> DecisionScores:
-    """Scores of one decision a row, of the kind that the labels are."""
-    return DECISIONS[problem_type](logits, labels, problem_type, *more)
-
-
 SCORE_FUNCTIONS: dict[str, Callable[[Scoreable, Evaluation], Scores]] = {
-    "decisions": _decisions,
+    "decisions": predict_decisions,
     "tags": score_tags,
     "answers": score_answers,
     "vectors": score_vectors,
     "tokens": _token_scores,
 }
 """What scores a model that runs here, by a task's ``scored_as``."""
+
+
+def check_generation(
+    settings: Mapping[str, Any],
+    where: str = "recipe.evaluate.generation",
+    reshaping: str = "one text is judged for each row; remove it",
+) -> None:
+    """Refuse what Transformers' GenerationConfig does not know, or what gives other than texts of a known number."""
+    known = GenerationConfig().to_dict()
+    for name in settings:
+        if name in ("num_return_sequences", "return_dict_in_generate"):
+            raise RecipeError(f"{where}.{name}: {reshaping}")
+        if name not in known and not hasattr(GenerationConfig(), name):
+            raise RecipeError(f"{where}.{name}: GenerationConfig has no such setting{nearest(name, known)}")
+    try:
+        GenerationConfig(**settings).validate(strict=True)
+    except (ValueError, TypeError) as error:
+        raise RecipeError(f"{where}: {str(error).splitlines()[0]}") from error
+
+
+def set_generation(model: PreTrainedModel, settings: Mapping[str, Any]) -> None:
+    """Let a model keep how it is to write, for whoever loads it."""
+    if settings:
+        assert model.generation_config is not None
+        model.generation_config.update(**settings)
+
+
+def write_texts(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Prompts,
+    settings: Mapping[str, Any],
+    batch_size: int,
+    seed: int = 0,
+) -> list[str]:
+    """What a model writes, in the order of the prompts, which several processes share.
+
+    Prompts of about the same length form a batch; ``seed`` decides what is drawn, where the settings draw.
+    """
+    place(model, PartialState().device)
+    set_seed(seed)
+
+    def work(numbers: list[int]) -> list[str]:
+        inputs = writer_inputs(model, tokenizer, [prompts.input_ids[number] for number in numbers])
+        found = generate(model, inputs, {**prompts.options, **settings})
+        texts: list[str] = tokenizer.batch_decode(found.tokens, skip_special_tokens=True)
+        return texts
+
+    with torch.inference_mode():
+        return share_rows([len(ids) for ids in prompts.input_ids], batch_size, work)
+
+
+def write_and_score(
+    model: PreTrainedModel,
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Dataset,
+    names: Sequence[str],
+    settings: Mapping[str, Any],
+    batch_size: int,
+) -> Written:
+    """Let a model write after every row's prompt, and judge it by scorers of these names."""
+    prompts = task.prompts(rows, tokenizer)
+    texts = write_texts(model, tokenizer, prompts, with_length(settings, task.longest_text), batch_size)
+    return judged(texts, prompts, names)

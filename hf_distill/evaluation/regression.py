@@ -24,7 +24,7 @@ from hf_distill.evaluation.analysis import (
     rounded,
     short,
 )
-from hf_distill.evaluation.scores import Chance, DecisionScores
+from hf_distill.evaluation.scores import LABEL_ORDER, Chance, DecisionScores
 
 
 class RealScores(DecisionScores):
@@ -42,12 +42,7 @@ class RealScores(DecisionScores):
         if metric not in ("pearson", "spearman"):
             return None
         # Two standard errors of a correlation above 0.
-        return Chance(
-            metric,
-            2 / float(np.sqrt(len(self.labels))),
-            "chance",
-            "its labels are in the order you think (teacher.labels), that it was trained for this task",
-        )
+        return Chance(metric, 2 / float(np.sqrt(len(self.labels))), "chance", LABEL_ORDER)
 
     @override
     def agreement(self, teacher: RealScores) -> float:
@@ -91,22 +86,17 @@ class RealScores(DecisionScores):
     ) -> dict[str, Any]:
         buckets = length_buckets(lengths)
         errors = {name: np.abs(each.decisions - each.labels) for name, each in models.items()}
-        return {
-            "summary": self._summary(errors, buckets),
-            "measure": {"lengths": "mean_absolute_error"},
-            "classes": [],
-            "lengths": length_entries(errors, buckets),
-            "confusions": [],
-            "calibration": {},
-            "examples": [
-                {
-                    "text": short(texts[row]),
-                    "label": round(float(self.labels[row]), 4),
-                    **rounded({name: models[name].decisions[row] for name in ("student", "teacher")}),
-                }
-                for row in np.argsort(-errors["student"], kind="stable")[:examples]
-            ],
-        }
+        shown = [
+            {
+                "text": short(texts[row]),
+                "label": round(float(self.labels[row]), 4),
+                **rounded({name: models[name].decisions[row] for name in ("student", "teacher")}),
+            }
+            for row in np.argsort(-errors["student"], kind="stable")[:examples]
+        ]
+        found = {"classes": [], "lengths": length_entries(errors, buckets), "confusions": [], "calibration": {}}
+        measure = {"lengths": "mean_absolute_error"}
+        return {"summary": self._summary(errors, buckets), "measure": measure, **found, "examples": shown}
 
     def _summary(self, errors: Mapping[str, np.ndarray], buckets: Buckets) -> list[str]:
         means = {name: each.mean() for name, each in errors.items()}

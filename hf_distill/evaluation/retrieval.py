@@ -14,7 +14,6 @@ from typing_extensions import override
 from hf_distill.evaluation.analysis import Evaluated, beside_control, compare_control, short
 from hf_distill.evaluation.regression import SimilarityScores
 from hf_distill.evaluation.scores import Chance, Evaluation, Scoreable, Scores, by_row
-from hf_distill.tasks import Embeddings
 from hf_distill.types import Batch
 
 DEPTHS = (1, 10)
@@ -28,8 +27,7 @@ class RetrievalScores(Scores):
     Attributes:
         queries: ``[N]`` texts.
         ranks: For each query, at which places (from 0, ascending) the texts that belong to it were found.
-        nearest: ``[N]``, the text that was found first.
-        passages: How many texts were searched.
+        nearest: ``[N]``, the text that was found first, of so many ``passages``.
     """
 
     queries: np.ndarray
@@ -49,11 +47,8 @@ class RetrievalScores(Scores):
     @cached_property
     def by_query(self) -> dict[str, np.ndarray]:
         """Every metric of each query, ``[N]``."""
-        found: dict[str, list[float]] = {}
-        for ranks in self.ranks:
-            for name, value in _of_query(ranks).items():
-                found.setdefault(name, []).append(value)
-        return {name: np.array(values) for name, values in found.items()}
+        found = [_of_query(ranks) for ranks in self.ranks]
+        return {name: np.array([each[name] for each in found]) for name in found[0]}
 
     @override
     def score(self, counts: np.ndarray) -> dict[str, np.ndarray]:
@@ -127,7 +122,7 @@ def score_vectors(candidate: Scoreable, evaluation: Evaluation) -> SimilaritySco
     )
 
 
-def _vectors(candidate: Scoreable, task: Embeddings, rows: Dataset, batch_size: int) -> list[np.ndarray]:
+def _vectors(candidate: Scoreable, task: Any, rows: Dataset, batch_size: int) -> list[np.ndarray]:
     """``[texts, D]`` of length 1, of each row."""
 
     def read(batch: Batch) -> list[np.ndarray]:
@@ -136,9 +131,7 @@ def _vectors(candidate: Scoreable, task: Embeddings, rows: Dataset, batch_size: 
         unit = grouped / grouped.norm(dim=-1, keepdim=True).clamp(min=1e-12)
         return list(unit.cpu().numpy())
 
-    assert candidate.tokenizer is not None
-    encoded = task.encode(rows, candidate.tokenizer)
-    assert isinstance(encoded, Dataset)
+    encoded: Any = task.encode(rows, candidate.tokenizer)
     return by_row(candidate.models, task, candidate.tokenizer, encoded, batch_size, read)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -20,25 +20,22 @@ from typing_extensions import override
 
 from hf_distill.errors import LabelError, ModelError, TeacherError
 from hf_distill.evaluation.analysis import Evaluated
-from hf_distill.evaluation.metrics import LOWER_IS_BETTER
-from hf_distill.evaluation.text_metrics import Judge, Scorer
+from hf_distill.evaluation.metrics import LOWER_IS_BETTER, Judge, Scorer
 from hf_distill.models.hardware import place
 from hf_distill.recipe import EvaluateConfig
 from hf_distill.tasks import Task
 from hf_distill.tasks.encoding import with_row_ids
 from hf_distill.types import Batch, LogitSource
 
+Read = Callable[[Batch], Sequence[Any]]
+"""What is read of each row of a batch."""
+
+LABEL_ORDER = "its labels are in the order you think (teacher.labels), that it was trained for this task"
+
 
 @dataclass(frozen=True)
 class Chance:
-    """What a model that knows nothing reaches.
-
-    Attributes:
-        metric: What is compared.
-        value: What such a model has of it.
-        guess: What such a model does.
-        check: What a person should check where a teacher is no better.
-    """
+    """What a model that knows nothing reaches of a metric, by what guess; and what to check where a teacher does."""
 
     metric: str
     value: float
@@ -49,6 +46,8 @@ class Chance:
 class Scores(ABC):
     """What one model gave on every row of a split. Metrics are made of sums over rows: a point is one draw of each."""
 
+    outside: np.ndarray | None = None
+
     @property
     @abstractmethod
     def rows(self) -> np.ndarray:
@@ -57,12 +56,17 @@ class Scores(ABC):
     @property
     def outside_rows(self) -> int:
         """How many rows of no class come after those N."""
-        return 0
+        return 0 if self.outside is None else len(self.outside)
+
+    @property
+    def confidences(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """How sure each decision was (a probability), and whether it was right; None where that is not told."""
+        return None
 
     @property
     def calibration_error(self) -> float | None:
         """Mean distance between how sure and how right the model is; None where it tells no probabilities."""
-        return None
+        return None if self.confidences is None else calibration_error(*self.confidences)
 
     @abstractmethod
     def chance(self, metric: str) -> Chance | None:
@@ -94,15 +98,14 @@ class Scores(ABC):
 
         Returns:
             Ready for JSON, a model's figures under its name: ``summary`` (sentences), ``measure`` (what ``classes``,
-            ``lengths`` and ``rows`` hold), and as far as there are such: ``classes`` (worst loss against the teacher
-            first), ``lengths`` (quartiles), ``confusions`` (the student's most frequent), ``calibration`` (expected
-            calibration error), ``examples``, and ``rows`` and ``written`` where tokens are scored.
+            ``lengths`` and ``rows`` hold), and as far as there are such: ``classes``, ``lengths`` (quartiles),
+            ``confusions``, ``calibration`` (expected error), ``examples``, and ``rows`` and ``written`` of tokens.
         """
 
     def metrics(self) -> dict[str, float]:
         """Every metric on all rows."""
-        counts = np.ones((1, len(self.rows) + self.outside_rows))
-        return {name: float(values[0]) for name, values in self.score(counts).items()}
+        once = self.score(np.ones((1, len(self.rows) + self.outside_rows)))
+        return {name: float(values[0]) for name, values in once.items()}
 
     def check_above_chance(self, metric: str) -> None:
         """Stop where a teacher with these scores knows nothing of the task: it could only teach noise.
@@ -133,10 +136,6 @@ class DecisionScores(Scores):
         label_names: One name a class, in the order of the logits.
         outside: ``[M, C]``, raw scores for rows that are of no class; None where there are none.
         scorers: What else judges decisions.
-
-    Raises:
-        ModelError: A logit is not a number.
-        LabelError: Logits, labels and names do not fit each other.
     """
 
     logits: np.ndarray
@@ -145,29 +144,22 @@ class DecisionScores(Scores):
     label_names: tuple[str, ...]
     outside: np.ndarray | None = None
     scorers: Sequence[Scorer] = ()
+    many: ClassVar[bool] = False  # Whether a row may have several labels.
 
     def __post_init__(self) -> None:
         """Refuse what cannot be scored."""
-        expected = self._label_shape
+        expected = self.logits.shape if self.many else self.logits.shape[:1]
         if len(self.logits) == 0 or self.labels.shape != expected:
             raise LabelError(
                 f"expected labels of shape {expected} and at least one row for {self.problem_type}, "
                 f"got {self.labels.shape}; check the label column of the evaluation split"
             )
-        self._check_labels()
         scored = self.logits if self.outside is None else np.concatenate([self.logits, self.outside])
-        broken = int(np.isnan(scored).any(axis=1).sum())
-        if broken:
+        if broken := int(np.isnan(scored).any(axis=1).sum()):
             raise ModelError(
                 f"the model gave NaN for {broken} of {len(scored)} rows, so it cannot be scored; training diverged or "
                 "the precision is too low: lower training.learning_rate, or use float32"
             )
-
-    @property
-    def _label_shape(self) -> tuple[int, ...]:
-        return (len(self.logits),)
-
-    def _check_labels(self) -> None: ...
 
     @property
     @abstractmethod
@@ -179,17 +171,12 @@ class DecisionScores(Scores):
     def rows(self) -> np.ndarray:
         return self.labels
 
-    @property
-    @override
-    def outside_rows(self) -> int:
-        return 0 if self.outside is None else len(self.outside)
-
     @cached_property
     def _judges(self) -> list[Judge]:
         return [each.judge(self.decisions.tolist(), self.labels.tolist()) for each in self.scorers]
 
     def _detect(self, inside: np.ndarray, outside: np.ndarray) -> dict[str, np.ndarray]:
-        """How well rows of a class are told from rows of none, from counts of both."""
+        """How well rows of a class are told from rows of none, from counts of both, where there are such."""
         return {}
 
     @abstractmethod
@@ -199,7 +186,7 @@ class DecisionScores(Scores):
     @override
     def score(self, counts: np.ndarray) -> dict[str, np.ndarray]:
         inside, outside = np.split(counts, [len(self.labels)], axis=1)
-        scores = self._score(inside) | self._detect(inside, outside)
+        scores = self._score(inside) | (self._detect(inside, outside) if self.outside is not None else {})
         for judge in self._judges:
             scores |= judge(inside)
         return scores
@@ -227,7 +214,7 @@ class Scoreable(Protocol):
     def run(self, inputs: Batch, has_vocabulary: bool) -> Tensor | LogitSource:
         """Its logits in the order of the task's labels, or what those over a vocabulary are made of."""
 
-    def score(self, evaluation: Evaluation) -> Scores:
+    def score(self, evaluation: Evaluation) -> Any:
         """Its scores on labelled rows."""
 
 
@@ -237,7 +224,7 @@ class Evaluation:
 
     Attributes:
         task: Bound to the data.
-        rows: Labelled, with the task's columns.
+        rows: Labelled.
         config: How and by what texts are written and judged.
         reference: The teacher that candidates are compared with token by token, itself among them.
         outside: Rows that are of none of the classes, where the task has such.
@@ -265,12 +252,7 @@ def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 1
 
 
 def by_row(
-    models: Sequence[PreTrainedModel],
-    task: Task,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: Dataset,
-    batch_size: int,
-    read: Callable[[Batch], Sequence[Any]],
+    models: Sequence[PreTrainedModel], task: Task, tokenizer: Any, rows: Dataset, batch_size: int, read: Read
 ) -> list[Any]:
     """What is read of each encoded row, in their order; several processes share them."""
     device = torch.device("cpu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,25 +10,42 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
+from datasets import Dataset
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from hf_distill.errors import ModelError
+from hf_distill.evaluation.scores import Scoreable
+from hf_distill.generation.generate import generate
+from hf_distill.models.forward import accepted_inputs
+from hf_distill.models.hardware import best_dtype
+from hf_distill.tasks import Task
+from hf_distill.tasks.encoding import with_row_ids
+from hf_distill.types import TAUGHT_BY
+
+TIMED_ROWS = 64
+"""Rows of the evaluated split that latency and throughput are measured on."""
+
+TIMED_TEXTS = 16
+"""The same where a text is written for each, token by token."""
+
+ROUNDS = 5
+"""How often each model is measured, in turn."""
 
 Batch = Mapping[str, Tensor]
 """A batch as the model takes it, on the model's device; ``input_ids`` is ``[B, T]``."""
 
+Batches = Mapping[str, Sequence[Batch]]
+"""By the name of the model."""
+
 Forward = Callable[[Batch], Any]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Timings:
-    """What was measured of one model.
-
-    Attributes:
-        latencies_ms: Of every call on one row.
-        throughputs: Rows a second, of every round of batches.
-    """
+    """Latencies of every call on one row of a model, and rows a second of every round of batches."""
 
     latencies_ms: Sequence[float]
     throughputs: Sequence[float]
@@ -39,10 +57,7 @@ def parameters(model: nn.Module) -> int:
 
 
 def disk_bytes(folder: Path) -> int:
-    """Sum the bytes of the weights in a model folder: its safetensors files and their index.
-
-    A teacher from the Hub may come as ``pytorch_model*.bin`` only; then these are counted.
-    """
+    """Sum the bytes of the weights in a model folder and their index; of ``pytorch_model*.bin`` where that is all."""
     weights = [*folder.glob("*.safetensors"), *folder.glob("*_Dense/*.safetensors")] or list(
         folder.glob("pytorch_model*.bin")
     )
@@ -52,10 +67,7 @@ def disk_bytes(folder: Path) -> int:
 
 
 def measure_speed(
-    forwards: Mapping[str, Forward],
-    singles: Mapping[str, Sequence[Batch]],
-    batches: Mapping[str, Sequence[Batch]],
-    rounds: int = 5,
+    forwards: Mapping[str, Forward], singles: Batches, batches: Batches, rounds: int = ROUNDS
 ) -> dict[str, dict[str, float]]:
     """The medians of :func:`measure_calls`."""
     return {
@@ -65,10 +77,7 @@ def measure_speed(
 
 
 def measure_calls(
-    forwards: Mapping[str, Forward],
-    singles: Mapping[str, Sequence[Batch]],
-    batches: Mapping[str, Sequence[Batch]],
-    rounds: int = 5,
+    forwards: Mapping[str, Forward], singles: Batches, batches: Batches, rounds: int = ROUNDS
 ) -> dict[str, Timings]:
     """Measure all models in turn (A B C, A B C, ...), so that a machine that slows down slows all of them.
 
@@ -84,22 +93,99 @@ def measure_calls(
                 if round_number > 0:
                     calls[name] += call_seconds
                     throughputs[name].append(sum(len(batch["input_ids"]) for batch in batches[name]) / batch_seconds)
-    return {
-        name: Timings(latencies_ms=[1000 * each for each in calls[name]], throughputs=throughputs[name])
-        for name in forwards
-    }
+    return {name: Timings([1000 * each for each in calls[name]], throughputs[name]) for name in forwards}
 
 
 def _seconds(forward: Forward, batch: Batch) -> float:
-    device = batch["input_ids"].device
-    _synchronise(device)
-    start = time.perf_counter()
+    def now() -> float:
+        # CUDA returns before the work is done.
+        if batch["input_ids"].is_cuda:
+            torch.cuda.synchronize(batch["input_ids"].device)
+        return time.perf_counter()
+
+    start = now()
     forward(batch)
-    _synchronise(device)
-    return time.perf_counter() - start
+    return now() - start
 
 
-def _synchronise(device: torch.device) -> None:
-    # CUDA returns before the work is done
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+TimedCalls = tuple[Mapping[str, Forward], Batches, Batches]
+"""Arguments of ``measure_speed``."""
+
+
+def sizes_and_speeds(
+    candidates: Mapping[str, Scoreable], task: Task, rows: Dataset, batch_size: int
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Each model's parameters, bytes, latency and throughput, all in the same precision; and the conditions.
+
+    Precision is what the device computes best, for all models alike; outputs are not compared here.
+    """
+    models: list[Any] = [model for candidate in candidates.values() for model in candidate.models]
+    before = [model.dtype for model in models]
+    calls, conditions = timed_calls(candidates, task, rows, batch_size)
+    speeds = measure_speed(*calls, ROUNDS)
+    facts = {
+        name: {
+            "parameters": sum(map(parameters, candidate.models)),
+            "disk_bytes": sum(map(disk_bytes, candidate.folders)),
+            **speeds[name],
+        }
+        for name, candidate in candidates.items()
+    }
+    for model, dtype in zip(models, before, strict=True):
+        model.to(dtype=dtype)
+    return facts, conditions
+
+
+def timed_calls(
+    candidates: Mapping[str, Scoreable], task: Task, rows: Dataset, batch_size: int
+) -> tuple[TimedCalls, dict[str, Any]]:
+    """What is measured of each model, which is left in the precision for it; and the conditions."""
+    models: list[Any] = [model for candidate in candidates.values() for model in candidate.models]
+    device = models[0].device
+    dtype = best_dtype(device)
+    generates = task.timed_as == "generate"
+    count = TIMED_TEXTS if generates else TIMED_ROWS
+    step = max(1, len(rows) // count)
+    timed = task.timed(rows.select(range(0, len(rows), step)[:count]))
+    for model in models:
+        model.eval().to(dtype=dtype)
+    singles = {name: _batches(candidate, task, timed, 1) for name, candidate in candidates.items()}
+    batches = {name: _batches(candidate, task, timed, batch_size) for name, candidate in candidates.items()}
+    first = next(iter(batches.values()))
+    # The usual length of a batch's longest target.
+    tokens = int(np.median([each["decoder_input_ids"].shape[1] for each in first])) if generates else 0
+    forwards = {
+        name: functools.partial(_generate, candidate.models[0], tokens)
+        if generates
+        else functools.partial(candidate.run, has_vocabulary=False)
+        for name, candidate in candidates.items()
+    }
+    conditions = {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "dtype": str(dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "batch_size": batch_size,
+        "rounds": ROUNDS,
+        "rows": len(timed),
+        **({"written_tokens": tokens} if generates else {}),
+    }
+    return (forwards, singles, batches), conditions
+
+
+def _generate(model: PreTrainedModel, tokens: int, batch: Batch) -> Any:
+    """The likeliest text of so many tokens: as long for all models, whatever they have to say."""
+    inputs = {name: value for name, value in batch.items() if not name.startswith("decoder_")}
+    settings = {"do_sample": False, "num_beams": 1, "min_new_tokens": tokens, "max_new_tokens": tokens}
+    return generate(model, inputs, settings)
+
+
+def _batches(candidate: Scoreable, task: Task, rows: Dataset, size: int) -> Sequence[Batch]:
+    assert candidate.tokenizer is not None
+    collate = with_row_ids(task.collator(candidate.tokenizer))
+    encoded: Any = task.encode(rows, candidate.tokenizer)
+    listed = list(encoded.sort("length"))
+    device = candidate.models[0].device
+    collated = [task.student_inputs(collate(listed[i : i + size])) for i in range(0, len(listed), size)]
+    # What none of its models reads is left out, but for the teacher of each row.
+    names = {TAUGHT_BY, *(name for model in candidate.models for name in accepted_inputs(model, collated[0]))}
+    return [{name: value.to(device) for name, value in batch.items() if name in names} for batch in collated]

@@ -6,8 +6,8 @@ from datasets import Dataset, concatenate_datasets
 
 from hf_distill.data.load import Data
 from hf_distill.errors import DataError, RecipeError
-from hf_distill.evaluation.text_metrics import make_scorers
-from hf_distill.evaluation.written import check_generation
+from hf_distill.evaluation.metrics import make_scorers
+from hf_distill.evaluation.predict import check_generation
 from hf_distill.recipe import LabelConfig
 from hf_distill.tasks import Task
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from hf_distill.data.load import Data
-from hf_distill.evaluation.text_metrics import JUDGES
+from hf_distill.evaluation.metrics import JUDGES
 from hf_distill.generation.writer import Writer
 from hf_distill.models.fingerprints import tokenizer_mark
 from hf_distill.models.hardware import versions

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from sacrebleu.metrics import BLEU
 
-from hf_distill.evaluation.text_metrics import Bleu, Scorer, make_scorers
+from hf_distill.evaluation.metrics import Bleu, Scorer, make_scorers
 from hf_distill.generation.writer import Hypothesis
 from hf_distill.labelling.shards import WrittenRow
 from hf_distill.recipe import LabelConfig, LabelFilters

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import get_args
 
 from hf_distill.data.load import Data
-from hf_distill.evaluation.metrics import primary_metric
-from hf_distill.evaluation.text_metrics import scorer_names
+from hf_distill.evaluation.metrics import primary_metric, scorer_names
 from hf_distill.objectives import Objective
 from hf_distill.recipe import CacheConfig, Recipe
 from hf_distill.tasks import Task

@@ -13,8 +13,8 @@ from datasets import Dataset
 
 from hf_distill.data.load import Data, load_data
 from hf_distill.data.routing import with_teachers
-from hf_distill.evaluation.text_metrics import scorer_names
-from hf_distill.evaluation.written import check_generation
+from hf_distill.evaluation.metrics import scorer_names
+from hf_distill.evaluation.predict import check_generation
 from hf_distill.generation.rollout import Rollout
 from hf_distill.labelling import check_label
 from hf_distill.logs import Report, prefixed, reported

@@ -11,8 +11,8 @@ from typing import Any
 
 from hf_distill.data.load import Data
 from hf_distill.evaluation.bootstrap import compare, model_metrics
-from hf_distill.evaluation.text_metrics import JUDGES
-from hf_distill.evaluation.timing import sizes_and_speeds
+from hf_distill.evaluation.metrics import JUDGES
+from hf_distill.evaluation.speed import sizes_and_speeds
 from hf_distill.models.hardware import machine, versions
 from hf_distill.objectives import make_objective
 from hf_distill.pipeline.experiment import Experiment, Stage

@@ -11,9 +11,8 @@ from typing import Any
 from transformers import set_seed
 
 from hf_distill.data.load import Data, load_data
-from hf_distill.evaluation.predict import Candidate
+from hf_distill.evaluation.predict import Candidate, set_generation
 from hf_distill.evaluation.scores import Evaluation, Scoreable, Scores
-from hf_distill.evaluation.written import set_generation
 from hf_distill.logs import prefixed
 from hf_distill.models.load import license_of, load_model, load_tokenizer, model_folder
 from hf_distill.pipeline.experiment import Experiment

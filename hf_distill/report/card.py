@@ -19,17 +19,10 @@ ROWS = 6
 """How many rows a table about weaknesses shows at most: a card is read on a phone."""
 
 
-def write_card(
-    folder: Path, results: Mapping[str, Any], analysis: Mapping[str, Any], recipe: str, figures: Sequence[str]
-) -> None:
-    """Write ``README.md`` into a student's folder."""
-    model_card(results, analysis, recipe, figures).save(folder / "README.md")
-
-
 def model_card(
     results: Mapping[str, Any], analysis: Mapping[str, Any], recipe: str, figures: Sequence[str]
 ) -> ModelCard:
-    """The card: metadata that the Hub reads, and a text of facts; see :func:`write_card`."""
+    """The card of a student's folder: metadata that the Hub reads, and a text of facts."""
     parts = [
         f"# {results['name']}",
         *_opening(results),
@@ -56,13 +49,12 @@ def verdict(comparison: Mapping[str, Any]) -> str:
     value, low, high = (comparison["student_minus_control"][key] for key in ("value", "low", "high"))
     metric = comparison["primary_metric"]
     shown = f"Against its control, the same student without a teacher: {value:+.4f} {metric}"
-    better, worse = (high < 0, low > 0) if comparison["lower_is_better"] else (low > 0, high < 0)
-    ahead = value < 0 if comparison["lower_is_better"] else value > 0
-    if better:
+    gain, least, most = (-value, -high, -low) if comparison["lower_is_better"] else (value, low, high)
+    if least > 0:
         judged = "The teacher helped."
-    elif worse:
+    elif most < 0:
         judged = "The teacher did harm: the control is the better model."
-    elif ahead:
+    elif gain > 0:
         judged = "That may be chance: no gain from the teacher is shown."
     else:
         judged = "The student does not beat its control: no gain from the teacher is shown."
@@ -88,20 +80,15 @@ def _opening(results: Mapping[str, Any]) -> Iterator[str]:
     teacher_score = models["teacher"]["metrics"][metric]["value"]
     retention = comparison["retention"]
     kept = f"its {metric} is" if retention is None else f"it keeps {shown_share(retention)} of its {metric},"
-    served = comparison["size_ratio"] is None
-    smaller = (
-        "served, so that its size and speed are not known:"
-        if served
-        else f"with {comparison['size_ratio']:.1%} of its parameters and at {comparison['speedup']:.1f} times its speed"
-    )
+    smaller = ", served, so that its size and speed are not known:"
+    if (share := comparison["size_ratio"]) is not None:
+        smaller = f": with {share:.1%} of its parameters and at {comparison['speedup']:.1f} times its speed"
     yield (
-        f"{article} {task} student of **{portable(models['teacher']['model'])}**"
-        f"{', ' if served else ': '}{smaller} {kept} {score:.4f} where the teacher has {teacher_score:.4f}."
+        f"{article} {task} student of **{portable(models['teacher']['model'])}**{smaller} {kept} {score:.4f} where the "
+        f"teacher has {teacher_score:.4f}."
     )
-    if comparison["student_minus_control"]:
-        yield verdict(comparison)
-    else:
-        yield "No control was trained: what the teacher was worth is not known."
+    unknown = "No control was trained: what the teacher was worth is not known."
+    yield verdict(comparison) if comparison["student_minus_control"] else unknown
 
 
 def _quality(results: Mapping[str, Any]) -> Iterator[str]:
@@ -140,17 +127,15 @@ def _quality(results: Mapping[str, Any]) -> Iterator[str]:
 
 def _harmed(results: Mapping[str, Any], start: float) -> str:
     """Tells of a control that training made worse: a student is no better for beating it."""
-    control, comparison = results["models"].get("control"), results.get("comparison")
-    if control is None or comparison is None:
+    comparison, models = results.get("comparison"), results["models"]
+    if comparison is None or "control" not in models:
         return ""
-    metric = comparison["primary_metric"]
-    end = control["metrics"][metric]["value"]
+    end, student = (models[name]["metrics"][comparison["primary_metric"]]["value"] for name in ("control", "student"))
     if end <= start if comparison["lower_is_better"] else end >= start:
         return ""
-    gain = results["models"]["student"]["metrics"][metric]["value"] - start
     return (
         " The control ended worse than that: what it learned from did harm, so the start is the mark to "
-        f"beat. Student minus start: {gain:+.4f}."
+        f"beat. Student minus start: {student - start:+.4f}."
     )
 
 
@@ -162,8 +147,7 @@ def _speed(results: Mapping[str, Any]) -> Iterator[str]:
         [
             [
                 name,
-                f"{model['parameters'] / 1e6:.1f} M",
-                f"{model['disk_bytes'] / 1e6:.1f} MB",
+                *(f"{model[key] / 1e6:.1f} {unit}" for key, unit in (("parameters", "M"), ("disk_bytes", "MB"))),
                 f"{model['latency_ms']:.1f} ms",
                 f"{model['samples_per_second']:.0f}",
             ]
@@ -171,9 +155,10 @@ def _speed(results: Mapping[str, Any]) -> Iterator[str]:
             if "parameters" in model
         ],
     )
-    on_cpu = f"{machine['cpu']}, threads: {speed['threads']}"
     written = f", {speed['written_tokens']} tokens written a row, greedily" if "written_tokens" in speed else ""
-    where = on_cpu if speed["device"] == "cpu" else machine.get("accelerator") or speed["device"]
+    where = machine.get("accelerator") or speed["device"]
+    if speed["device"] == "cpu":
+        where = f"{machine['cpu']}, threads: {speed['threads']}"
     yield (
         f"{speed['dtype']} on {speed['device']} ({where}). rows/s: in batches of {speed['batch_size']}{written}. "
         f"Medians of {speed['rounds']} rounds, the models in turn."
@@ -193,8 +178,7 @@ def _beside_teacher(results: Mapping[str, Any]) -> str:
             "They have different tokens, of which bits_per_byte alone compares; the other metrics are of each model's "
             "own"
         )
-    shown = f"{gap['value']:+.4f} (95%: {gap['low']:+.4f} to {gap['high']:+.4f})"
-    return f"Student minus teacher: {shown}. {agree}."
+    return f"Student minus teacher: {gap['value']:+.4f} (95%: {gap['low']:+.4f} to {gap['high']:+.4f}). {agree}."
 
 
 def _weaknesses(analysis: Mapping[str, Any]) -> Iterator[str]:
@@ -202,8 +186,7 @@ def _weaknesses(analysis: Mapping[str, Any]) -> Iterator[str]:
         return
     yield "## Where it is weak"
     yield "\n".join(f"* {sentence}" for sentence in analysis.get("summary", ()))
-    lost = [each for each in analysis.get("classes", ()) if each["difference"] < 0][:ROWS]
-    if lost:
+    if lost := [each for each in analysis.get("classes", ()) if each["difference"] < 0][:ROWS]:
         yield f"Classes that lose most against the teacher ({analysis['measure']['classes']}):"
         yield table(
             ["class", "rows", "teacher", "student"],
@@ -211,18 +194,15 @@ def _weaknesses(analysis: Mapping[str, Any]) -> Iterator[str]:
         )
     if confusions := analysis.get("confusions", ())[:ROWS]:
         yield "What it mixes up most, and how often the teacher does:"
-        yield table(
-            ["is", "taken for", "times", "teacher"],
-            [[each[key] for key in ("label", "predicted", "count", "teacher_count")] for each in confusions],
-        )
-    if rows := analysis.get("rows", ())[:4]:
-        yield f"Rows that lose most against the teacher ({analysis['measure']['rows']}):"
-        columns = ("text", "teacher", "student")
-        yield table(columns, [[each[column] for column in columns] for each in rows])
-    if written := analysis.get("written", ())[:4]:
-        yield "What was written on these rows:"
-        shown = ("text", "reference", "teacher", "student")
-        yield table(shown, [[each[column] for column in shown] for each in written])
+        columns: tuple[str, ...] = ("label", "predicted", "count", "teacher_count")
+        yield table(["is", "taken for", "times", "teacher"], [[each[key] for key in columns] for each in confusions])
+    for key, head, columns in (
+        ("rows", "Rows that lose most against the teacher ({rows}):", ("text", "teacher", "student")),
+        ("written", "What was written on these rows:", ("text", "reference", "teacher", "student")),
+    ):
+        if rows := analysis.get(key, ())[:4]:
+            yield head.format(**analysis["measure"])
+            yield table(columns, [[each[column] for column in columns] for each in rows])
     if examples := analysis.get("examples", ())[:4]:
         yield "Rows where it errs and the teacher does not, or less:"
         yield "\n".join(

@@ -39,10 +39,7 @@ def making(results: Mapping[str, Any]) -> Iterator[str]:
             f"{labels['rows']['asked']:,} rows{beside}: Kim and Rush 2016, Sequence-Level Knowledge Distillation, "
             "arXiv:1606.07947. The control learned from the data's."
         )
-    for stage, lessons in lessons_of(results).items():
-        if "rollout" not in lessons:
-            continue
-        rollout = lessons["rollout"]
+    for stage, rollout in ((name, each["rollout"]) for name, each in lessons_of(results).items() if "rollout" in each):
         yield (
             f"In {rollout['share']:.0%} of the steps{f' of {stage}' if stage else ''}, drawn by the seed, it learned "
             f"from texts of up to {rollout['max_new_tokens']:,} tokens that it had just written itself, at temperature "
@@ -80,21 +77,13 @@ def _stages(stages: Mapping[str, Any], training: Mapping[str, Mapping[str, Any]]
         "and a schedule of its own."
         + (" So did the control, on labels alone, for as many steps in each." if "control" in models else "")
     )
-    yield table(
-        ["stage", "steps", *(f"{name}: {what}" for name in models for what in ("seconds", metric))],
-        [
-            [stage, f"{models['student'][stage]['steps']:,}"]
-            + [
-                cell
-                for facts in models.values()
-                for cell in (
-                    f"{facts[stage]['seconds']:,.0f}" if facts[stage]["seconds"] else "",
-                    f"{facts[stage][metric]:.4f}",
-                )
-            ]
-            for stage in stages
-        ],
-    )
+    lines = []
+    for stage in stages:
+        lines.append([stage, f"{models['student'][stage]['steps']:,}"])
+        for facts in models.values():
+            seconds, score = facts[stage]["seconds"], facts[stage][metric]
+            lines[-1] += [f"{seconds:,.0f}" if seconds else "", f"{score:.4f}"]
+    yield table(["stage", "steps", *(f"{name}: {what}" for name in models for what in ("seconds", metric))], lines)
 
 
 def _trained(name: str, facts: Mapping[str, Any]) -> str:

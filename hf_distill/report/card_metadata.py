@@ -52,12 +52,8 @@ def card_metadata(results: Mapping[str, Any]) -> dict[str, Any]:
             **({"teacher_revision": teacher["revision"]} if teacher["revision"] else {}),
             "student": portable(results["models"]["student"]["origin"]),
             "objectives": [
-                {
-                    **({"stage": stage} if stage else {}),
-                    "kind": each["kind"],
-                    "weight": each["weight"],
-                    **each["options"],
-                }
+                ({"stage": stage} if stage else {})
+                | {"kind": each["kind"], "weight": each["weight"], **each["options"]}
                 for stage, lessons in lessons_of(results).items()
                 for each in lessons["objectives"]
             ],

@@ -105,7 +105,8 @@ def sweep_scores(results: Mapping[str, Any], path: Path) -> None:
         axes.set(xlabel=key, ylabel=f"{results['metric']} (validation)")
         axes.margins(x=0.1, y=0.15)
         _finish(axes)
-        axes.set_xticks(range(len(values)), [_short(value) for value in values])
+        ticks = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
+        axes.set_xticks(range(len(values)), [text if len(text) <= 12 else text[:11] + "…" for text in ticks])
     _save(figure, path)
 
 
@@ -142,11 +143,6 @@ def plan_frontier(results: Mapping[str, Any], path: Path) -> None:
     _save(figure, path)
 
 
-def _short(value: Any) -> str:
-    text = f"{value:g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= 12 else text[:11] + "…"
-
-
 def _points(history: Sequence[Mapping[str, float]], key: str) -> list[tuple[float, float]]:
     return [(entry["step"], entry[key]) for entry in history if key in entry]
 
@@ -159,15 +155,8 @@ def _finish(axes: Axes) -> None:
     axes.xaxis.label.set_fontsize(FONT)
     axes.yaxis.label.set_fontsize(FONT)
     # Above the panel it hides no point.
-    legend = axes.legend(
-        loc="lower center",
-        bbox_to_anchor=(0.5, 1.0),
-        ncols=3,
-        columnspacing=1.0,
-        handletextpad=0.4,
-        fontsize=TICKS,
-        frameon=False,
-    )
+    above: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "frameon": False}
+    legend = axes.legend(**above, ncols=3, columnspacing=1.0, handletextpad=0.4, fontsize=TICKS)
     for handle in legend.legend_handles:
         if isinstance(handle, PathCollection):
             handle.set_sizes([80])

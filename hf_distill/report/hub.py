@@ -44,28 +44,24 @@ def push_folder(
 ) -> str:
     """Upload a model folder in one commit, making the repository where it is not there.
 
-    What failed on the way is tried again; what the Hub has already is not sent twice. The card that is uploaded names
-    the repository in its example.
+    What failed on the way is tried again, and the card that is uploaded names the repository in its example.
     """
-    paths = _paths(folder)
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    paths = list(filter_repo_objects(files, ignore_patterns=list(IGNORED)))
     if not paths:
         raise HubError(f"{folder} holds no files to push; expected a folder that save_pretrained wrote")
     _check_adapters(folder)
     api = HfApi(endpoint=endpoint, token=token)
     message = f"Add {model_id.split('/')[-1]}, distilled with hf_distill"
 
-    def create() -> str:
-        return str(api.create_repo(model_id, private=private, exist_ok=True))
-
     # upload_folder makes several commits where hf_xet is installed; create_commit never does.
     def commit() -> object:
-        return api.create_commit(
-            model_id, [_addition(folder, path, model_id) for path in paths], commit_message=message
-        )
+        additions = [_addition(folder, path, model_id) for path in paths]
+        return api.create_commit(model_id, additions, commit_message=message)
 
-    url = _retried(create, model_id, token, wait)
+    url = _retried(lambda: api.create_repo(model_id, private=private, exist_ok=True), model_id, token, wait)
     _retried(commit, model_id, token, wait)
-    return url
+    return str(url)
 
 
 def _check_adapters(folder: Path) -> None:
@@ -77,11 +73,6 @@ def _check_adapters(folder: Path) -> None:
             f"{folder} holds adapters beside the folder {base}, which others do not have; train beside a model of the "
             "Hub, or set student.lora.merge: true to push a whole model"
         )
-
-
-def _paths(folder: Path) -> list[str]:
-    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return list(filter_repo_objects(files, ignore_patterns=list(IGNORED)))
 
 
 def _addition(folder: Path, path: str, model_id: str) -> CommitOperationAdd:
@@ -96,35 +87,32 @@ def _retried(request: Callable[[], T], model_id: str, token: str | None, wait: W
         try:
             return request()
         except FAILURES as error:
-            pause = next(waits, None) if _may_pass(error) else None
+            # The client wraps what fails while a large file is sent into a RuntimeError.
+            cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
+            pause = next(waits, None) if _may_pass(cause) else None
             if pause is None:
-                reason = _without_token(_reason(error), token)
+                reason = _reason(cause)
+                for secret in filter(None, (token, get_token())):
+                    reason = reason.replace(secret, "...")
                 raise HubError(
                     f"{model_id} was not pushed: {reason}. The student is kept; push it later with: hf-distill push RUN"
                 ) from error
         wait(pause)
 
 
-def _cause(error: BaseException) -> BaseException:
-    """The client wraps what fails while a large file is sent into a RuntimeError."""
-    return error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
-
-
 def _status(error: BaseException) -> int | None:
     return error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else None
 
 
-def _may_pass(error: BaseException) -> bool:
-    cause = _cause(error)
+def _may_pass(cause: BaseException) -> bool:
     if isinstance(cause, OfflineModeIsEnabled):
         return False
     # JSONDecodeError: a page in HTML, as proxies give when the Hub behind them is down.
     return _status(cause) in RETRIED or isinstance(cause, (httpx2.TransportError, ConnectionError, JSONDecodeError))
 
 
-def _reason(error: BaseException) -> str:
+def _reason(cause: BaseException) -> str:
     """What happened and what to do; never the request, whose headers hold the token."""
-    cause = _cause(error)
     status = _status(cause)
     if isinstance(cause, LocalTokenNotFoundError) or status == 401:
         return "the Hub does not know you; log in with `hf auth login`, or set HF_TOKEN to a token that can write"
@@ -138,10 +126,3 @@ def _reason(error: BaseException) -> str:
     if _may_pass(cause):
         return f"the Hub cannot be reached ({type(cause).__name__}); see whether there is a network"
     return f"the client refused ({' '.join(str(cause).split())})"
-
-
-def _without_token(text: str, token: str | None) -> str:
-    for secret in (token, get_token()):
-        if secret:
-            text = text.replace(secret, "...")
-    return text

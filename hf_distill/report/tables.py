@@ -16,11 +16,9 @@ def results_table(results: Mapping[str, Any]) -> Table:
     comparison, metric = results.get("comparison"), primary_metric(results)
     lines = []
     if comparison:
-        smaller = (
-            f": {comparison['size_ratio']:.2f} of the teacher's parameters, {comparison['speedup']:.1f} times its speed"
-            if comparison["size_ratio"] is not None
-            else ""
-        )
+        smaller = ""
+        if (share := comparison["size_ratio"]) is not None:
+            smaller = f": {share:.2f} of the teacher's parameters, {comparison['speedup']:.1f} times its speed"
         kept = f", {100 * comparison['retention']:.1f}% of its {metric}" if comparison["retention"] else ""
         lines.append(f"student{smaller}{kept}")
         if comparison["student_minus_control"]:
@@ -31,16 +29,10 @@ def results_table(results: Mapping[str, Any]) -> Table:
         table.add_column(name, justify="right")
     for name, model in results["models"].items():
         score = model["metrics"][metric]
-        sizes = (
-            [
-                f"{model['parameters']:,}",
-                f"{model['disk_bytes'] / 1e6:.1f}",
-                f"{model['latency_ms']:.2f}",
-                f"{model['samples_per_second']:.0f}",
-            ]
-            if "parameters" in model
-            else ["served", "", "", ""]
-        )
+        sizes = ["served", "", "", ""]
+        if "parameters" in model:
+            sizes = [f"{model['parameters']:,}", f"{model['disk_bytes'] / 1e6:.1f}"]
+            sizes += [f"{model['latency_ms']:.2f}", f"{model['samples_per_second']:.0f}"]
         table.add_row(name, f"{score['value']:.4f}", f"{score['low']:.4f} to {score['high']:.4f}", *sizes)
     if "floor" in results:
         table.add_row("bag of words", f"{results['floor']['accuracy']:.4f}", "", "", "", "", "")
@@ -51,9 +43,8 @@ def sweep_table(results: Mapping[str, Any]) -> Table:
     """The students of a sweep, the best first, below their teacher."""
     metric, sign = results["metric"], 1 if results["lower_is_better"] else -1
     teacher = results["teacher"]
-    caption = f"{metric} on {results['rows']} validation rows" + (
-        f"; the teacher read {teacher['rows_read']:,} rows for all students" if teacher else ""
-    )
+    read = f"; the teacher read {teacher['rows_read']:,} rows for all students" if teacher else ""
+    caption = f"{metric} on {results['rows']} validation rows{read}"
     table = Table(title=f"{results['name']}: sweep", caption=caption, caption_justify="left")
     for key in results["axes"]:
         table.add_column(key, justify="right", overflow="fold")

@@ -13,7 +13,7 @@ from hf_distill.evaluation.metrics import primary_metric
 from hf_distill.evaluation.scores import Scores
 from hf_distill.models.load import load_tokenizer
 from hf_distill.recipe import Recipe
-from hf_distill.report.card import write_card
+from hf_distill.report.card import model_card
 from hf_distill.report.figures import quality_against_speed, training_curves
 from hf_distill.tasks import Task
 
@@ -43,7 +43,6 @@ def write_report(
         figures.append(folder / "figures" / "quality_against_speed.png")
         quality_against_speed(results, figures[1])
     copy_files(figures, student / "figures")
-    write_card(
-        student, results, analysis, (folder / "recipe.yaml").read_text(), [f"figures/{path.name}" for path in figures]
-    )
+    shown = [f"figures/{path.name}" for path in figures]
+    model_card(results, analysis, (folder / "recipe.yaml").read_text(), shown).save(student / "README.md")
     write_json(folder / "results.json", results)

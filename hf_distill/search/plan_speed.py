@@ -12,10 +12,8 @@ from accelerate import PartialState
 from datasets import Dataset
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 
-from hf_distill.evaluation.predict import Candidate
-from hf_distill.evaluation.speed import Timings, measure_calls
-from hf_distill.evaluation.timing import ROUNDS, timed_calls
-from hf_distill.evaluation.written import set_generation
+from hf_distill.evaluation.predict import Candidate, set_generation
+from hf_distill.evaluation.speed import ROUNDS, Timings, measure_calls, timed_calls
 from hf_distill.models.hardware import best_dtype, place
 from hf_distill.pipeline.plans import ModelPlan
 from hf_distill.recipe import LocalTeacher, Recipe

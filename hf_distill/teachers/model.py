@@ -16,9 +16,8 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.modeling_outputs import BaseModelOutput
 from typing_extensions import override
 
-from hf_distill.evaluation.predict import predict
+from hf_distill.evaluation.predict import predict, set_generation
 from hf_distill.evaluation.scores import Evaluation, Scores
-from hf_distill.evaluation.written import set_generation
 from hf_distill.generation.hypotheses import ModelWriter, own_generation
 from hf_distill.generation.writer import Writer
 from hf_distill.models.attention import caught_projections, eager_attention

@@ -20,9 +20,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from typing_extensions import override
 
-from hf_distill.evaluation.language_modeling import BINS, TokenScores, tabled_scores
+from hf_distill.evaluation.language_modeling import BINS, TokenScores, Written, judged, tabled_scores
+from hf_distill.evaluation.metrics import scorer_names
 from hf_distill.evaluation.scores import Evaluation, by_row
-from hf_distill.evaluation.text_metrics import Written, judged, scorer_names
 from hf_distill.generation.generate import with_length
 from hf_distill.models.load import load_tokenizer
 from hf_distill.recipe import EvaluateConfig, LabelConfig, Recipe, ServerConfig

@@ -17,10 +17,9 @@ from sklearn import metrics as sklearn_metrics
 from hf_distill import run
 from hf_distill.errors import LabelError, ModelError, RecipeError
 from hf_distill.evaluation.bootstrap import model_metrics
-from hf_distill.evaluation.metrics import MEASURED, PRIMARY, primary_metric
+from hf_distill.evaluation.metrics import MEASURED, PRIMARY, make_scorers, primary_metric, scorer_names
 from hf_distill.evaluation.predict import decision_scores
 from hf_distill.evaluation.scores import DecisionScores
-from hf_distill.evaluation.text_metrics import make_scorers, scorer_names
 from hf_distill.recipe import EvaluateConfig
 from tests.helpers import tiny
 

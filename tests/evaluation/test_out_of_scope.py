@@ -15,8 +15,9 @@ from hf_distill import ModelTeacher, evaluate, run
 from hf_distill.data.load import load_data
 from hf_distill.errors import DataError, RecipeError, TeacherError
 from hf_distill.evaluation.bootstrap import bootstrap, model_metrics, resample_counts
+from hf_distill.evaluation.classification import detector
 from hf_distill.evaluation.metrics import OUT_OF_SCOPE as METRICS
-from hf_distill.evaluation.metrics import detector, primary_metric
+from hf_distill.evaluation.metrics import primary_metric
 from hf_distill.evaluation.predict import decision_scores, predict
 from hf_distill.evaluation.scores import DecisionScores, Evaluation
 from hf_distill.pipeline.preflight import check

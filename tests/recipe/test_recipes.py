@@ -108,9 +108,9 @@ def shell(tmp_path_factory):
 WORKER = """
 import json, sys, traceback
 from hf_distill.pipeline import run as flow
-from hf_distill.evaluation import timing, scores
+from hf_distill.evaluation import scores, speed
 scores.Scores.check_above_chance = lambda *_: None
-timing.ROUNDS = 1  # What is measured here tells nothing.
+speed.ROUNDS = 1  # What is measured here tells nothing.
 for line in sys.stdin:
     recipe, *overrides = json.loads(line)
     told = []

@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import ModelCard
 from PIL import Image
 
-from hf_distill.report.card import address, model_card, shown_share, verdict, write_card
+from hf_distill.report.card import address, model_card, shown_share, verdict
 from hf_distill.report.figures import quality_against_speed, training_curves
 
 RECIPE = "version: 1\nname: mini\ndata:\n  files: {train: /home/ada/secret/train.csv}\n"
@@ -302,7 +302,7 @@ def test_the_example_names_the_repository_that_the_card_is_pushed_to():
 
 
 def test_the_card_is_written_into_the_students_folder(tmp_path):
-    write_card(tmp_path, RESULTS, ANALYSIS, RECIPE, ["figures/training.png"])
+    model_card(RESULTS, ANALYSIS, RECIPE, ["figures/training.png"]).save(tmp_path / "README.md")
     card = ModelCard.load(tmp_path / "README.md")
     assert card.data.model_name == "mini"
     assert "![training](figures/training.png)" in card.text

@@ -102,7 +102,7 @@ def test_the_largest_student_that_is_fast_enough_is_found_and_of_equals_the_deep
 
 def test_what_is_planned_is_what_a_run_then_reports(tmp_path, clock, monkeypatch):
     accept_any_teacher(monkeypatch)
-    monkeypatch.setattr("hf_distill.evaluation.timing.ROUNDS", plan_speed.ROUNDS)
+    monkeypatch.setattr("hf_distill.evaluation.speed.ROUNDS", plan_speed.ROUNDS)
     recipe = recipe_of(tmp_path)
     plan = hf_distill.plan(recipe, speedup=4.0, runs=tmp_path / "runs", report=silent)
     assert plan.student["width"].keys() == {"hidden_size", "heads", "intermediate_size"}

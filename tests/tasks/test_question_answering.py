@@ -14,10 +14,10 @@ from transformers import BertForQuestionAnswering
 
 from hf_distill import Hidden, Labels, Logits, run
 from hf_distill.errors import DataError, RecipeError, TeacherError
+from hf_distill.evaluation.answers import AnswerScores, exact_match, overlap, score_answers
 from hf_distill.evaluation.bootstrap import bootstrap
 from hf_distill.evaluation.metrics import MEASURED
 from hf_distill.evaluation.predict import Candidate
-from hf_distill.evaluation.question_answering import AnswerScores, exact_match, overlap, score_answers
 from hf_distill.evaluation.scores import Evaluation
 from hf_distill.losses.divergences import DIVERGENCES
 from hf_distill.pipeline.preflight import check

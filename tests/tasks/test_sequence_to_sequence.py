@@ -16,9 +16,9 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig,
 
 from hf_distill import DistillationTrainer, Hidden, Labels, Logits, run
 from hf_distill.errors import HfDistillError, ModelError, ObjectiveError, RecipeError, TeacherError
-from hf_distill.evaluation.language_modeling import TokenScores
-from hf_distill.evaluation.text_metrics import judged, make_scorers
-from hf_distill.evaluation.written import check_generation, write_and_score, write_texts
+from hf_distill.evaluation.language_modeling import TokenScores, judged
+from hf_distill.evaluation.metrics import make_scorers
+from hf_distill.evaluation.predict import check_generation, write_and_score, write_texts
 from hf_distill.generation.generate import beam_cache, writer_inputs
 from hf_distill.pipeline.cases import TargetsCase
 from hf_distill.pipeline.compatibility import check_targets
@@ -254,7 +254,7 @@ def test_rouge_and_functions_are_means_over_rows():
 
 
 def test_a_scorer_may_be_a_class_of_ones_own():
-    (scorer,) = make_scorers(["hf_distill.evaluation.text_metrics:Rouge"])
+    (scorer,) = make_scorers(["hf_distill.evaluation.metrics:Rouge"])
     assert scorer.names == ("rouge1", "rouge2", "rougeL")
 
 

@@ -22,7 +22,7 @@ from hf_distill.evaluation.classification import ClassScores
 from hf_distill.evaluation.metrics import MEASURED
 from hf_distill.evaluation.predict import Candidate
 from hf_distill.evaluation.scores import Evaluation
-from hf_distill.evaluation.token_classification import TagScores, score_tags
+from hf_distill.evaluation.tags import TagScores, score_tags
 from hf_distill.recipe import DataConfig
 from hf_distill.tasks import TokenClassification
 from hf_distill.teachers import ModelTeacher

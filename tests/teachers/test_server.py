@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
-from hf_distill.recipe.load import load_recipe
 from transformers import TrainingArguments
 
 from hf_distill import (
@@ -34,6 +33,7 @@ from hf_distill.evaluation.predict import Candidate
 from hf_distill.evaluation.scores import Evaluation
 from hf_distill.logs import reported
 from hf_distill.recipe import ServerConfig
+from hf_distill.recipe.load_recipe import load_recipe
 from hf_distill.teachers import ServedTeacher
 from hf_distill.teachers.endpoint import Client, prompt_likelihoods, write
 from hf_distill.teachers.endpoint.completions import sampling

@@ -14,7 +14,7 @@ from huggingface_hub import try_to_load_from_cache
 from transformers import PreTrainedTokenizerBase
 
 from hf_distill.errors import ServerError
-from hf_distill.evaluation.text_metrics import scorer_names
+from hf_distill.evaluation.metrics import scorer_names
 from hf_distill.models.hardware import best_dtype
 from hf_distill.models.load import load_model
 from hf_distill.recipe import Recipe, ServerConfig

@@ -11,25 +11,12 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
 from scipy.special import logsumexp
 from typing_extensions import override
 
 from hf_distill.errors import LabelError
-from hf_distill.evaluation.analysis import (
-    Evaluated,
-    beside_control,
-    compare_classes,
-    compare_control,
-    compare_lengths,
-    f1_by_class,
-    judge_calibration,
-    length_buckets,
-    length_entries,
-    rounded,
-    short,
-)
-from hf_distill.evaluation.scores import Chance, Evaluation, Scoreable, Scores, by_row, calibration_error
+from hf_distill.evaluation.analysis import Decided, Evaluated, beside_control, short
+from hf_distill.evaluation.scores import Chance, Evaluation, Scoreable, Scores, by_row
 from hf_distill.tasks.question_answering import answers_of
 from hf_distill.types import Batch
 
@@ -88,8 +75,8 @@ class AnswerScores(Scores):
 
     @property
     @override
-    def calibration_error(self) -> float:
-        return calibration_error(self.sure, self.exact)
+    def confidences(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.sure, self.exact
 
     @override
     def chance(self, metric: str) -> Chance:
@@ -114,39 +101,33 @@ class AnswerScores(Scores):
 
     @override
     def analysis(self, models: Mapping[str, AnswerScores], evaluated: Evaluated, examples: int = 5) -> dict[str, Any]:
-        questions = list(evaluated.rows["question"])
-        buckets = length_buckets([len(context.split()) for context in evaluated.rows["context"]])
-        classes = f1_by_class({name: each.by_kind(questions) for name, each in models.items()})
+        questions, exact = list(evaluated.rows["question"]), self.metrics()["exact_match"]
         f1 = {name: each.f1 for name, each in models.items()}
         means = {name: each.metrics()["f1"] for name, each in models.items()}
-        calibration = rounded({name: each.calibration_error for name, each in models.items()})
-        control = beside_control(means, "'s {:.3f}")
-        lost, exact = f1["teacher"] - f1["student"], self.metrics()["exact_match"]
-        return {
-            "summary": [
-                f"Of {len(questions)} questions the student answers {exact:.1%} right to the word: F1 "
-                f"{means['student']:.3f}, the teacher's {means['teacher']:.3f}"
-                f"{control}.",
-                *compare_control(means),
-                *compare_classes(classes, {}, "questions"),
-                compare_lengths(lost, buckets, "{:.3f} of F1".format, "words"),
-                judge_calibration(calibration["student"], float(self.sure.mean()), exact),
-            ],
-            "measure": {"classes": "f1", "lengths": "f1"},
-            "classes": classes,
-            "lengths": length_entries(f1, buckets),
-            "confusions": [],
-            "calibration": calibration,
-            "examples": [
-                {
-                    "text": short(questions[row]),
-                    "label": short(" / ".join(dict.fromkeys(self.references[row])) or "nothing"),
-                    **{name: short(models[name].texts[row] or "nothing") for name in ("student", "teacher")},
-                }
-                for row in np.argsort(-lost, kind="stable")[:examples]
-                if lost[row] > 0
-            ],
-        }
+        decided = Decided(
+            by_class={name: each.by_kind(questions) for name, each in models.items()},
+            means=means,
+            by_row=f1,
+            lengths=[len(context.split()) for context in evaluated.rows["context"]],
+            loss="{:.3f} of F1",
+            sure=(float(self.sure.mean()), exact),
+            units=("questions", "words"),
+        )
+        control, lost = beside_control(means, "'s {:.3f}"), f1["teacher"] - f1["student"]
+        first = (
+            f"Of {len(questions)} questions the student answers {exact:.1%} right to the word: F1 "
+            f"{means['student']:.3f}, the teacher's {means['teacher']:.3f}{control}."
+        )
+        shown = [
+            {
+                "text": short(questions[row]),
+                "label": short(" / ".join(dict.fromkeys(self.references[row])) or "nothing"),
+                **{name: short(models[name].texts[row] or "nothing") for name in ("student", "teacher")},
+            }
+            for row in np.argsort(-lost, kind="stable")[:examples]
+            if lost[row] > 0
+        ]
+        return decided.analysis(models, first, "f1", shown)
 
     def _best(self, judge: Callable[[str, str], float]) -> np.ndarray:
         pairs = zip(self.texts, self.references, strict=True)
@@ -158,35 +139,27 @@ def score_answers(candidate: Scoreable, evaluation: Evaluation) -> AnswerScores:
     task, rows = evaluation.task, evaluation.rows
     if any(value is None for value in rows["answers"]):
         raise LabelError("the evaluated split has rows whose answers are not known; remove them")
-    assert candidate.tokenizer is not None
     windows = task.encode(rows, candidate.tokenizer)
-    assert isinstance(windows, Dataset)
 
     def read(batch: Batch) -> list[np.ndarray]:
         logits: Any = candidate.run(task.student_inputs(batch), False)
-        return [
-            row[:, mask].cpu().numpy() for row, mask in zip(logits.float(), batch["attention_mask"].bool(), strict=True)
-        ]
+        pairs = zip(logits.float(), batch["attention_mask"].bool(), strict=True)
+        return [row[:, mask].cpu().numpy() for row, mask in pairs]
 
     logits = by_row(candidate.models, task, candidate.tokenizer, windows, evaluation.batch_size, read)
     own: list[list[int]] = [[] for _ in range(len(rows))]
     for number, row in enumerate(windows["row"]):
         own[row].append(number)
-    columns = {name: list(windows[name]) for name in ("places", "nothing")}
-    found = [
-        _answer(
-            context,
-            [(logits[i], np.array(columns["places"][i]), columns["nothing"][i]) for i in numbers],
-            task.max_answer_length,
-            task.may_abstain,
-        )
-        for context, numbers in zip(rows["context"], own, strict=True)
-    ]
-    return AnswerScores(
-        texts=[text for text, _ in found],
-        references=[[each.text for each in answers_of(value)] for value in rows["answers"]],
-        sure=np.array([sure for _, sure in found]),
+    read_windows = list(zip(logits, map(np.array, windows["places"]), windows["nothing"], strict=True))
+    texts, sure = zip(
+        *(
+            _answer(context, [read_windows[i] for i in numbers], task.max_answer_length, task.may_abstain)
+            for context, numbers in zip(rows["context"], own, strict=True)
+        ),
+        strict=True,
     )
+    references = [[each.text for each in answers_of(value)] for value in rows["answers"]]
+    return AnswerScores(texts=texts, references=references, sure=np.array(sure))
 
 
 def _answer(

@@ -14,37 +14,22 @@ from seqeval.metrics.sequence_labeling import get_entities
 from typing_extensions import override
 
 from hf_distill.errors import LabelError
-from hf_distill.evaluation.analysis import (
-    Evaluated,
-    beside_control,
-    compare_classes,
-    compare_confusions,
-    compare_control,
-    compare_lengths,
-    f1_by_class,
-    judge_calibration,
-    length_buckets,
-    length_entries,
-    rounded,
-    short,
-)
+from hf_distill.evaluation.analysis import Decided, Evaluated, beside_control, short
 from hf_distill.evaluation.classification import ClassScores
-from hf_distill.evaluation.scores import Chance, Evaluation, Scoreable, Scores, by_row, calibration_error, ratio
+from hf_distill.evaluation.scores import Chance, Evaluation, Scoreable, Scores, by_row, ratio
 from hf_distill.types import Batch
 
 OUTSIDE = "O"
 """The label of a word that is part of nothing."""
-
-MARKS = ("B-", "I-", "E-", "S-")
-"""What tells where in an entity a word stands: begin, inside, end, single."""
 
 Span = tuple[str, int, int]
 """Type, first and last word of an entity."""
 
 
 def are_entities(names: Sequence[str]) -> bool:
-    """Whether labels tell where entities begin (B-, I-); those of parts of speech, for one, do not."""
-    return all(name == OUTSIDE or name.startswith(MARKS) for name in names) and any(n != OUTSIDE for n in names)
+    """Whether labels tell where in an entity a word stands (begin, inside, end, single); parts of speech do not."""
+    marked = [name.startswith(("B-", "I-", "E-", "S-")) for name in names if name != OUTSIDE]
+    return bool(marked) and all(marked)
 
 
 def spans(names: Sequence[str], tags: Iterable[int]) -> list[Span]:
@@ -98,18 +83,13 @@ class TagScores(Scores):
         kinds = sorted({span[0] for gold, own in self.found for span in (*gold, *own)})
         totals = {kind: self._counts(kind).sum(0) for kind in kinds}
         return {
-            kind: {**{name: float(share) for name, share in _shares(*total).items()}, "support": int(total[2])}
+            kind: {name: float(share) for name, share in _shares(*total).items()} | {"support": int(total[2])}
             for kind, total in totals.items()
         }
 
     @property
     @override
-    def calibration_error(self) -> float:
-        return calibration_error(*self.confidences)
-
-    @property
     def confidences(self) -> tuple[np.ndarray, np.ndarray]:
-        """How sure each decision on a word that it saw was, and whether it was right."""
         sure, right = self.words.confidences
         return sure[self.seen], right[self.seen]
 
@@ -133,42 +113,37 @@ class TagScores(Scores):
 
     @override
     def analysis(self, models: Mapping[str, TagScores], evaluated: Evaluated, examples: int = 5) -> dict[str, Any]:
-        words, buckets = list(evaluated.rows["tokens"]), length_buckets(self.count)
+        words, named = list(evaluated.rows["tokens"]), {name: each.types for name, each in models.items()}
         texts = [" ".join(row) for row in words]
-        classes = f1_by_class({name: each.types for name, each in models.items()})
         of_words = [texts[row] for row in self.row_of]
-        confusions = self.words.most_confused(models["teacher"].words, of_words, examples)
-        hits = {name: each.right / each.count for name, each in models.items()}
-        calibration = rounded({name: each.calibration_error for name, each in models.items()})
-        what = "entities" if are_entities(self.words.label_names) else "labelled words"
         own, f1 = self.metrics(), {name: each.metrics()["f1"] for name, each in models.items()}
-        control, (sure, right) = beside_control(f1, "'s {:.3f}"), self.confidences
-        lost = hits["teacher"] - hits["student"]
-        return {
-            "summary": [
-                f"Of {sum(entry['support'] for entry in classes)} {what} the student finds {own['recall']:.1%}, and "
-                f"{own['precision']:.1%} of those it names are right: F1 {f1['student']:.3f}, the teacher's "
-                f"{f1['teacher']:.3f}{control}.",
-                *compare_control(f1),
-                *compare_classes(classes, {}, what),
-                *compare_confusions(confusions),
-                compare_lengths(lost, buckets, "{:.1%} of the words".format, "words"),
-                judge_calibration(calibration["student"], float(sure.mean()), float(right.mean())),
-            ],
-            "measure": {"classes": "f1", "lengths": "accuracy"},
-            "classes": classes,
-            "lengths": length_entries(hits, buckets),
-            "confusions": confusions,
-            "calibration": calibration,
-            "examples": [
-                {
-                    "text": short(texts[row]),
-                    "label": _shown(words[row], self.found[row][0]),
-                    **{name: _shown(words[row], models[name].found[row][1]) for name in ("student", "teacher")},
-                }
-                for row in self._lost_to(models["teacher"])[:examples]
-            ],
-        }
+        what = "entities" if are_entities(self.words.label_names) else "labelled words"
+        sure, right = self.confidences
+        decided = Decided(
+            by_class=named,
+            means=f1,
+            by_row={name: each.right / each.count for name, each in models.items()},
+            lengths=self.count,
+            loss="{:.1%} of the words",
+            sure=(float(sure.mean()), float(right.mean())),
+            confusions=self.words.most_confused(models["teacher"].words, of_words, examples),
+            units=(what, "words"),
+        )
+        control = beside_control(f1, "'s {:.3f}")
+        first = (
+            f"Of {sum(each['support'] for each in named['student'].values())} {what} the student finds "
+            f"{own['recall']:.1%}, and {own['precision']:.1%} of those it names are right: F1 {f1['student']:.3f}, the "
+            f"teacher's {f1['teacher']:.3f}{control}."
+        )
+        shown = [
+            {
+                "text": short(texts[row]),
+                "label": _shown(words[row], self.found[row][0]),
+                **{name: _shown(words[row], models[name].found[row][1]) for name in ("student", "teacher")},
+            }
+            for row in self._lost_to(models["teacher"])[:examples]
+        ]
+        return decided.analysis(models, first, "accuracy", shown)
 
     def _lost_to(self, teacher: TagScores) -> list[int]:
         """Rows of which the teacher names all entities rightly and the student does not, most errors first."""
@@ -209,22 +184,19 @@ def score_tags(candidate: Scoreable, evaluation: Evaluation) -> TagScores:
         pairs = zip(logits.float(), batch["attention_mask"].bool(), strict=True)
         return [row[mask].cpu().numpy() for row, mask in pairs]
 
-    assert candidate.tokenizer is not None
     encoded = task.encode(rows, candidate.tokenizer)
     of_tokens = by_row(candidate.models, task, candidate.tokenizer, encoded, evaluation.batch_size, read)
     of_words = [np.vstack([row, unseen])[first] for row, first in zip(of_tokens, encoded["first_tokens"], strict=True)]
     counts = [len(each) for each in of_words]
     if not all(counts):
         raise LabelError(f"row {counts.index(0)} of the evaluated split has no words; remove it")
-    words = ClassScores(
-        np.concatenate(of_words), np.concatenate(encoded["word_labels"]), task.label_set.problem_type, names
-    )
-    seen = np.concatenate(encoded["first_tokens"]) >= 0
-    return TagScores(words=words, row_of=np.repeat(np.arange(len(counts)), counts), seen=seen)
+    labels, seen = (np.concatenate(encoded[name]) for name in ("word_labels", "first_tokens"))
+    words = ClassScores(np.concatenate(of_words), labels, task.label_set.problem_type, names)
+    return TagScores(words=words, row_of=np.repeat(np.arange(len(counts)), counts), seen=seen >= 0)
 
 
-def _shares(hits: np.ndarray, named: np.ndarray, there: np.ndarray) -> dict[str, np.ndarray]:
-    hits, named, there = np.asarray(hits), np.asarray(named), np.asarray(there)
+def _shares(*counts: Any) -> dict[str, np.ndarray]:
+    hits, named, there = map(np.asarray, counts)
     return {"f1": ratio(2 * hits, named + there), "precision": ratio(hits, named), "recall": ratio(hits, there)}
 
 
