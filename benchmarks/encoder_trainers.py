@@ -31,7 +31,7 @@ from hf_distill.evaluation.predict import Candidate
 from hf_distill.evaluation.retrieval import score_vectors
 from hf_distill.evaluation.scores import Evaluation
 from hf_distill.models.hardware import best_dtype
-from hf_distill.models.load import load_model, load_tokenizer
+from hf_distill.models.loading import load_model, load_tokenizer
 from hf_distill.objectives import Objective, Similarity
 from hf_distill.recipe import CacheConfig
 from hf_distill.students import chosen_cuts

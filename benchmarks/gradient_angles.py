@@ -30,7 +30,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from benchmarks.common import goal, write_results
 from benchmarks.language import bytes_of, keep, text_rows
 from hf_distill import DistillationTrainer, Logits
-from hf_distill.models.load import load_model, load_tokenizer
+from hf_distill.models.loading import load_model, load_tokenizer
 from hf_distill.recipe import CacheConfig, FromParts
 from hf_distill.students import build_student
 from hf_distill.tasks import CausalLanguageModeling

@@ -14,23 +14,18 @@ LABELS = frozenset({"label", "labels", "answers", "target", "completion"})
 LISTS = frozenset({"candidates"})
 """Columns that hold lists of texts: what is named for one of them stays apart where it is several columns."""
 
+JOIN = " + "  # In the name of a column that is joined of several.
+
 
 class Columns:
     """The data's columns under the task's names.
 
-    Args:
-        mapping: The data's names by the task's: a name, ``outer.inner``, or several that are joined.
-        required: The task's columns.
-        optional: Columns that rows may have.
-        where: The key of the recipe that says so.
+    ``mapping``, which stands in the recipe at ``where``, has the data's names by the task's: a name, ``outer.inner``,
+    or several that are joined.
     """
 
     def __init__(
-        self,
-        mapping: Mapping[str, str | list[str]],
-        required: Sequence[str],
-        optional: Sequence[str],
-        where: str = "data.columns",
+        self, mapping: Mapping[str, str | list[str]], required: Sequence[str], optional: Sequence[str], where: str
     ) -> None:
         known = (*required, *optional)
         for name in mapping:
@@ -38,7 +33,7 @@ class Columns:
                 raise DataError(f"{where}.{name}: the task has no such column; it has {', '.join(known)}")
         self.where = where
         self.joined = {name: names for name, names in mapping.items() if not isinstance(names, str)}
-        self.mapping = {name: each if isinstance(each, str) else _joined_name(each) for name, each in mapping.items()}
+        self.mapping = {name: each if isinstance(each, str) else JOIN.join(each) for name, each in mapping.items()}
         self.required, self.optional = required, optional
 
     def named(self, rows: Any, split: str, labelled: bool = True) -> Any:
@@ -58,16 +53,15 @@ class Columns:
                     f"{nearest(source, there)}; name the right one in {self.where}: {{{name}: ...}}"
                 )
         rows = rows.select_columns(list(dict.fromkeys(chosen.values())))
+        # In two steps, since two columns may swap their names.
         swap = {source: f"__{name}" for name, source in chosen.items() if source != name}
-        for source, temporary in swap.items():
-            rows = rows.rename_column(source, temporary)
-        for temporary in swap.values():
-            rows = rows.rename_column(temporary, temporary.removeprefix("__"))
+        for source, name in [*swap.items(), *((name, name.removeprefix("__")) for name in swap.values())]:
+            rows = rows.rename_column(source, name)
         return rows
 
 
 def _unnested(rows: Any, names: Iterable[str]) -> Any:
-    """Give nested names, such as ``translation.de`` of parallel data, columns of their own."""
+    """Give nested names, such as ``translation.de``, columns of their own."""
     there = rows.column_names or list(next(iter(rows), {}))
     for name in names:
         outer, dot, inner = name.partition(".")
@@ -76,22 +70,16 @@ def _unnested(rows: Any, names: Iterable[str]) -> Any:
     return rows
 
 
-def _joined_name(names: Sequence[str]) -> str:
-    return " + ".join(names)
-
-
 def _with_joined(rows: Any, names: Sequence[str], split: str, *, apart: bool) -> Any:
     """Join columns to one, as a list or with a blank line between; empty texts are left out."""
     there = rows.column_names or list(next(iter(rows), {}))
     for name in names:
         if name not in there:
-            raise DataError(
-                f"split {split!r} has no column {name!r}; it has {', '.join(there) or 'none'}{nearest(name, there)}"
-            )
-    whole = _joined_name(names)
+            known = ", ".join(there) or "none"
+            raise DataError(f"split {split!r} has no column {name!r}; it has {known}{nearest(name, there)}")
 
     def join(row: Mapping[str, Any]) -> dict[str, Any]:
         texts = [text for name in names if (text := (row[name] or "").strip())]
-        return {whole: texts if apart else "\n\n".join(texts)}
+        return {JOIN.join(names): texts if apart else "\n\n".join(texts)}
 
     return rows.map(join)

@@ -15,7 +15,6 @@ import re
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from inspect import cleandoc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +37,12 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "transformers": ("transformers", "hugging", "hf", "pretrained"),
 }
 SKIPPED_FOLDERS = {"tests", "testing", "_vendor", "externals", "__pycache__"}
+GIVE_AWAY = re.compile(
+    "|".join(
+        name if len(name) >= 4 else rf"(?<![a-z0-9]){name}(?![a-z0-9])"
+        for name in sorted({name for names in LIBRARIES.values() for name in names})
+    )
+)
 WORDS = (4, 40)
 NEAR_DUPLICATE = 0.6
 SPARE = 1.6
@@ -68,20 +73,15 @@ def load(
         seed: Chooses the source files and the splits; the same seed and installed versions give the same rows.
 
     Returns:
-        Splits `train`, `validation`, `test` with columns `text` (string) and `label` (ClassLabel, library names), and,
-        where asked for, `unlabelled` with `text` alone.
-
-    Raises:
-        DataError: If a library is unknown, not installed, or has too few sentences, or a share is out of range.
+        Splits `train`, `validation`, `test` with columns `text` and `label`, and, where asked for, `unlabelled`.
     """
     from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
     chosen = _checked(list(LIBRARIES) if libraries is None else libraries, rows_per_class, unlabelled_per_class)
     sizes = _split_sizes(rows_per_class, validation_share, test_share)
     most = rows_per_class + unlabelled_per_class
-    candidates = {
-        library: _candidates(library, int(rows_per_class * SPARE), int(most * SPARE), seed) for library in chosen
-    }
+    openings, wanted = int(rows_per_class * SPARE), int(most * SPARE)
+    candidates = {library: _candidates(library, openings, wanted, seed) for library in chosen}
     rows: dict[str, list[tuple[str, str]]] = {split: [] for split in sizes}
     unlabelled: list[str] = []
     for library, texts in _without_near_duplicates(candidates, rows_per_class, most).items():
@@ -94,9 +94,9 @@ def load(
         split: Dataset.from_dict({"text": [t for t, _ in pairs], "label": [c for _, c in pairs]}, features=features)
         for split, pairs in rows.items()
     }
-    return DatasetDict(
-        splits | ({"unlabelled": Dataset.from_dict({"text": unlabelled})} if unlabelled_per_class else {})
-    )
+    if unlabelled_per_class:
+        splits["unlabelled"] = Dataset.from_dict({"text": unlabelled})
+    return DatasetDict(splits)
 
 
 def _checked(libraries: Sequence[str], rows_per_class: int, unlabelled_per_class: int) -> Sequence[str]:
@@ -104,10 +104,9 @@ def _checked(libraries: Sequence[str], rows_per_class: int, unlabelled_per_class
         raise DataError(f"docstrings: {unknown[0]!r} is none of the libraries; choose from {', '.join(LIBRARIES)}")
     if len(set(libraries)) < 2 or len(set(libraries)) < len(libraries):
         raise DataError(f"docstrings: expected at least two different libraries, got {', '.join(libraries)}")
-    if rows_per_class < 10:
-        raise DataError(f"docstrings: rows_per_class must be at least 10, got {rows_per_class}")
-    if unlabelled_per_class < 0:
-        raise DataError(f"docstrings: unlabelled_per_class must be at least 0, got {unlabelled_per_class}")
+    for name, rows, least in (("rows", rows_per_class, 10), ("unlabelled", unlabelled_per_class, 0)):
+        if rows < least:
+            raise DataError(f"docstrings: {name}_per_class must be at least {least}, got {rows}")
     return libraries
 
 
@@ -125,9 +124,7 @@ def _candidates(library: str, openings: int, wanted: int, seed: int) -> list[str
     """Sentences of a library, those that open a docstring first, each once, enough to choose from."""
     spec = importlib.util.find_spec(library)
     if spec is None or not spec.submodule_search_locations:
-        raise DataError(
-            f"docstrings: {library} is not installed; install it, or leave it out of data.arguments.libraries"
-        )
+        raise DataError(f"docstrings: {library} is not installed; install it, or leave it out of data.arguments")
     root = Path(next(iter(spec.submodule_search_locations)))
     files = sorted(path for path in root.rglob("*.py") if not SKIPPED_FOLDERS & set(path.relative_to(root).parts))
     random.Random(f"{seed} {library}").shuffle(files)
@@ -135,7 +132,7 @@ def _candidates(library: str, openings: int, wanted: int, seed: int) -> list[str
     later: dict[str, None] = {}
     for path in files:
         for docstring in _docstrings(path):
-            sentences = [sentence for sentence in _sentences(docstring) if not _gives_away(sentence)]
+            sentences = [sentence for sentence in _sentences(docstring) if not GIVE_AWAY.search(sentence.lower())]
             first.update(dict.fromkeys(sentences[:1]))
             later.update(dict.fromkeys(sentences[1:]))
         if len(first) >= openings and len(first) + len(later) >= wanted:
@@ -144,7 +141,6 @@ def _candidates(library: str, openings: int, wanted: int, seed: int) -> list[str
 
 
 def _docstrings(path: Path) -> Iterator[str]:
-    """Every docstring of a source file, which is parsed and not run."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Old escapes in the sources of others.
         try:
@@ -155,9 +151,8 @@ def _docstrings(path: Path) -> Iterator[str]:
     while nodes:
         node = nodes.pop()
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            docstring = ast.get_docstring(node, clean=False)
-            if docstring:
-                yield cleandoc(docstring)
+            if docstring := ast.get_docstring(node):
+                yield docstring
             nodes += reversed(node.body)
 
 
@@ -169,19 +164,6 @@ def _sentences(docstring: str) -> list[str]:
             break
         prose += SENTENCE_END.split(" ".join(paragraph.split()))
     return [sentence for sentence in prose if WORDS[0] <= len(sentence.split()) <= WORDS[1] and sentence.isascii()]
-
-
-def _give_away_pattern(names: Mapping[str, Sequence[str]]) -> re.Pattern[str]:
-    every = sorted({name for group in names.values() for name in group})
-    parts = [name if len(name) >= 4 else rf"(?<![a-z0-9]){name}(?![a-z0-9])" for name in every]
-    return re.compile("|".join(parts))
-
-
-_GIVE_AWAY = _give_away_pattern(LIBRARIES)
-
-
-def _gives_away(sentence: str) -> bool:
-    return _GIVE_AWAY.search(sentence.lower()) is not None
 
 
 def _without_near_duplicates(candidates: Mapping[str, Sequence[str]], least: int, most: int) -> dict[str, list[str]]:
@@ -225,10 +207,9 @@ class _Seen:
             return False
         rarest = sorted(words, key=lambda word: (self._counts[word], word))
         prefix = rarest[: len(words) - math.ceil(NEAR_DUPLICATE * len(words)) + 1]
-        for word in prefix:
-            for other in self._holders[word]:
-                if len(words & other) >= NEAR_DUPLICATE * len(words | other):
-                    return False
+        alike = (other for word in prefix for other in self._holders[word])
+        if any(len(words & other) >= NEAR_DUPLICATE * len(words | other) for other in alike):
+            return False
         for word in prefix:
             self._holders[word].append(words)
         return True

@@ -9,7 +9,7 @@ from typing import Any
 
 from datasets import ClassLabel, Dataset
 
-from hf_distill.data.load import Data
+from hf_distill.data.rows import Data
 from hf_distill.errors import DataError
 from hf_distill.names import nearest
 from hf_distill.types import TAUGHT_BY
@@ -35,14 +35,11 @@ def _taught(rows: Dataset, split: str, route: str, names: Sequence[str]) -> list
             f"split {split!r} has no column {route!r}, in which teacher.route looks for the name of each row's "
             f"teacher; it has {', '.join(rows.column_names)}; add it, or map it in data.columns"
         )
-    feature = rows.features[route]
-    values = [
-        feature.int2str(value) if isinstance(feature, ClassLabel) and value is not None else value
-        for value in rows[route]
-    ]
+    feature, values = rows.features[route], list(rows[route])
+    if isinstance(feature, ClassLabel):
+        values = [None if value is None else feature.int2str(value) for value in values]
     index = {name: number for number, name in enumerate(names)}
-    unknown = [(number, value) for number, value in enumerate(values) if str(value) not in index]
-    if unknown:
+    if unknown := [(number, value) for number, value in enumerate(values) if str(value) not in index]:
         number, value = unknown[0]
         raise DataError(
             f"split {split!r}: {len(unknown):,} of {len(values):,} rows name no teacher in column {route!r} (first: "

@@ -9,7 +9,7 @@ from typing import Any
 import datasets
 from datasets import Dataset, IterableDataset
 
-from hf_distill.data.load import Data
+from hf_distill.data.rows import Data
 from hf_distill.errors import DataError, RecipeError
 from hf_distill.names import nearest_or_all
 
@@ -24,25 +24,23 @@ def set_aside(data: Data, name: str) -> Data:
     for split, rows in inside.items():
         if isinstance(rows, Dataset) and not len(rows):
             raise DataError(f"split {split!r} holds rows labelled {name!r} alone, which are of no class; add others")
+    count = ""
     if isinstance(data.train, Dataset):
-        count = f"{len(data.train) - len(inside['train']):,} of {len(data.train):,} training rows"
-    else:
-        count = "training rows"
+        count = f"{len(data.train) - len(inside['train']):,} of {len(data.train):,} "
+    note = f"out of scope: {count}training rows, labelled {name!r}, are left out: they are of no class"
     return dataclasses.replace(
         data,
         **inside,
         outside={split: _labelled(splits[split], name) for split in ("validation", "test")},
-        notes=(*data.notes, f"out of scope: {count}, labelled {name!r}, are left out: they are of no class"),
+        notes=(*data.notes, note),
         loaded=data,
     )
 
 
 def _labels(rows: Dataset | IterableDataset) -> set[str]:
-    """The names of labels that can be known without reading a stream."""
-    names = _names(rows)
-    if names is not None:
-        return set(names)
-    return {str(value) for value in rows["label"] if value is not None} if isinstance(rows, Dataset) else set()
+    if (names := _names(rows)) is not None or not isinstance(rows, Dataset):
+        return set(names or ())
+    return {str(value) for value in rows["label"] if value is not None}
 
 
 def _names(rows: Dataset | IterableDataset) -> list[str] | None:
@@ -51,7 +49,6 @@ def _names(rows: Dataset | IterableDataset) -> list[str] | None:
 
 
 def _is(rows: Dataset | IterableDataset, name: str) -> Callable[[Any], bool]:
-    """What tells whether a label is the one of that name."""
     names = _names(rows)
     if names is None:
         return lambda value: value is not None and str(value) == name
@@ -60,7 +57,6 @@ def _is(rows: Dataset | IterableDataset, name: str) -> Callable[[Any], bool]:
 
 
 def _labelled(rows: Dataset | IterableDataset, name: str) -> Dataset:
-    """Rows of that label, without it."""
     assert isinstance(rows, Dataset)  # What is evaluated on is in memory.
     is_it = _is(rows, name)
     return rows.select([i for i, value in enumerate(rows["label"]) if is_it(value)]).remove_columns("label")

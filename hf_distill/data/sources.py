@@ -17,16 +17,8 @@ from hf_distill.names import plug_in
 if TYPE_CHECKING:
     from hf_distill.recipe import DataConfig
 
-READERS = {
-    ".csv": ("csv", {}),
-    ".tsv": ("csv", {"delimiter": "\t"}),
-    ".json": ("json", {}),
-    ".jsonl": ("json", {}),
-    ".parquet": ("parquet", {}),
-    ".txt": ("text", {}),
-}
+READERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".txt": "text"}
 """How a local file is read, by its ending."""
-
 
 Splits = Mapping[str, "Dataset | IterableDataset"]
 
@@ -36,9 +28,7 @@ def splits_of(config: DataConfig) -> Splits:
     if config.files is not None:
         return {split: read_files(files, split, config.streaming) for split, files in config.files.items()}
     assert config.path is not None
-    if ":" in config.path:
-        return _called(config.path, config.arguments)
-    return _loaded(config)
+    return _called(config.path, config.arguments) if ":" in config.path else _loaded(config)
 
 
 def read_files(files: str | list[str], split: str, streaming: bool = False) -> Dataset | IterableDataset:
@@ -46,20 +36,15 @@ def read_files(files: str | list[str], split: str, streaming: bool = False) -> D
     paths = [Path(name) for name in ([files] if isinstance(files, str) else files)]
     for path in paths:
         if not path.is_file():
-            raise DataError(
-                f"data.files.{split}: there is no file {path}; paths are relative to where the command runs"
-            )
+            raise DataError(f"data.files.{split}: there is no file {path}; paths are relative to where you run it")
     endings = {path.suffix.lower() for path in paths}
     if len(endings) != 1 or not endings <= READERS.keys():
-        raise DataError(
-            f"data.files.{split}: expected files of one kind ({', '.join(READERS)}), "
-            f"got {', '.join(sorted(endings)) or 'none'}"
-        )
-    reader, options = READERS[endings.pop()]
+        got = ", ".join(sorted(endings)) or "none"
+        raise DataError(f"data.files.{split}: expected files of one kind ({', '.join(READERS)}), got {got}")
+    reader, data_files = READERS[min(endings)], {split: [str(path) for path in paths]}
+    options = {"delimiter": "\t"} if endings == {".tsv"} else {}
     try:
-        return datasets.load_dataset(
-            reader, data_files={split: [str(path) for path in paths]}, split=split, streaming=streaming, **options
-        )
+        return datasets.load_dataset(reader, data_files=data_files, split=split, streaming=streaming, **options)
     except (datasets.exceptions.DatasetGenerationError, ValueError, OSError, StopIteration) as error:
         if "no data" in str(error):
             raise DataError(f"data.files.{split}: {paths[0]} has no rows; name a file that holds some") from error
@@ -109,10 +94,8 @@ def source_of(config: DataConfig) -> tuple[str, str | None]:
         return config.path, None
     if Path(config.path).exists():
         return Path(config.path).name, None
-    shown = (
-        config.path + (f"/{config.name}" if config.name else "") + (f"@{config.revision}" if config.revision else "")
-    )
-    return shown, config.path
+    name, revision = (f"{mark}{value}" if value else "" for mark, value in (("/", config.name), ("@", config.revision)))
+    return f"{config.path}{name}{revision}", config.path
 
 
 def _reason(error: BaseException) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datasets import Dataset, concatenate_datasets
 
-from hf_distill.data.load import Data
+from hf_distill.data.rows import Data
 from hf_distill.errors import DataError, RecipeError
 from hf_distill.evaluation.metrics import make_scorers
 from hf_distill.evaluation.predict import check_generation

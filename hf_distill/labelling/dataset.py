@@ -20,7 +20,7 @@ from accelerate import PartialState
 from datasets import Dataset, Features, Value, concatenate_datasets
 
 from hf_distill.artifacts import digest, write_json, write_whole
-from hf_distill.data.load import Data, fingerprint
+from hf_distill.data.rows import Data, fingerprint
 from hf_distill.data.sources import read_files
 from hf_distill.errors import WritingError
 from hf_distill.labelling.checks import rows_to_write_for, scorer_of

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from hf_distill.data.load import Data
+from hf_distill.data.rows import Data
 from hf_distill.evaluation.metrics import JUDGES
 from hf_distill.generation.writer import Writer
 from hf_distill.models.fingerprints import tokenizer_mark

@@ -10,11 +10,9 @@ T^2 included, of which the gradient in the student's logits is ``T * g_c(v) * p_
 divergence's own gradient in ``log P``. Both sum to 1. With one vocabulary every token is a class of its own, and this
 is the plain divergence.
 
-GOLD (TRL's experimental trainer for other tokenizers) matches tokens by text and leaves all others to sorted
-probabilities, as ULD does (Boizard et al. 2024, arXiv:2402.12030); ALM compares the likelihood of whole spans
-(Minixhofer et al. 2025, arXiv:2503.20083). Here a token that only one model has counts as the shared token that begins
-it, so that no mass is compared with mass of another meaning. What a model says inside a span that the other cuts
-otherwise is not compared.
+GOLD (TRL) matches tokens by text and leaves all others to sorted probabilities, as ULD does (Boizard et al. 2024,
+arXiv:2402.12030). Here a token that only one model has counts as the shared token that begins it, so that no mass is
+compared with mass of another meaning. What a model says inside a span that the other cuts otherwise is not compared.
 """
 
 from __future__ import annotations

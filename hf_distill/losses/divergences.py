@@ -4,14 +4,13 @@ Every function in ``DIVERGENCES`` takes the logits of student and teacher ``[N, 
 dtype (float64 stays float64), carries the factor T^2 that keeps the gradient's size independent of the temperature
 (Hinton et al. 2015, section 2.1), and returns ``[N]``. A class that the teacher rules out with ``-inf`` (the padding
 rows of a vocabulary) adds nothing. Shares of a mixture lie strictly between 0 and 1.
-
-:mod:`hf_distill.losses.gradients` has the same divergences with their gradients written out.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,7 +37,6 @@ def kl(reference: Tensor, other: Tensor) -> Tensor:
 
 
 def _log_mixture(log_teacher: Tensor, log_student: Tensor, share: float) -> Tensor:
-    """Log-probabilities of ``share * teacher + (1 - share) * student``."""
     return torch.logaddexp(log_teacher + math.log(share), log_student + math.log1p(-share))
 
 
@@ -99,8 +97,7 @@ def skewed_kl(
 ) -> Tensor:
     """T^2 * KL(teacher || alpha * teacher + (1 - alpha) * student), Ko et al. 2024 (DistiLLM).
 
-    The teacher's share keeps the ratio of the two below ``1 / alpha``: no gradient explodes where the student rules
-    out what the teacher says.
+    The ratio stays below ``1 / alpha``: no gradient explodes where the student rules out what the teacher says.
     """
     log_student, log_teacher = _both(student, teacher, temperature, distribution)
     return _over_classes(kl(log_teacher, _log_mixture(log_teacher, log_student, alpha))) * temperature**2
@@ -122,10 +119,7 @@ def skewed_reverse_kl(
 def total_variation(
     student: Tensor, teacher: Tensor, *, temperature: float = 1.0, distribution: Distribution = "categorical"
 ) -> Tensor:
-    """T^2 * sum(|student - teacher|) / 2 of the probabilities, Wen et al. 2023 (f-DISTILL).
-
-    It grows with the difference and not with its square: T^2 stands here for the one convention's sake.
-    """
+    """T^2 * sum(|student - teacher|) / 2 of the probabilities, Wen et al. 2023 (f-DISTILL); T^2 by convention."""
     log_student, log_teacher = _both(student, teacher, temperature, distribution)
     return _over_classes((log_student.exp() - log_teacher.exp()).abs().sum(-1) / 2) * temperature**2
 
@@ -133,8 +127,8 @@ def total_variation(
 def mse(student: Tensor, teacher: Tensor, *, distribution: Distribution = "categorical") -> Tensor:
     """Mean squared difference of the logits over the classes, Kim et al. 2021: the limit of T^2 * KL for a high T.
 
-    It knows no temperature: T^2 cancels it. Softmax ignores a constant added to all logits, so for ``categorical`` the
-    logits are compared after taking their mean away.
+    It knows no temperature: T^2 cancels it. For ``categorical`` the logits are compared without their mean, which
+    softmax ignores.
     """
     student, teacher = _wide(student), _wide(teacher)
     ruled_out = teacher == -torch.inf
@@ -146,12 +140,5 @@ def mse(student: Tensor, teacher: Tensor, *, distribution: Distribution = "categ
     return (student - teacher).square().masked_fill(ruled_out, 0.0).sum(-1) / classes.squeeze(-1)
 
 
-DIVERGENCES: dict[str, Callable[..., Tensor]] = {
-    "forward_kl": forward_kl,
-    "reverse_kl": reverse_kl,
-    "jsd": jsd,
-    "skewed_kl": skewed_kl,
-    "skewed_reverse_kl": skewed_reverse_kl,
-    "total_variation": total_variation,
-    "mse": mse,
-}
+_ALL: tuple[Any, ...] = (forward_kl, reverse_kl, jsd, skewed_kl, skewed_reverse_kl, total_variation, mse)
+DIVERGENCES: dict[str, Callable[..., Tensor]] = {divergence.__name__: divergence for divergence in _ALL}

@@ -2,9 +2,8 @@
 
 Of a chunk of positions the logits are made from hidden states and heads, the terms of the loss and their gradient in
 the logits are taken at once, and both products that carry this gradient on (to the hidden states and to the head) are
-done while it is there. With a teacher that is four products of a head's size a step, where making the logits again in
-the backward would take six; with what a cache keeps of a teacher it is three. The backward only multiplies by what
-autograd hands it.
+done while it is there: four products of a head's size a step, where making the logits again in the backward would take
+six. The backward only multiplies by what autograd hands it.
 """
 
 from __future__ import annotations
@@ -22,13 +21,8 @@ from hf_distill.errors import ObjectiveError, TeacherError
 from hf_distill.losses.fused_chunks import FusedTerm, Mixture, Model, Work, kept
 from hf_distill.types import Head, HeadLogits, LogitSource, MixedLogits, SparseLogits
 
-__all__ = ["FusedTerm", "check_sparse", "fused_loss"]
-
-MEMORY = 160 * 2**20
-"""Bytes that the logits of a chunk may take, unless told otherwise."""
-
-SLICE_BYTES = 2**24
-"""Bytes of a slice of the head's gradient that is taken in half precision before it is added up in float32."""
+MEMORY = 160 * 2**20  # Bytes that the logits of a chunk may take, unless told otherwise.
+SLICE_BYTES = 2**24  # Of a slice of the head's gradient, taken in half precision before it is added up in float32.
 
 
 def fused_loss(
@@ -45,13 +39,12 @@ def fused_loss(
 
     Args:
         hidden: ``[N, H]``, the student's; gradients flow to it and to the head. Products are made in its dtype, also
-            under autocast, which has had its say where the head was entered; those of a teacher in its own.
+            under autocast; those of a teacher in its own.
         head: The student's.
         terms: What is summed; positions that no term covers are left out of everything.
         labels: ``[N]`` indices into the student's vocabulary, for the cross-entropy; arbitrary where it is masked.
         targets: For the divergences, at the same positions: what a teacher's logits are made of, or those of several
-            mixed; or what a cache keeps of them, which serves forward_kl at the cache's own temperature. Positions
-            where it keeps nothing are left out.
+            mixed; or what a cache keeps of them, where positions of which it keeps nothing are left out.
         shared: How many leading tokens the two vocabularies share. Divergences compare what softmax makes of these
             alone; the cross-entropy knows all of the student's. Terms with a ``crossing`` need none.
         memory: Bytes that the logits of one chunk may take.
@@ -59,10 +52,6 @@ def fused_loss(
     Returns:
         The loss, a differentiable scalar, and ``[K]``, the totals of the terms without their factors, detached; both
         float32 (float64 for float64 hidden states).
-
-    Raises:
-        ObjectiveError: Where the vocabularies differ in size and ``shared`` does not say by what.
-        TeacherError: Where the targets of a cache cannot serve a term.
     """
     crosses = any(term.crossing is not None for term in terms)
     shared = len(head.weight) if crosses else _shared(head, targets, shared)
@@ -75,11 +64,11 @@ def fused_loss(
     )
     student = Model(kept(hidden, rows), head, len(head.weight) if labelled else shared)
     columns = targets.vocabulary if crosses and targets is not None else shared
-    placed = _placed(targets, rows, ~torch.stack(compared).any(0), columns) if compared else None
+    compares_with = _placed(targets, rows, ~torch.stack(compared).any(0), columns) if compared else None
     if labelled:
         assert labels is not None
         labels = kept(labels, rows).masked_fill(~torch.stack(labelled).any(0), 0)
-    work = Work(student, placed, terms, rows, labels, memory)
+    work = Work(student, compares_with, terms, rows, labels, memory)
     with torch.autocast(hidden.device.type, enabled=False):
         loss, totals = _Fused.apply(student.hidden, head.weight, head.bias, work, torch.is_grad_enabled())
     return loss, totals
@@ -88,7 +77,6 @@ def fused_loss(
 def _placed(
     targets: LogitSource | SparseLogits | None, rows: Tensor, nowhere: Tensor, columns: int
 ) -> Model | Mixture | SparseLogits:
-    """The teacher at the rows that count, as chunks are made of it."""
     assert targets is not None
     if isinstance(targets, SparseLogits):
         return targets.at(rows)
@@ -105,11 +93,7 @@ def _placed(
 
 
 def check_sparse(divergence: str, temperature: float, targets: SparseLogits) -> None:
-    """Refuse what the targets of a cache cannot serve.
-
-    Raises:
-        TeacherError: For a divergence other than forward_kl, or another temperature than the cache's.
-    """
+    """Refuse what a cache cannot serve: a divergence other than forward_kl, or another temperature than its own."""
     if divergence != "forward_kl":
         raise TeacherError(
             f"logits: a cache that keeps some tokens of each distribution can serve divergence forward_kl, got "
@@ -126,7 +110,7 @@ def check_sparse(divergence: str, temperature: float, targets: SparseLogits) -> 
 def _of_cache(
     targets: SparseLogits, terms: Sequence[FusedTerm], shared: int
 ) -> tuple[SparseLogits, Sequence[FusedTerm]]:
-    """The targets over the shared tokens, and the terms at the positions where these have something to teach."""
+    """The targets over the shared tokens, and the terms where these have something to teach."""
     compared = [term for term in terms if term.divergence is not None]
     if not compared:
         return targets, terms
@@ -137,16 +121,13 @@ def _of_cache(
 
 
 def _shared(head: Head, targets: LogitSource | SparseLogits | None, shared: int | None) -> int:
-    if shared is not None:
-        return shared
     own = head.vocabulary
-    other = own if targets is None else targets.vocabulary
-    if other != own:
+    if shared is None and targets is not None and targets.vocabulary != own:
         raise ObjectiveError(
-            f"the student's vocabulary has {own} tokens and the teacher's {other}; a divergence needs to know how "
-            "many leading ones they share: pass shared"
+            f"the student's vocabulary has {own} tokens and the teacher's {targets.vocabulary}; a divergence needs to "
+            "know how many leading ones they share: pass shared"
         )
-    return own
+    return own if shared is None else shared
 
 
 class _Fused(torch.autograd.Function):
@@ -178,7 +159,7 @@ class _Fused(torch.autograd.Function):
         totals = work.values.masked_fill_(~work.masks, 0.0).sum(1)
         ctx.mark_non_differentiable(totals)
         ctx.dtypes = [hidden.dtype, weight.dtype, weight.dtype if bias is None else bias.dtype]
-        ctx.save_for_backward(of_hidden, None if of_weight is None else of_weight.result(), of_bias)
+        ctx.save_for_backward(of_hidden, None if of_weight is None else of_weight.total.to(weight.dtype), of_bias)
         return (work.factors * totals).sum(), totals
 
     @staticmethod
@@ -198,9 +179,7 @@ class _HeadGradient:
     """``gradient.T @ hidden``, added up over the chunks, in float32 wherever there is something to add up."""
 
     def __init__(self, weight: Tensor, work: Work, count: int) -> None:
-        self.dtype = weight.dtype
-        several = count > work.positions
-        self.total = torch.empty_like(weight, dtype=work.wide if several else work.student.dtype)
+        self.total = torch.empty_like(weight, dtype=work.wide if count > work.positions else work.student.dtype)
         self.total[work.student.columns if count else 0 :] = 0.0
         self.used = self.total[: work.student.columns]
         self.is_first = True
@@ -215,10 +194,4 @@ class _HeadGradient:
         for start in range(0, len(self.used), step):
             columns = slice(start, start + step)
             product = torch.mm(gradient[:, columns].T, hidden)
-            if keep:
-                self.used[columns] += product
-            else:
-                self.used[columns] = product
-
-    def result(self) -> Tensor:
-        return self.total.to(self.dtype)
+            self.used[columns] = self.used[columns].add_(product) if keep else product

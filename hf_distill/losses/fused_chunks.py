@@ -16,29 +16,18 @@ from hf_distill.losses.gradients import GRADIENTS, cross_entropy, sparse_forward
 from hf_distill.types import Head, MixedLogits, SparseLogits, log_mixture
 
 BLOCK_BYTES = 6 * 2**20
-"""Bytes of the float32 logits of a block of rows on a CPU: all that is done to them finds them in the cache.
-
-Blocks of 1.5 and of 24 MiB were slower on a CPU with 1 MiB of second and 32 MiB of third cache.
-"""
+"""Bytes of the float32 logits of a block of rows on a CPU: all that is done to them finds them in the cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FusedTerm:
-    """One term of the loss: the sum of a divergence, or of the cross-entropy with the labels, over some positions.
+    """One term of the loss: the sum of a divergence, or of the cross-entropy with the labels, over some positions."""
 
-    Attributes:
-        divergence: A name in ``GRADIENTS``; None for the cross-entropy.
-        factor: What the sum is multiplied by in the loss.
-        mask: ``[N]`` booleans, the positions that are summed over.
-        options: The divergence's own: temperature, beta, alpha.
-        crossing: The classes that are compared, where the two vocabularies are different ones.
-    """
-
-    divergence: str | None
-    factor: float | Tensor
-    mask: Tensor
-    options: Mapping[str, float]
-    crossing: Crossing | None = None
+    divergence: str | None  # A name in ``GRADIENTS``; None for the cross-entropy.
+    factor: float | Tensor  # What the sum is multiplied by in the loss.
+    mask: Tensor  # ``[N]`` booleans, the positions that are summed over.
+    options: Mapping[str, float]  # The divergence's own: temperature, beta, alpha.
+    crossing: Crossing | None = None  # The classes that are compared, where the two vocabularies are different ones.
 
 
 def kept(tensor: Tensor, rows: Tensor) -> Tensor:
@@ -50,8 +39,7 @@ class Model:
     """Hidden states and a head, of which the first ``columns`` logits are wanted, a chunk of positions at a time."""
 
     def __init__(self, hidden: Tensor, head: Head, columns: int) -> None:
-        self.hidden, self.head, self.columns = hidden, head, columns
-        self.dtype = hidden.dtype
+        self.hidden, self.head, self.columns, self.dtype = hidden, head, columns, hidden.dtype
         self.buffer: Tensor | None = None
         self.wide_buffer: Tensor | None = None
 
@@ -87,8 +75,7 @@ class Model:
     def finish_(self, logits: Tensor) -> Tensor | None:
         """Scale and cap a product in place; the cap's derivative, where there is one."""
         if self.head.soft_cap is None:
-            if self.head.scale != 1.0:
-                logits.mul_(self.head.scale)
+            logits = logits if self.head.scale == 1.0 else logits.mul_(self.head.scale)
             return None
         logits.mul_(self.head.scale / self.head.soft_cap).tanh_()
         slope = 1.0 - logits.square()
@@ -99,8 +86,7 @@ class Model:
 class Mixture:
     """As :class:`Model`, for several teachers: a chunk's logits are the log of the mean of their probabilities.
 
-    Made over all tokens that the members share, and then cut: what is left out is left out of the mixture, as it is
-    where the mixture is held whole.
+    Made over all tokens that the members share, and then cut, as where the mixture is held whole.
     """
 
     def __init__(self, source: MixedLogits, columns: int) -> None:
@@ -109,30 +95,28 @@ class Mixture:
 
     @property
     def row_bytes(self) -> int:
-        """See :class:`Model`: every member's product, and three of the mixture's size in float32 on the way to it."""
+        """Every member's product, and three of the mixture's size in float32 on the way to it."""
         return sum(member.row_bytes for member in self.members) + 3 * 4 * self.members[0].columns
 
     def product(self, rows: slice, positions: int) -> Tensor:
         """The logits of some rows, finished."""
-        return log_mixture((self._finished(each, rows, positions) for each in self.members), self.log_weights[rows])[
-            :, : self.columns
-        ]
 
-    def _finished(self, member: Model, rows: slice, positions: int) -> Tensor:
-        product = member.product(rows, positions)
-        logits = product.to(torch.promote_types(product.dtype, torch.float32))
-        member.finish_(logits)
-        return logits
+        def finished(member: Model) -> Tensor:
+            product = member.product(rows, positions)
+            member.finish_(logits := product.to(torch.promote_types(product.dtype, torch.float32)))
+            return logits
+
+        return log_mixture(map(finished, self.members), self.log_weights[rows])[:, : self.columns]
 
     def widened(self, product: Tensor, wide: torch.dtype) -> Tensor:
-        """See :meth:`Model.widened`: these are float32 already."""
+        """The block, which is float32 already."""
         return product.to(wide)
 
     def finish_(self, logits: Tensor) -> None:
         """There is nothing left to do."""
 
     def release(self) -> None:
-        """See :meth:`Model.release`."""
+        """Give the members' buffers back."""
         for member in self.members:
             member.release()
 
@@ -140,12 +124,9 @@ class Mixture:
 class Work:
     """What is to be done for one loss: the terms, at the positions that one of them covers.
 
-    Attributes:
-        targets: Of a live teacher; or what a cache keeps, over the shared tokens; None without divergences.
-        factors: ``[K]``, of the terms' totals in the loss.
-        unit: What the gradient in the logits is short of: with one term its factor, so that no pass over the logits
-            multiplies by it; with several their sum, so that half precision holds what is left.
-        weights: ``[K, n]``, each position's share of ``unit`` in each term.
+    The gradient in the logits is short of ``unit``: with one term its factor, so that no pass over the logits
+    multiplies by it; with several their sum, so that half precision holds what is left. ``weights`` ``[K, n]`` are each
+    position's share of it in each term.
     """
 
     def __init__(
@@ -167,8 +148,7 @@ class Work:
         zero = torch.zeros(1, dtype=self.wide, device=rows.device)
         self.factors = torch.cat([zero + term.factor for term in terms])
         self.unit = self.factors[0] if len(terms) == 1 else self.factors.abs().sum()
-        tiny = torch.finfo(self.wide).tiny
-        self.weights = (self.factors / self.unit.clamp(min=tiny))[:, None] * self.masks
+        self.weights = (self.factors / self.unit.clamp(min=torch.finfo(self.wide).tiny))[:, None] * self.masks
         self.positions, self.block = self._sizes(len(rows), memory)
 
     def _sizes(self, count: int, memory: int) -> tuple[int, int]:
@@ -193,25 +173,23 @@ class Work:
             logits = self.student.widened(block, self.wide)
             slope = self.student.finish_(logits)
             at = slice(rows.start + start, rows.start + start + len(block))
-            block_targets = self._block_targets(None if targets is None else targets[part], at)
+            of_teacher = self._of_teacher(None if targets is None else targets[part], at)
             if not with_gradient:
-                self._evaluate(logits, block_targets, at)
+                self._evaluate(logits, of_teacher, at)
                 continue
-            gradient = self._differentiate(logits, block_targets, at)
+            gradient = self._differentiate(logits, of_teacher, at)
             if slope is not None:
                 gradient.mul_(slope)
             if gradient.data_ptr() != block.data_ptr():
                 block.copy_(gradient)
         return student
 
-    def _block_targets(self, product: Tensor | None, rows: slice) -> Tensor | SparseLogits | None:
-        """What a block's divergences compare the student with."""
+    def _of_teacher(self, product: Tensor | None, rows: slice) -> Tensor | SparseLogits | None:
         if isinstance(self.targets, SparseLogits):
             return self.targets.at(rows)
         if self.targets is None or product is None:
             return None
-        logits = self.targets.widened(product, self.wide)
-        self.targets.finish_(logits)
+        self.targets.finish_(logits := self.targets.widened(product, self.wide))
         return logits
 
     def _differentiate(self, student: Tensor, targets: Tensor | SparseLogits | None, rows: slice) -> Tensor:

@@ -8,21 +8,19 @@ the same name in ``DIVERGENCES``.
 With ``p`` the student's probabilities at temperature T and ``g`` the derivative of a divergence D in ``p``, the
 gradient of T^2 * D in the logits is ``T * p * (g - <p, g>)``; a constant added to ``g`` changes nothing, so it is
 chosen such that ``g`` is exactly 0 where student and teacher are equal.
-
-Of what a cache keeps of a teacher, only :func:`forward_kl` can be taken: :func:`sparse_forward_kl`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from hf_distill.types import SparseLogits
 
-SMALLEST = 1e-30
-"""Probabilities are kept at least this far from 0, so that their ratios have a logarithm; it adds nothing to a sum."""
+SMALLEST = 1e-30  # Probabilities stay this far from 0, so that their ratios have a logarithm; it adds nothing to a sum.
 
 
 def _scale_(tensor: Tensor, factor: float) -> Tensor:
@@ -123,15 +121,8 @@ def mse(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     return value, difference.mul_(2.0 / difference.shape[-1])
 
 
-GRADIENTS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
-    "forward_kl": forward_kl,
-    "reverse_kl": reverse_kl,
-    "jsd": jsd,
-    "skewed_kl": skewed_kl,
-    "skewed_reverse_kl": skewed_reverse_kl,
-    "total_variation": total_variation,
-    "mse": mse,
-}
+_ALL: tuple[Any, ...] = (forward_kl, reverse_kl, jsd, skewed_kl, skewed_reverse_kl, total_variation, mse)
+GRADIENTS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {divergence.__name__: divergence for divergence in _ALL}
 
 
 def cross_entropy(student: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,6 @@
 """Finds a model's self-attention, and catches its queries, keys and values while it runs.
 
-They are caught as they leave the linear layers that make them: before rotary positions are applied, before they are
-cut into heads, and whatever kernel multiplies them.
+They are caught as they leave the linear layers that make them: before rotary positions, and whatever the kernel.
 """
 
 from __future__ import annotations
@@ -26,13 +25,8 @@ _APART = (
     ("q_lin", "k_lin", "v_lin"),
     ("q", "k", "v"),
 )
-_FUSED = ("Wqkv", "c_attn")
-"""One layer that gives queries, keys and values of the model's width, in this order."""
-
-_CROSS = re.compile(r"cross|encoder_attn|EncDecAttention")
-"""In the names of modules that attend to an encoder."""
-
-_DROPOUTS = ("dropout", "attn_dropout", "attention_dropout")
+_FUSED = ("Wqkv", "c_attn")  # One layer that gives queries, keys and values of the model's width, in this order.
+_CROSS = re.compile(r"cross|encoder_attn|EncDecAttention")  # In the names of modules that attend to an encoder.
 
 
 def self_attentions(model: PreTrainedModel) -> list[nn.Module]:
@@ -43,8 +37,7 @@ def self_attentions(model: PreTrainedModel) -> list[nn.Module]:
         for name, module in stack.named_modules()
         if not _CROSS.search(name) and (_apart(module) or _fused(module, model.config.hidden_size))
     ]
-    total = compared_layers(model.config)
-    if len(found) != total:
+    if len(found) != (total := compared_layers(model.config)):
         raise ModelError(
             f"{type(model).__name__} has {total} layers, but the linear layers that make queries, keys and values were "
             f"found in {len(found)} places (looked for {', '.join('/'.join(names) for names in _APART)}, "
@@ -61,10 +54,7 @@ def projection_widths(model: PreTrainedModel, layer: int) -> dict[str, int]:
 
 @contextmanager
 def caught_projections(model: PreTrainedModel, layers: Collection[int]) -> Iterator[dict[int, Projections]]:
-    """Catch the projections of some layers while a model runs.
-
-    The hooks are gone before a backward pass runs parts of the forward again for gradient checkpointing.
-    """
+    """Catch the projections of some layers while a model runs, not while a backward pass runs parts of it again."""
     modules = self_attentions(model) if layers else []
     caught: dict[int, Projections] = {layer: {} for layer in layers}
     handles = [handle for layer in layers for handle in _hooks(modules[layer], caught[layer])]
@@ -88,14 +78,11 @@ def eager_attention(model: PreTrainedModel) -> Iterator[None]:
 
 
 def show_attention(student: PreTrainedModel) -> None:
-    """Switch a student to eager attention without dropout for good, so that its maps are whole.
-
-    Not only while it runs: a backward pass may compute parts of the forward again.
-    """
+    """Switch a student to eager attention without dropout for good: a backward pass may run parts of it again."""
     changer: Any = student
     changer.set_attn_implementation("eager")
     for module in self_attentions(student):
-        for name in _DROPOUTS:
+        for name in ("dropout", "attn_dropout", "attention_dropout"):
             dropout = getattr(module, name, None)
             if isinstance(dropout, nn.Dropout):
                 dropout.p = 0.0
@@ -126,17 +113,13 @@ def _hooks(attention: nn.Module, store: Projections) -> Iterator[torch.utils.hoo
 
 def _parts(attention: nn.Module) -> list[tuple[tuple[str, ...], nn.Module]]:
     """The linear layers of an attention, each with those of ``q``, ``k`` and ``v`` that it gives."""
-    names = _apart(attention)
-    if names is not None:
+    if names := _apart(attention):
         return [((part,), getattr(attention, name)) for part, name in zip("qkv", names, strict=True)]
     return [(("q", "k", "v"), next(getattr(attention, name) for name in _FUSED if hasattr(attention, name)))]
 
 
 def _apart(module: nn.Module) -> tuple[str, ...] | None:
-    for names in _APART:
-        if all(_width(getattr(module, name, None)) for name in names):
-            return names
-    return None
+    return next((names for names in _APART if all(_width(getattr(module, name, None)) for name in names)), None)
 
 
 def _fused(module: nn.Module, hidden: int) -> bool:
@@ -145,6 +128,4 @@ def _fused(module: nn.Module, hidden: int) -> bool:
 
 def _width(module: Any) -> int:
     """The outputs of a linear layer or Transformers' Conv1D; 0 for anything else."""
-    if not isinstance(module, nn.Module):
-        return 0
     return int(getattr(module, "out_features", None) or getattr(module, "nf", None) or 0)

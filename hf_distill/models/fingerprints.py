@@ -14,27 +14,18 @@ from hf_distill.artifacts import digest, files_digest
 
 def weights_mark(folder: Path) -> str:
     """The Hub's commit of the weights in a folder (in the Hub's cache it names the folder), else their checksum."""
-    if folder.parent.name == "snapshots":
-        return folder.name
-    return files_digest(sorted(folder.glob("*.safetensors")))
+    is_cached = folder.parent.name == "snapshots"
+    return folder.name if is_cached else files_digest(sorted(folder.glob("*.safetensors")))
 
 
 def tokenizer_mark(tokenizers: Sequence[PreTrainedTokenizerBase]) -> str:
     """A digest of vocabulary, way of cutting, special tokens and chat template."""
     parts = []
     for tokenizer in tokenizers:
-        backend = getattr(tokenizer, "backend_tokenizer", None)
-        parts.append(
-            [
-                _settings(json.loads(backend.to_str())) if backend is not None else sorted(tokenizer.get_vocab()),
-                tokenizer.special_tokens_map,
-                tokenizer.chat_template,
-                tokenizer.padding_side,
-            ]
-        )
+        state: Any = sorted(tokenizer.get_vocab())
+        if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
+            # A tokenizer remembers how it last cut and padded; that is no part of it.
+            whole = json.loads(backend.to_str())
+            state = {name: value for name, value in whole.items() if name not in ("truncation", "padding")}
+        parts.append([state, tokenizer.special_tokens_map, tokenizer.chat_template, tokenizer.padding_side])
     return digest(parts)
-
-
-def _settings(state: dict[str, Any]) -> dict[str, Any]:
-    # A tokenizer remembers how it last cut and padded; that is no part of it.
-    return {name: value for name, value in state.items() if name not in ("truncation", "padding")}

@@ -27,7 +27,7 @@ ENCODED = "encoder_outputs"
 class Caught:
     """What entered the head in the last forward pass: ``[B, T, H]``."""
 
-    hidden: Tensor | None = None
+    hidden: Tensor
 
 
 def output_head(model: PreTrainedModel) -> Head:
@@ -74,7 +74,9 @@ def without_head(model: PreTrainedModel) -> Iterator[Caught]:
     caught = Caught()
 
     def catch(hidden: Tensor) -> Tensor:
-        caught.hidden = _as_multiplied(hidden)
+        # Autocast takes a product to half precision, but not one of float64.
+        halved = torch.is_autocast_enabled(hidden.device.type) and hidden.dtype != torch.float64
+        caught.hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type)) if halved else hidden
         return hidden.new_zeros(len(hidden), 1, module.out_features)
 
     original, module.forward = module.forward, catch
@@ -84,23 +86,11 @@ def without_head(model: PreTrainedModel) -> Iterator[Caught]:
         module.forward = original
 
 
-def _as_multiplied(hidden: Tensor) -> Tensor:
-    """Cast as autocast does for a product: to half precision, but not float64."""
-    device = hidden.device.type
-    if hidden.dtype == torch.float64 or not torch.is_autocast_enabled(device):
-        return hidden
-    return hidden.to(torch.get_autocast_dtype(device))
-
-
-def _base(model: PreTrainedModel) -> Any:
-    """The model under an adapter, whose forward names its arguments."""
-    unwrap: Any = getattr(model, "get_base_model", None)
-    return unwrap() if unwrap is not None else model
-
-
-def accepted_inputs(model: PreTrainedModel, inputs: dict[str, Tensor]) -> dict[str, Any]:
+def accepted_inputs(model: PreTrainedModel, inputs: dict[str, Any]) -> dict[str, Any]:
     """The inputs that a model's forward takes; a shared tokenizer may give more (token types to a DistilBERT)."""
-    names = inspect.signature(_base(model).forward).parameters
+    # The model under an adapter names the arguments of its forward.
+    base: Any = getattr(model, "get_base_model", lambda: model)()
+    names = inspect.signature(base.forward).parameters
     return {name: value for name, value in inputs.items() if name in names}
 
 
@@ -116,17 +106,11 @@ def compared_states(outputs: Any) -> tuple[Tensor, ...]:
     return outputs.hidden_states if states is None else states
 
 
-def encoder_states(outputs: Any) -> tuple[Tensor, ...]:
-    """The hidden states ``[B, S, H]`` of an encoder beside a decoder."""
-    states: tuple[Tensor, ...] = outputs.encoder_hidden_states
-    return states
-
-
 STATES: dict[Need, Callable[[Any], tuple[Tensor, ...]]] = {
     "hidden_states": compared_states,
-    "encoder_states": encoder_states,
+    "encoder_states": lambda outputs: outputs.encoder_hidden_states,
 }
-"""Reads from a model's outputs what objectives need layer by layer."""
+"""Reads from a model's outputs what objectives need layer by layer; ``[B, S, H]`` of an encoder beside a decoder."""
 
 
 def compared_attentions(outputs: Any, model: PreTrainedModel) -> tuple[Tensor, ...]:
@@ -134,9 +118,7 @@ def compared_attentions(outputs: Any, model: PreTrainedModel) -> tuple[Tensor, .
     maps: tuple[Tensor, ...] | None = getattr(outputs, "decoder_attentions", None)
     maps = getattr(outputs, "attentions", None) if maps is None else maps
     if not maps or maps[0] is None:
-        raise ModelError(
-            f"{type(model).__name__} gives no attention maps, so there is nothing to compare; use relation or hidden"
-        )
+        raise ModelError(f"{type(model).__name__} gives no attention maps to compare; use relation or hidden")
     return maps
 
 
@@ -147,7 +129,7 @@ def compared_layers(config: PretrainedConfig) -> int:
 
 
 def encoder_layers(config: PretrainedConfig) -> int | None:
-    """How many layers the stack of :func:`encoder_states` has; None where there is no encoder beside a decoder."""
+    """How many layers an encoder beside a decoder has; None where there is none."""
     return int(config.num_hidden_layers) if config.is_encoder_decoder else None
 
 
@@ -159,17 +141,14 @@ def run_model(
     hidden: bool,
     attention: bool = False,
 ) -> tuple[Any, Tensor | HeadLogits]:
-    """A forward pass, without the head where logits would be over a vocabulary.
+    """A forward pass: a model's outputs, and its logits; those of a model that gives vectors are these, ``[B, D]``.
 
-    Returns:
-        The model's outputs; and its logits, or what enters the head (``[B, T, H]``) with the head. The logits of a
-        model that gives vectors are these, ``[B, D]``.
+    Logits over a vocabulary are not made: what enters the head (``[B, T, H]``) is given with the head instead.
     """
     more: dict[str, Any] = {"output_hidden_states": hidden, **({"output_attentions": True} if attention else {})}
     if not has_vocabulary:
         outputs = forward(**inputs, **more)
-        vectors = head_of(model)
-        if vectors is not None:
+        if (vectors := head_of(model)) is not None:
             # Of a class that has logits: what wraps a model in several processes makes outputs anew, by their class.
             outputs = SequenceClassifierOutput(
                 logits=vectors(outputs.last_hidden_state, inputs["attention_mask"]),
@@ -178,10 +157,8 @@ def run_model(
             )
         return outputs, output_logits(outputs)
     # A key-value cache would let packed texts see each other, and only costs memory here.
-    if "use_cache" in inspect.signature(_base(model).forward).parameters:
-        more["use_cache"] = False
+    more |= accepted_inputs(model, {"use_cache": False})
     with without_head(model) as caught:
         outputs = forward(**inputs, **more)
-    assert caught.hidden is not None
     outputs.logits = None  # The stand-in must not be taken for the real ones.
     return outputs, HeadLogits(hidden=caught.hidden, head=output_head(model))

@@ -19,13 +19,14 @@ import hf_distill
 
 Value = TypeVar("Value")
 
-PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "huggingface-hub", "scikit-learn")
-
 
 def machine() -> dict[str, Any]:
     """Processor, accelerator and system, as plain data."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     return {
-        "cpu": _cpu_name(),
+        "cpu": next(names, platform.processor()),
         "cores": os.cpu_count(),
         "instructions": cpu_instructions(),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -34,19 +35,11 @@ def machine() -> dict[str, Any]:
 
 
 def cpu_instructions() -> list[str] | None:
-    """Instruction sets that decide how fast matrix products are, in which CPUs of one name may differ.
-
-    None where nothing is known: for other CPUs than Intel's and AMD's.
-    """
+    """Instruction sets that decide how fast matrix products are; None for other CPUs than Intel's and AMD's."""
     if platform.machine() not in ("x86_64", "AMD64"):
         return None
-    has = {
-        "avx2": torch.cpu._is_avx2_supported,
-        "avx512": torch.cpu._is_avx512_supported,
-        "avx512_bf16": torch.cpu._is_avx512_bf16_supported,
-        "amx_tile": torch.cpu._is_amx_tile_supported,
-    }
-    return [name for name, is_there in has.items() if is_there()]
+    asked = ("avx2", "avx512", "avx512_bf16", "amx_tile")
+    return [name for name in asked if getattr(torch.cpu, f"_is_{name}_supported")()]
 
 
 def multiplies_bfloat16() -> bool | None:
@@ -66,16 +59,12 @@ def best_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the device multiplies it in hardware, else float32."""
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    if device.type == "cpu":
-        return torch.bfloat16 if multiplies_bfloat16() else torch.float32
-    return torch.float32
+    return torch.bfloat16 if device.type == "cpu" and multiplies_bfloat16() else torch.float32
 
 
 def chosen_dtype(name: str, device: torch.device) -> torch.dtype:
     """The dtype that a recipe names; ``auto`` is :func:`best_dtype`."""
-    if name == "auto":
-        return best_dtype(device)
-    dtype: torch.dtype = getattr(torch, name)
+    dtype: torch.dtype = best_dtype(device) if name == "auto" else getattr(torch, name)
     return dtype
 
 
@@ -91,14 +80,8 @@ def share_rows(lengths: Sequence[int], batch_size: int, work: Callable[[list[int
     return [value for _, value in sorted(everything, key=lambda each: each[0])]
 
 
-def _cpu_name() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.is_file() else []
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())
-
-
 def versions(more: Sequence[str] = ()) -> dict[str, str]:
-    """Versions of what is installed: :data:`PACKAGES`, and others that are named."""
-    found = {name: importlib.metadata.version(name) for name in (*PACKAGES, *more)}
+    """Versions of what is installed, and of other packages that are named."""
+    packages = ("torch", "transformers", "datasets", "accelerate", "evaluate", "huggingface-hub", "scikit-learn")
+    found = {name: importlib.metadata.version(name) for name in (*packages, *more)}
     return {"hf_distill": hf_distill.__version__, **found, "python": platform.python_version()}

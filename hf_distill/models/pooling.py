@@ -1,8 +1,7 @@
 """Vectors of texts: how they are made of a model's last hidden states, in the layout of sentence-transformers.
 
-A model that gives vectors carries a :class:`VectorHead` beside its own modules. It is no part of the Transformers
-checkpoint: it lies next to it in the files that sentence-transformers reads, so that a folder loads there with the
-same vectors, and in Transformers as the plain model.
+A model that gives vectors carries a :class:`VectorHead` beside its own modules. It lies next to the Transformers
+checkpoint, so that a folder loads in sentence-transformers with the same vectors, in Transformers as the plain model.
 """
 
 from __future__ import annotations
@@ -26,8 +25,7 @@ Pooling = Literal["mean", "cls", "max", "lasttoken", "weightedmean", "mean_sqrt_
 
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 
-ATTRIBUTE = "vector_head"
-"""The submodule of a model that holds its head."""
+ATTRIBUTE = "vector_head"  # The submodule of a model that holds its head.
 
 _FLAGS = {
     "cls": "pooling_mode_cls_token",
@@ -40,9 +38,6 @@ _FLAGS = {
 
 _ACTIVATIONS = {kind.__name__: kind for kind in (nn.Identity, nn.Tanh, nn.ReLU, nn.GELU, nn.Sigmoid)}
 
-_KINDS = "sentence_transformers.models."
-"""The prefix of module types that all releases of sentence-transformers know."""
-
 
 class Dense(nn.Module):
     """A layer above the pooled vector, as sentence-transformers' Dense; its activation is a class of ``torch.nn``."""
@@ -50,9 +45,7 @@ class Dense(nn.Module):
     def __init__(self, width: int, outputs: int, bias: bool = False, activation: str = "Identity") -> None:
         super().__init__()
         if activation not in _ACTIVATIONS:
-            raise ModelError(
-                f"a Dense layer with the activation {activation} cannot be read; known are {', '.join(_ACTIVATIONS)}"
-            )
+            raise ModelError(f"the activation {activation} of a Dense layer is none of {', '.join(_ACTIVATIONS)}")
         self.linear = nn.Linear(width, outputs, bias=bias)
         self.activation = activation
 
@@ -87,25 +80,19 @@ class VectorHead(nn.Module):
 def pooled(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
     """Pool ``[N, T, H]`` to ``[N, H]``; masked tokens change neither value nor gradient."""
     real = mask[..., None]
-    if pooling == "cls":
-        return _at(states, mask.int().argmax(-1), real)
-    if pooling == "lasttoken":
-        last = mask.shape[1] - 1 - mask.flip(1).int().argmax(-1)
-        return _at(states, last, real)
     if pooling == "max":
         highest = states.masked_fill(~real, -torch.inf).amax(1)
         return highest.masked_fill(~mask.any(-1, keepdim=True), 0.0)
     shown = states.masked_fill(~real, 0.0)
+    if pooling in ("cls", "lasttoken"):
+        last = mask.shape[1] - 1 - mask.flip(1).int().argmax(-1)
+        place = mask.int().argmax(-1) if pooling == "cls" else last
+        return shown[torch.arange(len(states), device=states.device), place]
     if pooling == "weightedmean":
         weights = mask.cumsum(-1)[..., None] * real
         return (shown * weights).sum(1) / weights.sum(1).clamp(min=1)
     count = real.sum(1).clamp(min=1)
     return shown.sum(1) / (count if pooling == "mean" else count.sqrt())
-
-
-def _at(states: Tensor, places: Tensor, real: Tensor) -> Tensor:
-    shown = states.masked_fill(~real, 0.0)
-    return shown[torch.arange(len(states), device=states.device), places]
 
 
 def head_of(model: nn.Module) -> VectorHead | None:
@@ -122,9 +109,7 @@ def attach_head(model: PreTrainedModel, head: VectorHead) -> None:
 
 def vector_size(model: PreTrainedModel) -> int:
     """The dimensions of a model's vectors."""
-    head = head_of(model)
-    width = int(model.config.get_text_config().hidden_size)
-    return head.dimensions(width) if head is not None else width
+    return (head_of(model) or VectorHead()).dimensions(int(model.config.get_text_config().hidden_size))
 
 
 def read_head(folder: Path) -> VectorHead | None:
@@ -142,10 +127,7 @@ def read_head(folder: Path) -> VectorHead | None:
         elif kind == "Normalize":
             normalize = True
         else:
-            raise ModelError(
-                f"{folder} makes its vectors with a module {kind}, which is not known here; known are Pooling, Dense "
-                "and Normalize"
-            )
+            raise ModelError(f"{folder} has a module {kind}, which is not known here; Pooling, Dense and Normalize are")
     return VectorHead(pooling, normalize, layers)
 
 
@@ -167,11 +149,11 @@ def save_head(model: PreTrainedModel, folder: Path, max_length: int, state: Mapp
     if head.normalize:
         place = f"{len(modules)}_Normalize"
         modules.append(("Normalize", place))
-        (folder / place).mkdir(exist_ok=True)
         _write(folder / place / "config.json", {})
     _write(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
     _write(folder / "config_sentence_transformers.json", {"similarity_fn_name": "cosine"})
-    listed = [{"idx": i, "name": str(i), "path": p, "type": _KINDS + kind} for i, (kind, p) in enumerate(modules)]
+    kinds = "sentence_transformers.models."  # What all its releases know.
+    listed = [{"idx": i, "name": str(i), "path": p, "type": kinds + kind} for i, (kind, p) in enumerate(modules)]
     _write(folder / "modules.json", listed)
 
 
@@ -210,10 +192,8 @@ def _write_dense(folder: Path, layer: Dense) -> None:
         "activation_function": f"{kind.__module__}.{kind.__name__}",
     }
     _write(folder / "config.json", config)
-    save_file(
-        {name: value.detach().float().cpu().contiguous() for name, value in layer.state_dict().items()},
-        folder / "model.safetensors",
-    )
+    state = {name: value.detach().float().cpu().contiguous() for name, value in layer.state_dict().items()}
+    save_file(state, folder / "model.safetensors")
 
 
 def _write(path: Path, content: Any) -> None:

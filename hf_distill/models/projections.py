@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,13 +15,9 @@ from hf_distill.errors import RecipeError
 from hf_distill.models.forward import accepted_inputs, run_model
 from hf_distill.models.pooling import Dense, VectorHead, attach_head, head_of, vector_size
 
-SAMPLE = 2048
-"""Texts that a projection is fitted on before training."""
-
+SAMPLE = 2048  # Texts that a projection is fitted on before training.
 BATCH = 64
-
-RIDGE = 1e-3
-"""Regularises the least squares, as a share of the mean variance."""
+RIDGE = 1e-3  # Regularises the least squares, as a share of the mean variance.
 
 Texts = Callable[[], Iterable[str]]
 
@@ -28,10 +26,8 @@ def principal_components(vectors: Tensor, count: int) -> Tensor:
     """``[count, D]``: the orthonormal directions in which ``[N, D]`` vectors, not centred, vary most."""
     most = min(vectors.shape)
     if count > most:
-        raise RecipeError(
-            f"task.dimensions: expected at most {most} (the teacher's vectors have {vectors.shape[1]} numbers, of "
-            f"{vectors.shape[0]} texts), got {count}"
-        )
+        have = f"the teacher's vectors have {vectors.shape[1]} numbers, of {vectors.shape[0]} texts"
+        raise RecipeError(f"task.dimensions: expected at most {most} ({have}), got {count}")
     _, _, directions = torch.linalg.svd(vectors, full_matrices=False)
     return directions[:count].contiguous()
 
@@ -41,11 +37,10 @@ def vectors_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts
     model.eval()
     found = []
     listed, limit = list(islice(texts(), SAMPLE)), min(length, tokenizer.model_max_length)
+    cut: dict[str, Any] = {"padding": True, "truncation": True, "max_length": limit, "return_tensors": "pt"}
     with torch.inference_mode():
         for start in range(0, len(listed), BATCH):
-            read = tokenizer(
-                listed[start : start + BATCH], padding=True, truncation=True, max_length=limit, return_tensors="pt"
-            ).to(model.device)
+            read = tokenizer(listed[start : start + BATCH], **cut).to(model.device)
             _, vectors = run_model(model, model, accepted_inputs(model, dict(read)), False, False)
             assert isinstance(vectors, Tensor)
             found.append(vectors.float().cpu())
@@ -69,13 +64,13 @@ def give_head(
     width = int(student.config.get_text_config().hidden_size)
     kept = [layer for layer in like.layers if isinstance(layer, Dense)]
     if like.dimensions(width) == size and (not kept or kept[0].linear.in_features == width):
-        attach_head(student, VectorHead(like.pooling, like.normalize, [_copied(layer) for layer in kept]))
+        copied = [copy.deepcopy(layer).float().requires_grad_() for layer in kept]
+        attach_head(student, VectorHead(like.pooling, like.normalize, copied))
         return
     attach_head(student, VectorHead(like.pooling, normalize=False))
     layer = Dense(width, size)
     if targets is not None:
-        own = vectors_of(student, tokenizer, texts, length)
-        layer.linear.weight.data = _least_squares(own, targets)
+        layer.linear.weight.data = _least_squares(vectors_of(student, tokenizer, texts, length), targets)
     attach_head(student, VectorHead(like.pooling, like.normalize, [layer]))
 
 
@@ -93,10 +88,3 @@ def _least_squares(given: Tensor, wanted: Tensor) -> Tensor:
     products = given.T @ given
     products += RIDGE * products.diagonal().mean() * torch.eye(len(products))
     return torch.linalg.solve(products, given.T @ wanted).T.contiguous()
-
-
-def _copied(layer: Dense) -> Dense:
-    linear = layer.linear
-    copy = Dense(linear.in_features, linear.out_features, linear.bias is not None, layer.activation)
-    copy.load_state_dict(layer.state_dict())
-    return copy

@@ -19,13 +19,11 @@ def check_head(model: PreTrainedModel, inputs: dict[str, Tensor]) -> None:
         expected = model(**inputs).logits
         with without_head(model) as caught:
             model(**inputs)
-        assert caught.hidden is not None
         found = output_head(model).logits(caught.hidden)
     if error := _difference(found, expected, model.dtype):
         raise ModelError(
             f"{type(model).__name__} does more to its logits than a linear head with a scale and a soft-cap (they "
-            f"differ by {error:.2g} standard deviations), so the fused loss would be another model's; choose another "
-            "model"
+            f"differ by {error:.2g} standard deviations), so the fused loss cannot serve it; choose another model"
         )
 
 
@@ -37,18 +35,15 @@ def check_decoder_inputs(model: PreTrainedModel, inputs: dict[str, Tensor], labe
     if _difference(ours, own, model.dtype):
         raise ModelError(
             f"the decoder of this {type(model).__name__} starts with another token than that of the model it is paired "
-            "with, so both would read different texts; take two models of one family, with the same "
-            "decoder_start_token_id"
+            "with, so they read different texts; take two models with the same decoder_start_token_id"
         )
 
 
 def check_packing(model: PreTrainedModel) -> None:
     """Refuse a model that lets one packed text see another."""
     if len(accepted_inputs(model, {"position_ids": torch.empty(0)})) == 0:
-        raise ModelError(
-            f"{type(model).__name__} takes no position_ids, so packed texts would see one another; set task.packing to "
-            "false"
-        )
+        kind = type(model).__name__
+        raise ModelError(f"{kind} takes no position_ids, so packed texts see one another; set task.packing to false")
     ids = torch.arange(2, 12, device=model.device)[None] % model.config.get_text_config().vocab_size
     positions = torch.arange(5, device=model.device).repeat(2)[None]
     with evaluated(model):

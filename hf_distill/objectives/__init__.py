@@ -1,4 +1,4 @@
-"""What is pulled towards what. A new objective is one file here and one line in ``OBJECTIVES``."""
+"""What is pulled towards what. A new objective is one file here and its class's name among those of ``OBJECTIVES``."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 from hf_distill.errors import ObjectiveError
 from hf_distill.names import look_up
-from hf_distill.objectives.attention import Attention
-from hf_distill.objectives.base import Objective
+from hf_distill.objectives.attention_maps import Attention
 from hf_distill.objectives.contrastive import Contrastive
 from hf_distill.objectives.dkd import DKD
 from hf_distill.objectives.hidden import Hidden
-from hf_distill.objectives.labels import Labels
+from hf_distill.objectives.label_loss import Labels
 from hf_distill.objectives.logits import Logits
+from hf_distill.objectives.objective import Objective
 from hf_distill.objectives.relation import Relation
 from hf_distill.objectives.schedules import readable_option
 from hf_distill.objectives.similarity import Similarity
@@ -35,24 +35,12 @@ __all__ = [
     "readable_option",
 ]
 
-OBJECTIVES: dict[str, type[Objective]] = {
-    "labels": Labels,
-    "logits": Logits,
-    "hidden": Hidden,
-    "relation": Relation,
-    "attention": Attention,
-    "dkd": DKD,
-    "similarity": Similarity,
-    "contrastive": Contrastive,
-}
+_ALL: tuple[type[Objective], ...] = (Labels, Logits, Hidden, Relation, Attention, DKD, Similarity, Contrastive)
+OBJECTIVES: dict[str, type[Objective]] = {kind.__name__.lower(): kind for kind in _ALL}
 
 
 def make_objective(kind: str, options: Mapping[str, Any]) -> Objective:
-    """An objective by name (``logits``) or dotted path (``my_package.losses:MyLoss``), with its options.
-
-    Raises:
-        ObjectiveError: For an unknown kind or an option that the objective does not know.
-    """
+    """An objective by name (``logits``) or dotted path (``my_package.losses:MyLoss``), with its options."""
     cls = look_up(kind, OBJECTIVES, "objective", ObjectiveError, Objective)
     known = [name for name in inspect.signature(cls).parameters if name != "self"]
     for name in options:
@@ -68,7 +56,6 @@ def named_objectives(objectives: Iterable[Objective]) -> dict[str, Objective]:
     """Objectives by the name that logs show: ``logits``, and ``logits_2`` for a second one."""
     named: dict[str, Objective] = {}
     for objective in objectives:
-        name = type(objective).__name__.lower()
         count = sum(type(other) is type(objective) for other in named.values())
-        named[name if not count else f"{name}_{count + 1}"] = objective
+        named[objective.name if not count else f"{objective.name}_{count + 1}"] = objective
     return named

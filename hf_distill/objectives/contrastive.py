@@ -8,7 +8,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from hf_distill.errors import ObjectiveError
-from hf_distill.objectives.base import Objective
+from hf_distill.objectives.objective import Objective
 from hf_distill.objectives.schedules import Scheduled
 from hf_distill.types import Targets, View
 
@@ -16,9 +16,8 @@ from hf_distill.types import Targets, View
 class Contrastive(Objective):
     """A text's vector nearer to that of its pair than to those of all other pairs of the micro-batch (InfoNCE).
 
-    Where rows hold one text, it is read twice: dropout makes two views of it (Gao et al. 2021). It is what a control
-    learns from the same texts without a teacher. More rows a batch give it more to tell apart, more accumulation steps
-    do not.
+    Where rows hold one text, it is read twice: dropout makes two views of it (Gao et al. 2021). More rows a batch give
+    it more to tell apart, more accumulation steps do not.
 
     Args:
         scale: Cosines are multiplied by it before the softmax; above 0.

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from hf_distill.errors import ObjectiveError
 from hf_distill.losses.divergences import kl, log_probabilities
-from hf_distill.objectives.base import Objective
+from hf_distill.objectives.objective import Objective
 from hf_distill.objectives.schedules import Scheduled
 from hf_distill.types import Targets, View, logits_at
 
@@ -20,14 +20,14 @@ class DKD(Objective):
     """Decoupled knowledge distillation, on the rows that have a label.
 
     ``T^2 * (alpha * TCKD + beta * NCKD)``, Zhao et al. 2022, section 3. TCKD is the divergence between the
-    probabilities of the label and of all else, NCKD that of the distributions over all else. The plain divergence is
-    ``TCKD + (1 - the teacher's probability of the label) * NCKD``, which all but silences what a
-    confident teacher says of the other classes. Of two classes there is one other, so NCKD is 0.
+    probabilities of the label and of all else, NCKD that of the distributions over all else, 0 for two classes. The
+    plain divergence, ``TCKD + (1 - the teacher's probability of the label) * NCKD``, all but silences the latter where
+    a teacher is confident.
 
     Args:
         alpha: Of TCKD, at least 0.
         beta: Of NCKD, at least 0; more of it the surer the teacher is.
-        temperature: Above 0; softens both distributions; or its schedule.
+        temperature: Above 0, or its schedule; softens both distributions.
     """
 
     unit = "labels"
@@ -40,8 +40,8 @@ class DKD(Objective):
         self, *, alpha: float = 1.0, beta: float = 8.0, temperature: Scheduled = 4.0, weight: Scheduled = 1.0
     ) -> None:
         super().__init__(weight=weight)
-        for name, value in {"alpha": alpha, "beta": beta}.items():
-            if not (math.isfinite(value) and value >= 0):
+        for name, value in (("alpha", alpha), ("beta", beta)):
+            if not 0 <= value < math.inf:
                 raise ObjectiveError(f"dkd: {name} must be a finite number of at least 0, got {value!r}")
         if alpha == beta == 0:
             raise ObjectiveError("dkd: alpha and beta are both 0, so there is nothing to learn; raise one of them")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PretrainedConfig
 from typing_extensions import override
 
-from hf_distill.objectives.base import Objective
 from hf_distill.objectives.layer_maps import Layers, check_layers, chosen_layers, readable
+from hf_distill.objectives.objective import Objective
 from hf_distill.objectives.schedules import Scheduled
 from hf_distill.types import Need, Targets, Unit, View
 
@@ -17,15 +19,13 @@ from hf_distill.types import Need, Targets, Unit, View
 class Hidden(Objective):
     """The outputs of chosen student layers pulled towards those of chosen teacher layers, token by token.
 
-    Layers are counted from 0 as in ``student.layers``; negative numbers count from the end; the embedding output is no
-    layer. Where the widths differ, each mapped student layer gets a learned linear projection (Romero et al. 2015),
-    which trains with the student and is not part of what is saved.
+    Layers are counted from 0 as in ``student.layers``, negative from the end; the embedding output is no layer. Where
+    widths differ, each mapped student layer gets a learned linear projection (Romero et al. 2015), which is not saved.
 
     Args:
         loss: ``mse`` (mean over the width) or ``cosine`` (1 - cosine similarity).
         layers: ``auto`` (see :func:`spaced_layer_map`), or a mapping of student layer to teacher layer.
-        side: Of an encoder-decoder: ``decoder``, token by token of the target, or ``encoder``, of the source. Models of
-            one stack have no other than that.
+        side: Of an encoder-decoder: ``decoder``, token by token of the target, or ``encoder``, of the source.
     """
 
     unit: Unit = "tokens"
@@ -49,11 +49,10 @@ class Hidden(Objective):
         self.layer_map = self._chosen(student, teacher)
         whose = "encoder layer" if self.of_encoder else "layer"
         lines = [f"hidden: student {whose} <- teacher {whose}: {readable(self.layer_map)}"]
-        if student.hidden_size != teacher.hidden_size:
-            self.module = nn.ModuleDict(
-                {str(i): nn.Linear(student.hidden_size, teacher.hidden_size) for i in self.layer_map}
-            )
-            lines.append(f"hidden: learned projections {student.hidden_size} -> {teacher.hidden_size}")
+        own, other = student.hidden_size, teacher.hidden_size
+        if own != other:
+            self.module = nn.ModuleDict({str(i): nn.Linear(own, other) for i in self.layer_map})
+            lines.append(f"hidden: learned projections {own} -> {other}")
         return lines
 
     @override
@@ -66,10 +65,13 @@ class Hidden(Objective):
         assert own is not None
         assert other is not None
         mask = view.masks[self.unit]
-        values = [
-            self._distance(self._project(i, own[i + 1][mask]), other[j + 1][mask].float())
-            for i, j in self.layer_map.items()
-        ]
+        values = []
+        for i, j in self.layer_map.items():
+            student, teacher = self._project(i, own[i + 1][mask]), other[j + 1][mask].float()
+            if self.loss == "mse":
+                values.append((student - teacher).square().mean(-1).sum())
+            else:
+                values.append((1.0 - functional.cosine_similarity(student, teacher, dim=-1)).sum())
         return torch.stack(values).mean()
 
     def _chosen(self, student: PretrainedConfig, teacher: PretrainedConfig) -> dict[int, int]:
@@ -78,13 +80,6 @@ class Hidden(Objective):
     def _project(self, layer: int, states: Tensor) -> Tensor:
         if self.module is None:
             return states.float()
-        assert isinstance(self.module, nn.ModuleDict)
-        projection = self.module[str(layer)]
-        assert isinstance(projection, nn.Linear)
+        projection: Any = self.module.get_submodule(str(layer))
         projected: Tensor = projection(states.to(projection.weight.dtype))
         return projected.float()
-
-    def _distance(self, student: Tensor, teacher: Tensor) -> Tensor:
-        if self.loss == "mse":
-            return (student - teacher).square().mean(-1).sum()
-        return (1.0 - functional.cosine_similarity(student, teacher, dim=-1)).sum()

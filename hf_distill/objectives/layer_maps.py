@@ -15,11 +15,7 @@ Layers = Literal["auto"] | Mapping[int, int]
 
 
 def spaced_layer_map(student_layers: int, teacher_layers: int) -> dict[int, int]:
-    """Student layer -> teacher layer, evenly spaced, the last learning from the last.
-
-    The "skip" mapping of Sun et al. 2019 (Patient Knowledge Distillation), section 3.2: 3 of 6 gives
-    ``{0: 1, 1: 3, 2: 5}``.
-    """
+    """Student layer -> teacher layer, evenly spaced, the last learning from the last: "skip" of Sun et al. 2019."""
     return {i: round((i + 1) * teacher_layers / student_layers) - 1 for i in range(student_layers)}
 
 
@@ -30,20 +26,20 @@ def check_layers(name: str, layers: Layers) -> None:
     whole = isinstance(layers, Mapping) and all(type(number) is int for pair in layers.items() for number in pair)
     if not whole or not layers:
         raise ObjectiveError(
-            f"{name}: layers must be auto or a mapping of student layer to teacher layer such as {{0: 1, 1: 3}}, got "
-            f"{layers!r}"
+            f"{name}: layers must be auto or a mapping of student to teacher layers as {{0: 1, 1: 3}}, got {layers!r}"
         )
 
 
 def chosen_layers(
     name: str, layers: Layers, student: PretrainedConfig, teacher: PretrainedConfig, *, of_encoder: bool = False
 ) -> dict[int, int]:
-    """The layers of a pair of models that the option ``layers`` of objective ``name`` means, counted from 0.
-
-    Raises:
-        ObjectiveError: For a layer out of range, a student layer that is named twice, or an encoder that is not there.
-    """
-    own, other = (_depth(name, config, of_encoder) for config in (student, teacher))
+    """The layers of a pair of models that the option ``layers`` of objective ``name`` means, counted from 0."""
+    depths = [encoder_layers(config) if of_encoder else compared_layers(config) for config in (student, teacher)]
+    for depth, config in zip(depths, (student, teacher), strict=True):
+        if depth is None:
+            kind = config.model_type
+            raise ObjectiveError(f"{name}: side: encoder: {kind} has one stack of layers, no encoder; remove it")
+    own, other = (depth or 0 for depth in depths)
     if not isinstance(layers, Mapping):
         return spaced_layer_map(own, other)
     chosen = {_within(name, i, own, "student"): _within(name, j, other, "teacher") for i, j in layers.items()}
@@ -61,20 +57,7 @@ def readable(layer_map: Mapping[int, int]) -> str:
     return ", ".join(f"{i} <- {j}" for i, j in layer_map.items())
 
 
-def _depth(name: str, config: PretrainedConfig, of_encoder: bool) -> int:
-    depth = encoder_layers(config) if of_encoder else compared_layers(config)
-    if depth is None:
-        raise ObjectiveError(
-            f"{name}: side: encoder is for models with an encoder and a decoder, and {config.model_type} has one stack "
-            "of layers; remove it"
-        )
-    return depth
-
-
 def _within(name: str, layer: int, total: int, whose: str) -> int:
     if not -total <= layer < total:
-        raise ObjectiveError(
-            f"{name}: layer {layer} of the {whose} is out of range, it has {total} layers (0 to {total - 1}, or -1 to "
-            f"-{total} from the end)"
-        )
+        raise ObjectiveError(f"{name}: layer {layer} of the {whose} is out of range, expected {-total} to {total - 1}")
     return layer % total

@@ -16,14 +16,13 @@ from hf_distill.losses.cross_vocabulary import Crossing
 from hf_distill.losses.divergences import DIVERGENCES
 from hf_distill.losses.fused import FusedTerm, check_sparse
 from hf_distill.losses.gradients import GRADIENTS, sparse_forward_kl_value
-from hf_distill.objectives.base import Objective
+from hf_distill.objectives.objective import Objective
 from hf_distill.objectives.schedules import Scheduled
 from hf_distill.tokenizers.alignment import token_bytes
 from hf_distill.tokenizers.shared_vocabulary import beginnings, shared_classes
 from hf_distill.types import Distribution, SparseLogits, Targets, View, logits_at
 
-DEFAULTS = {"temperature": 2.0, "beta": 0.5, "alpha": 0.1}
-"""What the options of a divergence are unless given."""
+DEFAULTS = {"temperature": 2.0, "beta": 0.5, "alpha": 0.1}  # Of the options of a divergence.
 
 
 class Logits(Objective):
@@ -32,14 +31,12 @@ class Logits(Objective):
     Args:
         divergence: A name in ``DIVERGENCES``: forward_kl, reverse_kl, jsd, skewed_kl, skewed_reverse_kl,
             total_variation or mse.
-        temperature: Above 0; softens both distributions; the term carries T^2; or its schedule. 2.0 unless given.
-            Refused for mse, which it would not change.
+        temperature: Above 0, or its schedule, 2.0 by default; softens both; the term carries T^2. Not for mse.
         beta: Only for jsd: the teacher's share of the mixture, strictly between 0 and 1; 0.5 unless given.
         alpha: Only for skewed_kl (the teacher's share of the mixture) and skewed_reverse_kl (the student's share),
             strictly between 0 and 1; 0.1 unless given.
         cross_tokenizer: Whether the teacher may have other tokens: both are then compared where each has read the same
-            bytes, over the tokens that they share, see :mod:`hf_distill.losses.cross_vocabulary`. Not for mse, which
-            compares single logits. Where both have the same tokens it changes nothing.
+            bytes, over the tokens that they share, see :mod:`hf_distill.losses.cross_vocabulary`. Not for mse.
     """
 
     unit = "positions"
@@ -84,18 +81,15 @@ class Logits(Objective):
 
     @override
     def take(self, name: str, value: float) -> None:
-        if name == "temperature":
-            self.options["temperature"] = value
-        else:
-            super().take(name, value)
+        owner = self.options if name in self.options else vars(self)
+        owner[name] = value
 
     @override
     def check(self, distribution: Distribution) -> None:
         super().check(distribution)
         if distribution == "real" and self.divergence != "mse":
             raise ObjectiveError(
-                f"logits: {self.divergence} compares probabilities, but this task's outputs are real values; "
-                "use divergence: mse"
+                f"logits: {self.divergence} compares probabilities, not real values; use divergence: mse"
             )
 
     @override
@@ -120,16 +114,13 @@ class Logits(Objective):
         if isinstance(targets.logits, SparseLogits):
             return self._of_cache(view, targets.logits)
         mask = view.masks["positions"]
-        divergence = DIVERGENCES[self.divergence]
         student, teacher = logits_at(mask, view.logits), logits_at(mask, targets.logits)
         if self.crossing is not None:
             return self.crossing.value(self.divergence, student, teacher, self.options).sum()
         # Vocabularies that differ only by padding rows are compared over the tokens that both have.
         shared = min(student.shape[-1], teacher.shape[-1])
-        value: Tensor = divergence(
-            student[:, :shared], teacher[:, :shared], distribution=view.distribution, **self.options
-        )
-        return value.sum()
+        options = {"distribution": view.distribution, **self.options}
+        return DIVERGENCES[self.divergence](student[:, :shared], teacher[:, :shared], **options).sum()
 
     def _of_cache(self, view: View, targets: SparseLogits) -> Tensor:
         if view.distribution != "categorical":

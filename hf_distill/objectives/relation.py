@@ -13,29 +13,26 @@ from typing_extensions import override
 from hf_distill.errors import ObjectiveError
 from hf_distill.losses.divergences import kl
 from hf_distill.models.attention import projection_widths
-from hf_distill.objectives.base import Objective
 from hf_distill.objectives.layer_maps import chosen_layers, readable
+from hf_distill.objectives.objective import Objective
 from hf_distill.objectives.schedules import Scheduled
 from hf_distill.types import Projections, Targets, View
 
-RELATIONS = ("qq", "kk", "vv", "qk")
-"""Queries with queries, keys with keys, values with values, and queries with keys."""
+RELATIONS = ("qq", "kk", "vv", "qk")  # Queries with queries, keys with keys, values with values, queries with keys.
 
 
 class Relation(Objective):
     """KL divergence between the self-attention relations of one teacher layer and one student layer.
 
     A relation is softmax(a b^T / sqrt(width of a head)) over the tokens of a row that count (Wang et al. 2021,
-    section 3), where a and b are the layer's queries, keys or values, cut into as many relation heads in both
-    models, so that widths and numbers of heads may differ. The relations are added, their heads averaged.
-    ``relations: [qk, vv]`` are those of the first MiniLM (Wang et al. 2020, arXiv:2002.10957). Any attention kernel
-    will do. Of models with rotary positions the vectors are compared as they are before these; of decoders all tokens
-    that count are related, later ones too: nothing is predicted from them.
+    section 3), where a and b are the layer's queries, keys or values, cut into as many relation heads in both models.
+    The relations are added, their heads averaged. ``relations: [qk, vv]`` are those of the first MiniLM (Wang et al.
+    2020, arXiv:2002.10957). Rotary positions are left out; of decoders all tokens that count are related, later ones
+    too: nothing is predicted from them.
 
     Args:
         relations: Which: qq, kk, vv, qk.
-        relation_heads: Into how many heads the vectors are cut; as many as the teacher has attention heads unless
-            given. More of them tell more finely (the paper takes 48).
+        relation_heads: Into how many heads the vectors are cut, as many as the teacher has by default; 48 in the paper.
         student_layer: Counted from 0; negative from the end.
         teacher_layer: The same. Of large teachers an upper middle layer teaches best (the paper takes the 21st of 24).
     """
@@ -56,40 +53,31 @@ class Relation(Objective):
     ) -> None:
         super().__init__(weight=weight)
         if isinstance(relations, str) or not relations or not set(relations) <= set(RELATIONS):
-            raise ObjectiveError(
-                f"relation: relations must be a list of some of {', '.join(RELATIONS)}, got {relations!r}"
-            )
+            raise ObjectiveError(f"relation: relations must be a list out of {', '.join(RELATIONS)}, got {relations!r}")
         if len(set(relations)) < len(relations):
             raise ObjectiveError(f"relation: relations names one twice ({list(relations)}); use weight to count more")
         if relation_heads is not None and (type(relation_heads) is not int or relation_heads < 1):
-            raise ObjectiveError(
-                f"relation: relation_heads must be a whole number of at least 1, got {relation_heads!r}"
-            )
-        for name, layer in {"student_layer": student_layer, "teacher_layer": teacher_layer}.items():
+            raise ObjectiveError(f"relation: relation_heads must be a whole number above 0, got {relation_heads!r}")
+        for name, layer in (("student_layer", student_layer), ("teacher_layer", teacher_layer)):
             if type(layer) is not int:
                 raise ObjectiveError(f"relation: {name} must be a whole number, got {layer!r}")
-        self.relations = tuple(relations)
-        self.relation_heads = relation_heads
-        self.layers = {student_layer: teacher_layer}
-        self.heads = 1
+        self.relations, self.relation_heads = tuple(relations), relation_heads
+        self.layers, self.heads = {student_layer: teacher_layer}, 1
 
     @override
     def connect(self, student: PretrainedConfig, teacher: PretrainedConfig | None) -> list[str]:
         assert teacher is not None
         self.layer_map = chosen_layers("relation", self.layers, student, teacher)
         self.heads = self.relation_heads or teacher.get_text_config(decoder=True).num_attention_heads
-        return [
-            f"relation: student layer <- teacher layer: {readable(self.layer_map)}",
-            f"relation: {', '.join(self.relations)} of {self.heads} heads",
-        ]
+        layers = f"relation: student layer <- teacher layer: {readable(self.layer_map)}"
+        return [layers, f"relation: {', '.join(self.relations)} of {self.heads} heads"]
 
     @override
     def check_models(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
         ((own, other),) = self.layer_map.items()
         found = {"student": projection_widths(student, own), "teacher": projection_widths(teacher, other)}
-        widths = {
-            whose: {name: w[name] for name in "qkv" if name in "".join(self.relations)} for whose, w in found.items()
-        }
+        compared = [name for name in "qkv" if name in "".join(self.relations)]
+        widths = {whose: {name: width[name] for name in compared} for whose, width in found.items()}
         for whose, width in widths.items():
             if "qk" in self.relations and width["q"] != width["k"]:
                 raise ObjectiveError(
@@ -112,10 +100,10 @@ class Relation(Objective):
         ((own, other),) = self.layer_map.items()
         student, teacher = view.projections[own], targets.projections[other]
         mask = view.masks["tokens"]
-        values = [
-            kl(self._log_relation(name, teacher, mask), self._log_relation(name, student, mask)).mean(1)
-            for name in self.relations
-        ]
+        values = []
+        for name in self.relations:
+            own_log, other_log = (self._log_relation(name, each, mask) for each in (student, teacher))
+            values.append(kl(other_log, own_log).mean(1))
         return torch.stack(values).sum(0)[mask].sum()
 
     def _log_relation(self, name: str, projections: Projections, mask: Tensor) -> Tensor:

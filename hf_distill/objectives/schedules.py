@@ -12,26 +12,17 @@ from hf_distill.errors import ObjectiveError
 Scheduled = float | Mapping[str, Any]
 """A number, or ``{from: 1.0, to: 0.1, shape: cosine}``."""
 
-SHAPES = {
-    "linear": lambda fraction: fraction,
-    "cosine": lambda fraction: (1.0 - math.cos(math.pi * fraction)) / 2.0,
-}
+SHAPES = {"linear": lambda fraction: fraction, "cosine": lambda fraction: (1.0 - math.cos(math.pi * fraction)) / 2.0}
 """How much of the way is behind at a fraction of the training."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The way of a number from one value to another over all steps of a training.
-
-    Attributes:
-        start: At the first step.
-        end: After the last step, and whenever the student is evaluated, so that evaluations compare.
-        shape: A name in ``SHAPES``.
-    """
+    """The way of a number from one value to another over all steps of a training."""
 
     start: float
-    end: float
-    shape: str
+    end: float  # After the last step, and whenever the student is evaluated, so that evaluations compare.
+    shape: str  # A name in ``SHAPES``.
 
     def __str__(self) -> str:
         return f"{self.start:g} to {self.end:g} ({self.shape})"
@@ -45,16 +36,14 @@ def read_schedule(value: Scheduled, where: str, *, above_zero: bool) -> Schedule
     """A schedule; for a plain number one that stays where it is."""
     given = value if isinstance(value, Mapping) else {"from": value, "to": value}
     if not {"from", "to"} <= given.keys() <= {"from", "to", "shape"}:
-        raise ObjectiveError(
-            f"{where}: a schedule has from, to and shape, such as {{from: 1.0, to: 0.1, shape: cosine}}, got "
-            f"{dict(given)}"
-        )
+        example = "{from: 1.0, to: 0.1, shape: cosine}"
+        raise ObjectiveError(f"{where}: a schedule has from, to and shape, such as {example}, got {dict(given)}")
     shape = given.get("shape", "linear")
     if shape not in SHAPES:
         raise ObjectiveError(f"{where}: shape must be one of {', '.join(SHAPES)}, got {shape!r}")
     for number in (given["from"], given["to"]):
-        is_number = isinstance(number, (int, float)) and not isinstance(number, bool) and math.isfinite(number)
-        if not is_number or number < 0 or (above_zero and number == 0):
+        is_number = isinstance(number, (int, float)) and type(number) is not bool and 0 <= number < math.inf
+        if not is_number or (above_zero and number == 0):
             bound = "above 0" if above_zero else "of at least 0"
             raise ObjectiveError(f"{where} must be a finite number {bound}, got {number!r}")
     return Schedule(float(given["from"]), float(given["to"]), shape)

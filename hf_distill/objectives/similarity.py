@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
@@ -13,7 +12,7 @@ from typing_extensions import override
 
 from hf_distill.errors import ObjectiveError
 from hf_distill.models.pooling import head_of, vector_size
-from hf_distill.objectives.base import Objective
+from hf_distill.objectives.objective import Objective
 from hf_distill.objectives.schedules import Scheduled
 from hf_distill.types import Targets, View
 
@@ -22,8 +21,7 @@ Loss = Literal["cosine", "mse", "in_batch", "in_batch_kl", "contrastive", "margi
 WITH_TEACHERS = ("cosine", "mse", "contrastive")
 """Losses that compare the student's vectors with the teacher's, which must have as many dimensions."""
 
-SCALED = ("in_batch_kl", "contrastive", "listwise_kl")
-"""Losses with a softmax."""
+SCALED = ("in_batch_kl", "contrastive", "listwise_kl")  # Losses with a softmax.
 
 
 class Similarity(Objective):
@@ -34,18 +32,14 @@ class Similarity(Objective):
     the cosines of a text with all others; ``in_batch_kl`` the divergence of their softmax; ``contrastive`` asks that a
     text's vector is nearer to the teacher's of the same text than to those of all others. ``margin_mse`` and
     ``listwise_kl`` compare within a row: how much nearer the first text is to the second than to each further one
-    (Hofstätter et al. 2020), and the softmax over all of them.
-
-    The in-batch losses see the texts of one micro-batch of one process: more rows a batch give them more to compare,
-    more accumulation steps do not.
+    (Hofstätter et al. 2020), and the softmax over all of them. The in-batch losses see one micro-batch of one process:
+    more rows a batch give them more to compare, more accumulation steps do not.
 
     Args:
-        loss: See above.
-        target: ``own``: each text learns what the teacher says of itself; ``first``: all texts of a row learn what the
-            teacher says of its first, as translations do (Reimers and Gurevych 2020). Of ``cosine``, ``mse`` and
-            ``contrastive``.
-        scale: Cosines are multiplied by it before a softmax; above 0. Of ``in_batch_kl``, ``contrastive`` and
-            ``listwise_kl``; 20 unless given.
+        loss: One of these.
+        target: ``own``: each text learns what the teacher says of itself; ``first`` (of cosine, mse and contrastive):
+            all texts of a row learn what it says of the first, as translations do (Reimers and Gurevych 2020).
+        scale: Of in_batch_kl, contrastive and listwise_kl: factor of cosines before a softmax, above 0; 20 by default.
     """
 
     unit = "positions"
@@ -67,9 +61,9 @@ class Similarity(Objective):
             raise ObjectiveError(f"similarity: target: first does nothing for {loss}; remove it")
         if scale is not None and loss not in SCALED:
             raise ObjectiveError(f"similarity: scale does nothing for {loss}; remove it")
-        if scale is not None and not scale > 0:
-            raise ObjectiveError(f"similarity: scale must be above 0, got {scale!r}")
         self.scale = 20.0 if scale is None else float(scale)
+        if not self.scale > 0:
+            raise ObjectiveError(f"similarity: scale must be above 0, got {scale!r}")
 
     @override
     def check_models(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
@@ -98,19 +92,21 @@ class Similarity(Objective):
                 f"similarity: the student's vectors have {student.shape[-1]} numbers and the teacher's "
                 f"{teacher.shape[-1]}; set task.dimensions in a recipe, or use loss: in_batch, which compares any"
             )
-        losses: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-            "cosine": lambda s, t: (1 - functional.cosine_similarity(s, t, dim=-1)).sum(),
-            "mse": lambda s, t: (s - t).square().mean(-1).sum(),
-            "in_batch": _in_batch,
-            "in_batch_kl": lambda s, t: _divergence(_others(s) * self.scale, _others(t) * self.scale),
-            "contrastive": self._contrastive,
-        }
-        return losses[self.loss](student, teacher)
-
-    def _contrastive(self, student: Tensor, teacher: Tensor) -> Tensor:
-        cosines = functional.normalize(student, dim=-1) @ functional.normalize(teacher, dim=-1).T
-        nearest = torch.arange(len(student), device=student.device)
-        return functional.cross_entropy(cosines * self.scale, nearest, reduction="sum")
+        if self.loss == "cosine":
+            return (1 - functional.cosine_similarity(student, teacher, dim=-1)).sum()
+        if self.loss == "mse":
+            return (student - teacher).square().mean(-1).sum()
+        if self.loss == "contrastive":
+            cosines = functional.normalize(student, dim=-1) @ functional.normalize(teacher, dim=-1).T
+            nearest = torch.arange(len(student), device=student.device)
+            return functional.cross_entropy(cosines * self.scale, nearest, reduction="sum")
+        if len(student) < 2:  # There is nothing else in the batch.
+            return student.sum() * 0.0
+        own, other = _others(student), _others(teacher)
+        if self.loss == "in_batch":
+            return (own - other).square().mean(-1).sum()
+        own, other = ((each * self.scale).log_softmax(-1) for each in (own, other))
+        return functional.kl_div(own, other, reduction="sum", log_target=True)
 
     def _within_rows(self, student: Tensor, teacher: Tensor, mask: Tensor, texts: int) -> Tensor:
         """Compare the first text of each row with the others; the sum counts once for each text of a row."""
@@ -148,15 +144,3 @@ def _others(vectors: Tensor) -> Tensor:
     cosines, count = unit @ unit.T, len(unit)
     apart = ~torch.eye(count, dtype=torch.bool, device=unit.device)
     return cosines[apart].view(count, max(count - 1, 0))
-
-
-def _in_batch(student: Tensor, teacher: Tensor) -> Tensor:
-    if len(student) < 2:
-        return student.sum() * 0.0
-    return (_others(student) - _others(teacher)).square().mean(-1).sum()
-
-
-def _divergence(student: Tensor, teacher: Tensor) -> Tensor:
-    if not student.numel():
-        return student.sum() * 0.0
-    return functional.kl_div(student.log_softmax(-1), teacher.log_softmax(-1), reduction="sum", log_target=True)

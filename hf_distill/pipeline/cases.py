@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import get_args
 
-from hf_distill.data.load import Data
+from hf_distill.data.rows import Data
 from hf_distill.evaluation.metrics import primary_metric, scorer_names
 from hf_distill.objectives import Objective
 from hf_distill.recipe import CacheConfig, Recipe

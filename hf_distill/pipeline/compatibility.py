@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from hf_distill.data.load import Data
+from hf_distill.data.rows import Data
 from hf_distill.errors import TeacherError
 from hf_distill.evaluation.metrics import AGAINST_TEACHER, primary_metric
 from hf_distill.pipeline.cases import (

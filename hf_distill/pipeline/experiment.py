@@ -19,7 +19,7 @@ import torch
 from datasets import Dataset
 from transformers import TrainingArguments
 
-from hf_distill.data.load import Data
+from hf_distill.data.rows import Data
 from hf_distill.errors import RecipeError
 from hf_distill.evaluation.metrics import OF_TOKENS, primary_metric
 from hf_distill.objectives import Objective, make_objective, named_objectives

@@ -10,9 +10,9 @@ import torch
 from accelerate import PartialState
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_distill.data.load import Data
+from hf_distill.data.rows import Data
 from hf_distill.models.hardware import chosen_dtype
-from hf_distill.models.load import load_config, load_tokenizer
+from hf_distill.models.loading import load_config, load_tokenizer
 from hf_distill.recipe import FromParts, LocalTeacher, Recipe, SingleTeacher, TrainedTeacher
 from hf_distill.students import Student, StudentRequest, build_student, learning, limit_learning, parts_of, quantized
 from hf_distill.tasks import Task

@@ -11,15 +11,15 @@ from typing import Any
 from accelerate import PartialState
 from datasets import Dataset
 
-from hf_distill.data.load import Data, load_data
 from hf_distill.data.routing import with_teachers
+from hf_distill.data.rows import Data, load_data
 from hf_distill.evaluation.metrics import scorer_names
 from hf_distill.evaluation.predict import check_generation
 from hf_distill.generation.rollout import Rollout
 from hf_distill.labelling import check_label
 from hf_distill.logs import Report, prefixed, reported
 from hf_distill.models.hardware import multiplies_bfloat16
-from hf_distill.models.load import load_tokenizer
+from hf_distill.models.loading import load_tokenizer
 from hf_distill.objectives import Objective
 from hf_distill.pipeline.compatibility import check_recipe, check_stage
 from hf_distill.pipeline.experiment import Experiment, Stage, stages_of, with_defaults

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
-from hf_distill.data.load import Data
+from hf_distill.data.rows import Data
 from hf_distill.evaluation.bootstrap import compare, model_metrics
 from hf_distill.evaluation.metrics import JUDGES
 from hf_distill.evaluation.speed import sizes_and_speeds

@@ -13,7 +13,7 @@ from typing import Any
 from accelerate import PartialState
 from transformers import set_seed
 
-from hf_distill.data.load import Data
+from hf_distill.data.rows import Data
 from hf_distill.errors import RecipeError
 from hf_distill.labelling import TeacherTexts, label_rows
 from hf_distill.logs import Report, prefixed, reported
@@ -22,7 +22,7 @@ from hf_distill.pipeline.preflight import command_of, resolve
 from hf_distill.pipeline.results import joined, make_results
 from hf_distill.pipeline.run_folder import RunFolder
 from hf_distill.pipeline.scoring import RunScores, build, continued, teacher_of
-from hf_distill.pipeline.train import Lesson, Pair, lesson_of_control, pair, train_model
+from hf_distill.pipeline.train import Lesson, lesson_of_control, lesson_of_student, pair, train_model
 from hf_distill.recipe import LabelConfig, Recipe
 from hf_distill.recipe.load_recipe import load_recipe
 from hf_distill.report.hub import push_folder
@@ -128,9 +128,7 @@ def cache(recipe: Source, overrides: Overrides = (), *, runs: str | Path = "runs
         set_seed(recipe.seed)
         student = build(experiment, experiment.data, teacher)
         for stage in experiment.stages:  # Each finds what an earlier one has kept.
-            objectives = stage.new_objectives()
-            lesson = Lesson(name="student", data=experiment.data, objectives=objectives, teacher=teacher)
-            paired = pair(experiment, stage, lesson, student).teacher
+            paired = pair(experiment, stage, lesson_of_student(stage, experiment.data, teacher), student).teacher
         plan = paired.plan if paired is not None else None
         assert plan is not None
         size = sum(path.stat().st_size for path in plan.folder.iterdir())
@@ -251,14 +249,11 @@ def write_labels(experiment: Experiment, teacher: Teacher) -> TeacherTexts:
 
 
 def train_all(
-    experiment: Experiment,
-    teacher: Teacher | None,
-    labels: TeacherTexts | None = None,
-    paired: Pair | None = None,
+    experiment: Experiment, teacher: Teacher | None, labels: TeacherTexts | None
 ) -> dict[str, dict[str, Any]]:
     """Train the student, on what the teacher wrote if it did, and its control where there is a teacher to judge."""
-    data = experiment.data
-    lessons, known = (labels.in_place_of(data), labels.beside(data)) if labels else (data, data)
+    data, stages = experiment.data, experiment.stages
+    taught, known = (labels.in_place_of(data), labels.beside(data)) if labels else (data, data)
 
     def born(name: str, stage: Stage) -> Student:
         student = build(experiment, known, teacher)
@@ -266,17 +261,11 @@ def train_all(
 
     def train(lesson: Lesson, stage: Stage) -> dict[str, Any]:
         with prefixed(stage.prefix):
-            return train_model(experiment, stage, lesson, lambda: born(lesson.name, stage), paired)
+            return train_model(experiment, stage, lesson, lambda: born(lesson.name, stage))
 
-    student = [
-        train(Lesson(name="student", data=lessons, objectives=stage.new_objectives(), teacher=teacher), stage)
-        for stage in experiment.stages
-    ]
-    trained = {"student": joined(experiment.stages, student)}
+    student = [train(lesson_of_student(stage, taught, teacher), stage) for stage in stages]
+    trained = {"student": joined(stages, student)}
     if teacher is not None and experiment.recipe.evaluate.control:
-        control = [
-            train(lesson_of_control(experiment, stage, taught), stage)
-            for stage, taught in zip(experiment.stages, student, strict=True)
-        ]
-        trained["control"] = joined(experiment.stages, control)
+        lessons = map(lesson_of_control, [experiment] * len(stages), stages, student)
+        trained["control"] = joined(stages, [train(*each) for each in zip(lessons, stages, strict=True)])
     return trained

@@ -10,11 +10,11 @@ from typing import Any
 
 from transformers import set_seed
 
-from hf_distill.data.load import Data, load_data
+from hf_distill.data.rows import Data, load_data
 from hf_distill.evaluation.predict import Candidate, set_generation
 from hf_distill.evaluation.scores import Evaluation, Scoreable, Scores
 from hf_distill.logs import prefixed
-from hf_distill.models.load import license_of, load_model, load_tokenizer, model_folder
+from hf_distill.models.loading import license_of, load_model, load_tokenizer, model_folder
 from hf_distill.pipeline.experiment import Experiment
 from hf_distill.pipeline.run_folder import RunFolder, recipe_hash, training_part
 from hf_distill.recipe import Recipe

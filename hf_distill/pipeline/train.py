@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from hf_distill.artifacts import remove, write_json
-from hf_distill.data.load import Data
+from hf_distill.data.rows import Data
 from hf_distill.evaluation.predict import decision_scores
 from hf_distill.generation.rollout import Rollout
 from hf_distill.models.dropout import without_dropout
@@ -55,6 +55,11 @@ class Lesson:
     objectives: Mapping[str, Objective]
     teacher: Teacher | None = None
     max_steps: int | None = None
+
+
+def lesson_of_student(stage: Stage, data: Data, teacher: Teacher | None) -> Lesson:
+    """What the student learns from in a stage."""
+    return Lesson(name="student", data=data, objectives=stage.new_objectives(), teacher=teacher)
 
 
 def lesson_of_control(experiment: Experiment, stage: Stage, student: Mapping[str, Any]) -> Lesson:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from hf_distill.artifacts import copy_files, write_json
-from hf_distill.data.load import Data
+from hf_distill.data.rows import Data
 from hf_distill.evaluation.analysis import Evaluated
 from hf_distill.evaluation.metrics import primary_metric
 from hf_distill.evaluation.scores import Scores
-from hf_distill.models.load import load_tokenizer
+from hf_distill.models.loading import load_tokenizer
 from hf_distill.recipe import Recipe
 from hf_distill.report.card import model_card
 from hf_distill.report.figures import quality_against_speed, training_curves

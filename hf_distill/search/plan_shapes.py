@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from hf_distill.data.load import Data
+from hf_distill.data.rows import Data
 from hf_distill.errors import StudentError
 from hf_distill.pipeline.plans import ModelPlan, planned_student
 from hf_distill.recipe import FromParts, Recipe, WidthConfig

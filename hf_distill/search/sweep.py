@@ -30,11 +30,11 @@ from hf_distill.models.fingerprints import tokenizer_mark
 from hf_distill.pipeline.compatibility import cache_temperatures
 from hf_distill.pipeline.experiment import Experiment
 from hf_distill.pipeline.preflight import resolve
-from hf_distill.pipeline.run import load_teacher, train_all
+from hf_distill.pipeline.run import load_teacher
 from hf_distill.pipeline.run_folder import RunFolder, recipe_hash, training_part
 from hf_distill.pipeline.scoring import RunScores, build
 from hf_distill.pipeline.teacher_cache import Demand
-from hf_distill.pipeline.train import Lesson, Pair, pair
+from hf_distill.pipeline.train import Pair, lesson_of_student, pair, train_model
 from hf_distill.recipe import Recipe
 from hf_distill.recipe.load_recipe import load_recipe
 from hf_distill.search.sweep_grid import Grid, read_grid
@@ -114,9 +114,7 @@ def _resolved(whole: Recipe, grid: Grid, folder: Path, runs: Path) -> list[Exper
     experiments: list[Experiment] = []
     for values in grid.combinations():
         recipe = _cached(load_recipe(whole, values))
-        recipe = dataclasses.replace(
-            recipe, evaluate=dataclasses.replace(recipe.evaluate, split="validation", control=False)
-        )
+        recipe = dataclasses.replace(recipe, evaluate=dataclasses.replace(recipe.evaluate, split="validation"))
         if not experiments:
             experiment = resolve(recipe, runs)
         else:
@@ -176,7 +174,7 @@ def _shared(first: Experiment, demands: Sequence[Demand], state: SweepState) -> 
     teacher = load_teacher(first) if first.recipe.teacher is not None else None
     set_seed(first.recipe.seed)
     student = build(first, first.data, teacher)
-    lesson = Lesson(name="student", data=first.data, objectives=demands[0].objectives, teacher=teacher)
+    lesson = lesson_of_student(first.stages[0], first.data, teacher)
     with Counted(teacher.models if teacher else ()) as counted:
         paired = pair(first, first.stages[0], lesson, student, demands[1:])
     if teacher is not None:
@@ -191,7 +189,9 @@ def _trained(experiment: Experiment, shared: RunScores, paired: Pair) -> dict[st
     experiment.folder.claim(experiment.recipe, experiment.data.fingerprint)
     metric = experiment.metric
     try:
-        training = train_all(experiment, shared.teacher, paired=paired)["student"]
+        stage, data, teacher = experiment.stages[0], experiment.data, shared.teacher
+        lesson = lesson_of_student(stage, data, teacher)
+        training = train_model(experiment, stage, lesson, lambda: build(experiment, data, teacher), paired)
         metrics = _scores(experiment, training)
     except ModelError as error:  # A rate too high is a finding, not the end of the sweep.
         logger.info(f"student: {error}")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from hf_distill.students.adapters import has_adapters, load_adapters, merge_adapters, quantized
-from hf_distill.students.base import Student, StudentRequest
 from hf_distill.students.build import STUDENTS, build_student, learning, limit_learning
 from hf_distill.students.freezing import frozen_encoder, share_an_encoder
 from hf_distill.students.from_parts import parts_of
 from hf_distill.students.layer_choice import chosen_cuts
 from hf_distill.students.pruning.families import Shape, family_of_shapes, shape_of
+from hf_distill.students.request import Student, StudentRequest
 
 __all__ = [
     "STUDENTS",

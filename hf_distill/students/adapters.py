@@ -1,7 +1,6 @@
 """LoRA through peft: the student's own weights stay as they are, and small matrices beside them learn.
 
-The adapters are put inside the Transformers model, which stays what it is: its forward, its config and its head are
-found where they were, and ``save_pretrained`` writes the adapters alone, as peft reads them.
+They are put inside the Transformers model, which stays what it is; ``save_pretrained`` writes the adapters alone.
 """
 
 from __future__ import annotations
@@ -16,13 +15,12 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hf_distill.errors import StudentError
-from hf_distill.students.base import refused_as
+from hf_distill.students.request import refused_as
 
 if TYPE_CHECKING:
     from hf_distill.recipe import LoraConfig
 
-ADAPTER = "default"
-"""What peft calls the only adapter of a model."""
+ADAPTER = "default"  # What peft calls the only adapter of a model.
 
 
 def has_adapters(model: nn.Module) -> bool:
@@ -85,9 +83,9 @@ def load_adapters(model: PreTrainedModel, folder: Path) -> None:
 
 def quantized(config: LoraConfig | None) -> dict[str, Any]:
     """Arguments of ``from_pretrained`` that load the frozen weights as the recipe asks for."""
+    where = "student.lora.quantize"
     if config is None or config.quantize is None:
         return {}
-    where = "student.lora.quantize"
     if importlib.util.find_spec("bitsandbytes") is None:
         raise StudentError(f"{where}: 4bit needs bitsandbytes, which is not installed; pip install bitsandbytes")
     if not torch.cuda.is_available():
@@ -95,10 +93,7 @@ def quantized(config: LoraConfig | None) -> dict[str, Any]:
     from transformers import BitsAndBytesConfig
 
     how = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype="bfloat16"
     )
     return {"quantization_config": how, "device_map": {"": torch.cuda.current_device()}}
 

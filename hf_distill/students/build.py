@@ -11,17 +11,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hf_distill.errors import StudentError
 from hf_distill.names import look_up
 from hf_distill.students.adapters import add_adapters
-from hf_distill.students.base import Student, StudentRequest
 from hf_distill.students.freezing import freeze
 from hf_distill.students.from_config import from_config
 from hf_distill.students.from_parts import from_parts
 from hf_distill.students.pretrained import from_pretrained
+from hf_distill.students.request import Student, StudentRequest
 from hf_distill.tokenizers.compare import fitted
 
 if TYPE_CHECKING:
     from hf_distill.recipe import StudentConfig
 
-STUDENTS: dict[str, Callable[[StudentRequest[Any]], Student]] = {
+STUDENTS: dict[str, Callable[..., Student]] = {
     "parts": from_parts,
     "config": from_config,
     "pretrained": from_pretrained,
@@ -41,22 +41,20 @@ def build_student(
 
     Random weights come from torch's global generator: seed it before.
     """
-    student = look_up(config.kind_name, STUDENTS, "recipe.student.kind", StudentError)(
-        StudentRequest(
-            config=config,
-            auto_model=auto_model,
-            teacher=teacher,
-            teacher_tokenizer=teacher_tokenizer,
-            texts=texts,
-            model_options=model_options,
-        )
+    request = StudentRequest(
+        config=config,
+        auto_model=auto_model,
+        teacher=teacher,
+        teacher_tokenizer=teacher_tokenizer,
+        texts=texts,
+        model_options=model_options,
     )
+    student = look_up(config.kind_name, STUDENTS, "recipe.student.kind", StudentError)(request)
     model, tokenizer = student.model, student.tokenizer
     if not getattr(model, "is_loaded_in_4bit", False):
         model = model.float()
     embeddings: Any = model.get_input_embeddings()
-    rows = len(embeddings.weight)
-    if len(tokenizer) > rows:
+    if len(tokenizer) > (rows := len(embeddings.weight)):
         raise StudentError(
             f"student.tokenizer: it has {len(tokenizer)} tokens, but the model only knows {rows}; "
             "use the tokenizer that belongs to the model"

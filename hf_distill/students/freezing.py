@@ -15,17 +15,24 @@ from hf_distill.students.layers import difference
 def freeze(model: PreTrainedModel, parts: Sequence[str]) -> None:
     """Freeze ``embeddings`` (all tables: tokens, positions, segments), or the ``encoder`` of an encoder-decoder.
 
-    What shares its weights with a frozen part is frozen with it: a tied head with the embeddings, and the embeddings of
-    a decoder with those of its encoder.
+    What shares its weights is frozen, too: a tied head, and the embeddings of a decoder with those of its encoder.
     """
-    for part in parts:
-        for module in _modules(model, part):
-            module.requires_grad_(False)
+    kind = type(model).__name__
+    if "encoder" in parts:
+        if not model.config.is_encoder_decoder:
+            raise StudentError(
+                f"student.freeze: {kind} has no encoder beside a decoder; remove encoder, or use student.lora to train "
+                "little of it"
+            )
+        model.get_encoder().requires_grad_(False)
+    if "embeddings" in parts:
+        for name, module in model.named_modules():
+            # T5 keeps a table of relative positions in a layer: it belongs to the attention there.
+            if isinstance(module, nn.Embedding) and not name.endswith("relative_attention_bias"):
+                module.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise StudentError(
-            f"student.freeze: with {' and '.join(parts)} frozen, nothing of {type(model).__name__} would learn; "
-            "freeze less"
-        )
+        frozen = " and ".join(parts)
+        raise StudentError(f"student.freeze: with {frozen} frozen, nothing of {kind} would learn; freeze less")
 
 
 def frozen_encoder(model: PreTrainedModel) -> nn.Module | None:
@@ -41,8 +48,7 @@ def share_an_encoder(student: PreTrainedModel, teacher: PreTrainedModel) -> bool
 
     A teacher in half precision is compared as it is: with the student's weights rounded to it.
     """
-    own = frozen_encoder(student)
-    if own is None or not teacher.config.is_encoder_decoder:
+    if (own := frozen_encoder(student)) is None or not teacher.config.is_encoder_decoder:
         return False
     other: nn.Module = teacher.get_encoder()
     if difference(own, other, (0, 0)) is not None:
@@ -51,19 +57,3 @@ def share_an_encoder(student: PreTrainedModel, teacher: PreTrainedModel) -> bool
     return ours.keys() == theirs.keys() and all(
         torch.equal(tensor.to(theirs[name].device, theirs[name].dtype), theirs[name]) for name, tensor in ours.items()
     )
-
-
-def _modules(model: PreTrainedModel, part: str) -> list[nn.Module]:
-    if part == "encoder":
-        if not model.config.is_encoder_decoder:
-            raise StudentError(
-                f"student.freeze: {type(model).__name__} has no encoder beside a decoder; remove encoder, or use "
-                "student.lora to train little of it"
-            )
-        return [model.get_encoder()]
-    # T5 keeps a table of relative positions in a layer: it belongs to the attention there.
-    return [
-        module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Embedding) and not name.endswith("relative_attention_bias")
-    ]

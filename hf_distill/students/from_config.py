@@ -13,11 +13,11 @@ from hf_distill.errors import StudentError
 from hf_distill.models.forward import compared_layers
 from hf_distill.names import nearest
 from hf_distill.recipe import FromConfig
-from hf_distill.students.base import Student, StudentRequest, per_layer_lists, refused_as, set_options
-from hf_distill.tokenizers.train import choose_tokenizer
+from hf_distill.students.request import Student, StudentRequest, per_layer_lists, refused_as, set_options
+from hf_distill.tokenizers.trained import choose_tokenizer
 
+# Special tokens that configs name, and which other one stands in where the tokenizer has none.
 _SPECIAL = {"pad": "pad", "bos": "cls", "eos": "sep", "cls": "bos", "sep": "eos", "mask": "mask"}
-"""Special tokens that configs name, and which other one stands in where the tokenizer has none."""
 
 
 def from_config(request: StudentRequest[FromConfig]) -> Student:
@@ -30,9 +30,7 @@ def from_config(request: StudentRequest[FromConfig]) -> Student:
     elif request.teacher is not None:
         config = _changed_config(request.teacher.config, changes)
     else:
-        raise StudentError(
-            "student.config: without a teacher it must say what to build; add model_type: bert, for instance"
-        )
+        raise StudentError("student.config: without a teacher it must say what to build; add model_type, such as bert")
     if model_type is not None or tokenizer is not request.teacher_tokenizer:
         _follow_tokenizer(config, tokenizer)
     _check_heads(config)
@@ -43,30 +41,28 @@ def from_config(request: StudentRequest[FromConfig]) -> Student:
     if request.teacher is not None and tokenizer is request.teacher_tokenizer and model.can_generate():
         model.generation_config = copy.deepcopy(request.teacher.generation_config)
     decoder = f" and {compared_layers(config)}" if config.is_encoder_decoder else ""
-    depth = f"{config.num_hidden_layers}{decoder} layers"
-    origin = f"fresh {config.model_type}, {depth}, hidden size {config.hidden_size}"
+    depth = f"{config.num_hidden_layers}{decoder}"
+    origin = f"fresh {config.model_type}, {depth} layers, hidden size {config.hidden_size}"
     return Student(model=model, tokenizer=tokenizer, origin=origin)
 
 
 def _new_config(model_type: str, changes: dict[str, Any]) -> PretrainedConfig:
     if model_type not in CONFIG_MAPPING:
-        raise StudentError(
-            f"student.config.model_type: Transformers knows no {model_type!r}{nearest(model_type, CONFIG_MAPPING)}"
-        )
+        near = nearest(model_type, CONFIG_MAPPING)
+        raise StudentError(f"student.config.model_type: Transformers knows no {model_type!r}{near}")
     with refused_as("student.config"):
-        renamed = _checked(AutoConfig.for_model(model_type), changes)
-        return AutoConfig.for_model(model_type, **renamed)
+        return AutoConfig.for_model(model_type, **_checked(AutoConfig.for_model(model_type), changes))
 
 
 def _changed_config(teacher: PretrainedConfig, changes: dict[str, Any]) -> PretrainedConfig:
     """The teacher's config with changes; lists with one entry a layer follow its depth."""
     config = copy.deepcopy(teacher)
-    total, lists = getattr(config, "num_hidden_layers", 0), per_layer_lists(config)
+    lists = per_layer_lists(config)
     with refused_as("student.config"):
         set_options(config, {"name_or_path": "", **_checked(config, changes)})
     for name, values in lists.items():
         if name not in changes:
-            setattr(config, name, [values[i % total] for i in range(config.num_hidden_layers)])
+            setattr(config, name, [values[i % len(values)] for i in range(config.num_hidden_layers)])
     return config
 
 

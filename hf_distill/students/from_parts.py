@@ -10,7 +10,6 @@ from torch import Tensor
 
 from hf_distill.errors import StudentError
 from hf_distill.recipe import FromParts, WidthConfig
-from hf_distill.students.base import Student, StudentRequest, set_options
 from hf_distill.students.label_heads import kept_label_order, reorder_outputs
 from hf_distill.students.layer_choice import chosen_cuts, layer_stack
 from hf_distill.students.layers import cut
@@ -19,6 +18,7 @@ from hf_distill.students.pruning.families import shape_of
 from hf_distill.students.pruning.importance import Importance, activation_importance, random_importance, sample
 from hf_distill.students.pruning.slicing import Kept, first_ones, most_important, prune
 from hf_distill.students.pruning.target_shape import chosen_shape
+from hf_distill.students.request import Student, StudentRequest, set_options
 from hf_distill.students.vocabulary import cut_vocabulary
 
 
@@ -30,15 +30,12 @@ def from_parts(request: StudentRequest[FromParts]) -> Student:
 def whole(request: StudentRequest[FromParts]) -> Student:
     """What parts are taken of: a pretrained model where one is named, else the teacher itself."""
     if request.config.start is not None:
-        return from_pretrained(request.for_kind(request.config.start))
+        return from_pretrained(StudentRequest(**{**vars(request), "config": request.config.start}))
     key = request.config.parts[0]
     if request.teacher is None or request.teacher_tokenizer is None:
         raise StudentError(f"student.{key}: needs a teacher to take {key} from; name one, or use student.config")
     if request.config.tokenizer is not None:
-        raise StudentError(
-            f"student.tokenizer: a student of the teacher's {key} keeps its embeddings, so its tokenizer too; "
-            "leave it out"
-        )
+        raise StudentError(f"student.tokenizer: a student of {key} keeps its embeddings and tokenizer; leave it out")
     return Student(model=request.teacher, tokenizer=request.teacher_tokenizer, origin="the teacher")
 
 
@@ -51,7 +48,13 @@ def parts_of(source: Student, request: StudentRequest[FromParts]) -> Student:
     outputs = kept_label_order(source.model.config, request.model_options)
     student = dataclasses.replace(source, origin=f"of {source.origin}")
     if config.layers is not None:
-        student = _with_layers(student, config.layers)
+        cuts = chosen_cuts(source.model, config.layers)
+        student = dataclasses.replace(
+            student,
+            model=cut(source.model, cuts),
+            origin=f"of {' and '.join(map(str, cuts))} {student.origin}",
+            layer_map={each.side: each.layer_map for each in cuts},
+        )
     if config.width is not None:
         student = _narrowed(student, source, config.width, request)
     if source.model.can_generate():
@@ -61,16 +64,6 @@ def parts_of(source: Student, request: StudentRequest[FromParts]) -> Student:
     reorder_outputs(student.model, outputs)
     set_options(student.model.config, request.model_options)
     return dataclasses.replace(student, origin=student.origin.removeprefix("of "))
-
-
-def _with_layers(student: Student, layers: int | list[int] | dict[str, int | list[int]]) -> Student:
-    cuts = chosen_cuts(student.model, layers)
-    return dataclasses.replace(
-        student,
-        model=cut(student.model, cuts),
-        origin=f"of {' and '.join(map(str, cuts))} {student.origin}",
-        layer_map={each.side: each.layer_map for each in cuts},
-    )
 
 
 def _narrowed(student: Student, source: Student, width: WidthConfig, request: StudentRequest[FromParts]) -> Student:
@@ -112,15 +105,13 @@ def _shares(importance: Importance, kept: Kept, layers: list[int]) -> dict[str, 
     def share(values: Tensor, indices: list[int]) -> float:
         return round(float(values[indices].sum() / values.sum().clamp(min=1e-30)), 4)
 
-    return {
-        "hidden_share": share(importance.hidden, kept.hidden),
-        "layers": [
-            {
-                "source_layer": layer,
-                "heads": kept.heads[i],
-                "heads_share": share(importance.heads[i], kept.heads[i]),
-                "units_share": share(importance.units[i], kept.units[i]),
-            }
-            for i, layer in enumerate(layers)
-        ],
-    }
+    of_layers = [
+        {
+            "source_layer": layer,
+            "heads": kept.heads[i],
+            "heads_share": share(importance.heads[i], kept.heads[i]),
+            "units_share": share(importance.units[i], kept.units[i]),
+        }
+        for i, layer in enumerate(layers)
+    ]
+    return {"hidden_share": share(importance.hidden, kept.hidden), "layers": of_layers}

@@ -15,8 +15,7 @@ from hf_distill.names import are_generic, folded, shortened
 
 def names_of(id2label: Mapping[Any, str] | None) -> list[str]:
     """Label names in the order of a model's outputs."""
-    names = id2label or {}
-    return [str(names[i]) for i in sorted(names, key=int)]
+    return [str(name) for _, name in sorted((id2label or {}).items(), key=lambda each: int(each[0]))]
 
 
 def label_order(own: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
@@ -35,40 +34,28 @@ def kept_label_order(teacher: PretrainedConfig, options: dict[str, Any]) -> list
     if "id2label" not in options:
         return None
     own, wanted = names_of(teacher.id2label), names_of(options["id2label"])
+    keeps = "a student of the teacher's parts keeps its head"
     way_out = "use student.config or student.pretrained, or a teacher of the same labels"
     if len(own) != len(wanted):
-        raise LabelError(
-            f"a student of the teacher's parts keeps its head, which has {len(own)} outputs; the data has "
-            f"{len(wanted)} labels; {way_out}"
-        )
+        raise LabelError(f"{keeps}, which has {len(own)} outputs; the data has {len(wanted)} labels; {way_out}")
     if options.get("problem_type") == "regression" or are_generic(own):
         return None
-    order = label_order(own, wanted)
-    if order is None:
+    if (order := label_order(own, wanted)) is None:
         raise LabelError(
-            f"a student of the teacher's parts keeps its head, whose labels are {shortened(own)}; the data's are "
-            f"{shortened(wanted)}; {way_out}, or name its outputs in teacher.labels"
+            f"{keeps}, whose labels are {shortened(own)}; the data's are {shortened(wanted)}; {way_out}, or name its "
+            "outputs in teacher.labels"
         )
     return order
 
 
 def output_layer(model: PreTrainedModel) -> nn.Linear:
-    """The linear layer that gives the logits: the last one outside the base model with one output a label.
-
-    Heads list their modules as they run: ``classifier.out_proj`` comes after a ``classifier.dense`` of the same size.
-    """
-    base = model.base_model_prefix + "."
-    found = [
-        module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
-        and module.out_features == model.config.num_labels
-        and not name.startswith(base)
-    ]
-    if not found:
+    """The linear layer that gives the logits: the last one outside the base model with one output a label."""
+    base, labels = model.base_model_prefix + ".", model.config.num_labels
+    linear = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear) and m.out_features == labels]
+    if not (found := [module for name, module in linear if not name.startswith(base)]):
         raise StudentError(
-            f"{type(model).__name__} has no linear layer of {model.config.num_labels} outputs as its head, so its "
-            "labels cannot be put in the data's order; use student.config"
+            f"{type(model).__name__} has no linear layer of {labels} outputs as its head, so its labels cannot be put "
+            "in the data's order; use student.config"
         )
     return found[-1]
 
@@ -76,9 +63,6 @@ def output_layer(model: PreTrainedModel) -> nn.Linear:
 @torch.no_grad()
 def reorder_outputs(model: PreTrainedModel, order: Sequence[int] | None) -> None:
     """Let output i be what output ``order[i]`` was; None changes nothing."""
-    if order is None or list(order) == list(range(len(order))):
-        return
-    layer = output_layer(model)
-    layer.weight.copy_(layer.weight[list(order)])
-    if layer.bias is not None:
-        layer.bias.copy_(layer.bias[list(order)])
+    if order is not None and list(order) != list(range(len(order))):
+        for each in output_layer(model).parameters():
+            each.copy_(each[list(order)])

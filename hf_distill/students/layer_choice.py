@@ -4,57 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
 
 from hf_distill.errors import StudentError
 
-Layers = int | list[int] | dict[str, int | list[int]]
-"""What ``student.layers`` may be."""
-
-_COUNTS = {
+_COUNTS = {  # What configs call the number of layers of each side; the first that a config has.
     "encoder": ("encoder_layers", "num_encoder_layers", "num_layers"),
     "decoder": ("decoder_layers", "num_decoder_layers"),
 }
-"""What configs call the number of layers of each side; the first that a config has."""
-
 _WAY_OUT = "use student.config or student.pretrained"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """Which layers are kept of one stack.
+    """Which layers are kept of one stack."""
 
-    Attributes:
-        side: ``encoder`` or ``decoder`` of an encoder-decoder, else empty.
-        stack: The name of the list of layers among the model's modules.
-        count: The config's attribute for their number.
-        total: How many there are.
-        layer_map: Those that are kept, ascending.
-    """
-
-    side: str
-    stack: str
-    count: str
+    side: str  # ``encoder`` or ``decoder`` of an encoder-decoder, else empty.
+    stack: str  # The name of the list of layers among the model's modules.
+    count: str  # The config's attribute for their number.
     total: int
-    layer_map: tuple[int, ...]
+    layer_map: tuple[int, ...]  # Ascending.
 
     def __str__(self) -> str:
         return f"{self.side} layers {', '.join(map(str, self.layer_map))} of {self.total}".lstrip()
 
-    def holds(self, name: str) -> bool:
-        """Whether a tensor of that name lies in the stack."""
-        return name.startswith(self.stack + ".")
 
-
-def chosen_cuts(model: PreTrainedModel, chosen: Layers) -> list[Cut]:
-    """Which layers of a model a recipe keeps, by stack.
-
-    ``chosen`` is as in :func:`choose_layers`; for an encoder-decoder a mapping of ``encoder``, ``decoder`` or both to
-    that, where a side that is not named keeps all its layers.
-    """
+def chosen_cuts(model: PreTrainedModel, chosen: int | list[int] | dict[str, int | list[int]]) -> list[Cut]:
+    """Which layers of a model a recipe keeps, by stack; a side that is not named keeps all."""
     kind = type(model).__name__
     if not model.config.is_encoder_decoder:
         if isinstance(chosen, Mapping):
@@ -91,17 +69,12 @@ def choose_layers(chosen: int | Sequence[int], total: int, where: str = "student
         return tuple(round(i * (total - 1) / max(chosen - 1, 1)) for i in range(chosen))
     if not chosen:
         raise StudentError(f"{where}: expected at least one layer, got an empty list")
-    for index in chosen:
-        if not -total <= index < total:
-            raise StudentError(
-                f"{where}: the teacher has no layer {index}; expected 0 to {total - 1}, or {-total} to -1 from the end"
-            )
+    for i in chosen:
+        if not -total <= i < total:
+            raise StudentError(f"{where}: the teacher has no layer {i}; expected 0 to {total - 1}, or {-total} to -1")
     layers = [index % total for index in chosen]
-    ascending = sorted(set(layers))
-    if layers != ascending:
-        raise StudentError(
-            f"{where}: expected each layer once and in the teacher's order, got {list(chosen)}; write {ascending}"
-        )
+    if layers != (right := sorted(set(layers))):
+        raise StudentError(f"{where}: expected each layer once, in the teacher's order, got {[*chosen]}; write {right}")
     return tuple(layers)
 
 
@@ -109,25 +82,20 @@ def layer_stack(model: PreTrainedModel, part: nn.Module, count: str) -> tuple[st
     """Find the layers in a model's ``part``: the one list of as many modules of one class as the config's ``count``."""
     config, kind = model.config, type(model).__name__
     if hasattr(config, "num_hidden_groups"):
-        raise StudentError(
-            f"student.layers: {kind} uses the same layer at every depth, so none can be left out; {_WAY_OUT}"
-        )
+        raise StudentError(f"student.layers: {kind} uses the same layer at every depth, so none can go; {_WAY_OUT}")
     total = getattr(config, count, 0)
     within = {id(module) for module in part.modules()}
     found = [name for name, module in model.named_modules() if id(module) in within and _is_stack(module, total)]
     outer = [name for name in found if not any(name.startswith(other + ".") for other in found)]
     if len(outer) != 1:
-        reason = f"several ({', '.join(outer)})" if outer else "none"
+        got = f"several ({', '.join(outer)})" if outer else "none"
         raise StudentError(
-            f"student.layers: expected one list of {total} equal layers in {kind}, found {reason}; {_WAY_OUT}"
+            f"student.layers: expected one list of {total} equal layers in {kind}, found {got}; {_WAY_OUT}"
         )
     return outer[0], total
 
 
-def _is_stack(module: Any, total: int) -> bool:
-    return (
-        isinstance(module, nn.ModuleList)
-        and 0 < len(module) == total
-        and len({type(block) for block in module}) == 1
-        and any(True for _ in module[0].children())
-    )
+def _is_stack(module: nn.Module, total: int) -> bool:
+    if not isinstance(module, nn.ModuleList) or not 0 < len(module) == total:
+        return False
+    return len({type(block) for block in module}) == 1 and any(True for _ in module[0].children())

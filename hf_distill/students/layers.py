@@ -5,20 +5,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from itertools import zip_longest
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from hf_distill.errors import StudentError
-from hf_distill.students.base import per_layer_lists, refused_as, set_options
 from hf_distill.students.layer_choice import Cut
+from hf_distill.students.request import per_layer_lists, refused_as, set_options
 
 _PLAIN = (bool, int, float, str, tuple, list, type(None))
 
-_POSITIONS = "relative_attention_bias"
-"""The table of positions that T5 and its like keep in their first layer and pass to all others."""
+_POSITIONS = (
+    "relative_attention_bias"  # The table that T5 and its like keep in their first layer and pass to all others.
+)
 
 
 def cut(teacher: PreTrainedModel, cuts: Sequence[Cut]) -> PreTrainedModel:
@@ -27,30 +27,34 @@ def cut(teacher: PreTrainedModel, cuts: Sequence[Cut]) -> PreTrainedModel:
     It is built from its own config, so that what a module knows of its position is right, and loads with
     ``from_pretrained``.
     """
+    # Of an encoder-decoder the lists with one entry a layer are the encoder's (LED's attention windows).
+    first = cuts[0].layer_map
+    lists = {name: [values[i] for i in first] for name, values in per_layer_lists(teacher.config).items()}
+    config = copy.deepcopy(teacher.config)
     with refused_as("student.layers"):
-        config = _cut_config(teacher.config, cuts)
+        set_options(config, {**{each.count: len(each.layer_map) for each in cuts}, **lists, "name_or_path": ""})
         student = type(teacher)(config).float()
     for each in cuts:
-        _check_same_build(student.get_submodule(each.stack), teacher.get_submodule(each.stack), each.layer_map)
+        for i, source in enumerate(each.layer_map):
+            block, original = (m.get_submodule(f"{each.stack}.{n}") for m, n in ((student, i), (teacher, source)))
+            if reason := difference(block, original, (i, source)):
+                raise StudentError(
+                    f"student.layers: the teacher's layer {source} cannot be layer {i} of the student, {reason}; "
+                    f"choose other layers{' and keep layer 0' if i == 0 else ''}, or use student.config"
+                )
     state = _cut_state(teacher.state_dict(), cuts)
     with refused_as("student.layers"):
         student.load_state_dict(state)
-    _check_copied(student, teacher, state)
+    # On the meta device only shapes are planned; there is nothing to compare.
+    for name, tensor in student.state_dict().items() if teacher.device.type != "meta" else ():
+        if not torch.equal(tensor, state[name].to(tensor.device, tensor.dtype)):
+            raise StudentError(f"student.layers: {name} differs from the teacher's; this is a bug, please report it")
     return student
 
 
-def _cut_config(config: PretrainedConfig, cuts: Sequence[Cut]) -> PretrainedConfig:
-    # Of an encoder-decoder the lists with one entry a layer are the encoder's (LED's attention windows).
-    first = cuts[0].layer_map
-    lists = {name: [values[i] for i in first] for name, values in per_layer_lists(config).items()}
-    counts = {each.count: len(each.layer_map) for each in cuts}
-    config = copy.deepcopy(config)
-    set_options(config, {**counts, **lists, "name_or_path": ""})
-    return config
-
-
 def _cut_state(state: dict[str, Tensor], cuts: Sequence[Cut]) -> dict[str, Tensor]:
-    kept = {name: tensor for name, tensor in state.items() if not any(each.holds(name) for each in cuts)}
+    stacks = tuple(f"{each.stack}." for each in cuts)
+    kept = {name: tensor for name, tensor in state.items() if not name.startswith(stacks)}
     for each in cuts:
         for i, source in enumerate(each.layer_map):
             kept |= _of_layer(state, each.stack, source, i)
@@ -63,16 +67,6 @@ def _cut_state(state: dict[str, Tensor], cuts: Sequence[Cut]) -> dict[str, Tenso
 def _of_layer(state: dict[str, Tensor], stack: str, source: int, place: int) -> dict[str, Tensor]:
     old, new = f"{stack}.{source}.", f"{stack}.{place}."
     return {new + name.removeprefix(old): tensor for name, tensor in state.items() if name.startswith(old)}
-
-
-def _check_same_build(blocks: Any, sources: Any, layer_map: Sequence[int]) -> None:
-    for i, source in enumerate(layer_map):
-        reason = difference(blocks[i], sources[source], (i, source))
-        if reason:
-            raise StudentError(
-                f"student.layers: the teacher's layer {source} cannot be layer {i} of the student, {reason}; "
-                f"choose other layers{' and keep layer 0' if i == 0 else ''}, or use student.config"
-            )
 
 
 def difference(block: nn.Module, source: nn.Module, positions: tuple[int, int]) -> str | None:
@@ -95,11 +89,3 @@ def difference(block: nn.Module, source: nn.Module, positions: tuple[int, int]) 
 
 def _modules(block: nn.Module) -> list[tuple[str, nn.Module]]:
     return [(name, module) for name, module in block.named_modules() if not name.endswith(_POSITIONS)]
-
-
-def _check_copied(student: PreTrainedModel, teacher: PreTrainedModel, state: dict[str, Tensor]) -> None:
-    if teacher.device.type == "meta":
-        return  # Only shapes are planned; there is nothing to compare.
-    for name, tensor in student.state_dict().items():
-        if not torch.equal(tensor, state[name].to(tensor.device, tensor.dtype)):
-            raise StudentError(f"student.layers: {name} differs from the teacher's; this is a bug, please report it")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from hf_distill.errors import StudentError
-from hf_distill.models.load import load_config, load_model, load_tokenizer
+from hf_distill.models.loading import load_config, load_model, load_tokenizer
 from hf_distill.recipe import FromPretrained
 from hf_distill.students.adapters import has_adapters, quantized
-from hf_distill.students.base import Student, StudentRequest
 from hf_distill.students.label_heads import label_order, names_of, reorder_outputs
+from hf_distill.students.request import Student, StudentRequest
 
 
 def from_pretrained(request: StudentRequest[FromPretrained]) -> Student:
@@ -15,7 +15,7 @@ def from_pretrained(request: StudentRequest[FromPretrained]) -> Student:
     name, revision = request.config.pretrained, request.config.revision
     if isinstance(request.config.tokenizer, dict):
         raise StudentError(
-            "student.tokenizer: a pretrained student knows its own tokens only; leave it out, or name one"
+            "student.tokenizer: a pretrained student knows its own tokens only; leave it out, or name it"
         )
     # A head that knows the data's labels in another order is worth keeping, in the data's order.
     own = names_of(load_config(name, revision).id2label)

@@ -13,37 +13,26 @@ from torch import nn
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 
 from hf_distill.errors import StudentError
-from hf_distill.students.base import Student, refused_as, set_options
 from hf_distill.students.pruning.slicing import selected
+from hf_distill.students.request import Student, refused_as, set_options
 from hf_distill.tokenizers.prune import Vocabulary, check_same_cut
 
 if TYPE_CHECKING:
     from hf_distill.recipe import VocabularyConfig
 
-_SIZES = ("vocab_size", "decoder_vocab_size")
-"""What configs call the size of the vocabulary."""
-
+# Settings of generation that name tokens, beside those whose names end in ``_token_id``.
 _LISTS = ("suppress_tokens", "begin_suppress_tokens", "bad_words_ids")
-"""Settings of generation that name tokens, beside those whose names end in ``_token_id``."""
-
-_SAMPLE = 100
-"""How many texts verify that they are cut as before."""
+_SAMPLE = 100  # How many texts verify that they are cut as before.
 
 
 def cut_vocabulary(student: Student, setting: VocabularyConfig, texts: Callable[[], Iterable[str]]) -> Student:
-    """A student without the tokens that its training texts do not need; all others mean what they meant.
-
-    Special and added tokens, single characters and bytes, and what the chat template says are always kept.
-    """
+    """A student without the tokens that its training texts do not need; all others mean what they meant."""
     model, tokenizer = student.model, student.tokenizer
     if not hasattr(model.config, "vocab_size"):
-        raise StudentError(
-            f"student.vocabulary: the config of {type(model).__name__} does not tell the size of its vocabulary; "
-            "remove student.vocabulary"
-        )
+        kind = type(model.config).__name__
+        raise StudentError(f"student.vocabulary: {kind} tells no size of the vocabulary; remove student.vocabulary")
     vocabulary = Vocabulary(tokenizer)
-    counts = vocabulary.count(text for text in texts())
-    if not counts:
+    if not (counts := vocabulary.count(texts())):
         raise StudentError("student.vocabulary: the training texts hold no token to keep; add rows, or remove it")
     always = vocabulary.always | (set(_named_ids(model)) & set(vocabulary.ids.values()))
     order = vocabulary.order(_kept(vocabulary, always, counts, setting))
@@ -51,14 +40,10 @@ def cut_vocabulary(student: Student, setting: VocabularyConfig, texts: Callable[
     check_same_cut(tokenizer, smaller, islice(texts(), _SAMPLE))
     made = _with_tokens(model, order)
     saved = model.num_parameters() - made.num_parameters()
-    report = {"tokens": len(order), "of": len(tokenizer), "parameters_saved": saved}
-    return dataclasses.replace(
-        student,
-        model=made,
-        tokenizer=smaller,
-        origin=f"of {len(order):,} of {len(tokenizer):,} tokens ({saved:,} parameters fewer) {student.origin}",
-        report={**(student.report or {}), "vocabulary": report},
-    )
+    origin = f"of {len(order):,} of {len(tokenizer):,} tokens ({saved:,} parameters fewer) {student.origin}"
+    found = {"tokens": len(order), "of": len(tokenizer), "parameters_saved": saved}
+    report = {**(student.report or {}), "vocabulary": found}
+    return dataclasses.replace(student, model=made, tokenizer=smaller, origin=origin, report=report)
 
 
 def _kept(vocabulary: Vocabulary, always: set[int], counts: Counter[int], setting: VocabularyConfig) -> set[int]:
@@ -83,7 +68,7 @@ def _with_tokens(model: PreTrainedModel, order: list[int]) -> PreTrainedModel:
     """A copy of a model whose token ``i`` is the model's token ``order[i]``."""
     new = {old: i for i, old in enumerate(order)}
     config = copy.deepcopy(model.config)
-    sizes = {name: len(order) for name in _SIZES if hasattr(config, name)}
+    sizes = {name: len(order) for name in ("vocab_size", "decoder_vocab_size") if hasattr(config, name)}
     with refused_as("student.vocabulary"):
         set_options(config, {"name_or_path": "", **_moved_ids(config, new), **sizes})
         made = selected(model, config, lambda name, dimension: order)

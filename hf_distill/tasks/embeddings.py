@@ -16,7 +16,7 @@ from transformers import AutoModel, PreTrainedModel
 from typing_extensions import override
 
 from hf_distill.errors import DataError, ModelError
-from hf_distill.models.load import vector_folder
+from hf_distill.models.loading import vector_folder
 from hf_distill.models.pooling import POOLINGS, Pooling, VectorHead, attach_head, head_of, read_head, save_head
 from hf_distill.models.projections import give_head, principal_components, teacher_vectors
 from hf_distill.tasks.encoding import columns_of, padded_inputs, were_cut

@@ -12,7 +12,7 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
-from hf_distill.data.load import Data
+from hf_distill.data.rows import Data
 from hf_distill.errors import RecipeError, TeacherError
 from hf_distill.names import check_values
 from hf_distill.tasks.label_sets import LabelSet

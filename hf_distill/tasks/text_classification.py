@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PretrainedConfig
 from typing_extensions import override
 
-from hf_distill.data.load import Data
+from hf_distill.data.rows import Data
 from hf_distill.data.set_aside import set_aside
 from hf_distill.errors import RecipeError
 from hf_distill.tasks.encoding import padded_inputs, replaced, were_cut

@@ -23,7 +23,7 @@ from hf_distill.generation.writer import Writer
 from hf_distill.models.attention import caught_projections, eager_attention
 from hf_distill.models.forward import ENCODED, STATES, accepted_inputs, compared_attentions, run_model
 from hf_distill.models.hardware import chosen_dtype, place
-from hf_distill.models.load import license_of, load_config, load_model, load_tokenizer, model_folder
+from hf_distill.models.loading import license_of, load_config, load_model, load_tokenizer, model_folder
 from hf_distill.models.pooling import head_of, vector_size
 from hf_distill.recipe import LabelConfig, LocalTeacher, TrainedTeacher
 from hf_distill.students import share_an_encoder

@@ -24,7 +24,7 @@ from hf_distill.evaluation.language_modeling import BINS, TokenScores, Written, 
 from hf_distill.evaluation.metrics import scorer_names
 from hf_distill.evaluation.scores import Evaluation, by_row
 from hf_distill.generation.generate import with_length
-from hf_distill.models.load import load_tokenizer
+from hf_distill.models.loading import load_tokenizer
 from hf_distill.recipe import EvaluateConfig, LabelConfig, Recipe, ServerConfig
 from hf_distill.tasks import Task
 from hf_distill.teachers.base import Layers, Loading, States, Teacher

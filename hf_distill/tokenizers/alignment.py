@@ -8,11 +8,11 @@ model begins at the same byte, both have read the same text and predict what fol
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from hf_distill.errors import ModelError
 
@@ -22,12 +22,9 @@ PROBE = "The Quick brown fox,  it's 12.5% naïve: «déjà-vu» Привет 東
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """The bytes of a text that a token covers.
+    """The bytes of a text that a token covers, none for a start token.
 
-    Attributes:
-        start: The first.
-        end: Behind the last; ``start`` for a token without bytes (a start token).
-        whole: Whether these are all bytes of the token; not of a first word before which a tokenizer puts a space.
+    ``whole`` tells whether these are all bytes of the token; not of a first word before which a tokenizer puts a space.
     """
 
     start: int
@@ -37,36 +34,22 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Region:
-    """A stretch of bytes that two texts share, each at its own place.
-
-    Attributes:
-        first: Its start in the first text.
-        second: Its start in the second.
-        length: Its bytes.
-        ends: Whether predictions behind it are compared, too: of the end of a text, or of a turn.
-    """
+    """A stretch of bytes that two texts share, each at its own place."""
 
     first: int
     second: int
     length: int
-    ends: bool
+    ends: bool  # Whether predictions behind it are compared, too: of the end of a text, or of a turn.
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenBytes:
-    """The bytes of a tokenizer's tokens.
+    """The bytes of a tokenizer's tokens, by id."""
 
-    Attributes:
-        pieces: The bytes of each token, by id; None for special tokens and ids that no token has.
-        special: The text of each special token, by id.
-        end: The end token's id, or None.
-        name: The tokenizer's, for messages.
-    """
-
-    pieces: Sequence[bytes | None]
+    pieces: Sequence[bytes | None]  # None for special tokens and ids that no token has.
     special: Mapping[int, bytes] = field(default_factory=dict)
     end: int | None = None
-    name: str = ""
+    name: str = ""  # The tokenizer's, for messages.
 
     def places(self, ids: Iterable[int], text: bytes) -> list[Place]:
         """The bytes of the text that each token covers, up to where a tokenizer changed the text."""
@@ -110,7 +93,8 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase) -> TokenBytes:
             "fast tokenizer (tokenizer.json)"
         )
     state = json.loads(tokenizer.backend_tokenizer.to_str())
-    alphabet = _alphabet() if "ByteLevel" in set(_kinds([state["pre_tokenizer"], state["decoder"]])) else None
+    is_byte_level = '"type": "ByteLevel"' in json.dumps([state["pre_tokenizer"], state["decoder"]])
+    alphabet = {letter: byte for byte, letter in bytes_to_unicode().items()} if is_byte_level else None
     added = tokenizer.added_tokens_decoder
     vocabulary = tokenizer.get_vocab()
     pieces: list[bytes | None] = [None] * (max(vocabulary.values()) + 1)
@@ -133,10 +117,7 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase) -> TokenBytes:
 
 
 def meetings(
-    first: Sequence[Place],
-    second: Sequence[Place],
-    regions: Iterable[Region],
-    ends: tuple[Iterable[int], Iterable[int]],
+    first: Sequence[Place], second: Sequence[Place], regions: Iterable[Region], ends: Sequence[Iterable[int]]
 ) -> list[tuple[int, int]]:
     """The pairs of tokens, one of each reading, that begin at the same byte of a region: where both models meet.
 
@@ -145,8 +126,9 @@ def meetings(
     places grow from one pair to the next.
     """
     found: list[tuple[int, int]] = []
-    own, other = _starts(first), _starts(second)
-    closing = _ending(first, ends[0]), _ending(second, ends[1])
+    both = (first, second)
+    own, other = ({place.start: i for i, place in enumerate(places) if place.end > place.start} for places in both)
+    closing = [{p[i].start: i for i in marks if i < len(p)} for p, marks in zip(both, ends, strict=True)]
     for region in regions:
         for at in range(region.length):
             i, j = own.get(region.first + at), other.get(region.second + at)
@@ -156,32 +138,6 @@ def meetings(
         if region.ends and i is not None and j is not None:
             found.append((i, j))
     return found
-
-
-def _starts(places: Sequence[Place]) -> dict[int, int]:
-    return {place.start: i for i, place in enumerate(places) if place.end > place.start}
-
-
-def _ending(places: Sequence[Place], marks: Iterable[int]) -> dict[int, int]:
-    return {places[i].start: i for i in marks if i < len(places)}
-
-
-def _kinds(state: Any) -> Iterator[str]:
-    """The types of all parts of a tokenizer's description."""
-    if isinstance(state, dict):
-        if "type" in state:
-            yield state["type"]
-        state = list(state.values())
-    if isinstance(state, list):
-        for each in state:
-            yield from _kinds(each)
-
-
-def _alphabet() -> dict[str, int]:
-    """GPT-2's characters for bytes: what can be printed stands for itself, all else is numbered from 256 on."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
 
 
 def _bytes_of(token: str, alphabet: Mapping[str, int] | None) -> bytes | None:

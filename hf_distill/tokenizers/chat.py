@@ -21,10 +21,8 @@ _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 class Chat:
     """A chat in a tokenizer's template.
 
-    Attributes:
-        text: As the template writes it.
-        spans: The characters of the assistant's turns that count, the mark that ends each among them.
-        contents: What the assistant says in each, without the template's marks; all of it where a template changes it.
+    ``spans`` are the characters of the assistant's turns that count, the mark that ends each among them; ``contents``
+    what the assistant says in each, without the template's marks (all of it where a template changes it).
     """
 
     text: str

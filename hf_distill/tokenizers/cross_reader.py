@@ -13,8 +13,7 @@ NOWHERE = -1
 """Stands for a teacher's token where the student's meets none."""
 
 Reading = tuple[list[int], list[int]]
-"""The teacher's tokens of a row; and, for each of the student's, the place of the teacher's token that begins at the
-same byte, or :data:`NOWHERE`. Not shifted."""
+"""The teacher's tokens of a row; for each of the student's the place of the one that begins at the same byte."""
 
 
 class TeacherReader:
@@ -39,7 +38,7 @@ class TeacherReader:
         if end is not None and (len(own) > 1 and own[-1] == end) != is_last:
             own = [*own, end] if is_last else own[:-1]
         region = Region(first=start, second=0, length=len(part.encode()), ends=is_last)
-        return self._meet(ids[row], places, own, self.teacher.places(own, part.encode()), [region])
+        return self._meet(ids[row], places, own, part.encode(), [region])
 
     def of_chat(self, chat: Chat, own_chat: Chat, ids: Sequence[int], row: slice) -> Reading:
         """Read a row of a chat, each model in its own template, compared on what the assistant says and that it ends.
@@ -54,27 +53,19 @@ class TeacherReader:
             if row.start == 0 and first[start:stop] == second[other : other + stop - start]:
                 regions.append(Region(first=start, second=other, length=stop - start, ends=True))
         places = self.student.places(ids, first)[row]
-        return self._meet(ids[row], places, own, self.teacher.places(own, second), regions)
+        return self._meet(ids[row], places, own, second, regions)
 
     def _meet(
-        self,
-        ids: Sequence[int],
-        places: Sequence[Place],
-        own: list[int],
-        own_places: Sequence[Place],
-        regions: Sequence[Region],
+        self, ids: Sequence[int], places: Sequence[Place], own: list[int], whole: bytes, regions: Sequence[Region]
     ) -> Reading:
-        own = own[: self.limit]
-        ends = (
-            [i for i, token in enumerate(ids) if token == self.student.end],
-            [i for i, token in enumerate(own) if token == self.teacher.end],
-        )
+        own_places, own = self.teacher.places(own, whole), own[: self.limit]
+        sides = (ids, self.student.end), (own, self.teacher.end)
+        ends = [[i for i, token in enumerate(read) if token == end] for read, end in sides]
         found = [NOWHERE] * len(ids)
         for i, j in meetings(places, own_places[: len(own)], regions, ends):
             if j > 0:  # Its first token nothing tells.
                 found[i] = j
-        last = max(found, default=0)
-        return own[: max(last + 1, 1)], found
+        return own[: max(max(found, default=0) + 1, 1)], found
 
 
 def _in_bytes(text: str, span: tuple[int, int]) -> tuple[int, int]:

@@ -17,20 +17,15 @@ from transformers import PreTrainedTokenizerBase
 from hf_distill.errors import StudentError
 
 _BATCH = 1000
-
-_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
-"""How tokenizers made by SentencePiece write a byte of an unknown character."""
-
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")  # How SentencePiece writes a byte of an unknown character.
 _CHAT = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "."}]
 
 
 class Vocabulary:
     """The tokens of a fast tokenizer, and which of them need which others.
 
-    Attributes:
-        ids: The ids of all tokens, special and added ones too.
-        always: Ids that must stay so that every text can be encoded: special and added tokens, single characters and
-            bytes.
+    ``ids`` has those of all tokens; ``always`` those that must stay so that every text can be encoded: special and
+    added tokens, single characters and bytes.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -102,10 +97,7 @@ class Vocabulary:
         else:
             model["vocab"] = {token: new[i] for token, i in self._own.items() if i in new}
         if self._kind == "BPE":
-            vocabulary = model["vocab"]
-            model["merges"] = [
-                [a, b] for a, b in model["merges"] if a in vocabulary and b in vocabulary and a + b in vocabulary
-            ]
+            model["merges"] = [[a, b] for a, b in model["merges"] if {a, b, a + b} <= model["vocab"].keys()]
         for token in content["added_tokens"]:
             token["id"] = new[token["id"]]
         _renumber(content["post_processor"], new)
@@ -113,21 +105,19 @@ class Vocabulary:
         made._tokenizer = Tokenizer.from_str(json.dumps(content))
         made.init_kwargs.pop("added_tokens_decoder", None)
         if made.get_vocab() != {token: new[i] for token, i in self.ids.items() if i in new}:
+            kind = type(tokenizer).__name__
             raise StudentError(
-                f"student.vocabulary: the tokens of {type(tokenizer).__name__} cannot be numbered anew; remove "
-                "student.vocabulary"
+                f"student.vocabulary: tokens of {kind} cannot be numbered anew; remove student.vocabulary"
             )
         return made
 
     def _needed(self) -> set[int]:
         prefix = self._model.get("continuing_subword_prefix") or ""
-        needed = set(self._added.values())
+        needed = {*self._added.values(), *({self._model.get("unk_id")} - {None})}
         for token, i in self._own.items():
-            is_single = len(token.removeprefix(prefix)) == 1 or len(token) == 1 or _BYTE.fullmatch(token)
+            is_single = 1 in (len(token), len(token.removeprefix(prefix))) or _BYTE.fullmatch(token)
             if (is_single and self._kind != "WordLevel") or token == self._model.get("unk_token"):
                 needed.add(i)
-        if self._model.get("unk_id") is not None:
-            needed.add(self._model["unk_id"])
         return needed
 
 

@@ -17,19 +17,12 @@ class SharedClasses:
 
     A token of one alone belongs to the class of a token that both have: the one with which the other tokenizer would
     begin its bytes. A class is then the same event for both models: that the text goes on with those bytes.
-
-    Attributes:
-        first: The class of each id of the first vocabulary; -1 where a token takes no part.
-        second: The same for the second.
-        count: The number of classes.
-        first_exact: Whether both vocabularies have the token, by id of the first.
-        second_exact: The same for the second.
     """
 
-    first: Sequence[int]
+    first: Sequence[int]  # The class of each id of the first vocabulary; -1 where a token takes no part.
     second: Sequence[int]
     count: int
-    first_exact: Sequence[bool]
+    first_exact: Sequence[bool]  # Whether both vocabularies have the token, by id of the first.
     second_exact: Sequence[bool]
 
 
@@ -111,13 +104,12 @@ def _root(
 
 
 def _special_pairs(first: TokenBytes, second: TokenBytes) -> Iterator[tuple[int, int]]:
-    ends = set()
+    ends = None
     if first.end is not None and second.end is not None:
-        ends = {(0, first.end), (1, second.end)}
-        yield first.end, second.end
+        yield (ends := (first.end, second.end))
     names = {mark: number for number, mark in second.special.items()}
     for number, mark in first.special.items():
-        if mark in names and (0, number) not in ends and (1, names[mark]) not in ends:
+        if mark in names and (ends is None or (number != ends[0] and names[mark] != ends[1])):
             yield number, names[mark]
 
 

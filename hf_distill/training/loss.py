@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hf_distill.losses.fused import FusedTerm, fused_loss
-from hf_distill.objectives.base import Objective
+from hf_distill.objectives.objective import Objective
 from hf_distill.types import HeadLogits, Targets, Unit, View
 
 

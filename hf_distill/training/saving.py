@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer
 from transformers.trainer_utils import TrainOutput
 
-from hf_distill.models.load import save_adapted_config
+from hf_distill.models.loading import save_adapted_config
 from hf_distill.students import has_adapters, load_adapters
 from hf_distill.tasks import Task
 from hf_distill.training.checkpoints import last_complete_checkpoint, load_extra_weights, save_extra_weights

@@ -11,7 +11,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from hf_distill.errors import LabelError, ObjectiveError, TeacherError
 from hf_distill.models.forward import STATES
 from hf_distill.models.hardware import best_dtype
-from hf_distill.models.load import load_model, load_tokenizer
+from hf_distill.models.loading import load_model, load_tokenizer
 from hf_distill.objectives import Objective, make_objective, named_objectives
 from hf_distill.students import frozen_encoder
 from hf_distill.tasks import Task, make_task

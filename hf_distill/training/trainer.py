@@ -14,11 +14,7 @@ from typing import Any, cast
 import torch
 from datasets import Dataset, IterableDataset
 from torch import Tensor, nn
-from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    TrainingArguments,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
 from hf_distill.errors import ObjectiveError, RecipeError

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from datasets import Dataset, DatasetDict, IterableDataset
 
-from hf_distill.data.load import fingerprint, load_data
+from hf_distill.data.rows import fingerprint, load_data
 from hf_distill.errors import DataError, RecipeError
 from hf_distill.recipe import DataConfig, TestDataConfig
 from hf_distill.recipe.load_recipe import load_recipe

@@ -12,7 +12,7 @@ from datasets import Dataset
 from sklearn.metrics import roc_auc_score
 
 from hf_distill import ModelTeacher, evaluate, run
-from hf_distill.data.load import load_data
+from hf_distill.data.rows import load_data
 from hf_distill.errors import DataError, RecipeError, TeacherError
 from hf_distill.evaluation.bootstrap import bootstrap, model_metrics, resample_counts
 from hf_distill.evaluation.classification import detector

@@ -10,7 +10,7 @@ import random
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from hf_distill.tokenizers.train import train_tokenizer
+from hf_distill.tokenizers.trained import train_tokenizer
 from tests.helpers import tiny
 
 PARTS = [

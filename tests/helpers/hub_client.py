@@ -10,7 +10,7 @@ from datasets import load_dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainingArguments, pipeline
 
 from hf_distill import DistillationTrainer, Labels
-from hf_distill.models.load import load_model
+from hf_distill.models.loading import load_model
 from hf_distill.report.hub import push_folder
 from tests.helpers import tiny
 

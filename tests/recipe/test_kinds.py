@@ -23,8 +23,8 @@ from hf_distill.recipe import (
 from hf_distill.recipe.load_recipe import load_recipe
 from hf_distill.recipe.parse import read
 from hf_distill.recipe.rules import RULES
-from hf_distill.students.base import Student, StudentRequest
 from hf_distill.students.build import build_student
+from hf_distill.students.request import Student, StudentRequest
 from tests.helpers import tiny
 
 SERVER = {"url": "http://localhost:8000/v1", "model": "m"}

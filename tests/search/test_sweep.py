@@ -139,7 +139,7 @@ def tokens_of_test() -> Counter:
 
 def test_a_sweep_that_was_broken_off_goes_on_where_it_stopped(tmp_path, monkeypatch, read_by_teacher):
     recipe, runs, trained = recipe_of(tmp_path), tmp_path / "runs", []
-    train = sweeping.train_all
+    train = sweeping.train_model
 
     def train_or_stop(experiment, *arguments, **named):
         if len(trained) == 2:
@@ -148,10 +148,10 @@ def test_a_sweep_that_was_broken_off_goes_on_where_it_stopped(tmp_path, monkeypa
         return train(experiment, *arguments, **named)
 
     grid = [*TWO, "training.learning_rate=1e-4,1e-3"]
-    monkeypatch.setattr(sweeping, "train_all", train_or_stop)
+    monkeypatch.setattr(sweeping, "train_model", train_or_stop)
     with pytest.raises(KeyboardInterrupt):
         hf_distill.sweep(recipe, grid, runs=runs, report=silent)
-    monkeypatch.setattr(sweeping, "train_all", train)
+    monkeypatch.setattr(sweeping, "train_model", train)
     before = {path: (path / "student" / "model.safetensors").stat().st_mtime_ns for path in trained}
     read = read_by_teacher.total()
     lines: list[str] = []

@@ -24,7 +24,7 @@ import hf_distill
 from hf_distill import DistillationTrainer, Hidden, Labels, Logits, ModelTeacher, load_recipe, run
 from hf_distill.errors import HubError, ModelError, RecipeError, StudentError
 from hf_distill.models.forward import run_model
-from hf_distill.models.load import load_config, load_model, save_adapted_config
+from hf_distill.models.loading import load_config, load_model, save_adapted_config
 from hf_distill.pipeline.preflight import resolve
 from hf_distill.pipeline.run_folder import RunFolder
 from hf_distill.pipeline.train import Lesson, train_model

@@ -12,7 +12,7 @@ import transformers
 from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from hf_distill.errors import LabelError, ModelError, StudentError
-from hf_distill.models import load as models
+from hf_distill.models import loading as models
 from hf_distill.recipe import StudentConfig
 from hf_distill.recipe.parse import read
 from hf_distill.students import Student, build_student, chosen_cuts
@@ -20,7 +20,7 @@ from hf_distill.students.label_heads import output_layer
 from hf_distill.students.layer_choice import choose_layers
 from hf_distill.students.layers import cut
 from hf_distill.tokenizers.compare import position_limit
-from hf_distill.tokenizers.train import train_tokenizer
+from hf_distill.tokenizers.trained import train_tokenizer
 from tests.helpers import tiny
 
 NAMES = ("angry", "happy", "sad")

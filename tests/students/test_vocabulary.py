@@ -27,7 +27,7 @@ from hf_distill.recipe import StudentConfig, WidthConfig
 from hf_distill.recipe.parse import read
 from hf_distill.students import build_student
 from hf_distill.tokenizers.compare import same_tokenizer
-from hf_distill.tokenizers.train import train_tokenizer
+from hf_distill.tokenizers.trained import train_tokenizer
 from tests.helpers import tiny
 
 GENERAL = [

@@ -23,7 +23,7 @@ from hf_distill.evaluation.predict import Candidate
 from hf_distill.evaluation.retrieval import score_vectors
 from hf_distill.evaluation.scores import Evaluation
 from hf_distill.models.forward import accepted_inputs, run_model
-from hf_distill.models.load import load_model, save_adapted_config
+from hf_distill.models.loading import load_model, save_adapted_config
 from hf_distill.models.pooling import POOLINGS, Dense, VectorHead, attach_head, head_of, pooled, read_head
 from hf_distill.models.projections import principal_components, vectors_of
 from hf_distill.objectives import Contrastive, Similarity

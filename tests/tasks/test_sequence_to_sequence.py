@@ -24,7 +24,7 @@ from hf_distill.pipeline.cases import TargetsCase
 from hf_distill.pipeline.compatibility import check_targets
 from hf_distill.tasks import CausalLanguageModeling, Summarization, Translation
 from hf_distill.teachers import ModelTeacher
-from hf_distill.tokenizers.train import train_tokenizer
+from hf_distill.tokenizers.trained import train_tokenizer
 from hf_distill.types import IGNORED
 from tests.helpers import tiny
 from tests.helpers.data import reversed_pairs

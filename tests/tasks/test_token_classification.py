@@ -15,7 +15,7 @@ from seqeval.metrics import classification_report, f1_score, precision_score, re
 from transformers import BertForTokenClassification, TrainingArguments
 
 from hf_distill import DistillationTrainer, Hidden, Labels, Logits, run
-from hf_distill.data.load import load_data
+from hf_distill.data.rows import load_data
 from hf_distill.errors import DataError, LabelError, ObjectiveError, TeacherError
 from hf_distill.evaluation.bootstrap import bootstrap, resample_counts
 from hf_distill.evaluation.classification import ClassScores

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from transformers import PretrainedConfig
 
 from hf_distill.errors import StudentError
-from hf_distill.students.base import refused_as, set_options
-
-_FOLLOWING = ("pooler_hidden_size", "embedding_size")
-"""Config attributes that are the hidden size under another name, where they are equal to it."""
+from hf_distill.students.request import refused_as, set_options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +25,7 @@ class Shape:
     intermediate_size: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Family:
     """The modules of a layer that can be narrowed, by name, for the models of a family.
 
@@ -36,8 +33,7 @@ class Family:
         queries: Their outputs are query heads.
         keys_and_values: Their outputs are heads of keys or values.
         attention_output: It reads all heads.
-        up: Their outputs are units of the feed-forward block.
-        down: It reads these units.
+        up: Their outputs are units of the feed-forward block, which ``down`` reads.
         fused: How many blocks of heads or units follow one another in the outputs of a module; one unless named.
         units: The config's attribute for the number of units.
         head_size: ``follows`` where it is always hidden size / heads; ``divides`` where the config tells it, but heads
@@ -45,7 +41,7 @@ class Family:
     """
 
     queries: tuple[str, ...]
-    keys_and_values: tuple[str, ...] = ()
+    keys_and_values: tuple[str, ...]
     attention_output: str
     up: tuple[str, ...]
     down: str
@@ -54,66 +50,47 @@ class Family:
     head_size: Literal["follows", "divides", "free"] = "follows"
 
 
-def _of_llama(head_size: Literal["divides", "free"]) -> Family:
-    return Family(
-        queries=("self_attn.q_proj",),
-        keys_and_values=("self_attn.k_proj", "self_attn.v_proj"),
-        attention_output="self_attn.o_proj",
-        up=("mlp.gate_proj", "mlp.up_proj"),
-        down="mlp.down_proj",
-        head_size=head_size,
-    )
-
-
 _BERT = Family(
-    queries=("attention.self.query",),
-    keys_and_values=("attention.self.key", "attention.self.value"),
-    attention_output="attention.output.dense",
-    up=("intermediate.dense",),
-    down="output.dense",
+    ("attention.self.query",),
+    ("attention.self.key", "attention.self.value"),
+    "attention.output.dense",
+    ("intermediate.dense",),
+    "output.dense",
+)
+_LLAMA = Family(
+    ("self_attn.q_proj",),
+    ("self_attn.k_proj", "self_attn.v_proj"),
+    "self_attn.o_proj",
+    ("mlp.gate_proj", "mlp.up_proj"),
+    "mlp.down_proj",
+    head_size="free",
 )
 
 FAMILIES: dict[str, Family] = {
     **dict.fromkeys(("bert", "roberta", "camembert", "xlm-roberta", "electra"), _BERT),
     "distilbert": Family(
-        queries=("attention.q_lin",),
-        keys_and_values=("attention.k_lin", "attention.v_lin"),
-        attention_output="attention.out_lin",
-        up=("ffn.lin1",),
-        down="ffn.lin2",
+        ("attention.q_lin",),
+        ("attention.k_lin", "attention.v_lin"),
+        "attention.out_lin",
+        ("ffn.lin1",),
+        "ffn.lin2",
         units="hidden_dim",
     ),
-    "deberta-v2": Family(
+    "deberta-v2": replace(
+        _BERT,
         queries=("attention.self.query_proj", "attention.self.pos_query_proj"),
         keys_and_values=("attention.self.key_proj", "attention.self.value_proj", "attention.self.pos_key_proj"),
-        attention_output="attention.output.dense",
-        up=("intermediate.dense",),
-        down="output.dense",
     ),
-    "modernbert": Family(
-        queries=("attn.Wqkv",),
-        attention_output="attn.Wo",
-        up=("mlp.Wi",),
-        down="mlp.Wo",
-        fused={"attn.Wqkv": 3, "mlp.Wi": 2},
-    ),
+    "modernbert": Family(("attn.Wqkv",), (), "attn.Wo", ("mlp.Wi",), "mlp.Wo", fused={"attn.Wqkv": 3, "mlp.Wi": 2}),
     "gpt2": Family(
-        queries=("attn.c_attn",),
-        attention_output="attn.c_proj",
-        up=("mlp.c_fc",),
-        down="mlp.c_proj",
-        fused={"attn.c_attn": 3},
-        units="n_inner",
+        ("attn.c_attn",), (), "attn.c_proj", ("mlp.c_fc",), "mlp.c_proj", fused={"attn.c_attn": 3}, units="n_inner"
     ),
     # Query, key and value of a head stand together, head by head: one block.
     "gpt_neox": Family(
-        queries=("attention.query_key_value",),
-        attention_output="attention.dense",
-        up=("mlp.dense_h_to_4h",),
-        down="mlp.dense_4h_to_h",
+        ("attention.query_key_value",), (), "attention.dense", ("mlp.dense_h_to_4h",), "mlp.dense_4h_to_h"
     ),
-    **dict.fromkeys(("llama", "gemma2"), _of_llama("divides")),
-    **dict.fromkeys(("qwen2", "qwen3", "mistral", "gemma"), _of_llama("free")),
+    **dict.fromkeys(("llama", "gemma2"), replace(_LLAMA, head_size="divides")),
+    **dict.fromkeys(("qwen2", "qwen3", "mistral", "gemma"), _LLAMA),
 }
 """By ``model_type``."""
 
@@ -148,25 +125,25 @@ def head_size(config: PretrainedConfig) -> int:
 def head_counts(source: Shape) -> dict[int, int]:
     """The numbers of heads that can be kept, each with that of keys and values.
 
-    Where several queries share keys and values, whole groups are dropped where that comes out even; else as many
-    queries of every group.
+    Where queries share these, whole groups are dropped where that comes out even, else as many queries of every group.
     """
     group = source.heads // source.key_value_heads
-    within = dict.fromkeys(_multiples(source.key_value_heads, source.heads), source.key_value_heads)
-    return dict(sorted({**within, **{heads: heads // group for heads in _multiples(group, source.heads)}}.items()))
+    most, shared = source.heads + 1, source.key_value_heads
+    within = dict.fromkeys(range(shared, most, shared), shared)
+    return dict(sorted((within | {heads: heads // group for heads in range(group, most, group)}).items()))
 
 
 def family_of_shapes(config: PretrainedConfig) -> list[Shape]:
     """The shapes that a model can be scaled to, from the narrowest to its own: hidden size, heads and units together.
 
-    Heads fall by one, or by the smaller of a group and the number of groups; their size stays. Only shapes that
-    :func:`pruned_config` takes are among them.
+    Heads fall by one, or by the smaller of a group and the number of groups; their size stays.
     """
     source = shape_of(config)
     group = source.heads // source.key_value_heads
     whole = group <= source.key_value_heads
+    step = group if whole else source.key_value_heads
     shapes = []
-    for heads in _multiples(group if whole else source.key_value_heads, source.heads):
+    for heads in range(step, source.heads + 1, step):
         hidden = source.hidden_size * heads / source.heads
         shapes.append(
             Shape(
@@ -186,18 +163,16 @@ def pruned_config(config: PretrainedConfig, shape: Shape) -> PretrainedConfig:
             f"student.width.hidden_size: with {shape.hidden_size}, the width of its embeddings, {config.model_type} "
             "has no projection from these to the hidden size, which the source has; choose another size"
         )
-    family, source, size = family_of(config), shape_of(config), head_size(config)
+    own, size = config.hidden_size, head_size(config)
     sizes = {
         "name_or_path": "",
         "hidden_size": shape.hidden_size,
         "num_attention_heads": shape.heads,
-        family.units: shape.intermediate_size,
-        **{
-            name: shape.hidden_size
-            for name in _FOLLOWING
-            if getattr(config, name, None) == source.hidden_size != shape.hidden_size
-        },
+        family_of(config).units: shape.intermediate_size,
     }
+    for name in ("pooler_hidden_size", "embedding_size"):  # The hidden size under another name, where they are equal.
+        if getattr(config, name, None) == own != shape.hidden_size:
+            sizes[name] = shape.hidden_size
     if hasattr(config, "num_key_value_heads"):
         sizes["num_key_value_heads"] = shape.key_value_heads
     if hasattr(config, "head_dim") or size != shape.hidden_size // shape.heads:
@@ -218,7 +193,3 @@ def _own_embeddings(config: PretrainedConfig) -> int | None:
 def rounded(size: float) -> int:
     """The nearest multiple of 8, or the nearest whole number above zero where it is small."""
     return 8 * round(size / 8) if size >= 8 else max(1, round(size))
-
-
-def _multiples(step: int, largest: int) -> range:
-    return range(step, largest + 1, step)

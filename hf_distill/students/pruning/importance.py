@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.errors import StudentError
@@ -20,12 +20,8 @@ from hf_distill.students.pruning.families import Shape, family_of, shape_of
 from hf_distill.tokenizers.compare import position_limit
 
 _BATCH = 16
-
-_TOKENS = 512
-"""How much of a text is read at most."""
-
-_POOL = 20_000
-"""From how many texts the sample is drawn: the first ones, so that a long corpus need not be read to its end."""
+_TOKENS = 512  # How much of a text is read at most.
+_POOL = 20_000  # The sample is drawn from the first texts, so that a long corpus need not be read to its end.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +36,9 @@ class Importance:
 def random_importance(shape: Shape, layers: int) -> Importance:
     """Importance by chance, from torch's global generator: the baseline for any other."""
     draw = partial(torch.rand, device="cpu")
-    return Importance(
-        hidden=draw(shape.hidden_size),
-        heads=[draw(shape.heads) for _ in range(layers)],
-        units=[draw(shape.intermediate_size) for _ in range(layers)],
-    )
+    hidden = draw(shape.hidden_size)
+    heads, units = ([draw(size) for _ in range(layers)] for size in (shape.heads, shape.intermediate_size))
+    return Importance(hidden=hidden, heads=heads, units=units)
 
 
 def activation_importance(
@@ -52,14 +46,15 @@ def activation_importance(
 ) -> Importance:
     """Importance by activations (Minitron; Muralidharan et al. 2024), means over the tokens of texts.
 
-    For a head it is the L2 norm of its output before the output projection, for a unit the absolute value that enters
-    the down projection, for a hidden channel the absolute output of the norms, summed over them.
+    Of a head the L2 norm of its output before the output projection, of a unit the absolute value that enters the down
+    projection, of a hidden channel the absolute output of the norms, summed over them.
     """
     shape, family = shape_of(model.config), family_of(model.config)
     stack, total = layer_stack(model, model, "num_hidden_layers")
     dropped = tuple(f"{stack}.{i}." for i in range(total) if i not in layers)
     sums = _Sums()
-    hooks: list[Any] = []
+    norms = _hidden_norms(model, shape.hidden_size)
+    hooks = [m.register_forward_hook(sums.add_hidden) for name, m in norms if not name.startswith(dropped)]
     for i in layers:
         layer = model.get_submodule(f"{stack}.{i}")
         attention, down = layer.get_submodule(family.attention_output), layer.get_submodule(family.down)
@@ -67,27 +62,20 @@ def activation_importance(
             attention.register_forward_pre_hook(partial(sums.add_heads, f"heads {i}", shape.heads)),
             down.register_forward_pre_hook(partial(sums.add_units, f"units {i}")),
         ]
-    norms = _hidden_norms(model, shape.hidden_size)
-    hooks += [m.register_forward_hook(sums.add_hidden) for name, m in norms if not name.startswith(dropped)]
     try:
         _read(model, tokenizer, texts, sums)
     finally:
         for hook in hooks:
             hook.remove()
-    return Importance(
-        hidden=sums.means["hidden"],
-        heads=[sums.means[f"heads {i}"] for i in layers],
-        units=[sums.means[f"units {i}"] for i in layers],
-    )
+    means = {name: total / sums.tokens for name, total in sums.totals.items()}
+    heads, units = ([means[f"{what} {i}"] for i in layers] for what in ("heads", "units"))
+    return Importance(hidden=means["hidden"], heads=heads, units=units)
 
 
 def sample(texts: Iterable[str], rows: int) -> list[str]:
     """Draw texts evenly from the first ones of a corpus, the same in every process."""
-    pool = list(islice((text for text in texts if text.strip()), max(rows, _POOL)))
-    if not pool:
-        raise StudentError(
-            "student.width: there is no training text to find out on what matters; add rows, or set importance: random"
-        )
+    if not (pool := list(islice((text for text in texts if text.strip()), max(rows, _POOL)))):
+        raise StudentError("student.width: no training text tells what matters; add rows, or set importance: random")
     return random.Random(0).sample(pool, min(rows, len(pool)))
 
 
@@ -98,10 +86,6 @@ class _Sums:
         self.totals: dict[str, Tensor] = {}
         self.tokens = 0
         self.mask = torch.empty(0)
-
-    def start(self, mask: Tensor) -> None:
-        self.mask = mask
-        self.tokens += int(mask.sum())
 
     def add(self, name: str, values: Tensor) -> None:
         total = values.float()[self.mask].sum(0).cpu()
@@ -117,10 +101,6 @@ class _Sums:
         if output.shape[:2] == self.mask.shape:  # Not the table of relative positions, which DeBERTa norms, too.
             self.add("hidden", output.abs())
 
-    @property
-    def means(self) -> dict[str, Tensor]:
-        return {name: total / self.tokens for name, total in self.totals.items()}
-
 
 def _hidden_norms(model: PreTrainedModel, size: int) -> Iterator[tuple[str, nn.Module]]:
     body = {id(module) for module in model.base_model.modules()}
@@ -135,14 +115,10 @@ def _read(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Seq
     limit = min(_TOKENS, tokenizer.model_max_length, position_limit(model) or _TOKENS)
     rows: list[list[int]] = tokenizer(list(texts), truncation=True, max_length=limit)["input_ids"]
     rows = sorted(filter(len, rows), key=len)
-    body: Any = model.base_model
-    padding = tokenizer.pad_token_id or 0
     with evaluated(model):
         for start in range(0, len(rows), _BATCH):
-            batch = rows[start : start + _BATCH]
-            longest = len(batch[-1])
-            ids = torch.tensor([[*row, *[padding] * (longest - len(row))] for row in batch], device=model.device)
-            lengths = torch.tensor([len(row) for row in batch], device=model.device)
-            mask = torch.arange(longest, device=model.device) < lengths[:, None]
-            sums.start(mask)
-            body(input_ids=ids, attention_mask=mask.long())
+            batch = [torch.tensor(row, device=model.device) for row in rows[start : start + _BATCH]]
+            ids = pad_sequence(batch, batch_first=True, padding_value=tokenizer.pad_token_id or 0)
+            mask = pad_sequence([torch.ones_like(row) for row in batch], batch_first=True).bool()
+            sums.mask, sums.tokens = mask, sums.tokens + int(mask.sum())
+            model.base_model(input_ids=ids, attention_mask=mask.long())

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from hf_distill.errors import StudentError
-from hf_distill.students.base import refused_as
 from hf_distill.students.layer_choice import layer_stack
 from hf_distill.students.pruning.families import Shape, family_of, pruned_config, shape_of
 from hf_distill.students.pruning.importance import Importance
+from hf_distill.students.request import refused_as
 
 Select = Callable[[str, int], Sequence[int]]
 """Which entries to keep of a tensor, by its name, along a dimension."""
@@ -38,22 +37,16 @@ def most_important(importance: Importance, source: Shape, shape: Shape) -> Kept:
     Where queries share keys and values, their importance is that of the group where whole groups are dropped.
     """
     chosen = [_chosen_heads(each, source, shape) for each in importance.heads]
-    return Kept(
-        hidden=_largest(importance.hidden, shape.hidden_size),
-        heads=[heads for heads, _ in chosen],
-        key_value_heads=[groups for _, groups in chosen],
-        units=[_largest(each, shape.intermediate_size) for each in importance.units],
-    )
+    heads, shared = ([pair[i] for pair in chosen] for i in (0, 1))
+    units = [_largest(each, shape.intermediate_size) for each in importance.units]
+    return Kept(hidden=_largest(importance.hidden, shape.hidden_size), heads=heads, key_value_heads=shared, units=units)
 
 
 def first_ones(shape: Shape, layers: int) -> Kept:
     """Keep the first of everything: enough to plan a model without weights."""
-    return Kept(
-        hidden=list(range(shape.hidden_size)),
-        heads=[list(range(shape.heads))] * layers,
-        key_value_heads=[list(range(shape.key_value_heads))] * layers,
-        units=[list(range(shape.intermediate_size))] * layers,
-    )
+    sizes = (shape.heads, shape.key_value_heads, shape.intermediate_size)
+    heads, shared, units = ([list(range(size))] * layers for size in sizes)
+    return Kept(hidden=list(range(shape.hidden_size)), heads=heads, key_value_heads=shared, units=units)
 
 
 def prune(model: PreTrainedModel, shape: Shape, kept: Kept) -> PreTrainedModel:
@@ -65,11 +58,10 @@ def prune(model: PreTrainedModel, shape: Shape, kept: Kept) -> PreTrainedModel:
     def select(name: str, dimension: int) -> Sequence[int]:
         if (name, dimension) in along_layers:
             return along_layers[name, dimension]
-        if state[name].shape[dimension] != old:
+        if (size := state[name].shape[dimension]) != old:
             raise StudentError(
-                f"student.width: {name} of {type(model).__name__} has {state[name].shape[dimension]} entries that "
-                f"change with the width, and are not known to be heads, units or one of {old} channels; use "
-                "student.layers or student.config"
+                f"student.width: {name} of {type(model).__name__} has {size} entries that change with the width, and "
+                f"are not known to be heads, units or {old} channels; use student.layers or student.config"
             )
         return kept.hidden
 
@@ -79,8 +71,7 @@ def prune(model: PreTrainedModel, shape: Shape, kept: Kept) -> PreTrainedModel:
 
 def selected(model: PreTrainedModel, config: PretrainedConfig, select: Select) -> PreTrainedModel:
     """A copy of a model with another config, in float32, whose tensors are a selection of the model's."""
-    # mypy would take the class for a torch module's.
-    kind: Any = type(model)
+    kind: Any = type(model)  # mypy would take the class for a torch module's.
     student: PreTrainedModel = kind(config).float()
     wanted = student.state_dict()
     state = {}
@@ -112,39 +103,24 @@ def _of_layers(model: PreTrainedModel, kept: Kept) -> dict[tuple[str, int], list
     """The entries to keep along dimensions of heads or units, by the name of the tensor and the dimension."""
     family, source = family_of(model.config), shape_of(model.config)
     stack, total = layer_stack(model, model, "num_hidden_layers")
-    modules = dict(model.named_modules())
+    modules: dict[str, Any] = dict(model.named_modules())
     found: dict[tuple[str, int], list[int]] = {}
     for i in range(total):
-        heads = partial(_indices, count=source.heads, kept=kept.heads[i])
-        shared = partial(_indices, count=source.key_value_heads, kept=kept.key_value_heads[i])
-        units = partial(_indices, count=source.intermediate_size, kept=kept.units[i])
+        heads = source.heads, kept.heads[i]
+        shared = source.key_value_heads, kept.key_value_heads[i]
+        units = source.intermediate_size, kept.units[i]
         outputs = [(family.queries, heads), (family.keys_and_values, shared), (family.up, units)]
-        for names, indices in outputs:
-            for name in names:
-                full = f"{stack}.{i}.{name}"
-                module = modules.get(full)
-                if module is not None:
-                    along = _outputs(module)
-                    rows = indices(size=_weight(module).shape[along], blocks=family.fused.get(name, 1))
-                    found |= {(f"{full}.weight", along): rows, (f"{full}.bias", 0): rows}
-        for name, indices in ((family.attention_output, heads), (family.down, units)):
-            full = f"{stack}.{i}.{name}"
-            along = 1 - _outputs(modules[full])
-            found[f"{full}.weight", along] = indices(size=_weight(modules[full]).shape[along], blocks=1)
+        inputs = [((family.attention_output,), heads), ((family.down,), units)]
+        for are_outputs, group in ((True, outputs), (False, inputs)):
+            for name, (count, chosen) in ((name, each) for names, each in group for name in names):
+                module, full = modules.get(f"{stack}.{i}.{name}"), f"{stack}.{i}.{name}"
+                if module is None:
+                    continue
+                along = int(isinstance(module, Conv1D) == are_outputs)  # Conv1D has its outputs last.
+                # They lie in equal blocks with ``count`` of them each.
+                places = torch.arange(module.weight.shape[along], device="cpu")
+                places = places.view(family.fused.get(name, 1), count, -1)[:, chosen].flatten()
+                found[f"{full}.weight", along] = places.tolist()
+                if are_outputs:
+                    found[f"{full}.bias", 0] = places.tolist()
     return found
-
-
-def _indices(*, size: int, blocks: int, count: int, kept: list[int]) -> list[int]:
-    """The entries of kept heads or units among ``size``, which lie in equal blocks with ``count`` of them each."""
-    return torch.arange(size, device="cpu").view(blocks, count, -1)[:, kept].flatten().tolist()
-
-
-def _outputs(module: nn.Module) -> int:
-    """The dimension of a weight that is the module's outputs."""
-    return 1 if isinstance(module, Conv1D) else 0
-
-
-def _weight(module: nn.Module) -> Tensor:
-    weight = module.weight
-    assert isinstance(weight, Tensor)
-    return weight

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,8 +24,7 @@ from hf_distill.students.pruning.families import (
 if TYPE_CHECKING:
     from hf_distill.recipe import WidthConfig
 
-Count = Callable[[Shape], int]
-"""How many parameters a model of a shape has."""
+Count = Callable[[Shape], int]  # How many parameters a model of a shape has.
 
 
 def chosen_shape(model: PreTrainedModel, width: WidthConfig, parameters: int) -> Shape:
@@ -43,10 +42,9 @@ def count_parameters(kind: type[PreTrainedModel], config: PretrainedConfig, shap
 
 
 def largest_shape(config: PretrainedConfig, most: int, count: Count) -> Shape:
-    """The largest shape of the family with at most ``most`` parameters.
+    """The largest shape of the family with at most ``most`` parameters: units take up what is left.
 
-    Hidden size, heads and units are scaled together as far as they go; units then take up what is left: more of them,
-    or, where there are no more, fewer beside the next hidden size.
+    That is more of them, or, where there are no more, fewer beside the next hidden size.
     """
     shapes = family_of_shapes(config)
     source, least, total = shapes[-1], count(shapes[0]), count(shapes[-1])
@@ -91,7 +89,7 @@ def explicit_shape(config: PretrainedConfig, width: WidthConfig) -> Shape:
         hidden, heads = _together(width, source, head_size(config))
         return Shape(hidden_size=hidden, heads=heads, key_value_heads=heads, intermediate_size=units)
     counts = head_counts(source)
-    heads = _nearest_or_whole("heads", width.heads, source.heads, list(counts))
+    heads = _heads(width.heads, source.heads, list(counts))
     hidden = _size("hidden_size", width.hidden_size, source.hidden_size)
     if family.head_size == "divides" and hidden % heads:
         if not isinstance(width.hidden_size, float):
@@ -117,12 +115,11 @@ def _together(width: WidthConfig, source: Shape, size: int) -> tuple[int, int]:
             )
     elif hidden is not None:
         hidden = size * max(1, round(hidden * source.heads))
-    count = None if heads is None else _nearest_or_whole("heads", heads, source.heads, list(range(1, source.heads + 1)))
+    count = None if heads is None else _heads(heads, source.heads, range(1, source.heads + 1))
     if hidden is not None and count is not None and hidden != count * size:
         raise StudentError(
-            f"student.width: expected {hidden // size} heads for a hidden size of {hidden}, since a head of this model "
-            f"has {size} channels and all heads together the hidden size, got {count}; set heads to {hidden // size} "
-            f"or hidden_size to {count * size}, or leave one out"
+            f"student.width: expected {hidden // size} heads of {size} channels for a hidden size of {hidden}, got "
+            f"{count}; set heads to {hidden // size} or hidden_size to {count * size}, or leave one out"
         )
     if count is not None:
         return count * size, count
@@ -131,7 +128,7 @@ def _together(width: WidthConfig, source: Shape, size: int) -> tuple[int, int]:
 
 
 def _size(name: str, value: float | None, full: int) -> int:
-    """A whole number as it is; a share of the source's, rounded to a multiple of 8 where possible."""
+    """A whole number as it is, or a share of the source's, rounded to a multiple of 8 where possible."""
     if value is None:
         return full
     if isinstance(value, float):
@@ -141,17 +138,17 @@ def _size(name: str, value: float | None, full: int) -> int:
     return value
 
 
-def _nearest_or_whole(name: str, value: float | None, full: int, allowed: list[int]) -> int:
+def _heads(value: float | None, full: int, allowed: Sequence[int]) -> int:
     if value is None:
         return full
     if isinstance(value, float):
         return min(allowed, key=lambda count: abs(count - value * full))
     if value not in allowed:
         some = f"1 to {full}" if len(allowed) == full else f"one of {', '.join(map(str, allowed))}"
-        raise StudentError(f"student.width.{name}: expected {some} (the source has {full}), got {value}")
+        raise StudentError(f"student.width.heads: expected {some} (the source has {full}), got {value}")
     return value
 
 
 def _around(value: int, step: int, largest: int) -> str:
-    below, above = value // step * step, value // step * step + step
-    return " or ".join(str(each) for each in (below, above) if 0 < each <= largest)
+    below = value // step * step
+    return " or ".join(str(each) for each in (below, below + step) if 0 < each <= largest)

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from hf_distill.errors import ServerError
 from hf_distill.evaluation.metrics import scorer_names
 from hf_distill.models.hardware import best_dtype
-from hf_distill.models.load import load_model
+from hf_distill.models.loading import load_model
 from hf_distill.recipe import Recipe, ServerConfig
 from hf_distill.tasks import Task
 from hf_distill.teachers.endpoint import Client, Position, prompt_likelihoods

@@ -16,11 +16,9 @@ from hf_distill.errors import DataError
 from hf_distill.names import nearest
 
 if TYPE_CHECKING:
-    from hf_distill.recipe import DataConfig, TestDataConfig
+    from hf_distill.recipe import DataConfig
 
-
-STREAMED_ROWS = 1000
-"""How many rows of a stream are looked at before training."""
+STREAMED_ROWS = 1000  # So many rows of a stream are looked at before training.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +27,9 @@ class Data:
 
     Attributes:
         train: Rows to learn from; a stream where the recipe says so.
-        validation: Rows that are scored while training.
-        test: Rows that all models are scored on.
-        unlabelled: Extra rows that the teacher alone labels, or None.
+        unlabelled: Extra rows that the teacher alone labels.
         fingerprint: SHA-256 of the content of all rows; of source and revision for a stream.
-        source: The source in words: a Hub id with its revision, or names of files.
-        dataset_id: The Hub id, or None.
+        source: A Hub id with its revision, or names of files.
         notes: How the splits were made, where the recipe does not say.
         outside: Rows that a task set aside because they are of none of its classes, by split.
         loaded: The data before a task set rows aside.
@@ -61,11 +56,6 @@ class Data:
         return self.loaded or self
 
     @property
-    def is_stream(self) -> bool:
-        """Whether the training rows are read one by one, and their number is not known."""
-        return isinstance(self.train, IterableDataset)
-
-    @property
     def splits(self) -> dict[str, Any]:
         """The rows by split, those without labels last and only where there are some."""
         more = {} if self.unlabelled is None else {"unlabelled": self.unlabelled}
@@ -87,8 +77,10 @@ class Data:
 
     def digest(self) -> str:
         """The :attr:`fingerprint` of these rows."""
-        named = (self.splits.get(name) for name in ("validation", "test", "train", "unlabelled"))
-        return fingerprint([rows for rows in named if isinstance(rows, Dataset)], self.source if self.is_stream else "")
+        parts = [
+            rows for rows in (self.validation, self.test, self.train, self.unlabelled) if isinstance(rows, Dataset)
+        ]
+        return fingerprint(parts, self.source if isinstance(self.train, IterableDataset) else "")
 
 
 def load_data(
@@ -97,10 +89,13 @@ def load_data(
     """Load a recipe's data."""
     splits = splits_of(config)
     names, notes = _split_names(config, splits)
-    columns = Columns(config.columns, required, optional)
+    columns = Columns(config.columns, required, optional, "data.columns")
     train = columns.named(splits[names["train"]], names["train"])
     if config.test is not None:
-        test = _from_elsewhere(config.test, required, optional)
+        elsewhere = splits_of(config.test.source())
+        name = _checked_split(config.test.split, "data.test.split", elsewhere)
+        named = Columns(config.test.columns, required, optional, "data.test.columns")
+        test = named.named(_in_memory(elsewhere[name]), name)
     elif "test" in names:
         test = columns.named(_in_memory(splits[names["test"]]), names["test"])
     else:
@@ -147,8 +142,8 @@ def fingerprint(parts: Sequence[Dataset], more: str = "") -> str:
 def _split_names(config: DataConfig, splits: Splits) -> tuple[dict[str, str], list[str]]:
     """The split of each role, and notes; a split that is not named is taken by its usual name, never for two roles."""
     names: dict[str, str] = {}
-    roles = {"train": config.train_split, "test": config.test_split, "validation": config.validation_split}
-    for role, wanted in roles.items():
+    for role in ("train", "test", "validation"):
+        wanted: str | None = getattr(config, f"{role}_split")
         if wanted is not None:
             names[role] = _checked_split(wanted, f"data.{role}_split", splits)
         elif role in splits and names.get("test") != role:
@@ -164,10 +159,8 @@ def _split_names(config: DataConfig, splits: Splits) -> tuple[dict[str, str], li
                 f"there is no test split among {', '.join(splits)}; "
                 "name one in data.test_split, add one to data.files, or take rows of train with data.test_size"
             )
-        names["test"] = names.pop("validation")
-        notes.append(
-            f"data: no test split; {names['test']} serves as the test split, and validation rows come from train"
-        )
+        names["test"] = test = names.pop("validation")
+        notes.append(f"data: no test split; {test} serves as the test split, and validation rows come from train")
     if len(set(names.values())) < len(names):
         raise DataError(f"data: one split cannot serve twice, got {names}; rows would be scored that were trained on")
     return names, notes
@@ -177,14 +170,6 @@ def _checked_split(name: str, key: str, splits: Splits) -> str:
     if name not in splits:
         raise DataError(f"{key}: there is no split {name!r}; there are {', '.join(splits)}{nearest(name, splits)}")
     return name
-
-
-def _from_elsewhere(config: TestDataConfig, required: Sequence[str], optional: Sequence[str]) -> Dataset:
-    splits = splits_of(config.source())
-    name = _checked_split(config.split, "data.test.split", splits)
-    columns = Columns(config.columns, required, optional, "data.test.columns")
-    rows: Dataset = columns.named(_in_memory(splits[name]), name)
-    return rows
 
 
 def _split_off(train: Any, name: str, size: int | float, seed: int) -> tuple[Any, Dataset, str]:
@@ -202,11 +187,9 @@ def _split_off(train: Any, name: str, size: int | float, seed: int) -> tuple[Any
 
 
 def _limited(rows: Any, limit: int | None, seed: int) -> Any:
-    if limit is None:
+    if limit is None or (isinstance(rows, Dataset) and len(rows) <= limit):
         return rows
-    if isinstance(rows, IterableDataset):
-        return rows.take(limit)
-    return rows if len(rows) <= limit else rows.shuffle(seed=seed).select(range(limit))
+    return rows.take(limit) if isinstance(rows, IterableDataset) else rows.shuffle(seed=seed).select(range(limit))
 
 
 def _in_memory(rows: Dataset | IterableDataset) -> Dataset:
@@ -230,10 +213,7 @@ def _check_rows(rows: Dataset | IterableDataset, split: str, columns: Sequence[s
     looked_at: Any = list(rows.take(STREAMED_ROWS)) if isinstance(rows, IterableDataset) else rows
     if len(looked_at) == 0:
         raise DataError(f"split {split!r} has no rows; check the file, data.{split}_split and data.{split}_limit")
-    there = looked_at[0].keys()
-    for column in columns:
-        if column not in there:
-            continue
+    for column in [name for name in columns if name in looked_at[0]]:
         values = [row[column] for row in looked_at] if isinstance(looked_at, list) else looked_at[column]
         if bad := [i for i, value in enumerate(values) if not _has_text(value)]:
             raise DataError(

@@ -7,15 +7,12 @@ from torch.nn import functional
 from typing_extensions import override
 
 from hf_distill.losses.fused import FusedTerm
-from hf_distill.objectives.base import Objective
+from hf_distill.objectives.objective import Objective
 from hf_distill.types import Targets, View, logits_at
 
 
 class Labels(Objective):
-    """Cross-entropy for one class of many, binary cross-entropy for many labels, squared error for real values.
-
-    Per position the same value as the Transformers head's own loss; rows without a label add nothing.
-    """
+    """Cross-entropy for one class of many, binary cross-entropy for many labels, squared error for real values."""
 
     unit = "labels"
     needs = frozenset({"labels"})
@@ -36,6 +33,5 @@ class Labels(Objective):
 
     @override
     def fused_term(self, view: View, factor: Tensor) -> FusedTerm | None:
-        if view.labels is None:
-            return None
-        return FusedTerm(divergence=None, factor=factor, mask=view.masks["labels"], options={})
+        mask = view.masks["labels"]
+        return None if view.labels is None else FusedTerm(divergence=None, factor=factor, mask=mask, options={})

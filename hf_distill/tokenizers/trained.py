@@ -10,31 +10,15 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from hf_distill.errors import StudentError
-from hf_distill.models.load import load_tokenizer
+from hf_distill.models.loading import load_tokenizer
 
-_SPECIAL = {
-    "pad_token": "[PAD]",
-    "unk_token": "[UNK]",
-    "cls_token": "[CLS]",
-    "sep_token": "[SEP]",
-    "mask_token": "[MASK]",
-}
-_SPECIAL_OF_BPE = {
-    "bos_token": "<s>",
-    "pad_token": "<pad>",
-    "eos_token": "</s>",
-    "unk_token": "<unk>",
-    "mask_token": "<mask>",
-}
-
-_ALPHABET = 1000
-"""How many characters a trained tokenizer knows at most; rarer ones become [UNK]."""
+_WORDPIECE = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
+_BPE = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"}
+_ALPHABET = 1000  # How many characters a trained tokenizer knows at most; rarer ones become [UNK].
 
 
 def choose_tokenizer(
-    setting: str | dict[str, Any] | None,
-    default: PreTrainedTokenizerBase | None,
-    texts: Callable[[], Iterable[str]],
+    setting: str | dict[str, Any] | None, default: PreTrainedTokenizerBase | None, texts: Callable[[], Iterable[str]]
 ) -> PreTrainedTokenizerBase:
     """The tokenizer that ``student.tokenizer`` names, or trains with options of :func:`train_tokenizer`."""
     if isinstance(setting, str):
@@ -46,7 +30,7 @@ def choose_tokenizer(
         return train_tokenizer(texts, **setting)
     if default is None:
         raise StudentError(
-            "student.tokenizer: without a teacher it must be said; name one, or train one with {vocab_size: 8000}"
+            "student.tokenizer: without a teacher it must be said; name one, or train {vocab_size: 8000}"
         )
     return default
 
@@ -72,11 +56,10 @@ def train_tokenizer(
         return _train_bpe(texts, vocab_size)
     if kind != "wordpiece":
         raise StudentError(f"student.tokenizer.kind: expected wordpiece or bpe, got {kind!r}")
-    lowercase = lowercase is not False
-    if vocab_size < 2 * len(_SPECIAL):
-        raise StudentError(f"student.tokenizer.vocab_size: expected at least {2 * len(_SPECIAL)}, got {vocab_size}")
+    if vocab_size < 2 * len(_WORDPIECE):
+        raise StudentError(f"student.tokenizer.vocab_size: expected at least {2 * len(_WORDPIECE)}, got {vocab_size}")
     pieces = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    pieces.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    pieces.normalizer = normalizers.BertNormalizer(lowercase=lowercase is not False)
     pieces.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     alphabet, inner = _characters(pieces, texts())
     if not alphabet:
@@ -86,7 +69,7 @@ def train_tokenizer(
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size,
         min_frequency=2,
-        special_tokens=[*_SPECIAL.values(), *(f"##{character}" for character in inner)],
+        special_tokens=[*_WORDPIECE.values(), *(f"##{character}" for character in inner)],
         initial_alphabet=alphabet,
         limit_alphabet=len(alphabet),
         show_progress=False,
@@ -96,40 +79,35 @@ def train_tokenizer(
     scratch.train_from_iterator(texts(), trainer)
     pieces.model = models.WordPiece(scratch.get_vocab(), unk_token="[UNK]")
     pieces.decoder = decoders.WordPiece()
+    ids = [(token, pieces.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
     pieces.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(token, pieces.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ids
     )
     names = ["input_ids", "token_type_ids", "attention_mask"]
-    return PreTrainedTokenizerFast(tokenizer_object=pieces, model_input_names=names, **_SPECIAL)
+    return PreTrainedTokenizerFast(tokenizer_object=pieces, model_input_names=names, **_WORDPIECE)
 
 
 def _train_bpe(texts: Callable[[], Iterable[str]], vocab_size: int) -> PreTrainedTokenizerFast:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    least = len(alphabet) + len(_SPECIAL_OF_BPE)
-    if vocab_size < least:
-        raise StudentError(
-            f"student.tokenizer.vocab_size: expected at least {least} for kind: bpe, one per byte, got {vocab_size}"
-        )
+    if vocab_size < (least := len(alphabet) + len(_BPE)):
+        raise StudentError(f"student.tokenizer.vocab_size: expected at least {least} for kind: bpe, got {vocab_size}")
     pieces = Tokenizer(models.BPE())
     pieces.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     pieces.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=2,
-        special_tokens=list(_SPECIAL_OF_BPE.values()),
+        special_tokens=list(_BPE.values()),
         initial_alphabet=alphabet,
         show_progress=False,
     )
     pieces.train_from_iterator(texts(), trainer)
+    ids = [(token, pieces.token_to_id(token)) for token in ("<s>", "</s>")]
     pieces.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>",
-        pair="<s> $A </s> </s> $B </s>",
-        special_tokens=[(token, pieces.token_to_id(token)) for token in ("<s>", "</s>")],
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=ids
     )
     names = ["input_ids", "attention_mask"]
-    return PreTrainedTokenizerFast(tokenizer_object=pieces, model_input_names=names, **_SPECIAL_OF_BPE)
+    return PreTrainedTokenizerFast(tokenizer_object=pieces, model_input_names=names, **_BPE)
 
 
 def _characters(pieces: Tokenizer, texts: Iterable[str]) -> tuple[list[str], list[str]]:

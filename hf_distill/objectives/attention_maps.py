@@ -10,8 +10,8 @@ from typing_extensions import override
 from hf_distill.errors import ObjectiveError
 from hf_distill.losses.divergences import kl
 from hf_distill.models.attention import self_attentions
-from hf_distill.objectives.base import Objective
 from hf_distill.objectives.layer_maps import Layers, check_layers, chosen_layers, readable
+from hf_distill.objectives.objective import Objective
 from hf_distill.objectives.schedules import Scheduled
 from hf_distill.types import Targets, View
 
@@ -20,8 +20,7 @@ class Attention(Objective):
     """The attention maps of chosen student layers pulled towards those of chosen teacher layers, token by token.
 
     Head by head where both models have as many, else the means over the heads. Fused kernels make no maps: both models
-    run eager attention, and while it trains the student's has no dropout, which would tear holes into its maps.
-    :class:`Relation` needs neither.
+    run eager attention, the student's without dropout, which would tear holes into its maps.
 
     Args:
         loss: ``kl`` of the teacher's and the student's probabilities (MobileBERT, Sun et al. 2020), or
@@ -45,10 +44,8 @@ class Attention(Objective):
         self.layer_map = chosen_layers("attention", self.layers, student, teacher)
         own, other = (config.get_text_config(decoder=True).num_attention_heads for config in (student, teacher))
         heads = f"each of {own} heads" if own == other else f"the means over {own} and {other} heads"
-        return [
-            f"attention: student layer <- teacher layer: {readable(self.layer_map)}",
-            f"attention: {heads}, with eager attention, the student's without dropout",
-        ]
+        layers = f"attention: student layer <- teacher layer: {readable(self.layer_map)}"
+        return [layers, f"attention: {heads}, with eager attention, the student's without dropout"]
 
     @override
     def check_models(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
@@ -64,23 +61,14 @@ class Attention(Objective):
         assert view.attentions is not None
         assert targets.attentions is not None
         mask = view.masks["tokens"]
-        values = [
-            self._distance(*_comparable(view.attentions[i], targets.attentions[j], mask))
-            for i, j in self.layer_map.items()
-        ]
-        return torch.stack(values).mean()
+        pairs = [(view.attentions[i], targets.attentions[j]) for i, j in self.layer_map.items()]
+        return torch.stack([self._distance(*pair, mask) for pair in pairs]).mean()
 
-    def _distance(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Of maps ``[tokens, heads, T]``; where nobody may look, padding included, both are 0."""
+    def _distance(self, student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+        """Of the tokens that count, ``[tokens, heads, T]``; where nobody may look, padding included, both are 0."""
+        own, other = (maps.transpose(1, 2)[mask].float() for maps in (student, teacher))
+        if own.shape[1] != other.shape[1]:
+            own, other = own.mean(1, keepdim=True), other.mean(1, keepdim=True)
         if self.loss == "mse":
-            return (student - teacher).square().sum(-1).mean(1).sum()
-        tiny = torch.finfo(torch.float32).tiny
-        return kl(teacher.log(), student.clamp(min=tiny).log()).mean(1).sum()
-
-
-def _comparable(student: Tensor, teacher: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """``[tokens, heads, T]`` each in float32, of the tokens that count alone, with as many heads."""
-    own, other = (maps.transpose(1, 2)[mask].float() for maps in (student, teacher))
-    if own.shape[1] != other.shape[1]:
-        own, other = own.mean(1, keepdim=True), other.mean(1, keepdim=True)
-    return own, other
+            return (own - other).square().sum(-1).mean(1).sum()
+        return kl(other.log(), own.clamp(min=torch.finfo(torch.float32).tiny).log()).mean(1).sum()

@@ -5,19 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import errors as hub
 from huggingface_hub import hf_hub_download, metadata_load
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 from transformers import (
     AutoConfig,
     AutoTokenizer,
@@ -36,8 +30,7 @@ os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
 
 
 ADAPTED_CONFIG = "adapted_config.json"
-"""The config of a model with adapters, saved beside them, for the labels of its head. Transformers would look for a
-whole model beside a ``config.json``."""
+"""The config of a model beside its adapters; beside a ``config.json`` Transformers would look for a whole model."""
 
 
 def save_adapted_config(config: PretrainedConfig, folder: Path) -> None:
@@ -53,18 +46,15 @@ def load_config(name: str, revision: str | None = None) -> PretrainedConfig:
     with _as_model_error("config", name, revision):
         if adapter is None:
             return AutoConfig.from_pretrained(name, revision=revision or "main", trust_remote_code=False)
-        own = _optional_file(name, ADAPTED_CONFIG, revision)
-        if own is not None:
+        if (own := _optional_file(name, ADAPTED_CONFIG, revision)) is not None:
             return AutoConfig.from_pretrained(own, trust_remote_code=False)
     return load_config(adapter["base_model_name_or_path"], adapter.get("revision"))
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a model, see :func:`load_config`."""
+    """Load the tokenizer of a model."""
     with _as_model_error("tokenizer", name, revision):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            name, revision=revision or "main", trust_remote_code=False
-        )
+        tokenizer: Any = AutoTokenizer.from_pretrained(name, revision=revision or "main", trust_remote_code=False)
     # Without tokenizer files Transformers makes one of the right kind that knows the special tokens alone.
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise ModelError(f"{name} holds no tokenizer; save one there, or name another in student.tokenizer")
@@ -81,10 +71,10 @@ def load_model(
     **options: Any,
 ) -> PreTrainedModel:
     """Load a model with its weights, from safetensors alone and without code from the Hub."""
-    adapter = _adapter(name, revision)
-    if adapter is not None:
-        return _load_with_adapters(auto_model, name, revision, dtype, adapter, options)
-    with _as_model_error("model", name, revision), _quiet_about_heads(new_head):
+    if (adapter := _adapter(name, revision)) is not None:
+        return _load_with_adapters(auto_model, name, revision, adapter, {"dtype": dtype, **options})
+    # Transformers would report a new head like a problem.
+    with _as_model_error("model", name, revision), _quiet() if new_head else nullcontext():
         model, info = auto_model.from_pretrained(
             name,
             revision=revision or "main",
@@ -107,7 +97,7 @@ def model_folder(name: str, revision: str | None = None) -> Path:
     with _as_model_error("config", name, revision):
         folder = Path(hf_hub_download(name, main, revision=revision)).parent
     # A model need not have a card.
-    with suppress(OSError, EntryNotFoundError):
+    with suppress(OSError, hub.EntryNotFoundError):
         hf_hub_download(name, "README.md", revision=revision)
     return folder
 
@@ -115,8 +105,7 @@ def model_folder(name: str, revision: str | None = None) -> Path:
 def vector_folder(name: str, revision: str | None = None) -> Path | None:
     """The folder of a model with all files on how it makes vectors; None where it has none."""
     with _as_model_error("vectors' modules", name, revision):
-        modules = _optional_file(name, "modules.json", revision)
-        if modules is None:
+        if (modules := _optional_file(name, "modules.json", revision)) is None:
             return None
         for module in json.loads(Path(modules).read_text())[1:]:
             for file in ("config.json", "model.safetensors"):
@@ -126,12 +115,9 @@ def vector_folder(name: str, revision: str | None = None) -> Path | None:
 
 def license_of(folder: Path) -> str | None:
     """The licence that the card in a model's folder declares."""
-    card = folder / "README.md"
-    try:
-        metadata = metadata_load(card) if card.is_file() else None
-    except ValueError:
-        return None
-    declared = (metadata or {}).get("license")
+    card, declared = folder / "README.md", None
+    with suppress(ValueError):
+        declared = ((metadata_load(card) if card.is_file() else None) or {}).get("license")
     return declared if isinstance(declared, str) else None
 
 
@@ -148,16 +134,11 @@ def _optional_file(name: str, file: str, revision: str | None) -> str | None:
 
 
 def _load_with_adapters(
-    auto_model: Any,
-    name: str,
-    revision: str | None,
-    dtype: torch.dtype | str,
-    adapter: Mapping[str, Any],
-    options: dict[str, Any],
+    auto_model: Any, name: str, revision: str | None, adapter: Mapping[str, Any], options: dict[str, Any]
 ) -> PreTrainedModel:
     config = load_config(name, revision)
     base, at = adapter["base_model_name_or_path"], adapter.get("revision")
-    model = load_model(auto_model, base, revision=at, dtype=dtype, new_head=True, config=config, **options)
+    model = load_model(auto_model, base, revision=at, new_head=True, config=config, **options)
     with _as_model_error("model", name, revision):
         # load_adapter would take pickled ones where these are missing.
         cached_file(name, "adapter_model.safetensors", revision=revision or "main")
@@ -192,16 +173,21 @@ def _reason(what: str, name: str, revision: str | None, error: Exception) -> str
             cause = cause.__cause__ or cause.__context__
         return cause is not None
 
-    if caused_by(GatedRepoError):
+    if caused_by(hub.GatedRepoError):
         return "its owner asks you to accept terms first; do so on its page, then log in with `hf auth login`"
-    if caused_by(RevisionNotFoundError):
+    if caused_by(hub.RevisionNotFoundError):
         return f"the Hub has no revision {revision!r} of it; check student.revision or teacher.revision"
-    if caused_by(RepositoryNotFoundError) or "valid model identifier" in text:
+    if caused_by(hub.RepositoryNotFoundError) or "valid model identifier" in text:
         return "neither a folder nor a model on the Hub; check the spelling, or log in with `hf auth login` if private"
-    if caused_by(LocalEntryNotFoundError, ConnectionError):
+    if caused_by(hub.LocalEntryNotFoundError, ConnectionError):
         return "not in the cache, and the Hub cannot be reached (offline?); connect, or name a local folder"
     if "safetensors" in text and isinstance(error, OSError):
-        return _without_safetensors(name)
+        if Path(name).is_dir() and not any(Path(name).glob("*model*.bin")):
+            return "holds no weights (model.safetensors); save the model there with save_pretrained"
+        return (
+            "its weights are pickled (*.bin), which can run code when loaded; convert them once, where you trust them: "
+            "load with from_pretrained(..., use_safetensors=False), save_pretrained to a folder, and name that folder"
+        )
     if "trust_remote_code" in str(error):
         return "it needs code from its repository, which is never run here; use a model that Transformers knows"
     return f"the {what} cannot be loaded ({text})"
@@ -210,11 +196,8 @@ def _reason(what: str, name: str, revision: str | None, error: Exception) -> str
 def _check_complete(name: str, model: PreTrainedModel, info: Mapping[str, Any], new_head: bool) -> None:
     """Refuse random weights where trained ones were asked for; Transformers only warns."""
     base = model.base_model_prefix + "." if hasattr(model, model.base_model_prefix) else ""
-    reshaped = sorted(key for key, *_ in info["mismatched_keys"] if key.startswith(base))
-    if reshaped:
-        raise ModelError(
-            f"{name}: {shortened(reshaped, 3)} have other shapes than its config says; the checkpoint is broken"
-        )
+    if reshaped := sorted(key for key, *_ in info["mismatched_keys"] if key.startswith(base)):
+        raise ModelError(f"{name}: {shortened(reshaped, 3)} have other shapes than its config says; it is broken")
     missing = sorted(info["missing_keys"])
     # Checkpoints from masked language modelling have no pooler; it is trained with the head.
     body = [key for key in missing if key.startswith(base) and "pooler" not in key]
@@ -228,21 +211,10 @@ def _check_complete(name: str, model: PreTrainedModel, info: Mapping[str, Any], 
         )
 
 
-def _without_safetensors(name: str) -> str:
-    if Path(name).is_dir() and not any(Path(name).glob("*model*.bin")):
-        return "holds no weights (model.safetensors); save the model there with save_pretrained"
-    return (
-        "its weights are pickled (*.bin), which can run code when loaded; convert them once, where you trust them: "
-        "load with from_pretrained(..., use_safetensors=False), then save_pretrained to a folder, and name that folder"
-    )
-
-
 @contextmanager
-def _quiet_about_heads(new_head: bool) -> Iterator[None]:
-    # Transformers would report a new head like a problem.
+def _quiet() -> Iterator[None]:
     before = logging.get_verbosity()
-    if new_head:
-        logging.set_verbosity_error()
+    logging.set_verbosity_error()
     try:
         yield
     finally:

@@ -19,8 +19,7 @@ from hf_distill.types import UNITS, Distribution, Need, Targets, Unit, View
 class Objective(ABC):
     """One thing that is pulled towards another: a term of the loss.
 
-    A new objective is a subclass in its own file and one line in ``OBJECTIVES``. Its options are the keyword arguments
-    of its constructor, checked there. It returns a sum, see :meth:`total`;
+    Its options are the keyword arguments of its constructor, checked there. It returns a sum, see :meth:`total`;
     :func:`hf_distill.training.loss.weighted_loss` alone divides.
 
     Args:
@@ -85,11 +84,7 @@ class Objective(ABC):
         return None
 
     def connect(self, student: PretrainedConfig, teacher: PretrainedConfig | None) -> list[str]:
-        """Fit the objective to a pair of models, and set ``self.module`` where it brings weights of its own.
-
-        Returns:
-            Lines for the log.
-        """
+        """Fit it to two models, set ``self.module`` where it brings weights of its own, return lines for the log."""
         return []
 
     def connect_tokenizers(self, student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> list[str]:
@@ -101,10 +96,7 @@ class Objective(ABC):
         return {}
 
     def check_models(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:  # noqa: B027  # Most take any.
-        """Refuse models that cannot show what the objective compares; called after :meth:`connect`.
-
-        Only modules and shapes may be read: the models may have no weights yet.
-        """
+        """Refuse models that cannot show what it compares, after :meth:`connect`; they may have no weights yet."""
 
     def teacher_layers(self, student: PretrainedConfig, teacher: PretrainedConfig) -> tuple[int, ...] | None:
         """Which of the teacher's hidden states it compares, as indices into those that it needs; None: all of them."""

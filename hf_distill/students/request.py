@@ -14,7 +14,6 @@ from hf_distill.errors import StudentError
 from hf_distill.recipe import StudentConfig
 
 C = TypeVar("C", bound=StudentConfig, covariant=True)
-D = TypeVar("D", bound=StudentConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +27,6 @@ class StudentRequest(Generic[C]):
     texts: Callable[[], Iterable[str]]
     model_options: dict[str, Any]
 
-    def for_kind(self, config: D) -> StudentRequest[D]:
-        """The same for another kind of student."""
-        return StudentRequest(**{**vars(self), "config": config})
-
 
 @dataclass(frozen=True, kw_only=True)
 class Student:
@@ -41,9 +36,8 @@ class Student:
         model: With the task's head, its labels in the data's order.
         tokenizer: It cuts texts at the length that the model can read.
         origin: Where its weights come from, for people: ``layers 0, 2, 5 of 6 of the teacher``.
-        layer_map: The layer that each of its layers was copied from, by side (``encoder``, ``decoder``; empty where
-            there is one stack); None unless layers were copied.
-        report: What was kept of its source where it is narrower or knows fewer tokens, as plain data; else None.
+        layer_map: By side (``encoder``, ``decoder``; empty for one stack) the layers that its own were copied from.
+        report: What was kept of its source where it is narrower or knows fewer tokens, as plain data.
     """
 
     model: PreTrainedModel
@@ -64,13 +58,9 @@ def per_layer_lists(config: PretrainedConfig) -> dict[str, list[Any]]:
 
     Length alone does not tell them: DeBERTa's ``pos_att_type`` may be as long by chance.
     """
-    return {
-        name: list(value)
-        for name, value in vars(config).items()
-        if isinstance(value, (list, tuple))
-        and len(value) == getattr(config, "num_hidden_layers", None)
-        and ("layer" in name or "window" in name)
-    }
+    named = {name: value for name, value in vars(config).items() if "layer" in name or "window" in name}
+    lists = {name: list(value) for name, value in named.items() if isinstance(value, (list, tuple))}
+    return {name: value for name, value in lists.items() if len(value) == getattr(config, "num_hidden_layers", None)}
 
 
 @contextmanager
