@@ -73,10 +73,24 @@ def test_the_package_and_its_command_line_start_without_torch():
     assert done.stdout.split() == ["False", "False"]
 
 
-def test_public_names_are_there():
+def test_public_names_are_there_and_the_same_for_type_checkers():
     import hf_distill
 
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    (guarded,) = (node for node in tree.body if isinstance(node, ast.If))
+    seen = {(part.module, alias.name) for part in guarded.body for alias in part.names}
+    assert seen == {(home, name) for name, home in hf_distill._HOME_OF.items()}
     for name in hf_distill.__all__:
-        assert getattr(hf_distill, name).__doc__
+        assert getattr(hf_distill, name).__name__ == name
+    assert set(hf_distill.__all__) < set(dir(hf_distill))
     with pytest.raises(AttributeError):
         _ = hf_distill.nonsense
+
+
+def test_stable_paths_have_all_that_their_registries_name():
+    from hf_distill import objectives, tasks, teachers
+
+    for room, registry in ((objectives, "OBJECTIVES"), (tasks, "TASKS"), (teachers, "TEACHERS")):
+        classes = {cls.__name__ for cls in getattr(room, registry).values()}
+        assert classes <= set(room.__all__)
+        assert classes <= set(__import__("hf_distill").__all__)
