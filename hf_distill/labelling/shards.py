@@ -27,7 +27,6 @@ from hf_distill.tasks.rollout_batches import Prompts
 
 logger = logging.getLogger(__name__)
 
-
 SHARD_ROWS = 512
 """Rows of a shard: what is done again, at most, by each process when a call was broken off."""
 

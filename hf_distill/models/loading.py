@@ -28,7 +28,6 @@ from hf_distill.names import shortened
 # Where a repository holds pickled weights only, Transformers would ask a bot to open a pull request in it.
 os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
 
-
 ADAPTED_CONFIG = "adapted_config.json"
 """The config of a model beside its adapters; beside a ``config.json`` Transformers would look for a whole model."""
 

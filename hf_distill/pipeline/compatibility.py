@@ -30,221 +30,104 @@ from hf_distill.recipe.rules import RULES, Rule, check_rules
 from hf_distill.tasks import Task
 from hf_distill.training.setup import check_objectives
 
+# fmt: off
 RULES_OF_RECIPES: tuple[Rule[RecipeCase], ...] = (
-    Rule(
-        what="recipe.teacher.server",
-        beside="a task other than causal-lm",
-        found=lambda case: case.task.name if "served" in case.traits and not case.task.reads_served else None,
-        why="a server tells what comes next in a text, which is asked for causal-lm alone, got {}",
-        instead="use a teacher that is loaded here (teacher.model), or let a served one write, with rows of prompt or "
-        "messages (task: causal-lm, hf-distill label), and train on its texts",
-    ),
-    Rule(
-        what="recipe.student",
-        beside="made of parts of a served teacher",
-        found=lambda case: (
-            "served" in case.traits and case.recipe.student.cut is not None and case.recipe.student.start is None
-        ),
-        why="it is made of its teacher's layers, and those of a served teacher are not here",
-        instead="name student.pretrained, or student.config with a model_type and a tokenizer",
-    ),
-    Rule(
-        what="recipe.evaluate.metric",
-        beside="one that compares with the teacher, which is served",
-        found=lambda case: case.metric if "served" in case.traits and case.metric in AGAINST_TEACHER else None,
-        why="{} compares with all that a teacher says, and a server tells the likeliest tokens alone",
-        instead="set it to loss, or remove it",
-    ),
-    Rule(
-        what="recipe.evaluate.metric",
-        beside="one that compares with the teacher, without one",
-        found=lambda case: case.metric if "none" in case.traits and case.metric in AGAINST_TEACHER else None,
-        why="{} compares with a teacher, and the recipe names none",
-        instead="choose another, or name a teacher",
-    ),
-    Rule(
-        what="recipe.evaluate.scorers",
-        beside="several teachers",
-        found=lambda case: "several" in case.traits and case.scorers,
-        why="several teachers score texts together, and write none that {} could judge",
-        instead="remove them, or name one teacher",
-    ),
-    Rule(
-        what="recipe.teacher.kind",
-        beside="cached, for a task whose rows have classes of their own",
-        found=lambda case: case.task.name if "cached" in case.traits and not case.task.cache_schemes else None,
-        why="a cache keeps one number for each class, but in {} every row has its own",
-        instead="set it to live",
-    ),
-    Rule(
-        what="recipe.teacher.kind",
-        beside="cached, where no objective needs logits of a served teacher",
-        found=lambda case: {"served", "cached"} <= case.traits and not case.asks,
-        why="no objective asks the teacher, so there is nothing to cache",
-        instead="add logits, or set it to live",
-    ),
-    Rule(
-        what="recipe.teacher.server.top_k",
-        beside="objectives that do not need logits",
-        found=lambda case: case.sets_top_k and not case.asks,
-        why="no objective asks for the teacher's probabilities, so it does nothing",
-        instead="add logits, or remove it",
-    ),
-    Rule(
-        what="task.out_of_scope",
-        beside="no such rows",
-        found=no_outside_rows,
-        why="no {} row is labelled {}, so nothing can be told from rows in scope",
-        instead="{}, or remove it",
-    ),
-    Rule(
-        what="recipe.evaluate.floor",
-        beside="several labels, numbers or a stream",
-        found=lambda case: (
-            case.recipe.evaluate.floor
-            and (case.task.problem_type != "single_label_classification" or case.recipe.data.streaming)
-        ),
-        why="only for one class of many and data that fits in memory",
-        instead="set it to false",
-    ),
-    Rule(
-        what="recipe.evaluate.generation",
-        beside="a task in which nothing is written",
-        found=lambda case: case.task.name if case.recipe.evaluate.generation and not case.scorers else None,
-        why="nothing is written in {} unless recipe.evaluate.scorers says what judges it",
-        instead="add some, or remove the settings",
-    ),
-    Rule(
-        what="recipe.student.disable_dropout",
-        beside="an objective that reads a text that stands alone twice",
-        found=reads_twice,
-        why="objective {} reads a text that stands alone twice, and without dropout both views are the same",
-        instead="set it to false, remove the objective, or name text pairs in data.columns",
-    ),
+    Rule("recipe.teacher.server", "a task other than causal-lm",
+         lambda case: case.task.name if "served" in case.traits and not case.task.reads_served else None,
+         "a server tells what comes next in a text, which is asked for causal-lm alone, got {}",
+         "use a teacher that is loaded here (teacher.model), or let a served one write, with rows of prompt or "
+         "messages (task: causal-lm, hf-distill label), and train on its texts"),
+    Rule("recipe.student", "made of parts of a served teacher",
+         lambda case: "served" in case.traits and case.recipe.student.cut and not case.recipe.student.start,
+         "it is made of its teacher's layers, and those of a served teacher are not here",
+         "name student.pretrained, or student.config with a model_type and a tokenizer"),
+    Rule("recipe.evaluate.metric", "one that compares with the teacher, which is served",
+         lambda case: case.metric if "served" in case.traits and case.metric in AGAINST_TEACHER else None,
+         "{} compares with all that a teacher says, and a server tells the likeliest tokens alone",
+         "set it to loss, or remove it"),
+    Rule("recipe.evaluate.metric", "one that compares with the teacher, without one",
+         lambda case: case.metric if "none" in case.traits and case.metric in AGAINST_TEACHER else None,
+         "{} compares with a teacher, and the recipe names none", "choose another, or name a teacher"),
+    Rule("recipe.evaluate.scorers", "several teachers", lambda case: "several" in case.traits and case.scorers,
+         "several teachers score texts together, and write none that {} could judge",
+         "remove them, or name one teacher"),
+    Rule("recipe.teacher.kind", "cached, for a task whose rows have classes of their own",
+         lambda case: case.task.name if "cached" in case.traits and not case.task.cache_schemes else None,
+         "a cache keeps one number for each class, but in {} every row has its own", "set it to live"),
+    Rule("recipe.teacher.kind", "cached, where no objective needs logits of a served teacher",
+         lambda case: {"served", "cached"} <= case.traits and not case.asks,
+         "no objective asks the teacher, so there is nothing to cache", "add logits, or set it to live"),
+    Rule("recipe.teacher.server.top_k", "objectives that do not need logits",
+         lambda case: case.sets_top_k and not case.asks,
+         "no objective asks for the teacher's probabilities, so it does nothing", "add logits, or remove it"),
+    Rule("task.out_of_scope", "no such rows", no_outside_rows,
+         "no {} row is labelled {}, so nothing can be told from rows in scope", "{}, or remove it"),
+    Rule("recipe.evaluate.floor", "several labels, numbers or a stream",
+         lambda case: case.recipe.evaluate.floor
+         and (case.task.problem_type != "single_label_classification" or case.recipe.data.streaming),
+         "only for one class of many and data that fits in memory", "set it to false"),
+    Rule("recipe.evaluate.generation", "a task in which nothing is written",
+         lambda case: case.task.name if case.recipe.evaluate.generation and not case.scorers else None,
+         "nothing is written in {} unless recipe.evaluate.scorers says what judges it",
+         "add some, or remove the settings"),
+    Rule("recipe.student.disable_dropout", "an objective that reads a text that stands alone twice", reads_twice,
+         "objective {} reads a text that stands alone twice, and without dropout both views are the same",
+         "set it to false, remove the objective, or name text pairs in data.columns"),
 )
 """Of a recipe as a whole, its task and its data."""
 
 RULES_OF_OBJECTIVES: tuple[Rule[TargetsCase], ...] = (
-    Rule(
-        what="objective {}",
-        beside="no teacher",
-        found=beyond("none"),
-        why="needs {} of a teacher, but the recipe names none",
-        instead="add teacher.model, or teacher.recipe",
-    ),
-    Rule(
-        what="objective {}",
-        beside="several teachers, for what lies within one",
-        found=beyond("several"),
-        why="needs the teacher's {}, but several teachers say together how likely each answer is, and nothing of what "
-        "lies within one of them",
-        instead="use logits, or name one teacher",
-        error=TeacherError,
-    ),
-    Rule(
-        what="objective {}",
-        beside="several teachers, with cross_tokenizer",
-        found=crosses("several"),
-        why="cross_tokenizer compares a student with one teacher, and several mix what they say token by token",
-        instead="remove it and take a student with their tokenizer, or name one teacher",
-        error=TeacherError,
-    ),
-    Rule(
-        what="objective {}",
-        beside="a served teacher, for more than logits",
-        found=beyond("served"),
-        why="needs the teacher's {}, which no server gives",
-        instead="use logits, or a teacher that is loaded here (teacher.model)",
-        error=TeacherError,
-    ),
-    Rule(
-        what="objective {}",
-        beside="a cached teacher, with cross_tokenizer",
-        found=crosses("cached"),
-        why="cross_tokenizer needs a live teacher: what a cache keeps is found by the student's tokens, which the "
-        "teacher does not have",
-        instead="set teacher.kind to live",
-        error=TeacherError,
-    ),
-    Rule(
-        what="objective {}",
-        beside="a cached teacher, for more than logits and hidden states",
-        found=beyond("cached"),
-        why="needs the teacher's {}, which a cache does not keep: they would be larger than the model",
-        instead="use a live teacher (teacher.kind: live), or hidden, of the side that writes",
-        error=TeacherError,
-    ),
-    Rule(
-        what="objective {}",
-        beside="a teacher of whom only some probabilities are known (served, or cached over a vocabulary), with a "
-        "divergence other than forward_kl",
-        found=other_divergence,
-        why="{} needs the probability of every token, and {} {} some of them",
-        instead="use divergence: forward_kl, or {}",
-        error=TeacherError,
-    ),
-    Rule(
-        what="objective {}",
-        beside="a teacher of whom only some probabilities are known, with a schedule of the temperature",
-        found=moving_temperature,
-        why="temperature goes from {}, but some probabilities of a distribution, known at one temperature, cannot be "
-        "taken to another",
-        instead="use one temperature, or {}",
-        error=TeacherError,
-    ),
+    Rule("objective {}", "no teacher", beyond("none"),
+         "needs {} of a teacher, but the recipe names none", "add teacher.model, or teacher.recipe"),
+    Rule("objective {}", "several teachers, for what lies within one", beyond("several"),
+         "needs the teacher's {}, but several teachers say together how likely each answer is, and nothing of what "
+         "lies within one of them", "use logits, or name one teacher", error=TeacherError),
+    Rule("objective {}", "several teachers, with cross_tokenizer", crosses("several"),
+         "cross_tokenizer compares a student with one teacher, and several mix what they say token by token",
+         "remove it and take a student with their tokenizer, or name one teacher", error=TeacherError),
+    Rule("objective {}", "a served teacher, for more than logits", beyond("served"),
+         "needs the teacher's {}, which no server gives",
+         "use logits, or a teacher that is loaded here (teacher.model)", error=TeacherError),
+    Rule("objective {}", "a cached teacher, with cross_tokenizer", crosses("cached"),
+         "cross_tokenizer needs a live teacher: what a cache keeps is found by the student's tokens, which the "
+         "teacher does not have", "set teacher.kind to live", error=TeacherError),
+    Rule("objective {}", "a cached teacher, for more than logits and hidden states", beyond("cached"),
+         "needs the teacher's {}, which a cache does not keep: they would be larger than the model",
+         "use a live teacher (teacher.kind: live), or hidden, of the side that writes", error=TeacherError),
+    Rule("objective {}",
+         "a teacher of whom only some probabilities are known (served, or cached over a vocabulary), with a "
+         "divergence other than forward_kl", other_divergence,
+         "{} needs the probability of every token, and {} {} some of them", "use divergence: forward_kl, or {}",
+         error=TeacherError),
+    Rule("objective {}", "a teacher of whom only some probabilities are known, with a schedule of the temperature",
+         moving_temperature,
+         "temperature goes from {}, but some probabilities of a distribution, known at one temperature, cannot be "
+         "taken to another", "use one temperature, or {}", error=TeacherError),
 )
 """Of each objective of each stage."""
 
 RULES_OF_STAGES: tuple[Rule[TargetsCase], ...] = (
-    Rule(
-        what="teacher.cache.scheme",
-        beside="dense, over a vocabulary",
-        found=lambda case: (
-            "cached" in case.traits and case.scheme == "dense" and "dense" not in case.task.cache_schemes
-        ),
-        why="dense keeps all logits of a few classes, but those over a vocabulary are never held whole",
-        instead="use sampled, or top_k",
-        error=TeacherError,
-    ),
-    Rule(
-        what="teacher.cache.scheme",
-        beside="sampled or top_k, over a few classes",
-        found=lambda case: (
-            case.scheme if "cached" in case.traits and case.scheme not in ("none", *case.task.cache_schemes) else None
-        ),
-        why="{} is for vocabularies",
-        instead="use dense, which keeps all classes",
-        error=TeacherError,
-    ),
-    Rule(
-        what="teacher.cache.draws",
-        beside="a few classes",
-        found=lambda case: "cached" in case.traits and case.cache.draws is not None and case.scheme == "dense",
-        why="does nothing for classes, of which all logits are kept",
-        instead="remove it",
-        error=TeacherError,
-    ),
-    Rule(
-        what="objectives",
-        beside="a teacher of whom only some probabilities are known, at several temperatures",
-        found=several_temperatures,
-        why="{} {} at one temperature, but the objectives ask for several ({})",
-        instead="use one",
-        error=TeacherError,
-    ),
-    Rule(
-        what="objectives",
-        beside="a served teacher, at another temperature than 1",
-        found=lambda case: next(
-            (f"{value:g}" for value in case.temperatures.values() if "served" in case.traits and value != 1), None
-        ),
-        why="they compare at temperature {}, but a server tells the likeliest tokens at 1, and some probabilities of a "
-        "distribution cannot be taken to another temperature",
-        instead="set temperature: 1.0, or use a teacher that is loaded here (teacher.model)",
-        error=TeacherError,
-    ),
+    Rule("teacher.cache.scheme", "dense, over a vocabulary",
+         lambda case: "cached" in case.traits and case.scheme == "dense" and "dense" not in case.task.cache_schemes,
+         "dense keeps all logits of a few classes, but those over a vocabulary are never held whole",
+         "use sampled, or top_k", error=TeacherError),
+    Rule("teacher.cache.scheme", "sampled or top_k, over a few classes",
+         lambda case: "cached" in case.traits and case.scheme not in ("none", *case.task.cache_schemes) and case.scheme,
+         "{} is for vocabularies", "use dense, which keeps all classes", error=TeacherError),
+    Rule("teacher.cache.draws", "a few classes",
+         lambda case: "cached" in case.traits and case.cache.draws is not None and case.scheme == "dense",
+         "does nothing for classes, of which all logits are kept", "remove it", error=TeacherError),
+    Rule("objectives", "a teacher of whom only some probabilities are known, at several temperatures",
+         several_temperatures,
+         "{} {} at one temperature, but the objectives ask for several ({})", "use one", error=TeacherError),
+    Rule("objectives", "a served teacher, at another temperature than 1",
+         lambda case: "served" in case.traits and next((f"{t:g}" for t in case.temperatures.values() if t != 1), None),
+         "they compare at temperature {}, but a server tells the likeliest tokens at 1, and some probabilities of a "
+         "distribution cannot be taken to another temperature",
+         "set temperature: 1.0, or use a teacher that is loaded here (teacher.model)", error=TeacherError),
 )
 """Of a teacher and all objectives of a stage together."""
+# fmt: on
 
 
 def check_recipe(recipe: Recipe, task: Task, data: Data, stages: Sequence[Stage]) -> None:

@@ -32,7 +32,6 @@ from hf_distill.types import Batch, Need, Targets
 
 logger = logging.getLogger(__name__)
 
-
 FORMAT = 1
 """Of the files; raised when what they hold changes."""
 

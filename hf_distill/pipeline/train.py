@@ -41,7 +41,6 @@ from hf_distill.training.trainer import DistillationTrainer
 
 logger = logging.getLogger(__name__)
 
-
 SHUFFLE_BUFFER = 10_000
 """Rows of a stream that are shuffled among each other."""
 

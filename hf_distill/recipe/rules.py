@@ -89,7 +89,6 @@ def _generation_rules(section: str) -> tuple[Rule[Recipe], ...]:
              "does nothing without do_sample: true", "set it, or remove it"),
     )
 
-
 RULES: tuple[Rule[Recipe], ...] = (
     Rule("recipe.data", "no teacher", lambda recipe: recipe.teacher is None and recipe.data != recipe.data.labelled(),
          "unlabelled rows teach nothing without a teacher",

@@ -12,7 +12,6 @@ from hf_distill.tasks import task_class
 NAMED = 8
 """How many labels are named."""
 
-
 USAGES: dict[str, tuple[str, str]] = {
     "pipeline": (
         """

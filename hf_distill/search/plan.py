@@ -39,7 +39,6 @@ from hf_distill.tasks import make_task
 
 logger = logging.getLogger(__name__)
 
-
 AS_LARGE = 0.95
 """Students of this share of the largest one's parameters count as large as it; the deepest of them is chosen."""
 

@@ -19,7 +19,6 @@ from hf_distill.tasks import Task
 
 logger = logging.getLogger(__name__)
 
-
 SHARES = (0.75, 0.5, 0.375, 0.25)
 """Of the teacher's heads, hidden size and units: the widths that are planned beside the whole one."""
 

@@ -23,7 +23,6 @@ from hf_distill.teachers import Teacher
 
 logger = logging.getLogger(__name__)
 
-
 BATCH = 64
 """Rows that are looked up at a time."""
 

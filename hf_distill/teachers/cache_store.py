@@ -30,7 +30,6 @@ from hf_distill.types import Batch, LogitSource, Masks, Need, SparseLogits, Targ
 
 logger = logging.getLogger(__name__)
 
-
 SHARD_ROWS = 1024
 """Rows of a shard: what is done again, at most, by each process when a run was broken off."""
 

@@ -24,7 +24,6 @@ from hf_distill.teachers.endpoint.errors import NotServed, Unusable
 
 logger = logging.getLogger(__name__)
 
-
 PROBE = "The quick Brown fox, it's 12.5% naïve: «déjà-vu» 東京 ok? My card is in the house, and the bank was very slow."
 """Words, numbers, accents and another script: tokenizers that differ cut some of it otherwise."""
 
