@@ -27,8 +27,7 @@ def files_digest(paths: Iterable[Path]) -> str:
     found = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:
-            while block := file.read(2**24):
-                found.update(block)
+            hashlib.file_digest(file, lambda: found)
     return found.hexdigest()
 
 
@@ -68,8 +67,8 @@ def remove(path: Path) -> None:
     """Delete a file or folder, if it is there."""
     if path.is_dir():
         shutil.rmtree(path)
-    elif path.exists():
-        path.unlink()
+    else:
+        path.unlink(missing_ok=True)
 
 
 def check_owner(folder: Path, name: str) -> None:
@@ -88,7 +87,7 @@ def writing_to(folder: Path) -> Iterator[None]:
 
 
 def claim(folder: Path, identity: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Make a folder, with a manifest of what its content is made of, unless it is there."""
+    """Make a folder, with a manifest of what it is made of, unless it is there; what differs, as there and asked."""
     path = folder / "manifest.json"
     expected = json.loads(json.dumps(identity, default=str))
     if PartialState().is_main_process and not path.is_file():
@@ -96,30 +95,22 @@ def claim(folder: Path, identity: Mapping[str, Any]) -> dict[str, tuple[Any, Any
         write_json(path, expected)
     PartialState().wait_for_everyone()
     there = json.loads(path.read_text(encoding="utf-8"))
-    return {
-        name: (there.get(name), expected.get(name))
-        for name in sorted({*there, *expected})
-        if there.get(name) != expected.get(name)
-    }
+    pairs = {name: (there.get(name), expected.get(name)) for name in sorted({*there, *expected})}
+    return {name: (kept, asked) for name, (kept, asked) in pairs.items() if kept != asked}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shards:
     """Files of a fixed number of rows each, which several processes write side by side.
 
-    Attributes:
-        folder: Where they lie.
-        suffix: Of their names.
-        rows: Number of rows in all.
-        size: Number of rows in one: what is done again, at most, by each process after a kill.
-        is_whole: Whether a shard was written to its end.
+    After a kill, each process does again at most the ``size`` rows of one file.
     """
 
     folder: Path
     suffix: str
     rows: int
     size: int
-    is_whole: Callable[[Path], bool] = Path.is_file
+    is_whole: Callable[[Path], bool] = Path.is_file  # Whether a shard was written to its end.
 
     def __len__(self) -> int:
         return -(-self.rows // self.size)
@@ -137,10 +128,7 @@ class Shards:
         return [number for number in range(len(self)) if not self.is_whole(self.path(number))]
 
     def missing_for_all(self) -> list[int]:
-        """As :meth:`missing`, the same in every process.
-
-        All look before one writes: a process that came late and found nothing left would not wait for the others.
-        """
+        """As :meth:`missing`, the same in every process: all look before one writes, or a late one went on alone."""
         found = self.missing()
         PartialState().wait_for_everyone()
         return found

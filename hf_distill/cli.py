@@ -39,6 +39,13 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(help="Keys to change, such as training.learning_rate=3e-5.", metavar="[KEY=VALUE]..."),
 ]
+Grid = Annotated[
+    list[str],
+    typer.Argument(
+        help="Keys with values to try, such as objectives.1.temperature=1,2,4; and keys to change, such as seed=7.",
+        metavar="KEY=VALUE,VALUE...",
+    ),
+]
 Runs = Annotated[Path, typer.Option("--runs", help="The folder that holds the runs.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
 
@@ -51,7 +58,9 @@ def _command(*, models: bool = False) -> Callable[[Callable[..., None]], Callabl
         def guarded(*, debug: bool, **arguments: Any) -> None:
             try:
                 if models:
-                    _quiet()
+                    from transformers.utils import logging
+
+                    logging.disable_progress_bar()  # Of files that are loaded or saved; training keeps its own.
                 function(**arguments)
                 if models:
                     _leave_together()
@@ -111,17 +120,7 @@ def label(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("ru
 
 
 @_command(models=True)
-def sweep(
-    recipe: RecipeFile,
-    grid: Annotated[
-        list[str],
-        typer.Argument(
-            help="Keys with values to try, such as objectives.1.temperature=1,2,4; and keys to change, such as seed=7.",
-            metavar="KEY=VALUE,VALUE...",
-        ),
-    ],
-    runs: Runs = Path("runs"),
-) -> None:
+def sweep(recipe: RecipeFile, grid: Grid, runs: Runs = Path("runs")) -> None:
     """Train a grid of students from one pass of their teacher, and choose by the validation rows."""
     from hf_distill.report.tables import sweep_table
     from hf_distill.search.sweep import sweep as sweep_grid
@@ -145,11 +144,7 @@ def plan(
     from hf_distill.report.tables import plan_table
     from hf_distill.search.plan import plan as plan_student
 
-    bounds: dict[str, Any] = {
-        "speedup": speedup,
-        "max_latency_ms": max_latency_ms,
-        "max_parameters": max_parameters,
-    }
+    bounds: dict[str, Any] = {"speedup": speedup, "max_latency_ms": max_latency_ms, "max_parameters": max_parameters}
     result = plan_student(recipe, overrides or [], **bounds, runs=runs, report=_line)
     _show(plan_table(result.results))
     _line(f"frontier: {result.folder / 'frontier.png'}")
@@ -200,8 +195,7 @@ def init(
 
 def main() -> None:
     """Entry point of the console script."""
-    # Dotted paths in a recipe (my_data:load) name modules of the folder that the command runs in.
-    sys.path.append(os.getcwd())
+    sys.path.append(os.getcwd())  # Dotted paths in a recipe (my_data:load) name modules of this folder.
     app()
 
 
@@ -215,13 +209,6 @@ def _leave_together() -> None:
     gc.collect()
 
 
-def _quiet() -> None:
-    """No bar for every file that is loaded or saved; training keeps its own."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-
-
 def _line(text: str) -> None:
     """A plain line, also where Rich would wrap or colour it; only on the first of several processes."""
     if os.environ.get("RANK", "0") == "0":
@@ -229,9 +216,8 @@ def _line(text: str) -> None:
 
 
 def _show(table: Any) -> None:
-    if os.environ.get("RANK", "0") != "0":
-        return
-    from rich.console import Console
+    if os.environ.get("RANK", "0") == "0":
+        from rich.console import Console
 
-    # Not on a terminal the width is unknown: wide enough that no row is broken.
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+        # Not on a terminal the width is unknown: wide enough that no row is broken.
+        Console(width=None if sys.stdout.isatty() else 120).print(table)

@@ -1,19 +1,5 @@
 """The errors that hf_distill raises, one small tree.
 
-    HfDistillError              exit code 2: the user can mend it
-    ├── RecipeError             a key, a type, a range, an override, a file that is no recipe
-    ├── DataError               a file, a split, a column, a row
-    ├── LabelError              labels that data, teacher and student do not share
-    ├── ModelError              a model or tokenizer that cannot be loaded
-    ├── TeacherError            a teacher that cannot teach (at chance, or lacks what an objective needs)
-    ├── ServerError             a teacher behind an endpoint that cannot be asked, or whose answers cannot be used
-    ├── CacheError              a teacher cache that is broken, unfinished, or was made of something else
-    ├── WritingError            texts that a teacher wrote and that no student can learn from
-    ├── StudentError            a student that cannot be built
-    ├── ObjectiveError          an objective with wrong options, or for the wrong kind of output
-    ├── OutputError             a folder that is not writable, or belongs to another recipe
-    └── HubError                the Hub refused, or could not be reached
-
 A message is one line: what was expected, what came, why it matters, what to do.
 """
 

@@ -19,8 +19,6 @@ _prefix: ContextVar[str] = ContextVar("prefix", default="")
 
 
 class _Lines(logging.Handler):
-    """Gives the message of every record, with the prefix of the moment, to a function."""
-
     def __init__(self, report: Report) -> None:
         super().__init__(logging.INFO)
         self.report = report

@@ -42,10 +42,8 @@ def look_up(name: str, registry: Mapping[str, Any], what: str, error: type[Excep
         return registry[name]
     if ":" in name:
         return plug_in(name, what, error, base)
-    raise error(
-        f"{what}: {name!r} is unknown{nearest(name, registry)}; choose one of {', '.join(registry)}, or name your own "
-        f"as {_form(base)}"
-    )
+    known = f"{nearest(name, registry)}; choose one of {', '.join(registry)}, or name your own as {_form(base)}"
+    raise error(f"{what}: {name!r} is unknown{known}")
 
 
 def plug_in(path: str, what: str, error: type[Exception], base: type | None = None) -> Any:
@@ -58,7 +56,8 @@ def plug_in(path: str, what: str, error: type[Exception], base: type | None = No
     if base is None and not callable(found):
         raise error(f"{what}: {path} is of type {type(found).__name__} and cannot be called; expected {_form(base)}")
     if base is not None and not (isinstance(found, type) and issubclass(found, base)):
-        raise error(f"{what}: {path} is no subclass of {base.__module__.removesuffix('.base')}.{base.__name__}")
+        home = base.__module__.rpartition(".")[0] or base.__module__
+        raise error(f"{what}: {path} is no subclass of {home}.{base.__name__}")
     return found
 
 

@@ -81,12 +81,9 @@ class Head:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """``[..., V]`` from ``[..., H]``, differentiable."""
-        logits = functional.linear(hidden, self.weight.to(hidden.dtype), _as(self.bias, hidden)) * self.scale
+        bias = None if self.bias is None else self.bias.to(hidden.dtype)
+        logits = functional.linear(hidden, self.weight.to(hidden.dtype), bias) * self.scale
         return logits if self.soft_cap is None else self.soft_cap * torch.tanh(logits / self.soft_cap)
-
-
-def _as(tensor: Tensor | None, like: Tensor) -> Tensor | None:
-    return None if tensor is None else tensor.to(like.dtype)
 
 
 class LogitSource(ABC):
@@ -131,17 +128,13 @@ class HeadLogits(LogitSource):
 class MixedLogits(LogitSource):
     """Several models as one: the logs of the weighted mean of their probabilities, not yet made.
 
-    The mean is taken at temperature 1, and a temperature softens the mixture: the mean of softened distributions would
-    be another one at every temperature (Hinton et al. 2015, section 1, leave open which mean is taken; Fukuda et al.
-    2017, section 3, mix the probabilities).
-
-    Attributes:
-        members: What the logits of each of M models are made of, at the same N positions.
-        log_weights: ``[N, M]``; ``-inf`` where a member says nothing.
+    The mean is taken of the probabilities at temperature 1, ``p = sum_m w_m p_m``, and the logits are ``log p``: a
+    temperature softens the mixture. The mean of softened distributions would be another one at every temperature
+    (Hinton et al. 2015, section 1, leave open which mean is taken; Fukuda et al. 2017, section 3, mix probabilities).
     """
 
     members: tuple[HeadLogits, ...]
-    log_weights: Tensor
+    log_weights: Tensor  # [N, M]; -inf where a member says nothing.
 
     @property
     @override
@@ -181,12 +174,10 @@ class SparseLogits:
     Attributes:
         ids: ``[N, K]`` int64, distinct within a row where the probability is above 0; any valid id where it is 0.
         probabilities: ``[N, K]`` float32, 0 where there is none.
-        rest: ``[N]`` float32, the mass of all other tokens, where it is kept as one bucket (top-k with rest). None
-            where there is none: sampled targets, or a top-k that was renormalised.
+        rest: ``[N]`` float32, the mass of all other tokens; None where it is not kept as a bucket.
         entropy: ``[N]`` float32, in nats, of the distribution that the value is measured against: the teacher's own
             for sampled targets, that of the K + 1 buckets for top-k with rest.
-        temperature: At which it was taken.
-        vocabulary: How many tokens the teacher's vocabulary has.
+        vocabulary: How many tokens the teacher's has.
     """
 
     ids: Tensor
@@ -196,17 +187,14 @@ class SparseLogits:
     temperature: float
     vocabulary: int
 
-    def at(self, rows: Tensor | slice) -> SparseLogits:
-        """Of some positions alone: a slice, a mask or indices."""
-        return self._changed(lambda tensor: tensor[rows])
-
-    def to(self, device: torch.device) -> SparseLogits:
-        """On a device."""
-        return self._changed(lambda tensor: tensor.to(device))
-
-    def _changed(self, change: Callable[[Tensor], Tensor]) -> SparseLogits:
+    def map(self, change: Callable[[Tensor], Tensor]) -> SparseLogits:
+        """Change what is known of each position: spread or copy it."""
         own: dict[str, Any] = {name: change(kept) for name, kept in vars(self).items() if isinstance(kept, Tensor)}
         return replace(self, **own)
+
+    def at(self, rows: Tensor | slice) -> SparseLogits:
+        """Of some positions alone: a slice, a mask or indices."""
+        return self.map(lambda kept: kept[rows])
 
     def of_leading(self, shared: int, mask: Tensor) -> tuple[SparseLogits, Tensor]:
         """Of the first ``shared`` tokens alone, and the positions of the mask ``[N]`` at which these have any mass.
@@ -278,10 +266,7 @@ class Targets:
     Attributes:
         logits: ``[N, C]``, positions and classes in the same order as the student's :class:`View`, C larger or smaller
             only by the padding rows of a vocabulary; or what they are made of; or what a cache keeps of them.
-        hidden_states: ``[B, T, H_teacher]`` each, or None.
-        encoder_states: ``[B, S, H_teacher]`` each, or None.
-        projections: As the student's, of the layers that it learns from, or None.
-        attentions: As the student's, or None.
+        hidden_states: ``[B, T, H_teacher]`` each; projections, attentions and the states of an encoder accordingly.
     """
 
     logits: Tensor | LogitSource | SparseLogits | None = None

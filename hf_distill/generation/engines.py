@@ -64,13 +64,7 @@ class TransformersEngine(Engine):
 class VllmEngine(Engine):
     """A ``vllm.LLM`` in this process, which gets the student's weights in each step in which it writes.
 
-    Experimental: tested with a stand-in for vLLM, not measured on a GPU.
-
-    Args:
-        options: Keyword arguments of ``vllm.LLM``.
-
-    Raises:
-        RecipeError: Where vLLM is not installed.
+    Experimental: tested with a stand-in for vLLM, not measured on a GPU. Options are keyword arguments of ``vllm.LLM``.
     """
 
     def __init__(self, options: Mapping[str, Any] | None = None) -> None:
@@ -79,12 +73,9 @@ class VllmEngine(Engine):
         try:
             import vllm
         except ImportError:
-            raise RecipeError(
-                "recipe.rollout.engine: vllm needs the package vllm, which is not installed; pip install vllm, or set "
-                "it to transformers"
-            ) from None
-        self._vllm: Any = vllm
-        self._options = {**VLLM_DEFAULTS, **(options or {})}
+            needed = "recipe.rollout.engine: vllm needs the package vllm, which is not installed"
+            raise RecipeError(f"{needed}; pip install vllm, or set it to transformers") from None
+        self._vllm, self._options = vllm, {**VLLM_DEFAULTS, **(options or {})}
         self._engine: Any = None
 
     @override
@@ -96,28 +87,17 @@ class VllmEngine(Engine):
             return
         ignored = set(student._keys_to_ignore_on_save or ())
         weights = [(name, tensor) for name, tensor in student.state_dict().items() if name not in ignored]
-
-        def take(model: Any) -> None:
-            model.load_weights(weights)
-
-        self._engine.apply_model(take)
+        self._engine.apply_model(lambda model: model.load_weights(weights))
         self._engine.reset_prefix_cache()  # It holds what the weights of before made of a prompt.
 
     @override
     def write(self, input_ids: Tensor, attention_mask: Tensor, settings: Mapping[str, Any], seed: int) -> Tensor:
         masks = attention_mask.bool()
         prompts = [{"prompt_token_ids": ids[mask].tolist()} for ids, mask in zip(input_ids, masks, strict=True)]
+        asked = {name: settings[name] for name in ("temperature", "top_k", "top_p")}
+        asked |= {"max_tokens": settings["max_new_tokens"], "stop_token_ids": settings["eos_token_id"]}
         parameters = [
-            self._vllm.SamplingParams(
-                max_tokens=settings["max_new_tokens"],
-                temperature=settings["temperature"],
-                top_k=settings["top_k"],
-                top_p=settings["top_p"],
-                seed=seed + number,
-                stop_token_ids=settings["eos_token_id"],
-                detokenize=False,
-            )
-            for number in range(len(prompts))
+            self._vllm.SamplingParams(**asked, seed=seed + number, detokenize=False) for number in range(len(prompts))
         ]
         found = self._engine.generate(prompts, parameters, use_tqdm=False)
         rows = [torch.tensor(each.outputs[0].token_ids, dtype=torch.long) for each in found]

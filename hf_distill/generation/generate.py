@@ -26,15 +26,10 @@ from hf_distill.tasks.encoding import padded
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Generated:
-    """What a model wrote.
+    """What a model wrote: tokens that follow each prompt; of an encoder-decoder all that its decoder read and wrote."""
 
-    Attributes:
-        tokens: ``[N, T]``, what follows each prompt; of an encoder-decoder all that its decoder read and wrote.
-        beams: ``[N, T]``, the beam that each token came from, -1 behind the end; None where it did not search.
-    """
-
-    tokens: Tensor
-    beams: Tensor | None
+    tokens: Tensor  # [N, T]
+    beams: Tensor | None  # [N, T], the beam that each token came from, -1 behind the end; None where it did not search.
 
 
 def generate(
@@ -51,12 +46,8 @@ def generate(
     tensors = generation.update(**{**inputs, **settings, "return_dict_in_generate": True})
     writer: Any = model
     with evaluated(model), _only(model, generation), _drawing(seed, model.device):
-        found = writer.generate(
-            **tensors,
-            **beam_cache(model, generation),
-            generation_config=generation,
-            logits_processor=LogitsProcessorList(processors),
-        )
+        more = {**tensors, **beam_cache(model, generation), "logits_processor": LogitsProcessorList(processors)}
+        found = writer.generate(**more, generation_config=generation)
     start = 0 if model.config.is_encoder_decoder else inputs["input_ids"].shape[1]  # type: ignore[union-attr]
     return Generated(tokens=found.sequences[:, start:], beams=getattr(found, "beam_indices", None))
 
@@ -113,11 +104,10 @@ class _SourceCache(DynamicCache):
 
 def beam_cache(model: PreTrainedModel, generation: GenerationConfig) -> dict[str, Any]:
     """The cache that spares beams from carrying their source around; empty where that does not apply."""
-    special = generation.use_cache is False or generation.cache_implementation not in (None, "dynamic")
     writer: Any = model
-    if special or (generation.num_beams or 1) == 1 or not model.config.is_encoder_decoder:
-        return {}
-    if not writer._supports_default_dynamic_cache():
+    special = generation.use_cache is False or generation.cache_implementation not in (None, "dynamic")
+    plain = special or (generation.num_beams or 1) == 1 or not model.config.is_encoder_decoder
+    if plain or not writer._supports_default_dynamic_cache():
         return {}
     config = model.config.get_text_config(decoder=True)
     return {"past_key_values": EncoderDecoderCache(DynamicCache(config=config), _SourceCache(config=config))}

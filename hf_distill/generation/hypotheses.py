@@ -109,10 +109,8 @@ class ModelWriter(Writer):
                 "trusted; try teacher.dtype: float32, or another label.generation"
             )
         texts = self.tokenizer.batch_decode(written, skip_special_tokens=True)
-        hypotheses = [
-            self._hypothesis(text, ids[:count], mean)
-            for text, ids, count, mean in zip(texts, written.tolist(), counts, means, strict=True)
-        ]
+        ids = [row[:count] for row, count in zip(written.tolist(), counts, strict=True)]
+        hypotheses = list(map(self._hypothesis, texts, ids, means))
         each = self._config.hypotheses
         return [hypotheses[i : i + each] for i in range(0, len(hypotheses), each)]
 

@@ -14,12 +14,7 @@ from transformers import LogitsProcessor
 
 
 class Likelihood(LogitsProcessor):
-    """Sees the scores of every step and keeps those of tokens that texts may hold.
-
-    Args:
-        beams: How many texts are searched for at once for a row.
-        ends: Tokens that end a text.
-    """
+    """Sees the scores of every step and keeps those of tokens that texts, ``beams`` a row, may hold or end with."""
 
     supports_continuous_batching = False
 
@@ -38,9 +33,7 @@ class Likelihood(LogitsProcessor):
     def means(self, written: Tensor, beam_indices: Tensor | None) -> tuple[list[float], list[int]]:
         """The mean log probability of each text's tokens, the end among them, and how many they are.
 
-        Args:
-            written: ``[N, T]``, texts without what they were written after.
-            beam_indices: ``[N, T]``, the beam that each token came from, as ``generate`` tells; -1 behind the end.
+        Texts and the beams that their tokens came from are ``[N, T]``, as ``generate`` gives them after the prompts.
         """
         ends = torch.tensor(self.ends, device=written.device)
         if beam_indices is None:

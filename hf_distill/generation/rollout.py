@@ -37,15 +37,10 @@ logger = logging.getLogger(__name__)
 
 
 class Judge(Protocol):
-    """What a rollout asks of a teacher."""
+    """What a rollout asks of a teacher: its model's config, if known, and whether it gives targets for new texts."""
 
-    @property
-    def config(self) -> PretrainedConfig | None:
-        """Of its model; None where that is elsewhere."""
-
-    @property
-    def reads_new_texts(self) -> bool:
-        """Whether it gives targets for texts that it has not seen before."""
+    config: PretrainedConfig | None
+    reads_new_texts: bool
 
 
 class Rollout:
@@ -54,9 +49,6 @@ class Rollout:
     Args:
         config: As in a recipe; its defaults unless given.
         engine: What runs the student while it writes, in place of what the config names.
-
-    Raises:
-        RecipeError: Where the engine is not installed.
 
     Example:
         >>> trainer = DistillationTrainer(model=student, teacher=teacher, task="causal-lm",
@@ -68,9 +60,9 @@ class Rollout:
         self.config = config if config is not None else RolloutConfig()
         self.engine = engine if engine is not None else make_engine(self.config)
         self._sums: Tensor | None = None
-        self._warned = False
         self._writing: Writing | None = None
         self._settings: dict[str, Any] = {}
+        self._warned = False
 
     def prepare(
         self,
@@ -81,19 +73,13 @@ class Rollout:
         teacher: Judge | None,
         objectives: Mapping[str, Objective],
     ) -> tuple[Any, list[str]]:
-        """Fit to what is trained.
+        """Fit to what is trained, if anything can be written and learned of it.
 
         Returns:
             The rows that can be written after, and lines that tell of others.
-
-        Raises:
-            HfDistillError: Where nothing can be learned of what is written, or nothing can be written.
         """
         if teacher is None:
-            raise TeacherError(
-                "rollout: only a teacher can judge what a student writes, and there is none; name one, or remove "
-                "rollout"
-            )
+            raise TeacherError("rollout: there is no teacher to judge what a student writes; name one, or remove it")
         if not teacher.reads_new_texts:
             raise TeacherError(
                 "rollout: a cache holds what a teacher said of the data, nothing of what a student will write; give a "
@@ -135,32 +121,21 @@ class Rollout:
             "pad_token_id": ends[0] if pad is None else int(pad),
             **self._writing.options,
         }
-        self._check_engine(student)
+        hindrances = {
+            "an encoder-decoder": student.config.is_encoder_decoder,
+            "a student with adapters": has_adapters(student),
+            "several processes": PartialState().num_processes > 1,
+        }
+        if config.engine == "vllm" and (why := [name for name, there in hindrances.items() if there]):
+            raise RecipeError(f"recipe.rollout.engine: vllm does not write for {why[0]} here; set it to transformers")
         context = shared_context(student.config, teacher)
         if context is not None and config.max_new_tokens >= context:
             raise RecipeError(
                 f"recipe.rollout.max_new_tokens: {config.max_new_tokens} leave no room for a prompt in the context of "
                 f"{context} that student and teacher have; lower it"
             )
-        return (
-            f"rollout: the student writes in {config.share:.0%} of the steps, at most {config.max_new_tokens} tokens a "
-            f"row, by {config.engine}"
-        )
-
-    def _check_engine(self, student: PreTrainedModel) -> None:
-        if self.config.engine != "vllm":
-            return
-        why = (
-            "an encoder-decoder"
-            if student.config.is_encoder_decoder
-            else "a student with adapters"
-            if has_adapters(student)
-            else "several processes"
-            if PartialState().num_processes > 1
-            else None
-        )
-        if why is not None:
-            raise RecipeError(f"recipe.rollout.engine: vllm does not write for {why} here; set it to transformers")
+        length = f"at most {config.max_new_tokens} tokens a row"
+        return f"rollout: the student writes in {config.share:.0%} of the steps, {length}, by {config.engine}"
 
     def writes(self, seed: int, step: int) -> bool:
         """Whether the student writes the batches of a step: a coin that falls alike in every process and again."""
@@ -216,10 +191,8 @@ def _warn(length: float, expected: float, empty: bool) -> bool:
         logger.warning("rollout: every text that the student wrote is empty: it writes the end token alone")
     elif length < SHORT * expected:
         logger.warning(
-            "rollout: the student writes %.1f tokens where %.1f were expected of the data: its texts collapse; lower "
-            "the learning rate or rollout.share, or take another divergence",
-            length,
-            expected,
+            f"rollout: the student writes {length:.1f} tokens where {expected:.1f} were expected of the data: its "
+            "texts collapse; lower the learning rate or rollout.share, or take another divergence"
         )
     else:
         return False

@@ -75,11 +75,8 @@ def with_room(
             )
         return context is None or taken + new <= context
 
-    kept = rows.filter(
-        fits if "labels" in names else lambda ids, number: fits(ids, ids, number),
-        with_indices=True,
-        input_columns=names,
-    )
+    test = fits if "labels" in names else lambda ids, number: fits(ids, ids, number)
+    kept = rows.filter(test, with_indices=True, input_columns=names)
     if isinstance(kept, Dataset) and not len(kept):
         raise DataError(
             f"rollout: none of {len(rows)} rows is left: every prompt and {new} tokens are more than the context of "

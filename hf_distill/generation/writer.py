@@ -14,21 +14,13 @@ RUN = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Hypothesis:
-    """One text that a teacher wrote.
-
-    Attributes:
-        text: Without special tokens.
-        tokens: How many, without special ones.
-        mean_log_probability: Mean over its tokens, the end token included; None where a server does not tell.
-        repetition: The share of its runs of :data:`RUN` tokens that occurred in it before.
-        ended: Whether it ended within the limit.
-    """
+    """One text that a teacher wrote, without special tokens."""
 
     text: str
     tokens: int
-    mean_log_probability: float | None
-    repetition: float
-    ended: bool
+    mean_log_probability: float | None  # The end token's included; None where a server does not tell.
+    repetition: float  # The share of its runs of RUN tokens that occurred in it before.
+    ended: bool  # Within the limit.
 
 
 class Writer(Protocol):

@@ -42,8 +42,7 @@ def rows_to_write_for(task: Task, data: Data) -> Dataset:
     if data.unlabelled is None:
         return data.train
     more = task.with_answers(data.unlabelled, None)
-    missing = [name for name in data.train.column_names if name not in more.column_names]
-    if missing:
+    if missing := [name for name in data.train.column_names if name not in more.column_names]:
         raise DataError(
             f"the unlabelled rows have no column {', '.join(missing)}, which the training rows have; the teacher "
             "writes for both alike: add it"
@@ -54,6 +53,4 @@ def rows_to_write_for(task: Task, data: Data) -> Dataset:
 
 def scorer_of(config: LabelConfig, task: Task) -> tuple[str, ...]:
     """What judges texts against references: one name, or none where nothing is judged."""
-    if not config.scores:
-        return ()
-    return (config.scorer or (*task.scorers, WITHOUT_SCORER)[0],)
+    return (config.scorer or (*task.scorers, WITHOUT_SCORER)[0],) if config.scores else ()

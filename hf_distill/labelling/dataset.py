@@ -36,30 +36,19 @@ logger = logging.getLogger(__name__)
 TRAIN = "train-00000-of-00001.parquet"
 """As the Hub names the file of a split."""
 
+TEXTS, FIGURES = ("writer", "original_target"), ("mean_log_probability", "score")
 ADDED = Features(
-    {
-        "row_id": Value("int64"),
-        "writer": Value("string"),
-        "original_target": Value("string"),
-        "mean_log_probability": Value("float64"),
-        "score": Value("float64"),
-    }
+    {"row_id": Value("int64")} | dict.fromkeys(TEXTS, Value("string")) | dict.fromkeys(FIGURES, Value("float64"))
 )
 """Columns beside those of the task."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherTexts:
-    """Rows that a teacher wrote for.
-
-    Attributes:
-        folder: Where they lie.
-        provenance: The content of ``provenance.json``.
-        train: The rows, with the task's columns.
-    """
+    """Rows that a teacher wrote for, with the task's columns."""
 
     folder: Path
-    provenance: dict[str, Any]
+    provenance: dict[str, Any]  # The content of provenance.json.
     train: Dataset
 
     @property
@@ -77,14 +66,7 @@ class TeacherTexts:
         return _with_train(data, concatenate_datasets([data.train, self.train]))
 
 
-def label_rows(
-    recipe: Recipe,
-    task: Task,
-    data: Data,
-    teacher: Teacher,
-    folder: Path,
-    command: str,
-) -> TeacherTexts:
+def label_rows(recipe: Recipe, task: Task, data: Data, teacher: Teacher, folder: Path, command: str) -> TeacherTexts:
     """Let the teacher write for every training row, unless it did, and make a data set of what it wrote."""
     config = recipe.label or LabelConfig()
     rows = rows_to_write_for(task, data)
@@ -97,10 +79,8 @@ def label_rows(
     PartialState().wait_for_everyone()
     if not is_made:
         written = folder / f"written-{digest(identity)[:12]}"
-        logger.info(
-            f"labels: {teacher.facts['model']} writes for {len(prompts.row_ids):,} rows ({writer.description}), to "
-            f"{written}"
-        )
+        whose = f"{teacher.facts['model']} writes for {len(prompts.row_ids):,} rows"
+        logger.info(f"labels: {whose} ({writer.description}), to {written}")
         write_all(written, identity, writer, prompts, recipe.seed)
         assert isinstance(data.train, Dataset)
         given = len(data.train)
@@ -127,10 +107,7 @@ def _with_train(data: Data, train: Dataset) -> Data:
 def _select(
     written: Path, config: LabelConfig, scorer: str | None, references: Mapping[int, str], unread: int
 ) -> tuple[list[Choice], dict[str, Any]]:
-    """The texts to train on and what is counted of them; all processes select, so that all fail where none is left.
-
-    ``unread`` is the number of rows whose prompts are too long to be written after.
-    """
+    """The texts to train on and what is counted of them; all processes select, so that all fail where none is left."""
     choices = choose(sorted(read_all(written), key=lambda row: row.row_id), references, config, scorer)
     kept, dropped = keep(choices, config.filters)
     asked, dropped = unread + len(choices), {"prompt_too_long": unread, **dropped}
@@ -149,7 +126,6 @@ def _select(
 
 
 def _labelled(task: Task, rows: Dataset, kept: Sequence[Choice], references: Mapping[int, str]) -> Dataset:
-    """The rows that are kept, with what the teacher wrote."""
     ids = [choice.row_id for choice in kept]
     texts = task.with_answers(rows.select(ids), [choice.hypothesis.text for choice in kept])
     texts = texts.select_columns(rows.column_names).cast(rows.features)
@@ -166,7 +142,7 @@ def _with_origin(
     figures: Mapping[str, Sequence[float | None]] | None = None,
 ) -> Dataset:
     """Rows with the columns of :data:`ADDED`."""
-    nothing = dict.fromkeys(("mean_log_probability", "score"), [None] * len(ids))
+    nothing = dict.fromkeys(FIGURES, [None] * len(ids))
     texts = {"writer": [writer] * len(ids), "original_target": [references.get(i) for i in ids]}
     added = Dataset.from_dict({"row_id": list(ids), **texts, **(figures or nothing)}, features=ADDED)
     return concatenate_datasets([rows.flatten_indices(), added], axis=1)
@@ -195,10 +171,10 @@ def _log(provenance: Mapping[str, Any]) -> None:
     more = f", and {rows['original']:,} as the data have them" if rows["original"] else ""
     dropped = _listed(provenance["dropped"])
     logger.info(f"labels: {rows['kept']:,} of {rows['asked']:,} rows{more}; dropped: {dropped}")
-    if provenance["not_ended"]:
+    if cut := provenance["not_ended"]:
         logger.info(
-            f"labels: {provenance['not_ended']:,} texts were cut at the most tokens a text may have; a student learns "
-            "to stop there: raise label.generation.max_new_tokens where they are many"
+            f"labels: {cut:,} texts were cut at the most tokens a text may have; a student learns to stop there: raise "
+            "label.generation.max_new_tokens where they are many"
         )
 
 

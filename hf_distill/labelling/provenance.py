@@ -21,12 +21,7 @@ FORMAT = 1
 
 
 def identity_of(
-    recipe: Recipe,
-    config: LabelConfig,
-    task: Task,
-    data: Data,
-    teacher: Teacher,
-    writer: Writer,
+    recipe: Recipe, config: LabelConfig, task: Task, data: Data, teacher: Teacher, writer: Writer
 ) -> dict[str, Any]:
     """What the texts depend on."""
     made, is_here = teacher.identity(), bool(teacher.folders)

@@ -25,28 +25,20 @@ class SentenceBleu(Bleu):
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What is taken for a row.
-
-    Attributes:
-        row_id: Of the row.
-        source_tokens: Of what it was written after.
-        hypothesis: The text.
-        score: Against the reference; None where nothing is judged.
-    """
+    """What is taken for a row."""
 
     row_id: int
-    source_tokens: int
+    source_tokens: int  # Of what it was written after.
     hypothesis: Hypothesis
-    score: float | None
+    score: float | None  # Against the reference; None where nothing is judged.
 
 
 def choose(
     written: Sequence[WrittenRow], references: Mapping[int, str], config: LabelConfig, scorer: str | None
 ) -> list[Choice]:
     """One text a row; references, by row id, are read only where a scorer judges the texts."""
-    scores = (
-        [[None] * len(row.hypotheses) for row in written] if scorer is None else _scores(written, references, scorer)
-    )
+    unjudged = [[None] * len(row.hypotheses) for row in written]
+    scores = unjudged if scorer is None else _scores(written, references, scorer)
     chosen = []
     for row, judged in zip(written, scores, strict=True):
         likely = [hypothesis.mean_log_probability for hypothesis in row.hypotheses]
@@ -91,13 +83,12 @@ def _tests(filters: LabelFilters) -> dict[str, Callable[[Choice], bool]]:
     """What tells, by the name of a filter that is set, whether a row is dropped."""
     low, high = filters.length_ratio or (0.0, float("inf"))
     bound = {name: float("nan") if value is None else value for name, value in vars(filters).items()}
+    least = bound["mean_log_probability"]
     tests: dict[str, Callable[[Choice], bool]] = {
         "length_ratio": lambda row: not low <= row.hypothesis.tokens / max(1, row.source_tokens) <= high,
         "repetition": lambda row: row.hypothesis.repetition > bound["repetition"],
         "compression_ratio": lambda row: compression_ratio(row.hypothesis.text) > bound["compression_ratio"],
-        "mean_log_probability": lambda row: (
-            (row.hypothesis.mean_log_probability or 0.0) < bound["mean_log_probability"]
-        ),
+        "mean_log_probability": lambda row: (row.hypothesis.mean_log_probability or 0.0) < least,
         "reference_score": lambda row: row.score is None or row.score < bound["reference_score"],
     }
     return {name: test for name, test in tests.items() if getattr(filters, name) is not None}

@@ -33,16 +33,10 @@ SHARD_ROWS = 512
 
 @dataclass(frozen=True, kw_only=True)
 class WrittenRow:
-    """What a teacher wrote for one row.
-
-    Attributes:
-        row_id: Of the row.
-        source_tokens: Length of the prompt, without special tokens.
-        hypotheses: The texts.
-    """
+    """What a teacher wrote for one row."""
 
     row_id: int
-    source_tokens: int
+    source_tokens: int  # Of the prompt, without special ones.
     hypotheses: list[Hypothesis]
 
 
@@ -83,10 +77,6 @@ def _lines(writer: Writer, prompts: Prompts, places: list[int], seed: int) -> It
     size = writer.at_once or len(places)
     for batch in (places[start : start + size] for start in range(0, len(places), size)):
         for place, hypotheses in zip(batch, writer.write(prompts, batch, seed), strict=True):
-            entry = {
-                "row_id": prompts.row_ids[place],
-                "source_tokens": len(writer.content(prompts.input_ids[place])),
-                "hypotheses": [asdict(each) for each in hypotheses],
-            }
-            # As ASCII: no character within a text may end a line.
-            yield json.dumps(entry) + "\n"
+            tokens = len(writer.content(prompts.input_ids[place]))
+            row = WrittenRow(row_id=prompts.row_ids[place], source_tokens=tokens, hypotheses=hypotheses)
+            yield json.dumps(asdict(row)) + "\n"  # As ASCII: no character within a text may end a line.

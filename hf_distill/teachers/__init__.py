@@ -22,12 +22,7 @@ __all__ = [
     "teacher_class",
 ]
 
-TEACHERS: dict[str, type[Teacher]] = {
-    "model": ModelTeacher,
-    "recipe": ModelTeacher,
-    "ensemble": EnsembleTeacher,
-    "server": ServedTeacher,
-}
+TEACHERS = {"model": ModelTeacher, "recipe": ModelTeacher, "ensemble": EnsembleTeacher, "server": ServedTeacher}
 """By the key of ``teacher`` in a recipe that only its kind has."""
 
 

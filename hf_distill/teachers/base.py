@@ -26,22 +26,16 @@ Layers = Collection[int]
 """Layers, as indices."""
 
 States = Mapping[Need, Layers]
-"""Which hidden states are needed, by what they are called; what is not there: all of them."""
+"""Which hidden states are needed; of kinds that are not named, all."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loading:
-    """What loading a teacher takes beside its part of a recipe.
-
-    Attributes:
-        task: Bound to the data.
-        generation: How models write that are scored, ``evaluate.generation``.
-        train: Trains what a teacher's own recipe asks for, unless that was done before; gives the model's folder.
-    """
+    """What loading a teacher takes beside its part of a recipe."""
 
     task: Task
-    generation: Mapping[str, Any]
-    train: Callable[[Recipe], Path]
+    generation: Mapping[str, Any]  # How models write that are scored.
+    train: Callable[[Recipe], Path]  # Makes what a teacher's own recipe asks for, unless it is there.
 
 
 class Teacher(ABC):
@@ -76,12 +70,7 @@ class Teacher(ABC):
 
     @classmethod
     def load(cls, config: Any, loading: Loading) -> Teacher:
-        """The teacher that a recipe asks for, from the options that it names.
-
-        Args:
-            config: ``teacher`` of the recipe.
-            loading: What else it takes.
-        """
+        """The teacher that ``teacher`` of a recipe asks for."""
         try:
             teacher = cls(**config.options)
         except TypeError as error:
@@ -91,16 +80,7 @@ class Teacher(ABC):
 
     @classmethod  # noqa: B027
     def check(cls, config: Any, recipe: Recipe, task: Task) -> None:
-        """Check what can be checked of the teacher itself without loading weights.
-
-        Args:
-            config: ``teacher`` of the recipe.
-            recipe: All of it.
-            task: Bound to the data.
-
-        Raises:
-            HfDistillError: With the way out.
-        """
+        """Refuse what ``teacher`` of a recipe says wrong of the teacher itself, without loading weights."""
 
     @property
     @abstractmethod
@@ -111,12 +91,12 @@ class Teacher(ABC):
     def targets(
         self, task: Task, batch: Batch, needs: frozenset[Need], layers: Layers = (), states: States | None = None
     ) -> Targets:
-        """Give what objectives need of a batch, detached.
+        """Give what objectives need of a batch, detached; the rest is None.
 
         Args:
             task: Says which part of the batch is the teacher's, and which positions count.
             batch: As the student gets it, on the student's device.
-            needs: What to give; the rest is None.
+            needs: What to give.
             layers: Whose projections are needed.
             states: Which hidden states are needed; all others may be empty.
         """
@@ -132,12 +112,7 @@ class Teacher(ABC):
         raise self._cannot("be cached: it does not say how many logits a position has (outputs)")
 
     def follow(self, task: Task) -> None:  # noqa: B027  # Most give what they give, whatever the labels are.
-        """Give logits in the order of a task's labels.
-
-        Raises:
-            LabelError: Where it does not know the labels.
-            TeacherError: Where it cannot teach the task.
-        """
+        """Give logits in the order of a task's labels, or refuse the task."""
 
     def beside(self, tokenizer: PreTrainedTokenizerBase) -> Teacher:
         """Itself as the teacher of a student with this tokenizer."""
@@ -164,16 +139,7 @@ class Teacher(ABC):
         }
 
     def verify(self, recipe: Recipe, task: Task, *, writes_only: bool = False) -> None:  # noqa: B027
-        """Check, before it is relied upon, that it gives what a run will ask for.
-
-        Args:
-            recipe: Of the run.
-            task: Bound to the data.
-            writes_only: Whether it is asked for texts alone.
-
-        Raises:
-            TeacherError: With the way out.
-        """
+        """Check, before it is relied upon, that it gives what a run asks for: texts alone where it ``writes_only``."""
 
     def score(self, evaluation: Evaluation) -> Scores:
         """What it says of labelled rows, as scores."""
@@ -194,16 +160,7 @@ class Teacher(ABC):
         raise self._cannot("be run: its models are not here")
 
     def writer(self, config: LabelConfig, longest: int, options: Mapping[str, Any]) -> Writer:
-        """What writes its texts.
-
-        Args:
-            config: ``label`` of a recipe.
-            longest: Tokens of a text at most, unless the config says otherwise.
-            options: What the rows ask for.
-
-        Raises:
-            TeacherError: Where it writes nothing.
-        """
+        """What writes its texts, of ``longest`` tokens unless the config says otherwise; ``options`` are the rows'."""
         raise self._cannot("write; remove label, or take a teacher that writes")
 
     def _cannot(self, what: str) -> TeacherError:

@@ -24,36 +24,24 @@ Arrays = dict[str, np.ndarray]
 
 
 class Scheme(ABC):
-    """How logits become arrays, and arrays targets.
-
-    Attributes:
-        name: As recipes name it.
-        warning: What a person should know who chooses it.
-    """
+    """How logits become arrays, and arrays targets."""
 
     name: ClassVar[str]
-    warning: ClassVar[str | None] = None
+    warning: ClassVar[str | None] = None  # What a person should know who chooses it.
+    draws: int = 0  # How many random numbers a position takes.
 
     @abstractmethod
     def keep(self, logits: Tensor, uniform: np.ndarray) -> tuple[Arrays, Arrays]:
-        """Arrays of n positions.
+        """Arrays with one entry a position, and arrays with the kept tokens of all positions, end to end.
 
         Args:
             logits: ``[n, V]``, the teacher's, float32.
             uniform: ``[n, draws]`` numbers between 0 and 1; all the chance there is.
-
-        Returns:
-            Arrays with one entry a position; arrays with the kept tokens of all positions, end to end.
         """
 
     @abstractmethod
     def give(self, positions: Mapping[str, np.ndarray], entries: Mapping[str, np.ndarray]) -> Tensor | SparseLogits:
         """What :meth:`keep` kept of n positions, as targets of n positions."""
-
-    @property
-    def draws(self) -> int:
-        """How many random numbers a position takes."""
-        return 0
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -79,14 +67,6 @@ class Sampled(Scheme):
     """Tokens drawn from the teacher, with how often each was drawn, and the entropy of the whole distribution.
 
     A token and its count share as few whole bytes as hold both: three, for 50 draws and up to 262,144 tokens.
-
-    Args:
-        temperature: The logits are divided by it before drawing.
-        vocabulary: Tokens of the teacher's vocabulary.
-        draws: A position; 1 to 255.
-
-    Raises:
-        RecipeError: For draws out of bounds.
     """
 
     name = "sampled"
@@ -94,18 +74,13 @@ class Sampled(Scheme):
     def __init__(self, temperature: float, vocabulary: int, draws: int = 50) -> None:
         if not 1 <= draws <= 255:
             raise RecipeError(f"recipe.teacher.cache.draws: expected 1 to 255, got {draws}")
-        self.temperature, self.vocabulary, self._draws = temperature, vocabulary, draws
+        self.temperature, self.vocabulary, self.draws = temperature, vocabulary, draws
         self.count_bits = (draws - 1).bit_length()
 
     @property
     @override
     def settings(self) -> dict[str, Any]:
-        return {"temperature": self.temperature, "draws": self._draws}
-
-    @property
-    @override
-    def draws(self) -> int:
-        return self._draws
+        return {"temperature": self.temperature, "draws": self.draws}
 
     @override
     def keep(self, logits: Tensor, uniform: np.ndarray) -> tuple[Arrays, Arrays]:
@@ -130,7 +105,7 @@ class Sampled(Scheme):
     def give(self, positions: Mapping[str, np.ndarray], entries: Mapping[str, np.ndarray]) -> SparseLogits:
         packed = _numbers_of(entries["tokens"])
         counts = (packed & (2**self.count_bits - 1)) + 1
-        ids, shares = _padded(positions["distinct"], packed >> self.count_bits, counts.astype(np.float32) / self._draws)
+        ids, shares = _padded(positions["distinct"], packed >> self.count_bits, counts.astype(np.float32) / self.draws)
         return SparseLogits(
             ids=ids,
             probabilities=shares,
@@ -142,16 +117,7 @@ class Sampled(Scheme):
 
 
 class TopK(Scheme):
-    """The k likeliest tokens with their log-probabilities; all others as one, whose mass is what is left.
-
-    Args:
-        temperature: The logits are divided by it.
-        vocabulary: Tokens of the teacher's vocabulary.
-        k: How many are kept.
-
-    Raises:
-        RecipeError: For k out of bounds.
-    """
+    """The k likeliest tokens with their log-probabilities; all others as one, whose mass is what is left."""
 
     name = "top_k"
 
@@ -167,15 +133,11 @@ class TopK(Scheme):
 
     @override
     def keep(self, logits: Tensor, uniform: np.ndarray) -> tuple[Arrays, Arrays]:
-        log_probabilities = torch.log_softmax(logits.float() / self.temperature, -1)
-        values, ids = log_probabilities.topk(self.k, dim=-1)
-        return self._arrays(ids, values)
+        values, ids = torch.log_softmax(logits.float() / self.temperature, -1).topk(self.k, dim=-1)
+        return self.keep_likeliest(ids, values)
 
-    def keep_sparse(self, logits: SparseLogits) -> tuple[Arrays, Arrays]:
-        """As :meth:`keep`, of a teacher that gives these k tokens alone."""
-        return self._arrays(logits.ids, logits.probabilities.log())
-
-    def _arrays(self, ids: Tensor, values: Tensor) -> tuple[Arrays, Arrays]:
+    def keep_likeliest(self, ids: Tensor, values: Tensor) -> tuple[Arrays, Arrays]:
+        """As :meth:`keep`, of k tokens ``[n, k]`` and their log-probabilities alone."""
         return {}, {
             "tokens": _bytes_of(ids.cpu().numpy().ravel(), self.vocabulary - 1),
             "log_probabilities": values.cpu().numpy().ravel().astype(np.float16),

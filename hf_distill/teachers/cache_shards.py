@@ -42,11 +42,7 @@ def is_written(path: Path) -> bool:
 
 
 class Shard:
-    """A shard, open for reading.
-
-    Raises:
-        CacheError: Where it is missing, cut off, or not what was written.
-    """
+    """A shard, open for reading; refused where it is missing, cut off, or not what was written."""
 
     def __init__(self, path: Path) -> None:
         if not is_written(path):

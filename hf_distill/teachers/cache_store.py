@@ -10,6 +10,7 @@ was broken off ends with the same bytes as one that was not.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,12 +45,9 @@ class Plan:
     """What a cache holds.
 
     Attributes:
-        folder: Where it lies.
         identity: What it is made of, by name; two caches are the same only where all of it is.
         scheme: What is kept of the logits; None where no objective asks for them.
         layers: The teacher's hidden states that are kept, as indices into its ``hidden_states``.
-        rows: How many there are.
-        seed: Of the random numbers.
     """
 
     folder: Path
@@ -66,17 +64,15 @@ class Plan:
         return frozenset(need for need, what in kept.items() if what)
 
     @property
-    def shards(self) -> Shards:
-        """The files."""
+    def shards(self) -> Shards:  # noqa: D102
         return Shards(folder=self.folder, suffix=".safetensors", rows=self.rows, size=SHARD_ROWS, is_whole=is_written)
 
     def claim(self) -> None:
         """Make the folder this cache's, or see that it is."""
-        different = [
+        if different := [
             f"{name} (there {_shown(there)}, asked {_shown(asked)})"
             for name, (there, asked) in claim(self.folder, self.identity).items()
-        ]
-        if different:
+        ]:
             raise CacheError(
                 f"the cache in {self.folder} was made of something else: {'; '.join(different)}; name another folder "
                 "in teacher.cache.path, or leave it out and the right one is found or made"
@@ -102,8 +98,7 @@ def fill(
         kept: dict[int, dict[str, Arrays]] = {}
         for start in range(0, len(order), batch_size):
             numbers = order[start : start + batch_size].tolist()
-            batch = collate([chosen[i] for i in numbers])
-            batch = {name: value.to(device) for name, value in batch.items()}
+            batch = {name: value.to(device) for name, value in collate([chosen[i] for i in numbers]).items()}
             found = kept_rows(plan, [places[i] for i in numbers], targets(batch), masks(batch))
             kept |= dict(zip(numbers, found, strict=True))
         write_shard(shards.path(number), [kept[i] for i in range(len(chosen))])
@@ -115,17 +110,11 @@ class Reader:
     """Rows of a complete cache, by id; a shard that is missing or broken is refused when it is opened."""
 
     def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self._open: dict[int, Shard] = {}
+        self._shard = functools.cache(lambda number: Shard(plan.shards.path(number)))
 
     def rows(self, ids: Sequence[int]) -> list[dict[str, Arrays]]:
         """The arrays of rows, by length and name."""
         return [self._shard(number // SHARD_ROWS).row(number % SHARD_ROWS) for number in ids]
-
-    def _shard(self, number: int) -> Shard:
-        if number not in self._open:
-            self._open[number] = Shard(self.plan.shards.path(number))
-        return self._open[number]
 
 
 def kept_rows(plan: Plan, ids: Sequence[int], targets: Targets, masks: Masks) -> list[dict[str, Arrays]]:
@@ -152,28 +141,23 @@ def _kept_positions(
     chosen = mask.nonzero().squeeze(-1) + row * len(mask)
     if isinstance(logits, SparseLogits):
         assert isinstance(plan.scheme, TopK)
-        of_each, of_all = plan.scheme.keep_sparse(logits.at(chosen))
-        return {"positions": of_each, "entries": of_all}
+        kept = plan.scheme.keep_likeliest(logits.ids[chosen], logits.probabilities[chosen].log())
+        return dict(zip(("positions", "entries"), kept, strict=True))
     # One stream of numbers a row: it depends on nothing but the seed and the row's id.
     stream = np.random.Generator(np.random.Philox(key=[plan.seed, row_id]))
     parts = []
     for part in chosen.split(CHUNK) if len(chosen) else [chosen]:
         own = logits_at(part, logits)
-        _check_finite(own, row_id)
+        if not bool(torch.isfinite(own.float().logsumexp(-1)).all()):
+            raise CacheError(
+                f"the teacher's logits on row {row_id} are NaN or infinite; a cache would keep that for ever: try "
+                "teacher.dtype: float32, or look at that row"
+            )
         parts.append(plan.scheme.keep(own.float(), stream.random((len(part), plan.scheme.draws))))
-    of_positions, of_entries = ([part[i] for part in parts] for i in (0, 1))
     return {
-        "positions": {name: np.concatenate([part[name] for part in of_positions]) for name in of_positions[0]},
-        "entries": {name: np.concatenate([part[name] for part in of_entries]) for name in of_entries[0]},
+        length: {name: np.concatenate([part[i][name] for part in parts]) for name in parts[0][i]}
+        for i, length in enumerate(("positions", "entries"))
     }
-
-
-def _check_finite(logits: Tensor, row_id: int) -> None:
-    if not bool(torch.isfinite(logits.float().logsumexp(-1)).all()):
-        raise CacheError(
-            f"the teacher's logits on row {row_id} are NaN or infinite; a cache would keep that for ever: try "
-            "teacher.dtype: float32, or look at that row"
-        )
 
 
 def _as_array(states: Tensor) -> np.ndarray:

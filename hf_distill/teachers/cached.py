@@ -14,6 +14,7 @@ from hf_distill.models.forward import compared_layers
 from hf_distill.tasks import Task
 from hf_distill.teachers.base import Layers, States, Teacher
 from hf_distill.teachers.cache_schemes import Arrays
+from hf_distill.teachers.cache_shards import Rows
 from hf_distill.teachers.cache_store import Plan, Reader
 from hf_distill.types import Batch, Masks, Need, SparseLogits, Targets
 
@@ -24,9 +25,6 @@ class CachedTeacher(Teacher):
     Args:
         plan: Of a complete cache.
         teacher: The one whose targets were kept; it answers all else.
-
-    Attributes:
-        provides: What it can give.
     """
 
     reads_new_texts = False
@@ -49,49 +47,34 @@ class CachedTeacher(Teacher):
     def targets(
         self, task: Task, batch: Batch, needs: frozenset[Need], layers: Layers = (), states: States | None = None
     ) -> Targets:
-        """Look up what the objectives need of a batch, which has ``row_id``.
-
-        Raises:
-            CacheError: Where the batch is not of the rows that were kept.
-        """
         if "row_id" not in batch:
-            raise CacheError(
-                "a batch without row ids cannot be looked up; train on the data set that the cache gave back"
-            )
+            raise CacheError("a batch without row ids cannot be looked up; train on the data set the cache gave back")
         masks = {unit: mask.cpu() for unit, mask in task.masks(batch).items()}
         # A row of which nothing counts was repeated to fill up the last batch of several processes, and emptied.
         counts = torch.cat([masks[unit].view(len(batch["row_id"]), -1) for unit in ("tokens", "positions")], 1).any(-1)
         ids = batch["row_id"][counts.to(batch["row_id"].device)].tolist()
         rows = self._reader.rows(ids) if ids else [_emptied(*self._reader.rows(batch["row_id"][:1].tolist()))]
         device = batch["row_id"].device
-        logits = self._logits(ids, rows, masks) if "logits" in needs else None
-        kept = self._states(ids, rows, masks) if "hidden_states" in needs else None
-        return Targets(
-            logits=None if logits is None else logits.to(device),
-            hidden_states=None if kept is None else tuple(state.to(device) for state in kept),
-        )
+        logits = self._logits(ids, rows, masks, device) if "logits" in needs else None
+        kept = self._states(ids, rows, masks, device) if "hidden_states" in needs else None
+        return Targets(logits=logits, hidden_states=kept)
 
-    def _logits(self, ids: Sequence[int], rows: Sequence[Mapping[str, Arrays]], masks: Masks) -> Tensor | SparseLogits:
+    def _logits(self, ids: Sequence[int], rows: Rows, masks: Masks, device: torch.device) -> Tensor | SparseLogits:
         assert self.plan.scheme is not None
         mask = masks["positions"]
-        positions = _joined(rows, "positions")
-        entries = _joined(rows, "entries")
-        found = self.plan.scheme.give(positions, entries)
+        found = self.plan.scheme.give(_joined(rows, "positions"), _joined(rows, "entries"))
         count = len(found) if isinstance(found, Tensor) else len(found.ids)
         _check_count(ids, "positions", count, int(mask.sum()))
         at = mask.nonzero().squeeze(-1)
-        if isinstance(found, Tensor):
-            return _spread(found, at, len(mask))
-        return SparseLogits(
-            ids=_spread(found.ids, at, len(mask)),
-            probabilities=_spread(found.probabilities, at, len(mask)),
-            rest=None if found.rest is None else _spread(found.rest, at, len(mask)),
-            entropy=_spread(found.entropy, at, len(mask)),
-            temperature=found.temperature,
-            vocabulary=found.vocabulary,
-        )
 
-    def _states(self, ids: Sequence[int], rows: Sequence[Mapping[str, Arrays]], masks: Masks) -> list[Tensor]:
+        def spread(values: Tensor) -> Tensor:
+            """Values at their places among all positions, 0 elsewhere."""
+            whole = values.new_zeros(len(mask), *values.shape[1:]).index_copy_(0, at, values)
+            return whole.to(device)
+
+        return spread(found) if isinstance(found, Tensor) else found.map(spread)
+
+    def _states(self, ids: Sequence[int], rows: Rows, masks: Masks, device: torch.device) -> tuple[Tensor, ...]:
         """By index into the teacher's hidden states; empty where a layer was not kept, or is not asked for."""
         assert self.config is not None
         mask = masks["tokens"]
@@ -104,15 +87,14 @@ class CachedTeacher(Teacher):
             whole = kept.new_zeros(*mask.shape, kept.shape[-1])
             whole[mask] = kept
             states[int(name)] = whole
-        return states
+        return tuple(state.to(device) for state in states)
 
 
-def _joined(rows: Sequence[Mapping[str, Arrays]], length: str) -> Arrays:
-    names = rows[0].get(length, {})
-    return {name: np.concatenate([row[length][name] for row in rows]) for name in names}
+def _joined(rows: Rows, length: str) -> Arrays:
+    return {name: np.concatenate([row[length][name] for row in rows]) for name in rows[0].get(length, {})}
 
 
-def _emptied(row: Mapping[str, Arrays]) -> dict[str, Arrays]:
+def _emptied(row: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Arrays]:
     """The arrays of a row without what they hold, for a batch of which nothing counts."""
     return {length: {name: values[:0] for name, values in arrays.items()} for length, arrays in row.items()}
 
@@ -123,10 +105,3 @@ def _check_count(ids: Sequence[int], what: str, kept: int, asked: int) -> None:
             f"the cache holds {kept} {what} of the rows {', '.join(map(str, ids[:4]))}..., the batch has {asked}: the "
             "rows or the task's settings changed since it was made; delete the cache to make it anew"
         )
-
-
-def _spread(values: Tensor, at: Tensor, count: int) -> Tensor:
-    """Values at their places among all positions, 0 elsewhere."""
-    if len(at) == count:
-        return values
-    return values.new_zeros(count, *values.shape[1:]).index_copy_(0, at, values)

@@ -34,13 +34,7 @@ from hf_distill.types import (
 
 
 class Answer(NamedTuple):
-    """What one member says of a batch.
-
-    Attributes:
-        member: Its index.
-        rows: Of which rows, as indices; None: of all.
-        logits: ``[rows, ..., C]``, or what they are made of.
-    """
+    """What one member, by its index, says of some rows of a batch, by theirs; None: of all."""
 
     member: int
     rows: Tensor | None
@@ -58,12 +52,6 @@ class EnsembleTeacher(RunningTeacher):
         names: Of each, for people; what each was loaded from unless given.
         routed: Whether each row is taught by one member alone, the one whose index a batch's ``taught_by`` holds;
             weights count for nothing then.
-
-    Attributes:
-        weights: Of each member; their sum is 1.
-
-    Raises:
-        TeacherError: Without a member, and for weights that are not one a member and above 0.
 
     Example:
         >>> teacher = EnsembleTeacher([first, second], weights=[2.0, 1.0])
@@ -94,9 +82,8 @@ class EnsembleTeacher(RunningTeacher):
         self.model, self.tokenizer = first.model, first.tokenizer
         self.config = copy.deepcopy(first.config)
         self.folders = tuple(folder for member in self.members for folder in member.folders)
-        limits: list[Any] = [
-            getattr(each.config.get_text_config(), "max_position_embeddings", None) for each in self.members
-        ]
+        texts = [each.config.get_text_config() for each in self.members]
+        limits: list[Any] = [getattr(text, "max_position_embeddings", None) for text in texts]
         if None not in limits:  # What is longer than one of them reads cannot be asked of all.
             self.config.get_text_config().max_position_embeddings = min(limits)
 
@@ -108,9 +95,8 @@ class EnsembleTeacher(RunningTeacher):
         weights = [each.weight or 1.0 for each in config.members]
         teacher = cls(members, weights, names, routed=config.route is not None)
         teacher.follow(loading.task)
-        teacher.facts = teacher._facts(
-            f"one a row, by column {config.route}" if config.route else "mixed by their weights"
-        )
+        how = f"one a row, by column {config.route}" if config.route else "mixed by their weights"
+        teacher.facts = teacher._facts(how)
         return teacher
 
     def _facts(self, how: str) -> dict[str, Any]:
@@ -141,13 +127,11 @@ class EnsembleTeacher(RunningTeacher):
         return tuple(member.model for member in self.members)
 
     @property
-    def device(self) -> torch.device:  # type: ignore[override]
-        """Where the first member is."""
+    def device(self) -> torch.device:  # type: ignore[override]  # noqa: D102
         return self.members[0].device
 
     @property
-    def dtype(self) -> torch.dtype:  # type: ignore[override]
-        """The first member's."""
+    def dtype(self) -> torch.dtype:  # type: ignore[override]  # noqa: D102
         return self.members[0].dtype
 
     @property
@@ -164,14 +148,10 @@ class EnsembleTeacher(RunningTeacher):
 
     @override
     def identity(self) -> dict[str, Any]:
+        weights = [None] * len(self.members) if self.routed else self.weights
         members = [
-            {
-                "name": name,
-                "weight": None if self.routed else weight,
-                "labels": member.label_order,
-                "dtype": str(member.dtype),
-            }
-            for name, weight, member in zip(self.names, self.weights, self.members, strict=True)
+            {"name": name, "weight": weight, "labels": member.label_order, "dtype": str(member.dtype)}
+            for name, weight, member in zip(self.names, weights, self.members, strict=True)
         ]
         return {**super().identity(), "members": members}
 
@@ -187,11 +167,7 @@ class EnsembleTeacher(RunningTeacher):
 
     @override
     def run(self, inputs: Batch, has_vocabulary: bool) -> Tensor | LogitSource:
-        """What all say, or of each row the member that teaches it.
-
-        Raises:
-            TeacherError: Where rows are routed and the batch does not tell by whom they are taught.
-        """
+        """What all say, or of each row the member that teaches it."""
         taught_by = inputs.get(TAUGHT_BY) if self.routed else None
         if self.routed and taught_by is None:
             raise TeacherError(
@@ -200,8 +176,7 @@ class EnsembleTeacher(RunningTeacher):
             )
         answers = list(self._answers(inputs, taught_by, has_vocabulary))
         if len(self.members) == 1 and not self.routed:
-            logits: Tensor | LogitSource = answers[0].logits
-            return logits
+            return answers[0].logits
         return (self._source if has_vocabulary else self._mixed)(answers, len(inputs["input_ids"]))
 
     def _answers(self, inputs: Batch, taught_by: Tensor | None, has_vocabulary: bool) -> Iterator[Answer]:
@@ -226,8 +201,8 @@ class EnsembleTeacher(RunningTeacher):
     def _source(self, answers: Sequence[Answer], count: int) -> MixedLogits:
         """Of ``[B, T]`` positions, each member's hidden states in the dtype of its head."""
         hidden = {answer.member: answer for answer in answers}
-        shape = (count, answers[0].logits.hidden.shape[1])
-        device = answers[0].logits.hidden.device
+        first = answers[0].logits.hidden
+        shape, device = (count, first.shape[1]), first.device
         says = torch.zeros(count, len(self.members), dtype=torch.bool, device=device)
         members = []
         for index, model in enumerate(self.models):

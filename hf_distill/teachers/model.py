@@ -66,9 +66,6 @@ class ModelTeacher(RunningTeacher):
             name when it is told the task.
         folder: Where its weights lie, if anywhere.
         facts: What the card says of it.
-
-    Attributes:
-        provides: What it can give.
     """
 
     provides: frozenset[Need] = frozenset({"logits", *STATES, "projections", "attentions"})
@@ -119,8 +116,7 @@ class ModelTeacher(RunningTeacher):
         return cls(model, tokenizer, order, folder=folder, facts=facts)
 
     @property
-    def config(self) -> PretrainedConfig:  # type: ignore[override]
-        """The model's config."""
+    def config(self) -> PretrainedConfig:  # type: ignore[override]  # noqa: D102
         return self.model.config
 
     @property
@@ -129,13 +125,11 @@ class ModelTeacher(RunningTeacher):
         return str(self.model.config._name_or_path)
 
     @property
-    def device(self) -> torch.device:  # type: ignore[override]
-        """Where the model is."""
+    def device(self) -> torch.device:  # type: ignore[override]  # noqa: D102
         return self.model.device
 
     @property
-    def dtype(self) -> torch.dtype:  # type: ignore[override]
-        """The model's own."""
+    def dtype(self) -> torch.dtype:  # type: ignore[override]  # noqa: D102
         return self.model.dtype
 
     @property
@@ -178,20 +172,16 @@ class ModelTeacher(RunningTeacher):
         shown = eager_attention(self.model) if attention else nullcontext()
         with torch.inference_mode(), shown, caught_projections(self.model, layers) as projections:
             outputs, logits = self._outputs(task.teacher_inputs(batch), not task.keeps_logits, hidden, attention)
-            found = {
-                need: _needed(find(outputs), (states or {}).get(need)) for need, find in STATES.items() if need in needs
-            }
+            looked = {need: (states or {}).get(need) for need in STATES if need in needs}
+            found = {need: _needed(STATES[need](outputs), layers) for need, layers in looked.items()}
             logits = task.teacher_logits(logits, found.get("hidden_states"), batch)
             if isinstance(logits, Tensor):
                 logits = task.reduced(logits)
         maps = compared_attentions(outputs, self.model) if attention else None
-        return Targets(
-            logits=usable(logits),
-            **{need: tuple(map(torch.clone, each)) for need, each in found.items()},
-            projections={layer: {name: x.clone() for name, x in parts.items()} for layer, parts in projections.items()}
-            or None,
-            attentions=None if maps is None else tuple(map(torch.clone, maps)),
-        )
+        cloned = {need: tuple(map(torch.clone, each)) for need, each in found.items()}
+        caught = {layer: {name: x.clone() for name, x in parts.items()} for layer, parts in projections.items()}
+        attentions = None if maps is None else tuple(map(torch.clone, maps))
+        return Targets(logits=usable(logits), **cloned, projections=caught or None, attentions=attentions)
 
     def _outputs(
         self, inputs: Batch, has_vocabulary: bool, hidden: bool = False, attention: bool = False
@@ -202,7 +192,7 @@ class ModelTeacher(RunningTeacher):
             inputs[ENCODED] = BaseModelOutput(last_hidden_state=inputs[ENCODED][0].to(self.model.dtype))
         outputs, logits = run_model(self.model, self.model, inputs, has_vocabulary, hidden, attention)
         if isinstance(logits, Tensor) and self.label_order is not None:
-            return outputs, logits[..., self.label_order]
+            logits = logits[..., self.label_order]
         return outputs, logits
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -31,21 +32,16 @@ from hf_distill.teachers.base import Layers, Loading, States, Teacher
 from hf_distill.teachers.cache_schemes import with_rest
 from hf_distill.teachers.endpoint import Client, Position, prompt_likelihoods, write
 from hf_distill.teachers.endpoint.completions import sampling
+from hf_distill.teachers.endpoint.served_writer import ServedWriter
 from hf_distill.teachers.endpoint.verify import check_server
-from hf_distill.teachers.endpoint.writer import ServedWriter
 from hf_distill.types import Batch, Need, SparseLogits, Targets
 
 
 class Document(NamedTuple):
-    """A text of a batch, by itself, as far as a model must read it.
-
-    Attributes:
-        ids: Its tokens.
-        places: For each token but the first, which of the batch's positions tells of it.
-    """
+    """A text of a batch, by itself, as far as a model must read it."""
 
     ids: list[int]
-    places: list[int]
+    places: list[int]  # For each token but the first, which of the batch's positions tells of it.
 
 
 class ServedTeacher(Teacher):
@@ -58,9 +54,6 @@ class ServedTeacher(Teacher):
         client: Of the server.
         vocabulary: How many tokens teacher and student share.
         tokenizer: Its own, for what it is asked without a student.
-
-    Attributes:
-        provides: What it can give.
     """
 
     provides: frozenset[Need] = frozenset({"logits"})
@@ -84,12 +77,7 @@ class ServedTeacher(Teacher):
 
     @classmethod
     def of(cls, config: ServerConfig) -> ServedTeacher:
-        """The teacher that a recipe names, which is not asked anything yet.
-
-        Raises:
-            ServerError: For a key that cannot be sent.
-            ModelError: Where its tokenizer cannot be loaded.
-        """
+        """The teacher that a recipe names, which is not asked anything yet."""
         tokenizer = load_tokenizer(config.tokenizer_source)
         return cls(Client(config), len(tokenizer), tokenizer)
 
@@ -125,26 +113,16 @@ class ServedTeacher(Teacher):
     def targets(
         self, task: Task, batch: Batch, needs: frozenset[Need], layers: Layers = (), states: States | None = None
     ) -> Targets:
-        """Ask the server about the texts of a batch.
-
-        Raises:
-            ServerError: Where the server cannot be asked, or its answers cannot be used.
-        """
         if "logits" not in needs:
             return Targets()
         mask = task.masks(batch)["positions"]
         documents = list(documents_of(batch, mask))
         found = self.client.map(lambda each: prompt_likelihoods(self.client, each.ids, self.likeliest), documents)
-        kept = self._sparse(documents, found, len(mask))
-        return Targets(logits=kept.to(batch["input_ids"].device))
+        kept, device = self._sparse(documents, found, len(mask)), batch["input_ids"].device
+        return Targets(logits=kept.map(lambda values: values.to(device)))
 
     @override
     def score(self, evaluation: Evaluation) -> TokenScores:
-        """Score what it says of the tokens that stand there, and what it writes.
-
-        Raises:
-            ServerError: Where the server cannot be asked, or gives no log-probabilities of prompts.
-        """
         task, rows = evaluation.task, evaluation.rows
         encoded = task.encode(rows, self._own_tokenizer)
         assert isinstance(encoded, Dataset)
@@ -168,8 +146,7 @@ class ServedTeacher(Teacher):
 
     def _row_sums(self, task: Task, batch: Batch) -> list[np.ndarray]:
         """``[5 + BINS]`` of each row, as :func:`tabled_scores` takes them; what compares with a teacher is 0."""
-        mask = task.masks(batch)["labels"]
-        rows = len(batch["labels"])
+        mask, rows = task.masks(batch)["labels"], len(batch["labels"])
         documents = list(documents_of(batch, mask))
         counts, table = mask.tolist(), np.zeros((rows, 5 + BINS))
         found = self.client.map(lambda each: prompt_likelihoods(self.client, each.ids, 1), documents)
@@ -194,11 +171,10 @@ class ServedTeacher(Teacher):
     def _sparse(self, documents: list[Document], found: list[list[Position]], count: int) -> SparseLogits:
         ids = torch.zeros(count, self.likeliest, dtype=torch.long)
         logs = torch.full((count, self.likeliest), -torch.inf)
-        for document, positions in zip(documents, found, strict=True):
-            for place, position in zip(document.places, positions, strict=True):
-                given = len(position.ids)
-                ids[place, :given] = torch.tensor(position.ids)
-                logs[place, :given] = torch.tensor(position.log_probabilities)
+        places = [place for document in documents for place in document.places]
+        for place, position in zip(places, chain.from_iterable(found), strict=True):
+            ids[place, : len(position.ids)] = torch.tensor(position.ids)
+            logs[place, : len(position.ids)] = torch.tensor(position.log_probabilities)
         # Rows that only fill up a vocabulary are none of the student's tokens; what lies on them is part of the rest.
         beyond = ids >= self.vocabulary
         probabilities, ids = logs.masked_fill(beyond, -torch.inf).exp(), ids.masked_fill(beyond, 0)
@@ -222,7 +198,6 @@ def documents_of(batch: Batch, mask: Tensor) -> Iterator[Document]:
         for first, last in zip(starts, [*starts[1:], len(places)], strict=True):
             text = places[first:last]
             told = [n for n, t in enumerate(text[:-1]) if counts[row][t]]
-            if not told:
-                continue
-            text = text[: told[-1] + 2]
-            yield Document([ids[row][t] for t in text], [row * (length - 1) + t for t in text[:-1]])
+            if told:
+                text = text[: told[-1] + 2]
+                yield Document([ids[row][t] for t in text], [row * (length - 1) + t for t in text[:-1]])

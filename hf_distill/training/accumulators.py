@@ -17,19 +17,13 @@ class TrainingSums:
         self._slots: Tensor | None = None
 
     def add(self, terms: dict[str, Tensor], attention_mask: Tensor | None, share_of_step: float) -> None:
-        """Add one micro-batch.
-
-        Args:
-            terms: This micro-batch's part of each term, already divided by the term's global count.
-            attention_mask: ``[B, T]``, or None where nothing is padded.
-            share_of_step: 1 over the accumulation steps.
-        """
+        """Add one micro-batch: terms that were divided by their global counts; no mask where nothing is padded."""
         for name, value in terms.items():
             self._terms[name] = self._terms.get(name, torch.zeros_like(value)) + value
         self._steps += share_of_step
         if attention_mask is not None:
-            total = torch.tensor(attention_mask.numel(), device=attention_mask.device)
-            slots = torch.stack((attention_mask.sum(), total))
+            real = attention_mask.sum()
+            slots = torch.stack((real, real.new_tensor(attention_mask.numel())))
             self._slots = slots if self._slots is None else self._slots + slots
 
     def result(self, reduce: Reduce) -> tuple[dict[str, float], float]:

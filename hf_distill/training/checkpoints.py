@@ -19,9 +19,9 @@ def last_complete_checkpoint(folder: Path) -> Path | None:
     Trainer writes ``trainer_state.json`` last; ``get_last_checkpoint`` takes the highest number, complete or not, and a
     run that was killed while it wrote one could never go on.
     """
-    numbered = [(int(match[1]), path) for path in folder.glob("checkpoint-*") if (match := _number(path))]
-    complete = [path for _, path in sorted(numbered) if _is_complete(path)]
-    return complete[-1] if complete else None
+    found = ((re.fullmatch(r"checkpoint-(\d+)", path.name), path) for path in folder.glob("checkpoint-*"))
+    numbered = sorted(((int(match[1]), path) for match, path in found if match), reverse=True)
+    return next((path for _, path in numbered if _is_complete(path)), None)
 
 
 def save_extra_weights(folder: Path, modules: nn.Module) -> None:
@@ -36,10 +36,6 @@ def load_extra_weights(folder: Path, modules: nn.Module) -> None:
     path = folder / EXTRA_WEIGHTS_FILE
     if path.is_file():
         modules.load_state_dict(load_file(path))
-
-
-def _number(path: Path) -> re.Match[str] | None:
-    return re.fullmatch(r"checkpoint-(\d+)", path.name)
 
 
 def _is_complete(folder: Path) -> bool:

@@ -7,14 +7,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset, IterableDataset
-from transformers import (
-    PreTrainedTokenizerBase,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainerState
 from typing_extensions import override
 
 from hf_distill.tasks import Task
@@ -23,24 +16,16 @@ from hf_distill.training.sampler import LengthGroupedSampler
 from hf_distill.types import Batch
 
 Collate = Callable[..., Batch]
+Tokenizer = PreTrainedTokenizerBase | None
 
 
 class DataLoading(Trainer):
-    """The part of a ``Trainer`` that makes batches.
-
-    Attributes:
-        task: What encodes and collates rows.
-    """
+    """The part of a ``Trainer`` that makes batches: its task encodes and collates rows."""
 
     task: Task
 
     def _prepare_data(
-        self,
-        datasets: list[Any],
-        collate: Collate | None,
-        tokenizer: PreTrainedTokenizerBase | None,
-        teacher_tokenizer: PreTrainedTokenizerBase | None,
-        seed: int,
+        self, datasets: list[Any], collate: Collate | None, tokenizer: Tokenizer, teachers: Tokenizer, seed: int
     ) -> tuple[list[Any], Collate | None]:
         """Encode data sets that are not, and choose what collates them where nobody did."""
         # In shared memory: workers of a loader that persist hold a collator of their own.
@@ -56,26 +41,24 @@ class DataLoading(Trainer):
             if not isinstance(rows, (Dataset, IterableDataset)):
                 return rows
             columns = rows.column_names or list(next(iter(rows)))
-            return rows if "input_ids" in columns else self.task.encode(rows, tokenizer, teacher_tokenizer)
+            return rows if "input_ids" in columns else self.task.encode(rows, tokenizer, teachers)
 
         if collate is None:
-            collate = with_row_ids(self.task.collator(tokenizer, teacher_tokenizer))
-            learned = self.task.training_collator(tokenizer, teacher_tokenizer, lambda: (seed, int(self._epoch)))
+            collate = with_row_ids(self.task.collator(tokenizer, teachers))
+            learned = self.task.training_collator(tokenizer, teachers, lambda: (seed, int(self._epoch)))
             self._train_collator = with_row_ids(learned)
         return [encoded(rows) for rows in datasets], collate
 
     @override
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        known: Any = self._signature_columns
-        extra = (*self.task.extra_columns, self.args.length_column_name)
-        self._signature_columns: Any = list(dict.fromkeys([*known, *extra]))
+        columns = (*self._signature_columns, *self.task.extra_columns, self.args.length_column_name)
+        self._signature_columns: Any = list(dict.fromkeys(columns))
 
     @override
     def get_train_dataloader(self) -> torch.utils.data.DataLoader[Any]:
         # A task may make rows anew in each epoch, but never those that are evaluated.
-        kept = self.data_collator
-        self.data_collator = self._train_collator or kept
+        kept, self.data_collator = self.data_collator, self._train_collator or self.data_collator
         try:
             return super().get_train_dataloader()
         finally:
@@ -87,8 +70,7 @@ class DataLoading(Trainer):
         column = self.args.length_column_name
         grouped = self.args.train_sampling_strategy == "group_by_length"
         if not grouped or not isinstance(rows, Dataset) or column not in rows.column_names:
-            sampler: torch.utils.data.Sampler[int] | None = super()._get_train_sampler(train_dataset)
-            return sampler
+            return super()._get_train_sampler(train_dataset)
         step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
         self._sampler = LengthGroupedSampler(list(rows[column]), step, seed)
@@ -102,9 +84,7 @@ class SamplerEpoch(TrainerCallback):
         self.trainer, self.begun = trainer, 0
 
     @override
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_epoch_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         epoch = int(state.epoch or 0)
         if self.trainer._sampler is not None:
             self.trainer._sampler.set_epoch(epoch)
@@ -113,7 +93,5 @@ class SamplerEpoch(TrainerCallback):
         self.trainer._epoch.fill_(max(epoch, self.begun - 1))
 
     @override
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         self.begun = 0

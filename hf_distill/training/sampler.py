@@ -27,9 +27,7 @@ class LengthGroupedSampler(Sampler[int]):
     """
 
     def __init__(self, lengths: list[int], batch_size: int, seed: int) -> None:
-        self.lengths = lengths
-        self.batch_size = batch_size
-        self.seed = seed
+        self.lengths, self.batch_size, self.seed = lengths, batch_size, seed
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,35 +21,18 @@ EXTRA_WEIGHTS = "distillation"
 
 
 class StudentSaving(Trainer):
-    """The part of a ``Trainer`` that saves a student and goes on from what was saved.
-
-    Attributes:
-        task: What may keep files beside the student.
-        extra_weights: The objectives' own, which checkpoints keep beside the student's.
-        use_cache_when_saved: The student's ``use_cache`` before training; None where its config has none.
-    """
+    """The part of a ``Trainer`` that saves a student and goes on from what was saved."""
 
     task: Task
-    extra_weights: nn.ModuleDict
-    use_cache_when_saved: bool | None
+    extra_weights: nn.ModuleDict  # The objectives' own, which checkpoints keep beside the student's.
+    use_cache_when_saved: bool | None  # The student's before training; None where its config has none.
 
-    def train(
-        self,
-        resume_from_checkpoint: str | bool | None = None,
-        trial: Any = None,
-        ignore_keys_for_eval: list[str] | None = None,
-    ) -> TrainOutput:
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """As Trainer's, but ``resume_from_checkpoint=True`` takes the last COMPLETE checkpoint, or starts anew."""
         if resume_from_checkpoint is True:
             found = last_complete_checkpoint(Path(str(self.args.output_dir)))
             resume_from_checkpoint = str(found) if found else None
-        return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
-
-    @property
-    def _adapted(self) -> PreTrainedModel | None:
-        """The student, where what learns are adapters inside it."""
-        student = cast(PreTrainedModel, self.model)
-        return student if has_adapters(student) else None
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         # Before Trainer writes: its trainer_state.json comes last and marks the checkpoint as complete.
@@ -57,35 +42,36 @@ class StudentSaving(Trainer):
         super()._save_checkpoint(model, trial)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if (adapted := self._adapted) is not None:
-            load_adapters(adapted, Path(resume_from_checkpoint))
-        else:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        self.task.load_beside(cast(PreTrainedModel, self.model), Path(resume_from_checkpoint))
+        whole = functools.partial(super()._load_from_checkpoint, resume_from_checkpoint, model)
+        self._load(Path(resume_from_checkpoint), whole)
         if len(self.extra_weights):
             load_extra_weights(Path(resume_from_checkpoint), self.extra_weights)
 
     def _load_best_model(self) -> None:
-        if (adapted := self._adapted) is not None:
-            load_adapters(adapted, Path(str(self.state.best_model_checkpoint)))
+        self._load(Path(str(self.state.best_model_checkpoint)), super()._load_best_model)
+
+    def _load(self, folder: Path, load_whole: Callable[[], Any]) -> None:
+        student = cast(PreTrainedModel, self.model)
+        if has_adapters(student):
+            load_adapters(student, folder)
         else:
-            super()._load_best_model()
-        self.task.load_beside(cast(PreTrainedModel, self.model), Path(str(self.state.best_model_checkpoint)))
+            load_whole()
+        self.task.load_beside(student, folder)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         # training_args.bin would hold the token as it is, and push_to_hub would upload it.
         token, self.args.hub_token = self.args.hub_token, None
         # Off while training, but a saved decoder must generate as fast as it can.
-        config = self.accelerator.unwrap_model(self.model, keep_torch_compile=False).config
+        student = cast(PreTrainedModel, self.accelerator.unwrap_model(self.model, keep_torch_compile=False))
+        config, folder = student.config, Path(output_dir or str(self.args.output_dir))
         if self.use_cache_when_saved is not None:
             config.use_cache = self.use_cache_when_saved
         try:
             super()._save(output_dir, state_dict)
-            if self._adapted is not None and self.args.should_save:
-                save_adapted_config(config, Path(output_dir or str(self.args.output_dir)))
             if self.args.should_save:
-                student = cast(PreTrainedModel, self.accelerator.unwrap_model(self.model, keep_torch_compile=False))
-                self.task.save_beside(student, Path(output_dir or str(self.args.output_dir)), state_dict)
+                if has_adapters(cast(PreTrainedModel, self.model)):
+                    save_adapted_config(config, folder)
+                self.task.save_beside(student, folder, state_dict)
         finally:
             self.args.hub_token = token
             if self.use_cache_when_saved is not None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from hf_distill.errors import LabelError, ObjectiveError, TeacherError
 from hf_distill.models.forward import STATES
@@ -17,7 +17,7 @@ from hf_distill.students import frozen_encoder
 from hf_distill.tasks import Task, make_task
 from hf_distill.teachers import ModelTeacher, Teacher
 from hf_distill.training.step import Step
-from hf_distill.types import OF_THE_DATA, Need
+from hf_distill.types import OF_THE_DATA
 
 
 def set_up(
@@ -32,7 +32,12 @@ def set_up(
     """Fit what a person hands to DistillationTrainer to each other, see there."""
     task = bound_task(task, student)
     teacher = make_teacher(given, task, args, tokenizer, teacher_tokenizer)
-    step = Step(task=task, teacher=teacher, objectives=named_objectives(chosen_objectives(objectives, teacher)))
+    if objectives is None:
+        objectives = ["labels", "logits"] if teacher is not None else ["labels"]
+    if not objectives:
+        raise ObjectiveError("objectives: expected at least one, got none; without one there is nothing to train for")
+    made = [make_objective(o, {}) if isinstance(o, str) else o for o in objectives]
+    step = Step(task=task, teacher=teacher, objectives=named_objectives(made))
     if "pairs" in step.needs:
         step.task = task.with_pairs()
     check_objectives(step.objectives, step.task, args)
@@ -60,8 +65,13 @@ def _connect(step: Step, student: PreTrainedModel, seed: int) -> None:
     if teacher is not None and teacher.model is not None:
         for objective in objectives.values():
             objective.check_models(student, teacher.model)
-    step.layers = looked_at(objectives)
-    step.states = states_looked_at(objectives.values(), student.config, config) if config is not None else {}
+    maps = [objective.layer_map for objective in objectives.values() if "projections" in objective.needs]
+    step.layers = frozenset().union(*maps), frozenset().union(*(each.values() for each in maps))
+    for need in STATES:
+        asking = [o for o in objectives.values() if need in o.needs]
+        chosen = [o.teacher_layers(student.config, config) for o in asking] if config is not None else [None]
+        if None not in chosen:
+            step.states[need] = frozenset().union(*(layers or () for layers in chosen))
     step.weights = nn.ModuleDict({name: o.module for name, o in objectives.items() if o.module is not None})
 
 
@@ -140,25 +150,6 @@ def check_encoder_learns(objectives: Mapping[str, Objective], student: PreTraine
             )
 
 
-def looked_at(objectives: Mapping[str, Objective]) -> tuple[frozenset[int], frozenset[int]]:
-    """The layers, of the student and of the teacher, whose projections objectives look at."""
-    maps = [objective.layer_map for objective in objectives.values() if "projections" in objective.needs]
-    return frozenset().union(*maps), frozenset().union(*(each.values() for each in maps))
-
-
-def states_looked_at(
-    objectives: Collection[Objective], student: PretrainedConfig, teacher: PretrainedConfig
-) -> dict[Need, frozenset[int]]:
-    """Which of the teacher's hidden states objectives look at, by what they are called; what is not there: all."""
-    looked: dict[Need, frozenset[int]] = {}
-    for need in STATES:
-        chosen = [o.teacher_layers(student, teacher) for o in objectives if need in o.needs]
-        found = [layers for layers in chosen if layers is not None]
-        if len(found) == len(chosen):
-            looked[need] = frozenset().union(*found)
-    return looked
-
-
 def check_tokens(objectives: Mapping[str, Objective], task: Task) -> None:
     """Refuse what compares token by token, where teacher and student cut a text into different tokens."""
     asking = [objective for objective in objectives.values() if objective.needs - OF_THE_DATA]
@@ -179,16 +170,7 @@ def connect_tokenizers(
 ) -> list[str]:
     """Fit objectives to a teacher with other tokens than the student's; gives lines that tell what they share."""
     check_tokens(objectives, task)
-    crossing = [objective for objective in objectives.values() if objective.cross_tokenizer]
     if student is None:
         raise ObjectiveError("logits: cross_tokenizer needs the student's tokenizer; pass it as processing_class")
+    crossing = [objective for objective in objectives.values() if objective.cross_tokenizer]
     return [line for objective in crossing for line in objective.connect_tokenizers(student, teacher)]
-
-
-def chosen_objectives(objectives: Sequence[Objective | str] | None, teacher: Teacher | None) -> list[Objective]:
-    """The objectives, made where they are names; ``labels``, and ``logits`` with a teacher, where there are none."""
-    if objectives is None:
-        objectives = ["labels", "logits"] if teacher is not None else ["labels"]
-    if not objectives:
-        raise ObjectiveError("objectives: expected at least one, got none; without one there is nothing to train for")
-    return [make_objective(o, {}) if isinstance(o, str) else o for o in objectives]

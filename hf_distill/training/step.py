@@ -37,7 +37,7 @@ class Step:
         teacher: As it teaches this student; None where no objective asks for one.
         objectives: By the name that logs show.
         layers: Whose projections objectives look at, of the student and of the teacher.
-        states: Which of the teacher's hidden states they look at, by what they are called; what is not there: all.
+        states: Which of the teacher's hidden states they look at; of kinds that are not named, all.
         weights: The objectives' own, trained with the student.
         shares_encoder: Whether the teacher reads what the student's frozen encoder makes of a batch.
         notes: Lines that tell how student and teacher were connected.
@@ -47,7 +47,7 @@ class Step:
     teacher: Teacher | None
     objectives: dict[str, Objective]
     layers: tuple[frozenset[int], frozenset[int]] = (frozenset(), frozenset())
-    states: Mapping[Need, frozenset[int]] = field(default_factory=dict)
+    states: dict[Need, frozenset[int]] = field(default_factory=dict)
     weights: nn.ModuleDict = field(default_factory=nn.ModuleDict)
     shares_encoder: bool = False
     notes: list[str] = field(default_factory=list)

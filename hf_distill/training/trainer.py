@@ -41,8 +41,7 @@ class DistillationTrainer(DataLoading, StudentSaving):
 
     Args:
         model: The student, with the task's head.
-        teacher: A model, a Hub id or folder, any :class:`hf_distill.teachers.Teacher`, or None where no objective asks
-            for one.
+        teacher: A model, a Hub id or folder, any :class:`hf_distill.teachers.Teacher`; None where none is asked.
         task: A task or its name. A task that was not bound to data takes its labels from the student's config.
         objectives: Objectives, or their names. Without any: ``labels``, and ``logits`` where there is a teacher.
         args: As for Trainer.
@@ -50,16 +49,12 @@ class DistillationTrainer(DataLoading, StudentSaving):
         train_dataset: Rows with the task's columns (``text`` and ``label``, say), or rows tokenised already.
         eval_dataset: The same, or a dictionary of such data sets.
         processing_class: The student's tokenizer.
-        teacher_processing_class: The teacher's tokenizer, where it is another one; loaded with the teacher where
-            ``teacher`` is an id.
-        rollout: How the student writes batches itself, on which a live teacher judges it; None: it learns from the data
-            alone.
+        teacher_processing_class: The teacher's tokenizer, where it is another one; of an id it is loaded.
+        rollout: How the student writes batches itself, on which a live teacher judges it, if it does.
         **kwargs: All else that Trainer takes (compute_metrics, callbacks, optimizers, model_init, ...).
 
     Raises:
-        TeacherError: Where an objective asks for what the teacher, or the absence of one, cannot give.
-        ObjectiveError: Where an objective does not fit the task's outputs or the two tokenizers.
-        LabelError: Where the labels of teacher and student differ.
+        HfDistillError: Where teacher, objectives, task, labels and tokenizers do not fit each other.
 
     Example:
         >>> trainer = DistillationTrainer(model=student, teacher="textattack/bert-base-uncased-SST-2",
@@ -117,17 +112,13 @@ class DistillationTrainer(DataLoading, StudentSaving):
             **kwargs,
         )
         if self.args.n_gpu > 1:
-            # nn.DataParallel would copy the student without its hooks; several GPUs are for torchrun.
-            self.args._n_gpu = 1
+            self.args._n_gpu = 1  # nn.DataParallel would copy the student without its hooks; torchrun does not.
         if self._rollout is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            raise RecipeError(
-                "rollout: a student whose weights are split over processes cannot write; use plain torchrun"
-            )
+            raise RecipeError("rollout: a student that is split over processes cannot write; use plain torchrun")
         if self.teacher is not None:
             self.teacher.to(self.args.device)
         self.current_gradient_accumulation_steps = 1  # Trainer sets it in train; a loss may be asked for before.
-        self._train_sums = TrainingSums()
-        self._eval_sums = EvaluationSums()
+        self._train_sums, self._eval_sums = TrainingSums(), EvaluationSums()
         self.add_callback(SamplerEpoch(self))
 
     def call_model_init(self, trial: Any = None) -> PreTrainedModel:
@@ -142,14 +133,8 @@ class DistillationTrainer(DataLoading, StudentSaving):
         if "attentions" in self.step.needs:
             show_attention(student)
 
-    # --- the loss -----------------------------------------------------------------------------------------------------
-
     def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: Batch,
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
+        self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Tensor | tuple[Tensor, Any]:
         """The weighted sum of all terms, each divided by its count over the accumulation window and all processes."""
         counts: Counts = num_items_in_batch or self._get_num_items_in_batch([inputs], self.args.device)
@@ -195,8 +180,6 @@ class DistillationTrainer(DataLoading, StudentSaving):
             counts = self.accelerator.reduce(counts, "sum")
         return dict(zip(UNITS, counts, strict=True))
 
-    # --- evaluation ---------------------------------------------------------------------------------------------------
-
     def prediction_step(
         self, model: nn.Module, inputs: Batch, prediction_loss_only: bool, ignore_keys: list[str] | None = None
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
@@ -240,20 +223,15 @@ class DistillationTrainer(DataLoading, StudentSaving):
             output.metrics.update({f"{metric_key_prefix}_loss_{name}": value for name, value in terms.items()})
         return output
 
-    # --- logs ---------------------------------------------------------------------------------------------------------
-
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add every term, as it is and weighted, and the share of padding, to what is logged in training."""
         if "loss" in logs:
             means, padding = self._train_sums.result(self._reduce)
-            logs |= {**means, "padding": padding}
-            for objective in self.objectives.values():
-                logs |= objective.logs(self._reduce)
             self._train_sums = TrainingSums()
-            if self._rollout is not None:
-                logs |= self._rollout.logs(self._reduce)
+            logs |= {**means, "padding": padding}
+            for each in (*self.objectives.values(), *([self._rollout] if self._rollout is not None else ())):
+                logs |= each.logs(self._reduce)
         super().log(logs, start_time)
 
     def _reduce(self, value: Tensor) -> Tensor:
-        summed: Tensor = self.accelerator.reduce(value.to(self.args.device), "sum")
-        return summed
+        return self.accelerator.reduce(value.to(self.args.device), "sum")

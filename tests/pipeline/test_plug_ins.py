@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hf_distill import run
-from hf_distill.errors import RecipeError, TeacherError
+from hf_distill.errors import ObjectiveError, RecipeError, TeacherError
 from hf_distill.tasks import Task, make_task
 from tests.helpers import tiny
 from tests.helpers.toy_task import ToyTask
@@ -58,6 +58,40 @@ def test_a_task_that_says_what_does_not_exist_is_refused_where_it_is_defined(wro
 def test_a_task_that_lacks_what_every_task_says_is_refused_where_it_is_defined():
     with pytest.raises(RecipeError, match="lacks name, pipeline_tag, auto_model, required, text_columns"):
         type("Empty", (Task,), {})
+
+
+TOYS = {
+    **TOY_TASK,
+    "teacher": {"kind": "tests.helpers.toy_teacher:ToyTeacher", "certainty": 4.0},
+    "student": {
+        "config": {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2},
+        "tokenizer": {"vocab_size": 100},
+    },
+    "objectives": [{"kind": "labels"}, {"kind": "tests.helpers.toy_objective:ToyObjective", "bound": 5.0}],
+}
+
+
+def test_a_task_a_teacher_and_an_objective_of_ones_own_work_together(tmp_path):
+    result = run(tiny.recipe(**TOYS), runs=tmp_path, report=lambda line: None)
+    assert set(result.results["models"]) == {"teacher", "student", "control"}
+    assert result.results["models"]["teacher"]["metrics"]["accuracy"]["value"] == 1.0
+    history = json.loads((result.folder / "checkpoints" / "student.json").read_text())["log_history"]
+    assert any(0 < entry.get("loss_toyobjective", 0) <= 5 for entry in history)
+    card = (result.student / "README.md").read_text()
+    assert "a list of words" in card
+    assert "a note on a napkin" in card
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("tests.helpers.toy_objective:NoObjective", "cannot be imported"),
+        ("tests.helpers.toy_task:ToyTask", r"no subclass of hf_distill\.objectives\.Objective"),
+    ],
+)
+def test_an_objective_of_ones_own_that_is_none_is_refused(kind: str, told: str, tmp_path):
+    with pytest.raises(ObjectiveError, match=told):
+        run(tiny.recipe(**{**TOYS, "objectives": [{"kind": kind}]}), runs=tmp_path, report=lambda line: None)
 
 
 def toy_teacher(kind: str = "ToyTeacher", **options: Any) -> dict[str, Any]:

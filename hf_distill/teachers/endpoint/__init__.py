@@ -2,6 +2,6 @@
 
 from hf_distill.teachers.endpoint.client import Client
 from hf_distill.teachers.endpoint.completions import Answer, write
-from hf_distill.teachers.endpoint.logprobs import Position, prompt_likelihoods
+from hf_distill.teachers.endpoint.prompts import Position, prompt_likelihoods
 
 __all__ = ["Answer", "Client", "Position", "prompt_likelihoods", "write"]

@@ -21,7 +21,7 @@ import httpx2
 from hf_distill.errors import ServerError
 from hf_distill.names import shortened
 from hf_distill.recipe.server import ServerConfig
-from hf_distill.teachers.endpoint.errors import NotServed, Passing, Unusable, check_status
+from hf_distill.teachers.endpoint.faults import NotServed, Passing, Unusable, check_status
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
 """Seconds before the second try, and before any later one."""
@@ -34,16 +34,7 @@ R = TypeVar("R")
 
 
 class Client:
-    """Asks one server; its methods may be called by several threads.
-
-    Args:
-        config: ``teacher.server`` of a recipe.
-        wait: What waits so many seconds.
-        clock: Tells seconds.
-
-    Raises:
-        ServerError: For a key that cannot be sent.
-    """
+    """Asks one server; its methods may be called by several threads. ``wait`` and ``clock`` count seconds."""
 
     def __init__(
         self,
@@ -68,14 +59,6 @@ class Client:
             limits=httpx2.Limits(max_connections=config.concurrency, max_keepalive_connections=config.concurrency),
         )
 
-    def get(self, path: str, read: Callable[[Any], R]) -> R:
-        """As :meth:`post`, of what needs no request body."""
-        return self._ask("GET", path, None, read)
-
-    def post(self, path: str, body: Mapping[str, Any], read: Callable[[Any], R]) -> R:
-        """Ask, again where a fault may pass."""
-        return self._ask("POST", path, body, read)
-
     def map(self, ask: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """What ``ask`` gives for each item, in their order, up to ``concurrency`` of them under way."""
         pool = ThreadPoolExecutor(self.config.concurrency)
@@ -84,11 +67,12 @@ class Client:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None, read: Callable[[Any], R]) -> R:
+    def ask(self, path: str, body: Mapping[str, Any] | None, read: Callable[[Any], R]) -> R:
+        """Post a body, or get what needs none; again where a fault may pass."""
         for attempt in range(self.config.retries + 1):
             self._pace()
             try:
-                return self._once(method, path, body, read)
+                return self._once(path, body, read)
             except Passing as error:
                 last = error
             if attempt < self.config.retries:
@@ -106,9 +90,11 @@ class Client:
             )
         return asked
 
-    def _once(self, method: str, path: str, body: Mapping[str, Any] | None, read: Callable[[Any], R]) -> R:
+    def _once(self, path: str, body: Mapping[str, Any] | None, read: Callable[[Any], R]) -> R:
+        base = self.config.url.rstrip("/")
+        address = f"{base.removesuffix('/v1')}{path[1:]}" if path.startswith("//") else f"{base}{path}"
         try:
-            response = self._http.request(method, self._address(path), json=body)
+            response = self._http.request("GET" if body is None else "POST", address, json=body)
         except httpx2.TimeoutException:
             raise Passing(
                 f"no answer within {self.config.timeout:g} s; raise teacher.server.timeout, or lower concurrency or "
@@ -141,7 +127,7 @@ class Client:
                 raise Unusable("its list of models has no data with an id each") from None
 
         try:
-            return self.get("/models", read)
+            return self.ask("/models", None, read)
         except NotServed:
             return None
 
@@ -161,26 +147,19 @@ class Client:
     def _where(self) -> str:
         return f"the server at {self.config.url}"
 
-    def _address(self, path: str) -> str:
-        base = self.config.url.rstrip("/")
-        return f"{base.removesuffix('/v1')}{path[1:]}" if path.startswith("//") else f"{base}{path}"
-
 
 class _Pace:
     """Lets one request begin after the other, at most so many a minute."""
 
     def __init__(self, per_minute: float | None, wait: Callable[[float], None], clock: Callable[[], float]) -> None:
-        self.gap = 60.0 / per_minute if per_minute else 0.0
-        self.wait, self.clock = wait, clock
-        self.lock = threading.Lock()
-        self.next = 0.0
+        self.gap, self.next = 60.0 / per_minute if per_minute else 0.0, 0.0
+        self.wait, self.clock, self.lock = wait, clock, threading.Lock()
 
     def __call__(self) -> None:
         if not self.gap:
             return
         with self.lock:
             now = self.clock()
-            mine = max(now, self.next)
-            self.next = mine + self.gap
+            self.next = (mine := max(now, self.next)) + self.gap
         if mine > now:
             self.wait(mine - now)

@@ -8,7 +8,7 @@ from typing import Any
 
 from hf_distill.recipe.server import GENERATION
 from hf_distill.teachers.endpoint.client import Client
-from hf_distill.teachers.endpoint.errors import Unusable
+from hf_distill.teachers.endpoint.faults import Unusable
 
 Prompt = Sequence[int] | Sequence[dict[str, Any]]
 """Tokens, or the turns of a chat."""
@@ -16,17 +16,11 @@ Prompt = Sequence[int] | Sequence[dict[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """One text that a served model wrote.
-
-    Attributes:
-        text: Without special tokens.
-        mean_log_probability: Of its tokens; None where the server does not tell.
-        ended: Whether it came to its end within the bound.
-    """
+    """One text that a served model wrote, without special tokens."""
 
     text: str
-    mean_log_probability: float | None
-    ended: bool
+    mean_log_probability: float | None  # None where the server does not tell.
+    ended: bool  # Within the bound.
 
 
 def sampling(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,13 +36,12 @@ def write(client: Client, prompt: Prompt, asked: Mapping[str, Any], texts: int, 
     path, more = "/completions", {"prompt": list(prompt), "logprobs": 1}
     if prompt and isinstance(prompt[0], dict):
         path, more = "/chat/completions", {"messages": list(prompt), "logprobs": True}
-    return client.post(path, {**body, **more}, lambda answer: _answers(answer, texts))
+    return client.ask(path, {**body, **more}, lambda answer: _answers(answer, texts))
 
 
 def _answers(answer: Any, texts: int) -> list[Answer]:
     try:
-        choices = sorted(answer["choices"], key=lambda each: each["index"])
-        found = [_answer(choice) for choice in choices]
+        found = [_answer(choice) for choice in sorted(answer["choices"], key=lambda each: each["index"])]
     except (TypeError, KeyError, AttributeError):
         raise Unusable("its answer has no choices with a text and an index each") from None
     if len(found) != texts:

@@ -20,7 +20,7 @@ from hf_distill.models.loading import load_model
 from hf_distill.recipe import Recipe, ServerConfig
 from hf_distill.tasks import Task
 from hf_distill.teachers.endpoint import Client, Position, prompt_likelihoods
-from hf_distill.teachers.endpoint.errors import NotServed, Unusable
+from hf_distill.teachers.endpoint.faults import NotServed, Unusable
 
 logger = logging.getLogger(__name__)
 
@@ -75,9 +75,8 @@ def _same_tokens(client: Client, ids: Sequence[int]) -> str:
         return f"cuts a probe into as many tokens as the local tokenizer ({found}); which, it does not tell"
     if found != list(ids):
         place = next((i for i, pair in enumerate(zip(found, ids, strict=False)) if pair[0] != pair[1]), len(ids))
-        raise _other_tokenizer(
-            client, f"{found[place : place + 4]} at token {place}", f"{list(ids[place : place + 4])}"
-        )
+        there, here = found[place : place + 4], list(ids[place : place + 4])
+        raise _other_tokenizer(client, f"{there} at token {place}", f"{here}")
     return f"cuts a probe into the same {len(ids)} tokens as the local tokenizer"
 
 
@@ -90,7 +89,7 @@ def _other_tokenizer(client: Client, there: str, here: str) -> ServerError:
 
 def _tokens_of_server(client: Client) -> list[int] | int | None:
     """The probe's tokens: of vLLM's ``/tokenize``, else as ``/completions`` tells them, or how many they are."""
-    model = {"model": client.config.model}
+    probe = {"model": client.config.model, "prompt": PROBE}
 
     def tokenized(answer: Any) -> list[int]:
         if not isinstance(answer, dict) or not isinstance(answer.get("tokens"), list):
@@ -106,10 +105,10 @@ def _tokens_of_server(client: Client) -> list[int] | int | None:
         return list(told) if told else count
 
     try:
-        return client.post("//tokenize", {**model, "prompt": PROBE}, tokenized)
+        return client.ask("//tokenize", probe, tokenized)
     except NotServed:
-        body = {**model, "prompt": PROBE, "max_tokens": 1, "temperature": 0.0, "return_token_ids": True}
-        return client.post("/completions", body, read)
+        body = {**probe, "max_tokens": 1, "temperature": 0.0, "return_token_ids": True}
+        return client.ask("/completions", body, read)
 
 
 def _same_numbers(config: ServerConfig, task: Task, ids: Sequence[int], positions: Sequence[Position]) -> str:

@@ -13,33 +13,21 @@ from typing import Any, NamedTuple
 
 from hf_distill.errors import ServerError
 from hf_distill.teachers.endpoint.client import Client
-from hf_distill.teachers.endpoint.errors import WITHOUT_LIKELIHOODS, Unusable
+from hf_distill.teachers.endpoint.faults import WITHOUT_LIKELIHOODS, Unusable
 
 
 class Position(NamedTuple):
-    """What a model finds likely to stand at one place of a text.
+    """What a model finds likely to stand at one place of a text."""
 
-    Attributes:
-        ids: Of the k likeliest tokens, the likeliest first.
-        log_probabilities: Theirs.
-        actual: Of the token that stands there.
-    """
-
-    ids: list[int]
-    log_probabilities: list[float]
-    actual: float
+    ids: list[int]  # Of the k likeliest tokens, the likeliest first.
+    log_probabilities: list[float]  # Theirs.
+    actual: float  # Of the token that stands there.
 
 
 def prompt_likelihoods(client: Client, ids: Sequence[int], k: int) -> list[Position]:
     """What the model finds likely at the second token of a text, the third, and so on: one less than it has tokens."""
-    body = {
-        "model": client.config.model,
-        "prompt": list(ids),
-        "max_tokens": 1,
-        "temperature": 0.0,
-        "prompt_logprobs": k,
-    }
-    return client.post("/completions", body, lambda answer: _positions(answer, ids, k))
+    body = {"model": client.config.model, "prompt": list(ids), "max_tokens": 1, "temperature": 0.0}
+    return client.ask("/completions", {**body, "prompt_logprobs": k}, lambda answer: _positions(answer, ids, k))
 
 
 def _positions(answer: Any, ids: Sequence[int], k: int) -> list[Position]:

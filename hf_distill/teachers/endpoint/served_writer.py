@@ -6,25 +6,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
+from typing_extensions import override
 
 from hf_distill.artifacts import seed_of
 from hf_distill.errors import WritingError
-from hf_distill.generation.writer import Hypothesis, repeated_share
+from hf_distill.generation.writer import Hypothesis, Writer, repeated_share
 from hf_distill.recipe import LabelConfig
 from hf_distill.tasks.rollout_batches import Prompts
 from hf_distill.teachers.endpoint import Answer, Client, write
 from hf_distill.teachers.endpoint.completions import sampling
 
 
-class ServedWriter:
-    """A teacher behind an endpoint that writes; after chats by their turns, after plain prompts by their tokens.
+class ServedWriter(Writer):
+    """A teacher behind an endpoint that writes; after chats by their turns, after plain prompts by their tokens."""
 
-    Args:
-        client: Of the server.
-        tokenizer: The teacher's own, which counts tokens.
-        config: ``label`` of a recipe.
-        settings: Of ``with_length``.
-    """
+    description: str = ""
+    at_once: int | None = None  # How many rows are under way, the client decides.
 
     def __init__(
         self, client: Client, tokenizer: PreTrainedTokenizerBase, config: LabelConfig, settings: Mapping[str, Any]
@@ -32,30 +29,26 @@ class ServedWriter:
         self.client, self.tokenizer, self.texts = client, tokenizer, config.hypotheses
         self._asked = sampling(settings)
         self.description = f"drawn, {config.hypotheses} a row" if config.draws else "the likeliest token each time"
-        self.at_once: int | None = None  # How many rows are under way, the client decides.
         self._special = frozenset(tokenizer.all_special_ids)
         chooses = config.hypotheses > 1 and config.choose == "likeliest"
         self._judges = chooses or config.filters.mean_log_probability is not None
 
     @property
+    @override
     def settings(self) -> dict[str, Any]:
-        """Plain data on which its texts depend."""
         return {"served": True, "n": self.texts, **self._asked}
 
+    @override
     def write(self, prompts: Prompts, places: Sequence[int], seed: int) -> list[list[Hypothesis]]:
-        """What it writes after some of the prompts."""
-
         def ask(place: int) -> list[Hypothesis]:
             number = seed_of(seed, prompts.row_ids[place])
-            return [
-                self._hypothesis(each)
-                for each in write(self.client, prompts.sent(place), self._asked, self.texts, number)
-            ]
+            answers = write(self.client, prompts.sent(place), self._asked, self.texts, number)
+            return [self._hypothesis(each) for each in answers]
 
         return self.client.map(ask, places)
 
+    @override
     def content(self, ids: Sequence[int]) -> list[int]:
-        """Tokens without special ones."""
         return [token for token in ids if token not in self._special]
 
     def _hypothesis(self, answer: Answer) -> Hypothesis:
