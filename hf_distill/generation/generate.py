@@ -17,11 +17,11 @@ from transformers import (
     LogitsProcessor,
     LogitsProcessorList,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
 )
 
 from hf_distill.models.forward import evaluated
 from hf_distill.tasks.encoding import padded
+from hf_distill.types import Tokenizer
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -58,7 +58,7 @@ def with_length(settings: Mapping[str, Any], longest: int) -> dict[str, Any]:
     return {"do_sample": False, **({} if bounded else {"max_new_tokens": longest}), **settings}
 
 
-def writer_inputs(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[list[int]]) -> dict[str, Any]:
+def writer_inputs(model: PreTrainedModel, tokenizer: Tokenizer, rows: list[list[int]]) -> dict[str, Any]:
     """What ``generate`` reads of rows of tokens: padded, with their mask, and the token that pads."""
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     # A decoder goes on where the row ends, so nothing may stand behind it.

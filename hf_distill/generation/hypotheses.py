@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel
 from typing_extensions import override
 
 from hf_distill.errors import WritingError
@@ -20,6 +20,7 @@ from hf_distill.generation.writer import Hypothesis, Writer, repeated_share
 from hf_distill.models.hardware import place
 from hf_distill.recipe import LabelConfig
 from hf_distill.tasks.rollout_batches import Prompts
+from hf_distill.types import Tokenizer
 
 _OF_THE_FILE = ("transformers_version", "_from_model_config")
 
@@ -55,7 +56,7 @@ class ModelWriter(Writer):
     def __init__(
         self,
         model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: Tokenizer,
         config: LabelConfig,
         *,
         own: GenerationConfig,

@@ -17,7 +17,7 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset, IterableDataset
 from torch import Tensor
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel
 
 from hf_distill.artifacts import seed_of
 from hf_distill.errors import RecipeError, TeacherError
@@ -28,7 +28,7 @@ from hf_distill.recipe import RolloutConfig
 from hf_distill.students import has_adapters
 from hf_distill.tasks import Task
 from hf_distill.tasks.rollout_batches import Writing, joined
-from hf_distill.types import Batch, Reduce
+from hf_distill.types import Batch, Reduce, Tokenizer
 
 SHORT = 0.25
 """A mean length below this share of what the data have, or of what may be written, is told."""
@@ -68,7 +68,7 @@ class Rollout:
         self,
         rows: Any,
         task: Task,
-        tokenizer: PreTrainedTokenizerBase | None,
+        tokenizer: Tokenizer | None,
         student: PreTrainedModel,
         teacher: Judge | None,
         objectives: Mapping[str, Objective],
@@ -79,7 +79,9 @@ class Rollout:
             The rows that can be written after, and lines that tell of others.
         """
         if teacher is None:
-            raise TeacherError("rollout: there is no teacher to judge what a student writes; name one, or remove it")
+            raise TeacherError(
+                "rollout: only a teacher judges what a student writes, and there is none; name one, or remove rollout"
+            )
         if not teacher.reads_new_texts:
             raise TeacherError(
                 "rollout: a cache holds what a teacher said of the data, nothing of what a student will write; give a "
@@ -101,7 +103,7 @@ class Rollout:
     def fit(
         self,
         task: Task,
-        tokenizer: PreTrainedTokenizerBase | None,
+        tokenizer: Tokenizer | None,
         student: PreTrainedModel,
         teacher: PretrainedConfig | None,
         objectives: Mapping[str, Objective],

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from datasets import Dataset, IterableDataset
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel
 
 from hf_distill.errors import DataError, ModelError, ObjectiveError
 from hf_distill.generation.generate import end_tokens
 from hf_distill.objectives import Objective
 from hf_distill.recipe import RolloutConfig
 from hf_distill.tasks.rollout_batches import Writing
-from hf_distill.types import OF_THE_DATA
+from hf_distill.types import OF_THE_DATA, Tokenizer
 
 
 def check_judged(config: RolloutConfig, objectives: Mapping[str, Objective]) -> None:
@@ -36,7 +36,7 @@ def check_judged(config: RolloutConfig, objectives: Mapping[str, Objective]) -> 
             )
 
 
-def ends_of(student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> list[int]:
+def ends_of(student: PreTrainedModel, tokenizer: Tokenizer | None) -> list[int]:
     """The tokens that end a text, as the student's generation config and its tokenizer tell."""
     ends = end_tokens(student.generation_config)
     if tokenizer is not None and isinstance(tokenizer.eos_token_id, int):

@@ -19,8 +19,7 @@ from hf_distill.recipe import LabelConfig, LabelFilters
 class SentenceBleu(Bleu):
     """BLEU of one sentence: of n-grams that a short text can have."""
 
-    def __init__(self) -> None:
-        self._metric = BLEU(effective_order=True)
+    metric = BLEU(effective_order=True)
 
 
 @dataclass(frozen=True, kw_only=True)

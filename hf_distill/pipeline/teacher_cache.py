@@ -27,8 +27,8 @@ from hf_distill.tasks import Task
 from hf_distill.tasks.encoding import with_row_ids
 from hf_distill.teachers import CachedTeacher, Teacher
 from hf_distill.teachers.cache_schemes import SCHEMES, Arrays, NaiveTopK, Sampled, Scheme, TopK
-from hf_distill.teachers.cache_store import Collate, Plan, Reader, fill, kept_rows
-from hf_distill.types import Batch, Need, Targets
+from hf_distill.teachers.cache_store import Plan, Reader, fill, kept_rows
+from hf_distill.types import Batch, Collate, Need, Targets
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel
 
 from hf_distill.errors import TeacherError
 from hf_distill.evaluation.predict import predict_decisions
@@ -20,7 +20,7 @@ from hf_distill.models.fingerprints import weights_mark
 from hf_distill.recipe import LabelConfig, Recipe
 from hf_distill.tasks import Task
 from hf_distill.teachers.cache_store import Plan
-from hf_distill.types import Batch, LogitSource, Need, Targets
+from hf_distill.types import Batch, LogitSource, Need, Targets, Tokenizer
 
 Layers = Collection[int]
 """Layers, as indices."""
@@ -57,7 +57,7 @@ class Teacher(ABC):
     """
 
     provides: frozenset[Need]
-    tokenizer: PreTrainedTokenizerBase | None = None
+    tokenizer: Tokenizer | None = None
     model: PreTrainedModel | None = None
     config: PretrainedConfig | None = None
     facts: Mapping[str, Any] = {}
@@ -114,7 +114,7 @@ class Teacher(ABC):
     def follow(self, task: Task) -> None:  # noqa: B027  # Most give what they give, whatever the labels are.
         """Give logits in the order of a task's labels, or refuse the task."""
 
-    def beside(self, tokenizer: PreTrainedTokenizerBase) -> Teacher:
+    def beside(self, tokenizer: Tokenizer) -> Teacher:
         """Itself as the teacher of a student with this tokenizer."""
         return self
 

@@ -27,7 +27,7 @@ from hf_distill.artifacts import Shards, claim
 from hf_distill.errors import CacheError
 from hf_distill.teachers.cache_schemes import Arrays, Scheme, TopK
 from hf_distill.teachers.cache_shards import Shard, is_written, write_shard
-from hf_distill.types import Batch, LogitSource, Masks, Need, SparseLogits, Targets, logits_at
+from hf_distill.types import Batch, Collate, LogitSource, Masks, Need, SparseLogits, Targets, logits_at
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +36,6 @@ SHARD_ROWS = 1024
 
 CHUNK = 256
 """Positions whose logits are held at a time."""
-
-Collate = Callable[[list[Mapping[str, Any]]], Batch]
 
 
 @dataclass(frozen=True, kw_only=True)

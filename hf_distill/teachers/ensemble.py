@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 from typing_extensions import override
 
 from hf_distill.errors import TeacherError
@@ -29,6 +29,7 @@ from hf_distill.types import (
     MixedLogits,
     Need,
     Targets,
+    Tokenizer,
     log_mixture,
 )
 
@@ -238,7 +239,7 @@ def mixed(logits: Sequence[Tensor], weights: Sequence[float], distribution: Dist
     return yes - no
 
 
-def check_one_tokenizer(tokenizers: Mapping[str, PreTrainedTokenizerBase]) -> None:
+def check_one_tokenizer(tokenizers: Mapping[str, Tokenizer]) -> None:
     """Refuse members that do not cut texts into the same tokens; one may know more special ones, or padding rows."""
     (first, own), *others = tokenizers.items()
     for name, other in others:

@@ -12,7 +12,7 @@ from typing import Any, Self
 import torch
 from accelerate import PartialState
 from torch import Tensor
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 from typing_extensions import override
 
@@ -30,7 +30,7 @@ from hf_distill.students import share_an_encoder
 from hf_distill.tasks import Task
 from hf_distill.teachers.base import Layers, Loading, States, Teacher
 from hf_distill.tokenizers.compare import fitted, same_tokenizer
-from hf_distill.types import Batch, LogitSource, Need, Targets
+from hf_distill.types import Batch, LogitSource, Need, Targets, Tokenizer
 
 
 class RunningTeacher(Teacher):
@@ -41,7 +41,7 @@ class RunningTeacher(Teacher):
         return predict(self, evaluation)
 
     @override
-    def beside(self, tokenizer: PreTrainedTokenizerBase) -> Self:
+    def beside(self, tokenizer: Tokenizer) -> Self:
         """Itself, reading the student's tokens, or its own where these differ and then no more than it can read."""
         teacher, reads = copy.copy(self), None
         if self.tokenizer is not None and not same_tokenizer(tokenizer, self.tokenizer):
@@ -74,7 +74,7 @@ class ModelTeacher(RunningTeacher):
     def __init__(
         self,
         model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase | None = None,
+        tokenizer: Tokenizer | None = None,
         label_order: list[int] | None = None,
         *,
         folder: Path | None = None,

@@ -18,7 +18,6 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 from typing_extensions import override
 
 from hf_distill.evaluation.language_modeling import BINS, TokenScores, Written, judged, tabled_scores
@@ -34,7 +33,7 @@ from hf_distill.teachers.endpoint import Client, Position, prompt_likelihoods, w
 from hf_distill.teachers.endpoint.completions import sampling
 from hf_distill.teachers.endpoint.served_writer import ServedWriter
 from hf_distill.teachers.endpoint.verify import check_server
-from hf_distill.types import Batch, Need, SparseLogits, Targets
+from hf_distill.types import Batch, Need, SparseLogits, Targets, Tokenizer
 
 
 class Document(NamedTuple):
@@ -58,7 +57,7 @@ class ServedTeacher(Teacher):
 
     provides: frozenset[Need] = frozenset({"logits"})
 
-    def __init__(self, client: Client, vocabulary: int, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+    def __init__(self, client: Client, vocabulary: int, tokenizer: Tokenizer | None = None) -> None:
         self.client, self.vocabulary, self.tokenizer = client, vocabulary, tokenizer
         self.likeliest: int = min(client.config.asked, vocabulary)
         name = client.config.model
@@ -92,7 +91,7 @@ class ServedTeacher(Teacher):
         return self.vocabulary
 
     @override
-    def beside(self, tokenizer: PreTrainedTokenizerBase) -> Self:
+    def beside(self, tokenizer: Tokenizer) -> Self:
         teacher = copy.copy(self)
         teacher.tokenizer = None
         return teacher
@@ -139,7 +138,7 @@ class ServedTeacher(Teacher):
         return ServedWriter(self.client, self._own_tokenizer, config, settings)
 
     @property
-    def _own_tokenizer(self) -> PreTrainedTokenizerBase:
+    def _own_tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:
             raise self._cannot("be asked without a student: it has no tokenizer of its own; give it one (tokenizer)")
         return self.tokenizer

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from datasets import Dataset, IterableDataset
-from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainerState
+from transformers import Trainer, TrainerCallback, TrainerState
 from typing_extensions import override
 
 from hf_distill.tasks import Task
 from hf_distill.tasks.encoding import with_row_ids
 from hf_distill.training.sampler import LengthGroupedSampler
-from hf_distill.types import Batch
-
-Collate = Callable[..., Batch]
-Tokenizer = PreTrainedTokenizerBase | None
+from hf_distill.types import Collate, Tokenizer
 
 
 class DataLoading(Trainer):
@@ -25,7 +21,12 @@ class DataLoading(Trainer):
     task: Task
 
     def _prepare_data(
-        self, datasets: list[Any], collate: Collate | None, tokenizer: Tokenizer, teachers: Tokenizer, seed: int
+        self,
+        datasets: list[Any],
+        collate: Collate | None,
+        tokenizer: Tokenizer | None,
+        teacher_tokenizer: Tokenizer | None,
+        seed: int,
     ) -> tuple[list[Any], Collate | None]:
         """Encode data sets that are not, and choose what collates them where nobody did."""
         # In shared memory: workers of a loader that persist hold a collator of their own.
@@ -41,11 +42,11 @@ class DataLoading(Trainer):
             if not isinstance(rows, (Dataset, IterableDataset)):
                 return rows
             columns = rows.column_names or list(next(iter(rows)))
-            return rows if "input_ids" in columns else self.task.encode(rows, tokenizer, teachers)
+            return rows if "input_ids" in columns else self.task.encode(rows, tokenizer, teacher_tokenizer)
 
         if collate is None:
-            collate = with_row_ids(self.task.collator(tokenizer, teachers))
-            learned = self.task.training_collator(tokenizer, teachers, lambda: (seed, int(self._epoch)))
+            collate = with_row_ids(self.task.collator(tokenizer, teacher_tokenizer))
+            learned = self.task.training_collator(tokenizer, teacher_tokenizer, lambda: (seed, int(self._epoch)))
             self._train_collator = with_row_ids(learned)
         return [encoded(rows) for rows in datasets], collate
 

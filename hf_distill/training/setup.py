@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments
 
 from hf_distill.errors import LabelError, ObjectiveError, TeacherError
 from hf_distill.models.forward import STATES
@@ -17,7 +17,7 @@ from hf_distill.students import frozen_encoder
 from hf_distill.tasks import Task, make_task
 from hf_distill.teachers import ModelTeacher, Teacher
 from hf_distill.training.step import Step
-from hf_distill.types import OF_THE_DATA
+from hf_distill.types import OF_THE_DATA, Tokenizer
 
 
 def set_up(
@@ -26,8 +26,8 @@ def set_up(
     task: Task | str,
     objectives: Sequence[Objective | str] | None,
     args: TrainingArguments,
-    tokenizer: PreTrainedTokenizerBase | None,
-    teacher_tokenizer: PreTrainedTokenizerBase | None,
+    tokenizer: Tokenizer | None,
+    teacher_tokenizer: Tokenizer | None,
 ) -> Step:
     """Fit what a person hands to DistillationTrainer to each other, see there."""
     task = bound_task(task, student)
@@ -104,8 +104,8 @@ def make_teacher(
     given: PreTrainedModel | Teacher | str | None,
     task: Task,
     args: TrainingArguments,
-    tokenizer: PreTrainedTokenizerBase | None,
-    teacher_tokenizer: PreTrainedTokenizerBase | None,
+    tokenizer: Tokenizer | None,
+    teacher_tokenizer: Tokenizer | None,
 ) -> Teacher | None:
     """The teacher that a person gave: one, a model, or an id or folder, loaded in the device's best dtype."""
     if isinstance(given, str):
@@ -163,10 +163,7 @@ def check_tokens(objectives: Mapping[str, Objective], task: Task) -> None:
 
 
 def connect_tokenizers(
-    objectives: Mapping[str, Objective],
-    task: Task,
-    student: PreTrainedTokenizerBase | None,
-    teacher: PreTrainedTokenizerBase,
+    objectives: Mapping[str, Objective], task: Task, student: Tokenizer | None, teacher: Tokenizer
 ) -> list[str]:
     """Fit objectives to a teacher with other tokens than the student's; gives lines that tell what they share."""
     check_tokens(objectives, task)

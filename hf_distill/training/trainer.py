@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from datasets import Dataset, IterableDataset
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
 from hf_distill.errors import ObjectiveError, RecipeError
@@ -30,7 +30,7 @@ from hf_distill.training.data_loading import DataLoading, SamplerEpoch
 from hf_distill.training.saving import StudentSaving, attach
 from hf_distill.training.setup import set_up
 from hf_distill.training.step import Counts, Terms
-from hf_distill.types import UNITS, Batch
+from hf_distill.types import UNITS, Batch, Tokenizer
 
 
 class DistillationTrainer(DataLoading, StudentSaving):
@@ -74,8 +74,8 @@ class DistillationTrainer(DataLoading, StudentSaving):
         data_collator: Callable[..., Batch] | None = None,
         train_dataset: Dataset | IterableDataset | None = None,
         eval_dataset: Dataset | IterableDataset | dict[str, Dataset] | None = None,
-        processing_class: PreTrainedTokenizerBase | None = None,
-        teacher_processing_class: PreTrainedTokenizerBase | None = None,
+        processing_class: Tokenizer | None = None,
+        teacher_processing_class: Tokenizer | None = None,
         rollout: Rollout | None = None,
         **kwargs: Any,
     ) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
 from typing_extensions import override
 
 from hf_distill.artifacts import seed_of
@@ -15,6 +14,7 @@ from hf_distill.recipe import LabelConfig
 from hf_distill.tasks.rollout_batches import Prompts
 from hf_distill.teachers.endpoint import Answer, Client, write
 from hf_distill.teachers.endpoint.completions import sampling
+from hf_distill.types import Tokenizer
 
 
 class ServedWriter(Writer):
@@ -23,9 +23,7 @@ class ServedWriter(Writer):
     description: str = ""
     at_once: int | None = None  # How many rows are under way, the client decides.
 
-    def __init__(
-        self, client: Client, tokenizer: PreTrainedTokenizerBase, config: LabelConfig, settings: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, client: Client, tokenizer: Tokenizer, config: LabelConfig, settings: Mapping[str, Any]) -> None:
         self.client, self.tokenizer, self.texts = client, tokenizer, config.hypotheses
         self._asked = sampling(settings)
         self.description = f"drawn, {config.hypotheses} a row" if config.draws else "the likeliest token each time"

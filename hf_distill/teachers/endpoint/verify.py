@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from huggingface_hub import try_to_load_from_cache
-from transformers import PreTrainedTokenizerBase
 
 from hf_distill.errors import ServerError
 from hf_distill.evaluation.metrics import scorer_names
@@ -21,6 +20,7 @@ from hf_distill.recipe import Recipe, ServerConfig
 from hf_distill.tasks import Task
 from hf_distill.teachers.endpoint import Client, Position, prompt_likelihoods
 from hf_distill.teachers.endpoint.faults import NotServed, Unusable
+from hf_distill.types import Tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +34,7 @@ LOCAL_BYTES = 8e9
 """Weights of a model that are loaded to compare it; larger ones are not."""
 
 
-def check_server(
-    client: Client, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, task: Task, *, likeliest: int | None
-) -> None:
+def check_server(client: Client, tokenizer: Tokenizer, recipe: Recipe, task: Task, *, likeliest: int | None) -> None:
     """Check that a server gives what a run will ask it for."""
     name, room = client.config.model, client.check_model()
     longest, new = min(task.max_length, tokenizer.model_max_length), _new_tokens(recipe, task)
