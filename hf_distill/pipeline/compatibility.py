@@ -6,7 +6,7 @@ by it. :func:`table` gives all rows for the documentation.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -166,8 +166,9 @@ def cache_temperatures(experiment: Experiment) -> set[float]:
     return {value for case in cases if case.knows_some for value in case.temperatures.values()}
 
 
-def table() -> Iterator[tuple[str, str, str, str]]:
-    """All rules for people: the key, what it does not go with, why, and what to do instead."""
+def table() -> str:
+    """All rules as a table in Markdown: the key, what it does not go with, why, and what to do instead."""
     rules: tuple[Rule[Any], ...] = (*RULES, *RULES_OF_RECIPES, *RULES_OF_OBJECTIVES, *RULES_OF_STAGES)
-    for rule in rules:
-        yield rule.what, rule.beside, rule.why, rule.instead
+    rows = [("key", "does not go with", "why", "instead"), ("---",) * 4]
+    rows += [(f"`{rule.what}`", rule.beside, rule.why, rule.instead) for rule in rules]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows).replace("{}", "...")
