@@ -1,4 +1,8 @@
-"""What is pulled towards what. A new objective is one file here and its class's name among those of ``OBJECTIVES``."""
+"""What is pulled towards what. A new objective is one file here and its class's name among those of ``OBJECTIVES``.
+
+May be imported: the objectives, ``make_objective`` and ``named_objectives``.
+Never belongs here: which task is served, and where the targets come from.
+"""
 
 from __future__ import annotations
 

@@ -15,10 +15,10 @@ from hf_distill.evaluation.predict import Candidate, set_generation
 from hf_distill.evaluation.scores import Evaluation, Scoreable, Scores
 from hf_distill.logs import prefixed
 from hf_distill.models.loading import license_of, load_model, load_tokenizer, model_folder
+from hf_distill.pipeline.baseline import bag_of_words_floor
 from hf_distill.pipeline.experiment import Experiment
 from hf_distill.pipeline.run_folder import RunFolder, recipe_hash, training_part
 from hf_distill.recipe import Recipe
-from hf_distill.report.baseline import bag_of_words_floor
 from hf_distill.students import Student, build_student, has_adapters, load_adapters
 from hf_distill.tasks import Task
 from hf_distill.teachers import Loading, Teacher, teacher_class

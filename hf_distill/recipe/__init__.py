@@ -1,4 +1,8 @@
-"""The recipe: one YAML file, read strictly into frozen dataclasses, its keys in the order of the flow."""
+"""The recipe: one YAML file, read strictly into frozen dataclasses, its keys in the order of the flow.
+
+May be imported: the dataclasses, ``load_recipe.load_recipe`` and ``load_recipe.dump_recipe``.
+Never belongs here: anything that imports torch, or looks at data or models.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Small models before training. A new way of building one is one file here and one line in ``STUDENTS``."""
+"""Small models before training. A new way of building one is one file here and one line in ``STUDENTS``.
+
+May be imported: ``build_student``, what other rooms do to a student (adapters, freezing), and ``pruning``.
+Never belongs here: what the student learns, and from whom.
+"""
 
 from __future__ import annotations
 

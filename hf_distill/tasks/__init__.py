@@ -1,4 +1,8 @@
-"""What the rows mean. A new task is one file here and one line in ``TASKS``."""
+"""What the rows mean. A new task is one file here and one line in ``TASKS``.
+
+May be imported: the tasks, ``make_task``, ``task_class``, and ``encoding`` by those who collate.
+Never belongs here: objectives, teachers, and how scores are computed.
+"""
 
 from __future__ import annotations
 

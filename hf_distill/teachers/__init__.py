@@ -1,4 +1,8 @@
-"""Where targets come from. A new kind of teacher is one file here and one line in ``TEACHERS``."""
+"""Where targets come from. A new kind of teacher is one file here and one line in ``TEACHERS``.
+
+May be imported: the teachers, ``teacher_class``, and the caches' stores and schemes.
+Never belongs here: which objective asks, and when a teacher is trained.
+"""
 
 from __future__ import annotations
 
