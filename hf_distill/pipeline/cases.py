@@ -11,15 +11,16 @@ from hf_distill.evaluation.metrics import primary_metric, scorer_names
 from hf_distill.objectives import Objective
 from hf_distill.recipe import CacheConfig, Recipe
 from hf_distill.tasks import Task
+from hf_distill.teachers import CachedTeacher, EnsembleTeacher, ServedTeacher
 from hf_distill.types import OF_THE_DATA, Need
 
 ALL: frozenset[Need] = frozenset(get_args(Need))
 
 GIVES: dict[str, frozenset[Need]] = {
     "none": frozenset(),
-    "served": frozenset({"logits"}),
-    "several": frozenset({"logits"}),
-    "cached": frozenset({"logits", "hidden_states"}),
+    "served": ServedTeacher.provides,
+    "several": EnsembleTeacher.provides,
+    "cached": CachedTeacher.provides,
 }
 """What a teacher gives of which this can be said; any other gives all."""
 
@@ -72,6 +73,7 @@ class TargetsCase:
     cache: CacheConfig = field(default_factory=CacheConfig)
     task: Task
     objectives: Mapping[str, Objective]
+    provides: frozenset[Need] = ALL
     name: str = ""
 
     @property
@@ -107,12 +109,12 @@ class TargetsCase:
 
 
 def beyond(trait: str) -> Callable[[TargetsCase], object]:
-    """Finds the objective and what it needs that a teacher of this kind does not give."""
+    """Finds the objective and what it needs that a teacher of this kind, any where it is empty, does not give."""
 
     def found(case: TargetsCase) -> object:
-        given = ALL.intersection(*(gives for name, gives in GIVES.items() if name in case.traits))
+        given = case.provides.intersection(*(gives for name, gives in GIVES.items() if name in case.traits))
         beyond = " and ".join(sorted(case.objective.needs - OF_THE_DATA - given))
-        return (case.name, beyond) if trait in case.traits and beyond else None
+        return (case.name, beyond) if (not trait or trait in case.traits) and beyond else None
 
     return found
 

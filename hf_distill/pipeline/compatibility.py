@@ -28,7 +28,9 @@ from hf_distill.pipeline.experiment import Experiment, Stage
 from hf_distill.recipe import CacheConfig, Recipe
 from hf_distill.recipe.rules import RULES, Rule, check_rules
 from hf_distill.tasks import Task
+from hf_distill.teachers import teacher_class
 from hf_distill.training.setup import check_objectives
+from hf_distill.types import Need
 
 # fmt: off
 RULES_OF_RECIPES: tuple[Rule[RecipeCase], ...] = (
@@ -94,6 +96,9 @@ RULES_OF_OBJECTIVES: tuple[Rule[TargetsCase], ...] = (
     Rule("objective {}", "a cached teacher, for more than logits and hidden states", beyond("cached"),
          "needs the teacher's {}, which a cache does not keep: they would be larger than the model",
          "use a live teacher (teacher.kind: live), or hidden, of the side that writes", error=TeacherError),
+    Rule("objective {}", "a teacher that does not provide what it needs", beyond(""),
+         "needs the teacher's {}, which it does not give", "take an objective that needs less, or another teacher",
+         error=TeacherError),
     Rule("objective {}",
          "a teacher of whom only some probabilities are known (served, or cached over a vocabulary), with a "
          "divergence other than forward_kl", other_divergence,
@@ -151,7 +156,9 @@ def targets_case(stage: Stage, task: Task) -> TargetsCase:
     """The objectives of a stage, and what can be said of their teacher."""
     teacher = stage.recipe.teacher
     traits, cache = (teacher.traits, teacher.cache_settings) if teacher is not None else ({"none"}, CacheConfig())
-    return TargetsCase(traits=frozenset(traits), cache=cache, task=task, objectives=stage.objectives)
+    provides = teacher_class(teacher).provides if teacher is not None else frozenset[Need]()
+    case = TargetsCase(traits=frozenset(traits), cache=cache, task=task, objectives=stage.objectives)
+    return replace(case, provides=provides)
 
 
 def check_stage(stage: Stage, task: Task) -> None:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -17,10 +17,11 @@ from hf_distill.evaluation.predict import predict_decisions
 from hf_distill.evaluation.scores import Evaluation, Scores
 from hf_distill.generation.writer import Writer
 from hf_distill.models.fingerprints import weights_mark
+from hf_distill.names import check_values
 from hf_distill.recipe import LabelConfig, Recipe
 from hf_distill.tasks import Task
 from hf_distill.teachers.cache_store import Plan
-from hf_distill.types import Batch, LogitSource, Need, Targets, Tokenizer
+from hf_distill.types import OF_THE_DATA, Batch, LogitSource, Need, Targets, Tokenizer
 
 Layers = Collection[int]
 """Layers, as indices."""
@@ -56,7 +57,7 @@ class Teacher(ABC):
         plan: What it reads from disk; None where it is not cached.
     """
 
-    provides: frozenset[Need]
+    provides: frozenset[Need] = frozenset()
     tokenizer: Tokenizer | None = None
     model: PreTrainedModel | None = None
     config: PretrainedConfig | None = None
@@ -67,6 +68,15 @@ class Teacher(ABC):
     likeliest: int | None = None
     reads_new_texts: bool = True
     plan: Plan | None = None
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        """Refuse a class that provides nothing, or what does not exist."""
+        super().__init_subclass__(**arguments)
+        check_values(cls, "provides", get_args(Need), TeacherError, several=True)
+        if not cls.provides - OF_THE_DATA:
+            raise TeacherError(
+                f"{cls.__module__}.{cls.__qualname__}: provides: expected what it gives of {', '.join(get_args(Need))}"
+            )
 
     @classmethod
     def load(cls, config: Any, loading: Loading) -> Teacher:

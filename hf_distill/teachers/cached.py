@@ -27,6 +27,7 @@ class CachedTeacher(Teacher):
         teacher: The one whose targets were kept; it answers all else.
     """
 
+    provides: frozenset[Need] = frozenset({"logits", "hidden_states"})
     reads_new_texts = False
     plan: Plan
 

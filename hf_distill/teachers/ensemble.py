@@ -59,8 +59,6 @@ class EnsembleTeacher(RunningTeacher):
         >>> trainer = DistillationTrainer(model=student, teacher=teacher, ...)
     """
 
-    provides: frozenset[Need] = frozenset({"logits"})
-
     def __init__(
         self,
         members: Sequence[PreTrainedModel | ModelTeacher],

@@ -36,6 +36,8 @@ from hf_distill.types import Batch, LogitSource, Need, Targets, Tokenizer
 class RunningTeacher(Teacher):
     """A teacher whose models are here: it is scored and timed as a student is."""
 
+    provides: frozenset[Need] = frozenset({"logits"})
+
     @override
     def score(self, evaluation: Evaluation) -> Scores:
         return predict(self, evaluation)
