@@ -28,5 +28,5 @@ def test_an_objective_that_a_teacher_of_ones_own_cannot_serve_is_refused_before_
         "student": {"config": {"model_type": "bert", "num_hidden_layers": 1}, "tokenizer": {"vocab_size": 60}},
         "objectives": [{"kind": "hidden"}],
     }
-    with pytest.raises(TeacherError, match="objective hidden: .*hidden_states, which it does not give"):
+    with pytest.raises(TeacherError, match=r"objective hidden: .*hidden_states, which it does not give"):
         check(recipe, report=lambda line: None)
