@@ -25,7 +25,7 @@ from hf_distill.objectives import Objective
 from hf_distill.students import frozen_encoder
 from hf_distill.tasks import Task
 from hf_distill.teachers import Teacher
-from hf_distill.training.accumulators import EvaluationSums, TrainingSums
+from hf_distill.training.accumulators import Means
 from hf_distill.training.data_loading import DataLoading, SamplerEpoch
 from hf_distill.training.saving import StudentSaving, attach
 from hf_distill.training.setup import set_up
@@ -118,7 +118,7 @@ class DistillationTrainer(DataLoading, StudentSaving):
         if self.teacher is not None:
             self.teacher.to(self.args.device)
         self.current_gradient_accumulation_steps = 1  # Trainer sets it in train; a loss may be asked for before.
-        self._train_sums, self._eval_sums = TrainingSums(), EvaluationSums()
+        self._train_means, self._eval_means = Means(), Means()
         self.add_callback(SamplerEpoch(self))
 
     def call_model_init(self, trial: Any = None) -> PreTrainedModel:
@@ -143,7 +143,10 @@ class DistillationTrainer(DataLoading, StudentSaving):
         means = {name: total / counts[self.objectives[name].unit].clamp(min=1) for name, total in terms.items()}
         weighted = {f"weighted_loss_{name}": mean * self.objectives[name].weight for name, mean in means.items()}
         logged = {**{f"loss_{name}": mean for name, mean in means.items()}, **weighted}
-        self._train_sums.add(logged, inputs.get("attention_mask"), 1 / self.current_gradient_accumulation_steps)
+        for name, value in logged.items():
+            self._train_means.add(name, value, 1 / self.current_gradient_accumulation_steps)
+        if (mask := inputs.get("attention_mask")) is not None:
+            self._train_means.add("real", mask.sum(), mask.new_tensor(mask.numel()))
         # The wrapped model averages gradients over the processes; the division was by the count of all of them.
         loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
@@ -190,7 +193,8 @@ class DistillationTrainer(DataLoading, StudentSaving):
         self.step.follow_schedules(1.0)  # Evaluations would not compare by weights that move.
         with torch.no_grad():
             loss, terms, outputs = self._forward(model, inputs, counts)
-        self._eval_sums.add(terms, {name: counts[o.unit] for name, o in self.objectives.items()})
+        for name, total in terms.items():
+            self._eval_means.add(name, total.double(), counts[self.objectives[name].unit])
         if prediction_loss_only or not self.task.keeps_logits:
             return loss.detach(), None, None
         return loss.detach(), output_logits(outputs).detach(), inputs.get("labels")
@@ -213,9 +217,9 @@ class DistillationTrainer(DataLoading, StudentSaving):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """Trainer's loop, with a loss that weighs every row alike however the set was batched."""
-        self._eval_sums = EvaluationSums()
+        self._eval_means = Means()
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
-        terms = self._eval_sums.result(self._reduce)
+        terms = self._eval_means.result(self._reduce)
         if terms:
             loss = sum(self.objectives[name].weight * value for name, value in terms.items())
             assert output.metrics is not None
@@ -226,9 +230,10 @@ class DistillationTrainer(DataLoading, StudentSaving):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add every term, as it is and weighted, and the share of padding, to what is logged in training."""
         if "loss" in logs:
-            means, padding = self._train_sums.result(self._reduce)
-            self._train_sums = TrainingSums()
-            logs |= {**means, "padding": padding}
+            means = self._train_means.result(self._reduce)
+            self._train_means = Means()
+            real = means.pop("real", 1.0)
+            logs |= {**means, "padding": 1.0 - real}
             for each in (*self.objectives.values(), *([self._rollout] if self._rollout is not None else ())):
                 logs |= each.logs(self._reduce)
         super().log(logs, start_time)
