@@ -241,7 +241,7 @@ def test_a_person_pushes_loads_and_trains_with_the_real_clients(tmp_path):
             "PYTHONPATH": str(ROOT),
         }
         done = subprocess.run(
-            [sys.executable, str(ROOT / "tests" / "hub_client.py"), str(tmp_path)],
+            [sys.executable, str(ROOT / "tests" / "helpers" / "hub_client.py"), str(tmp_path)],
             env=environment,
             capture_output=True,
             text=True,
