@@ -84,6 +84,7 @@ def losses(folder, name: str) -> list[float]:
     return [entry["loss"] for entry in history if "loss" in entry]
 
 
+@pytest.mark.slow
 def test_a_recipe_trains_as_with_rates_of_nought_and_saves_those_of_its_config(tmp_path):
     rates = {"hidden_dropout_prob": 0.4, "attention_probs_dropout_prob": 0.4}
     made = tiny.recipe(evaluate={"control": False, "resamples": 100})

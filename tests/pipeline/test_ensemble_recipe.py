@@ -200,6 +200,7 @@ def test_two_teachers_made_by_their_own_recipes_from_recipe_to_card(tmp_path):
     assert any("is complete" in line for line in again)
 
 
+@pytest.mark.slow
 def test_a_cache_keeps_what_all_say_together_and_a_sweep_reads_it(tmp_path, folders, no_chance):
     members = [{"model": folders["first"], "weight": 2.0}, {"model": folders["second"]}]
     given = recipe(members, {"kind": "cached"}, evaluate={"resamples": 100, "control": False})
@@ -221,6 +222,7 @@ def test_a_cache_keeps_what_all_say_together_and_a_sweep_reads_it(tmp_path, fold
     assert cache(other, runs=tmp_path, report=silent) != folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["live", "cached"])
 def test_rows_are_taught_by_the_teacher_that_they_name(kind, tmp_path, folders, no_chance):
     members = [{"model": folders["first"], "name": "de"}, {"model": folders["second"], "name": "en"}]
@@ -234,6 +236,7 @@ def test_rows_are_taught_by_the_teacher_that_they_name(kind, tmp_path, folders, 
     assert "each row is taught by one" in (result.student / "README.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("teacher", "overrides"),
     [
@@ -268,6 +271,7 @@ def test_what_the_hub_reads_names_every_member_that_it_has(finished):
     assert ModelCard.load(finished / "student" / "README.md").data.tags
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["live", "cached"])
 @pytest.mark.parametrize(
     ("task", "data", "labels"),

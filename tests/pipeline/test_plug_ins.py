@@ -20,6 +20,7 @@ TOY_TASK = {
 }
 
 
+@pytest.mark.slow
 def test_a_task_of_ones_own_has_a_teacher_a_student_a_control_and_a_card(tmp_path):
     folder = run(tiny.recipe(**TOY_TASK), runs=tmp_path, report=lambda line: None).folder
     results = json.loads((folder / "results.json").read_text())

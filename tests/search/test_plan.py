@@ -83,6 +83,7 @@ def all_students(recipe: dict[str, Any]) -> list[Any]:
     return [each for column in columns for each in column]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bound", [1.3, 4.0])
 def test_the_largest_student_that_is_fast_enough_is_found_and_of_equals_the_deepest(bound, tmp_path, clock):
     recipe = recipe_of(tmp_path)
@@ -100,6 +101,7 @@ def test_the_largest_student_that_is_fast_enough_is_found_and_of_equals_the_deep
     assert chosen["speedup"] == pytest.approx(at / clock.seconds_a_row(expected.config))
 
 
+@pytest.mark.slow
 def test_what_is_planned_is_what_a_run_then_reports(tmp_path, clock, monkeypatch):
     accept_any_teacher(monkeypatch)
     monkeypatch.setattr("hf_distill.evaluation.speed.ROUNDS", plan_speed.ROUNDS)
@@ -115,6 +117,7 @@ def test_what_is_planned_is_what_a_run_then_reports(tmp_path, clock, monkeypatch
     assert conditions == result.results["speed"]
 
 
+@pytest.mark.slow
 def test_bounds_may_be_combined_and_the_command_shows_and_writes_everything(tmp_path, capsys):
     dump_recipe(load_recipe(recipe_of(tmp_path, layers=3)), tmp_path / "recipe.yaml")
     bounds = ("--max-latency-ms", 10_000, "--max-parameters", "0.03M")
@@ -139,6 +142,7 @@ def yaml_of(path: Path) -> Any:
     return read_yaml(path)
 
 
+@pytest.mark.slow
 def test_on_the_frontier_no_student_is_larger_and_faster(tmp_path, clock):
     plan = hf_distill.plan(recipe_of(tmp_path), speedup=1.5, runs=tmp_path / "runs", report=silent)
     students = plan.results["students"]
@@ -164,6 +168,7 @@ def test_bounds_that_no_student_keeps_to_are_told_with_the_nearest(bounds, part,
     assert part in line
 
 
+@pytest.mark.slow
 def test_a_student_that_is_slower_when_measured_longer_gives_way_to_the_next(tmp_path, clock, monkeypatch):
     from hf_distill.search.plan_speed import Stopwatch
 
@@ -185,6 +190,7 @@ def test_a_student_that_is_slower_when_measured_longer_gives_way_to_the_next(tmp
     assert second.results["chosen"]["speedup"] >= 1.3
 
 
+@pytest.mark.slow
 def test_a_teacher_that_its_own_recipe_makes_is_planned_for_without_making_it(tmp_path):
     recipe = tiny.recipe(student={"layers": 1}, objectives=[{"kind": "logits"}])
     plan = hf_distill.plan(recipe, max_parameters="1M", runs=tmp_path, report=silent)
@@ -202,6 +208,7 @@ def test_a_decoder_whose_heads_share_keys_is_narrowed_to_a_shape_that_can_be_bui
     assert any(f"{plan.results['chosen']['parameters'] / 1e6:.1f} million parameters" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_of_an_encoder_decoder_the_depth_of_both_sides_is_planned_as_it_writes(tmp_path):
     tiny.encoder_decoder("marian", 2, 2).save_pretrained(tmp_path / "teacher")
     tiny.chat_tokenizer().save_pretrained(tmp_path / "teacher")

@@ -114,6 +114,7 @@ def test_what_is_best_on_the_validation_rows_is_chosen_and_told(tmp_path, capsys
     assert (best.name, best.teacher.kind, best.evaluate.split) == ("tiny-best", "cached", "test")
 
 
+@pytest.mark.slow
 def test_the_best_recipe_runs_from_the_same_pass_to_the_same_student(tmp_path, read_by_teacher):
     runs = tmp_path / "runs"
     result = hf_distill.sweep(
@@ -137,6 +138,7 @@ def tokens_of_test() -> Counter:
     return Counter(tuple(ids) for ids in tiny.tokenizer()(texts)["input_ids"])
 
 
+@pytest.mark.slow
 def test_a_sweep_that_was_broken_off_goes_on_where_it_stopped(tmp_path, monkeypatch, read_by_teacher):
     recipe, runs, trained = recipe_of(tmp_path), tmp_path / "runs", []
     train = sweeping.train_model

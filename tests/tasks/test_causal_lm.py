@@ -164,6 +164,7 @@ def test_8x1_4x2_and_1x8_give_the_same_weights(form, tmp_path):
         assert all(torch.allclose(value, other[name], atol=1e-6) for name, value in whole.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "option", [{"torch_compile": True, "torch_compile_backend": "eager"}, {"activation_checkpointing": True}], ids=str
 )

@@ -136,6 +136,7 @@ def losses(folder: Path) -> list[float]:
     return [value for entry in history for key, value in entry.items() if key.startswith(("loss", "eval_loss"))]
 
 
+@pytest.mark.slow
 def test_where_the_cache_keeps_everything_the_losses_are_those_with_the_live_teacher(finished, tmp_path):
     shutil.copytree(finished.parent / "teachers", tmp_path / "teachers")
     recipe = tiny.recipe(name="cached")
@@ -182,6 +183,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
+@pytest.mark.slow
 def test_a_language_model_learns_from_drawn_tokens_and_hidden_states_on_disk(tmp_path, monkeypatch):
     accept_any_teacher(monkeypatch)
     recipe, lines = language_recipe(tmp_path, verify=3), []
@@ -198,6 +200,7 @@ def test_a_language_model_learns_from_drawn_tokens_and_hidden_states_on_disk(tmp
     assert len(list((tmp_path / "runs" / "caches").iterdir())) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -215,6 +218,7 @@ def test_a_cache_of_something_else_is_refused_by_name(change, told, tmp_path):
         cache({**recipe, **change}, runs=tmp_path / "runs", report=silent)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [{}, {"path": "kept"}], ids=["found by itself", "named"])
 @pytest.mark.parametrize(
     "objectives",
@@ -233,6 +237,7 @@ def test_a_cache_that_holds_more_than_is_asked_serves(objectives, place, tmp_pat
         assert cache({**recipe, "objectives": objectives}, runs=tmp_path / "runs", report=silent) != whole
 
 
+@pytest.mark.slow
 def test_a_cache_of_another_teacher_or_template_is_refused(tmp_path):
     recipe = language_recipe(tmp_path, path=str(tmp_path / "kept"))
     cache(recipe, runs=tmp_path / "runs", report=silent)

@@ -468,6 +468,7 @@ def test_what_cannot_be_done_with_a_served_teacher_is_refused_by_name(recipe, fo
             check(settings, report=silent)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["live", "cached"])
 def test_one_stage_that_asks_a_served_teacher_is_enough(kind, recipe, tmp_path):
     settings = recipe()
@@ -499,6 +500,7 @@ def test_a_recipe_without_a_server_is_written_as_before_there_was_one(recipe):
 # --- whole runs -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["live", "cached"])
 def test_a_run_learns_from_a_served_teacher_and_tells_what_is_not_known_of_it(
     kind, folder, recipe, tmp_path, monkeypatch, capsys
@@ -544,6 +546,7 @@ def history(folder: Path) -> list[dict]:
     return json.loads(path.read_text())["log_history"]
 
 
+@pytest.mark.slow
 def test_where_the_cache_keeps_all_tokens_the_losses_are_those_with_the_served_teacher_live(recipe, server, tmp_path):
     found = []
     for kind in ("live", "cached"):
