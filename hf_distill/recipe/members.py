@@ -42,7 +42,7 @@ class MemberConfig(Section, where="recipe.teacher.ensemble"):
         check_known(value, [*(key for key in ALWAYS if key != "cache"), "name", "weight"], where)
         single = dict(value)
         own = {key: single.pop(key) for key in ("name", "weight") if key in value}
-        return cls, {**own, "teacher": read(SingleTeacher, single, where)}
+        return cls, {**own, "teacher": read(SingleTeacher, single, where)}  # type: ignore[type-abstract]  # read gives a kind of it.
 
     @override
     def to_dict(self) -> dict[str, Any]:

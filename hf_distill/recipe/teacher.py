@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
@@ -135,7 +136,7 @@ class TeacherConfig(Section, where="recipe.teacher"):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SingleTeacher(TeacherConfig):
+class SingleTeacher(TeacherConfig, ABC):
     """One model that is loaded here."""
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -148,9 +149,9 @@ class SingleTeacher(TeacherConfig):
     def models(self) -> tuple[SingleTeacher, ...]:
         return (self,)
 
+    @abstractmethod
     def match(self, local: Callable[[LocalTeacher], T], trained: Callable[[TrainedTeacher], T]) -> T:
         """What one of two functions gives, by whether it is there or is made by a recipe."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
