@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from hf_distill.errors import RecipeError
+from hf_distill.names import plug_in
 from hf_distill.recipe import TrainedTeacher
 from hf_distill.recipe.load_recipe import load_recipe
 from hf_distill.report.card import shown_share
@@ -447,6 +449,16 @@ def test_every_card_that_is_shown_has_its_figures():
         figures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", card.read_text())
         assert len(figures) == 2
         assert all((card.parent / figure).is_file() for figure in figures)
+
+
+@pytest.mark.parametrize("path", MEASURED, ids=lambda path: path.parent.name)
+def test_the_recipe_beside_a_card_loads_and_what_it_names_exists(path):
+    recipe = path.with_name("recipe.yaml")
+    assert load_recipe(recipe)
+    for named in set(
+        re.findall(r"\bhf_distill[\w.]*:\w+", recipe.read_text() + path.with_name("README.md").read_text())
+    ):
+        plug_in(named, "model card", RecipeError)
 
 
 def test_the_recipes_of_readme_load(tmp_path):
