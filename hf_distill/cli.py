@@ -51,7 +51,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when some
 
 
 def _command(*, models: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make a command of a function: what the user can mend is one line on stderr and exit code 2, but with --debug."""
+    """Make a command of a function: what the user can mend is one line on stderr and the error's exit code, but with --debug."""
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
@@ -68,7 +68,7 @@ def _command(*, models: bool = False) -> Callable[[Callable[..., None]], Callabl
                 if debug:
                     raise
                 print(f"hf-distill: {error}", file=sys.stderr)
-                raise SystemExit(2) from None
+                raise SystemExit(error.exit_code) from None
             except KeyboardInterrupt:
                 print("hf-distill: interrupted; the same command goes on where this one stopped", file=sys.stderr)
                 raise SystemExit(130) from None

@@ -7,7 +7,13 @@ from __future__ import annotations
 
 
 class HfDistillError(Exception):
-    """Base of every error that the user can mend; the command line exits with code 2."""
+    """Base of every error that the user can mend.
+
+    Attributes:
+        exit_code: What the command line exits with.
+    """
+
+    exit_code = 2
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
@@ -59,3 +65,5 @@ class OutputError(HfDistillError):
 
 class HubError(HfDistillError):
     """The Hub refused a request or could not be reached."""
+
+    exit_code = 3
