@@ -14,7 +14,8 @@ from typing import Any
 
 from accelerate import PartialState
 
-from hf_distill.errors import OutputError
+from hf_distill.errors import HfDistillError, OutputError
+from hf_distill.names import shortened
 
 
 def digest(content: Any) -> str:
@@ -54,6 +55,38 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON for people: indented, in the order given, floats as they are."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(
+    path: Path,
+    error: type[HfDistillError],
+    what: str,
+    keys: Iterable[str] = (),
+    remedy: str = "delete it, and the same command makes it anew",
+) -> dict[str, Any]:
+    """Read a JSON object that was written earlier; one that is missing, cut or without its keys is an error.
+
+    Args:
+        path: The file.
+        error: What is raised where it cannot be used.
+        what: What the file is, for the message, such as ``"the manifest of the cache"``.
+        keys: Keys that it must have.
+        remedy: What to do about it, for the message.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        reason = "it is missing"
+    except OSError as failure:
+        reason = failure.strerror or type(failure).__name__
+    except (ValueError, RecursionError):  # ValueError: also bytes that are no UTF-8.
+        reason = "it is empty, cut or no JSON"
+    else:
+        missing = [key for key in keys if key not in content] if isinstance(content, dict) else ["its keys"]
+        if not missing:
+            return content
+        reason = f"it lacks {shortened(missing, 3)}"
+    raise error(f"{path}: expected {what}, but {reason}; {remedy}")
 
 
 def copy_files(paths: Sequence[Path], folder: Path) -> None:
