@@ -59,6 +59,10 @@ class ObjectiveError(HfDistillError):
     """An objective whose options are wrong, or that does not fit the task's outputs."""
 
 
+class TrainingError(HfDistillError):
+    """A training that ran away: a loss or a gradient is not finite, or a loss grew a hundredfold."""
+
+
 class OutputError(HfDistillError):
     """A result folder that cannot be used."""
 

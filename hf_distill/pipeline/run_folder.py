@@ -58,7 +58,7 @@ class RunFolder:
     def claim(self, recipe: Recipe, data_fingerprint: str) -> None:
         """Take the folder for a recipe, or go on in it where the recipe and the data are the same.
 
-        ``evaluate`` and ``hub`` may change between two calls: they change nothing that was trained.
+        ``evaluate``, ``hub`` and ``training_guard`` may change between two calls: they change nothing that was trained.
         """
         if PartialState().is_main_process:
             self._claim(recipe, data_fingerprint)
@@ -94,7 +94,8 @@ class RunFolder:
 def training_part(recipe: Recipe) -> Recipe:
     """A recipe without the keys that change nothing that is trained."""
     teacher = recipe.teacher.as_trained() if recipe.teacher is not None else None
-    return dataclasses.replace(recipe, teacher=teacher, evaluate=EvaluateConfig(), hub=HubConfig())
+    idle: dict[str, Any] = {"evaluate": EvaluateConfig(), "hub": HubConfig(), "training_guard": True}
+    return dataclasses.replace(recipe, teacher=teacher, **idle)
 
 
 def recipe_hash(recipe: Recipe, *more: str) -> str:

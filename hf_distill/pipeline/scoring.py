@@ -11,6 +11,7 @@ from typing import Any
 from transformers import set_seed
 
 from hf_distill.data.rows import Data, load_data
+from hf_distill.errors import TrainingError
 from hf_distill.evaluation.predict import Candidate, set_generation
 from hf_distill.evaluation.scores import Evaluation, Scoreable, Scores
 from hf_distill.logs import prefixed
@@ -168,5 +169,8 @@ def _made(own: Recipe, experiment: Experiment, make: Make) -> Path:
         given = load_data(own.data, task.required, task.optional, task.text_columns, recipe.seed)
     name = recipe_hash(dataclasses.replace(training_part(own), name="teacher"), given.fingerprint)[:12]
     logger.info(f"teacher: {own.name}, from {folder / name}")
-    with prefixed("  "):
-        return make(dataclasses.replace(own, name=name), folder, given)
+    try:
+        with prefixed("  "):
+            return make(dataclasses.replace(own, name=name), folder, given)
+    except TrainingError as error:
+        raise TrainingError(f"teacher {own.name}: {str(error).removeprefix('student: ')}") from error

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from transformers import (
 
 from hf_distill.artifacts import remove, write_json
 from hf_distill.data.rows import Data
+from hf_distill.errors import TrainingError
 from hf_distill.evaluation.predict import decision_scores
 from hf_distill.generation.rollout import Rollout
 from hf_distill.models.dropout import without_dropout
@@ -95,7 +96,7 @@ def train_model(
     trainer = _trainer(experiment, stage, lesson, student, paired)
     resumed = any(folder.checkpoints(name).glob("checkpoint-*"))
     undropped = _is_without_dropout(recipe, lesson)
-    with without_dropout(student.model) if undropped else nullcontext():
+    with _named(stage, name), without_dropout(student.model) if undropped else nullcontext():
         output = trainer.train(resume_from_checkpoint=True)
     if recipe.student.adapters is not None and recipe.student.adapters.merge:
         merge_adapters(student.model)
@@ -133,12 +134,22 @@ def _trainer(
         processing_class=student.tokenizer,
         rollout=Rollout(recipe.rollout) if recipe.rollout is not None and paired.teacher is not None else None,
         compute_metrics=_metrics_of(experiment.task),
+        training_guard=recipe.training_guard,
         callbacks=[_Lines(name)],
     )
     trainer.remove_callback(PrinterCallback)
     for line in trainer.connection_notes:
         logger.info(f"{name}: {line}")
     return trainer
+
+
+@contextmanager
+def _named(stage: Stage, name: str) -> Iterator[None]:
+    """Errors of a training that name the stage and what is trained."""
+    try:
+        yield
+    except TrainingError as error:
+        raise TrainingError(f"{stage.prefix}{name}: {error}") from error
 
 
 def _is_without_dropout(recipe: Recipe, lesson: Lesson) -> bool:

@@ -130,6 +130,8 @@ class Recipe(Section, where="recipe"):
     """Parts of the training, one after the other, that have objectives and rollouts in place of the recipe's."""
     training: dict[str, Any] = field(default_factory=dict)
     """Goes untouched to ``transformers.TrainingArguments``."""
+    training_guard: bool = True
+    """Whether a loss or a gradient that is not finite, or a loss that grows a hundredfold, stops the training."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """How the models are compared."""
     hub: HubConfig = HubConfig()
@@ -169,4 +171,5 @@ class Recipe(Section, where="recipe"):
         # A recipe without a newer key keeps the hash that it had before there was this key.
         idle = {name for name in ("label", "rollout", "stages") if not getattr(self, name)}
         idle |= {"objectives"} if self.stages else set()
+        idle |= {"training_guard"} if self.training_guard else set()
         return {name: value for name, value in super().to_dict().items() if name not in idle}

@@ -28,6 +28,7 @@ RESERVED_TRAINING = {
     "hub_always_push": "the student is pushed once, when the run is complete",
     "hub_revision": "the student is pushed to the main branch",
     "label_smoothing_factor": "it would do nothing here; the teacher's logits are the soft labels",
+    "logging_nan_inf_filter": "a loss that is not finite stops the training, see recipe.training_guard",
     "label_names": "it would do nothing here; the task knows its labels",
     "average_tokens_across_devices": "it would do nothing here; every term is divided by its count over all processes",
     "resume_from_checkpoint": "a run goes on by itself; delete its folder to start anew",

@@ -23,7 +23,7 @@ from accelerate import PartialState
 from transformers import set_seed
 
 from hf_distill.artifacts import remove, write_json
-from hf_distill.errors import ModelError, RecipeError, TeacherError
+from hf_distill.errors import ModelError, RecipeError, TeacherError, TrainingError
 from hf_distill.evaluation.metrics import AGAINST_TEACHER
 from hf_distill.logs import Report, prefixed, reported, silenced
 from hf_distill.models.fingerprints import tokenizer_mark
@@ -193,9 +193,10 @@ def _trained(experiment: Experiment, shared: RunScores, paired: Pair) -> dict[st
         lesson = lesson_of_student(stage, data, teacher)
         training = train_model(experiment, stage, lesson, lambda: build(experiment, data, teacher), paired)
         metrics = _scores(experiment, training)
-    except ModelError as error:  # A rate too high is a finding, not the end of the sweep.
-        logger.info(f"student: {error}")
-        return {"error": str(error)}
+    except (ModelError, TrainingError) as error:  # A rate too high is a finding, not the end of the sweep.
+        reason = str(error).removeprefix("student: ")
+        logger.info(f"student: {reason}")
+        return {"error": reason}
     value = metrics[metric]
     if not math.isfinite(value):
         return {"error": f"its {metric} is {value}"}

@@ -27,13 +27,14 @@ from hf_distill.tasks import Task
 from hf_distill.teachers import Teacher
 from hf_distill.training.accumulators import Means
 from hf_distill.training.data_loading import DataLoading, SamplerEpoch
+from hf_distill.training.guard import Guard, GuardedTraining
 from hf_distill.training.saving import StudentSaving, attach
 from hf_distill.training.setup import set_up
 from hf_distill.training.step import Counts, Terms
 from hf_distill.types import UNITS, Batch, Tokenizer
 
 
-class DistillationTrainer(DataLoading, StudentSaving):
+class DistillationTrainer(GuardedTraining, DataLoading, StudentSaving):
     """A ``transformers.Trainer`` whose loss is a weighted sum of objectives, most of which ask a teacher.
 
     Everything that Trainer does keeps working: callbacks, reports, resume, early stopping, mixed precision,
@@ -51,10 +52,13 @@ class DistillationTrainer(DataLoading, StudentSaving):
         processing_class: The student's tokenizer.
         teacher_processing_class: The teacher's tokenizer, where it is another one; of an id it is loaded.
         rollout: How the student writes batches itself, on which a live teacher judges it, if it does.
+        training_guard: Whether a loss or a gradient that is not finite, or a loss that grows a hundredfold, stops the
+            training before a save; else it is reported once.
         **kwargs: All else that Trainer takes (compute_metrics, callbacks, optimizers, model_init, ...).
 
     Raises:
         HfDistillError: Where teacher, objectives, task, labels and tokenizers do not fit each other.
+        TrainingError: By ``train`` and ``evaluate``, where the guard stops them.
 
     Example:
         >>> trainer = DistillationTrainer(model=student, teacher="textattack/bert-base-uncased-SST-2",
@@ -77,6 +81,7 @@ class DistillationTrainer(DataLoading, StudentSaving):
         processing_class: Tokenizer | None = None,
         teacher_processing_class: Tokenizer | None = None,
         rollout: Rollout | None = None,
+        training_guard: bool = True,
         **kwargs: Any,
     ) -> None:
         args = args if args is not None else TrainingArguments("trainer_output")
@@ -85,10 +90,12 @@ class DistillationTrainer(DataLoading, StudentSaving):
                 "args.label_smoothing_factor would do nothing: the objectives are the loss; set it to 0, the teacher's "
                 "logits are the soft labels"
             )
+        args.logging_nan_inf_filter = False  # It would wait for each step, to show a loss that is no number as 0.
         student = model if model is not None else kwargs["model_init"]()
         self.step = set_up(student, teacher, task, objectives, args, processing_class, teacher_processing_class)
         self.task, self.teacher, self.objectives = self.step.task, self.step.teacher, self.step.objectives
         self.extra_weights, self.connection_notes = self.step.weights, self.step.notes
+        self.training_guard, self.guard, self._is_reported = training_guard, Guard(self.objectives), False
         self.use_cache_when_saved = getattr(student.config, "use_cache", None)
         other = self.teacher.tokenizer if self.teacher is not None else None
         (train_dataset, eval_dataset), data_collator = self._prepare_data(
@@ -141,6 +148,7 @@ class DistillationTrainer(DataLoading, StudentSaving):
         self.step.follow_schedules(self.state.global_step / max(self.state.max_steps, 1))
         loss, terms, outputs = self._forward(model, inputs, counts)
         means = {name: total / counts[self.objectives[name].unit].clamp(min=1) for name, total in terms.items()}
+        self.guard.add(means)
         weighted = {f"weighted_loss_{name}": mean * self.objectives[name].weight for name, mean in means.items()}
         logged = {**{f"loss_{name}": mean for name, mean in means.items()}, **weighted}
         for name, value in logged.items():
@@ -221,6 +229,7 @@ class DistillationTrainer(DataLoading, StudentSaving):
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
         terms = self._eval_means.result(self._reduce)
         if terms:
+            self.check_evaluation(terms)
             loss = sum(self.objectives[name].weight * value for name, value in terms.items())
             assert output.metrics is not None
             output.metrics[f"{metric_key_prefix}_loss"] = loss

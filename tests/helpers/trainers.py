@@ -30,7 +30,15 @@ def arguments(folder, **options) -> TrainingArguments:
 
 
 def trainer(folder, objectives, rows=None, student=None, teacher=None, **options) -> DistillationTrainer:
-    keys = ("callbacks", "compute_metrics", "eval_dataset", "model_init", "teacher_processing_class", "task")
+    keys = (
+        "callbacks",
+        "compute_metrics",
+        "eval_dataset",
+        "model_init",
+        "teacher_processing_class",
+        "task",
+        "training_guard",
+    )
     more = {key: options.pop(key) for key in keys if key in options}
     if "model_init" not in more:
         more["model"] = student if student is not None else tiny.bert(2, 32, seed=1)

@@ -43,6 +43,7 @@ def test_the_keys_stand_in_the_order_of_the_flow():
         "objectives",
         "stages",
         "training",
+        "training_guard",
         "evaluate",
         "hub",
     ]
