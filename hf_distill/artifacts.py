@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,6 +17,8 @@ from accelerate import PartialState
 
 from hf_distill.errors import HfDistillError, OutputError
 from hf_distill.names import shortened
+
+logger = logging.getLogger(__name__)
 
 
 def digest(content: Any) -> str:
@@ -119,15 +122,42 @@ def writing_to(folder: Path) -> Iterator[None]:
         raise OutputError(f"{folder} cannot be written ({error.strerror}); choose another --runs folder") from error
 
 
-def claim(folder: Path, identity: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Make a folder, with a manifest of what it is made of, unless it is there; what differs, as there and asked."""
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file, so that it is written again and can still be looked at; the new name."""
+    aside = path.with_name(path.name + ".damaged")
+    with writing_to(path.parent):
+        os.replace(path, aside)
+    return aside
+
+
+def claim(
+    folder: Path, identity: Mapping[str, Any], error: type[HfDistillError] = OutputError
+) -> dict[str, tuple[Any, Any]]:
+    """Make a folder, with a manifest of what it is made of, unless it is there; what differs, as there and asked.
+
+    A damaged manifest is an error, unless the folder's name says what stood in it.
+    """
     path = folder / "manifest.json"
     expected = json.loads(json.dumps(identity, default=str))
-    if PartialState().is_main_process and not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, expected)
+    remedy = f"delete {folder}, and the same command makes it anew"
+
+    def read() -> dict[str, Any]:
+        keys = [key for key in expected if key == "format"]
+        return read_json(path, error, "the manifest of what this folder was made of", keys, remedy)
+
+    if PartialState().is_main_process:
+        if path.is_file() and folder.name.endswith(digest(identity)[:12]):
+            try:
+                read()
+            except error:
+                logger.info(f"warning: {path} is damaged; written again, as the folder's name says what stood in it")
+                set_aside(path)
+        if not path.is_file():
+            with writing_to(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                write_json(path, expected)
     PartialState().wait_for_everyone()
-    there = json.loads(path.read_text(encoding="utf-8"))
+    there = read()
     pairs = {name: (there.get(name), expected.get(name)) for name in sorted({*there, *expected})}
     return {name: (kept, asked) for name, (kept, asked) in pairs.items() if kept != asked}
 

@@ -8,7 +8,6 @@ runs/labels/
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet
 from accelerate import PartialState
 from datasets import Dataset, Features, Value, concatenate_datasets
 
-from hf_distill.artifacts import digest, write_json, write_whole
+from hf_distill.artifacts import digest, read_json, write_json, write_whole
 from hf_distill.data.rows import Data, fingerprint
 from hf_distill.data.sources import read_files
-from hf_distill.errors import WritingError
+from hf_distill.errors import DataError, WritingError
 from hf_distill.labelling.checks import rows_to_write_for, scorer_of
 from hf_distill.labelling.provenance import facts_of, identity_of
 from hf_distill.labelling.selection import Choice, choose, keep
@@ -41,6 +41,10 @@ ADDED = Features(
     {"row_id": Value("int64")} | dict.fromkeys(TEXTS, Value("string")) | dict.fromkeys(FIGURES, Value("float64"))
 )
 """Columns beside those of the task."""
+
+
+PROVENANCE = ("teacher", "generation", "label", "rows", "dropped", "not_ended", "mean_log_probability")
+"""Keys of provenance.json that are read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +79,9 @@ def label_rows(recipe: Recipe, task: Task, data: Data, teacher: Teacher, folder:
     writer = teacher.writer(config, task.longest_text, prompts.options)
     identity = identity_of(recipe, config, task, data, teacher, writer)
     made = folder / digest({**identity, "label": asdict(config)})[:12]
-    is_made = (made / "provenance.json").is_file()
+    labels = _made_before(made, data)
     PartialState().wait_for_everyone()
-    if not is_made:
+    if labels is None:
         written = folder / f"written-{digest(identity)[:12]}"
         whose = f"{teacher.facts['model']} writes for {len(prompts.row_ids):,} rows"
         logger.info(f"labels: {whose} ({writer.description}), to {written}")
@@ -95,7 +99,7 @@ def label_rows(recipe: Recipe, task: Task, data: Data, teacher: Teacher, folder:
             facts = facts_of(identity, config, data, teacher, command) | counts
             write_whole(made, lambda partial: _write(partial, train, data, facts))
         PartialState().wait_for_everyone()
-    labels = _read(made, data)
+        labels = _read(made, data)
     _log(labels.provenance)
     return labels
 
@@ -157,12 +161,35 @@ def _write(folder: Path, train: Dataset, data: Data, facts: Mapping[str, Any]) -
     write_json(folder / "provenance.json", facts)
 
 
+def _made_before(folder: Path, data: Data) -> TeacherTexts | None:
+    """What was made before; None where nothing was, or where it is damaged: what the teacher wrote makes it again."""
+    if not folder.is_dir():
+        return None
+    try:
+        return _read(folder, data)
+    except WritingError as error:
+        logger.info(f"warning: labels: {error}")
+        return None
+
+
 def _read(folder: Path, data: Data) -> TeacherTexts:
-    provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
-    rows = read_files(str(folder / "datasets" / TRAIN), "train")
-    assert isinstance(rows, Dataset)
-    assert isinstance(data.train, Dataset)
-    train = rows.select_columns(data.train.column_names).cast(data.train.features)
+    remedy = "it is made again from what the teacher wrote"
+    what = "the provenance of the teacher's texts"
+    provenance = read_json(folder / "provenance.json", WritingError, what, PROVENANCE, remedy)
+    try:
+        counts = [*provenance["rows"].values(), *provenance["dropped"].values(), provenance["not_ended"]]
+        if {*map(type, counts)} != {int} or not {"asked", "kept", "original"} <= provenance["rows"].keys():
+            raise ValueError("its provenance.json counts no rows")
+        for name in ("validation", "test"):
+            pyarrow.parquet.read_metadata(folder / "datasets" / TRAIN.replace("train", name))
+        rows = read_files(str(folder / "datasets" / TRAIN), "train")
+        assert isinstance(rows, Dataset)
+        assert isinstance(data.train, Dataset)
+        train = rows.select_columns(data.train.column_names).cast(data.train.features)
+        if len(train) != (expected := provenance["rows"]["kept"] + provenance["rows"]["original"]):
+            raise ValueError(f"it has {len(train)} rows, its provenance.json says {expected}")
+    except (DataError, OSError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
+        raise WritingError(f"{folder} is damaged ({error}); {remedy}") from error
     return TeacherTexts(folder=folder, provenance=provenance, train=train)
 
 

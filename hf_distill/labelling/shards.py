@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 from accelerate import PartialState
 
-from hf_distill.artifacts import Shards, claim, write_text
+from hf_distill.artifacts import Shards, claim, set_aside, write_text
 from hf_distill.errors import WritingError
 from hf_distill.generation.writer import Hypothesis, Writer
 from hf_distill.tasks.rollout_batches import Prompts
@@ -42,13 +43,14 @@ class WrittenRow:
 
 def write_all(folder: Path, identity: Mapping[str, Any], writer: Writer, prompts: Prompts, seed: int) -> None:
     """Write every shard that is not there yet; several processes share them."""
-    if claim(folder, identity):
+    if claim(folder, identity, WritingError):
         raise WritingError(
             f"{folder} holds texts that were made of something else (see its manifest.json), though its name says "
             "otherwise; delete the folder"
         )
     order = np.argsort([len(ids) for ids in prompts.input_ids], kind="stable").tolist()
     shards = Shards(folder=folder, suffix=".jsonl", rows=len(order), size=SHARD_ROWS)
+    _set_damaged_aside(shards, [[prompts.row_ids[order[i]] for i in shards.places(n)] for n in range(len(shards))])
     missing = shards.missing_for_all()
     if not missing:
         logger.info(f"labels: what the teacher wrote is in {folder}")
@@ -63,14 +65,48 @@ def write_all(folder: Path, identity: Mapping[str, Any], writer: Writer, prompts
 def read_all(folder: Path) -> Iterator[WrittenRow]:
     """What was written, in the order of the shards."""
     for path in sorted(folder.glob("shard-*.jsonl")):
-        try:
-            for line in path.read_text(encoding="utf-8").splitlines():
-                entry = json.loads(line)
-                yield WrittenRow(**{**entry, "hypotheses": [Hypothesis(**each) for each in entry["hypotheses"]]})
-        except (json.JSONDecodeError, TypeError, KeyError) as error:
-            raise WritingError(
-                f"{path} is not what was written ({error}); delete this file, and the same command writes it again"
-            ) from error
+        yield from _read(path)
+
+
+def _set_damaged_aside(shards: Shards, row_ids: Sequence[Sequence[int]]) -> None:
+    """Rename shards that are not of these rows, or not whole, so that they are written again."""
+    for number in shards.own(range(len(shards))):
+        path = shards.path(number)
+        if path.is_file():
+            try:
+                found = [row.row_id for row in _read(path)]
+                reason = "" if found == row_ids[number] else f"{len(found)} rows in place of {len(row_ids[number])}"
+            except WritingError as error:
+                reason = str(error.__cause__)
+            if reason:
+                aside = set_aside(path)
+                logger.info(
+                    f"warning: labels: {path} is damaged ({reason}): renamed to {aside.name}, and the teacher writes "
+                    "its rows again"
+                )
+    PartialState().wait_for_everyone()
+
+
+def _read(path: Path) -> list[WrittenRow]:
+    """A shard; an error where it is damaged."""
+    try:
+        return [_row(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise WritingError(
+            f"{path} is not what was written ({error}); delete this file, and the same command writes it again"
+        ) from error
+
+
+def _row(entry: Any) -> WrittenRow:
+    row = WrittenRow(**{**entry, "hypotheses": [Hypothesis(**each) for each in entry["hypotheses"]]})
+    whole = (row.row_id, row.source_tokens, *(each.tokens for each in row.hypotheses))
+    real = [each.repetition for each in row.hypotheses]
+    real += [each.mean_log_probability for each in row.hypotheses if each.mean_log_probability is not None]
+    texts = all(isinstance(each.text, str) and isinstance(each.ended, bool) for each in row.hypotheses)
+    numbers = all(type(each) is int for each in whole) and all(type(each) in (int, float) for each in real)
+    if not (row.hypotheses and texts and numbers and all(map(math.isfinite, real))):
+        raise ValueError("a row has values of another kind")
+    return row
 
 
 def _lines(writer: Writer, prompts: Prompts, places: list[int], seed: int) -> Iterator[str]:

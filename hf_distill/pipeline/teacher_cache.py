@@ -15,7 +15,7 @@ import torch
 from datasets import Dataset, concatenate_datasets
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from hf_distill.artifacts import digest
+from hf_distill.artifacts import digest, read_json
 from hf_distill.errors import CacheError, TeacherError
 from hf_distill.models.fingerprints import tokenizer_mark
 from hf_distill.models.forward import compared_layers
@@ -26,7 +26,7 @@ from hf_distill.recipe import CacheConfig
 from hf_distill.tasks import Task
 from hf_distill.tasks.encoding import with_row_ids
 from hf_distill.teachers import CachedTeacher, Teacher
-from hf_distill.teachers.cache_schemes import SCHEMES, Arrays, NaiveTopK, Sampled, Scheme, TopK
+from hf_distill.teachers.cache_schemes import SCHEMES, Arrays, Kind, NaiveTopK, Sampled, Scheme, TopK
 from hf_distill.teachers.cache_store import Plan, Reader, fill, kept_rows
 from hf_distill.types import Batch, Collate, Need, Targets
 
@@ -85,6 +85,8 @@ def cached(
     if plan.scheme is not None and plan.scheme.warning:
         logger.info(f"warning: {plan.scheme.warning}")
     plan.claim()
+    plan = dataclasses.replace(plan, states=_states_of(plan, rows, collate, source, targets))
+    plan.set_damaged_aside()
     missing = plan.shards.missing_for_all()
     if not missing:
         logger.info(f"cache: {plan.folder} fits and is complete")
@@ -131,15 +133,45 @@ def _needs(demand: Demand) -> frozenset[Need]:
 def _larger(plan: Plan, config: CacheConfig, folder: Path) -> Plan | None:
     """The same plan in a complete cache that holds it and more hidden states, or logits that are not asked for."""
     for place in (plan.folder, *(sorted(folder.glob("*")) if config.path is None else ())):
-        path = place / "manifest.json"
-        there = json.loads(path.read_text()) if path.is_file() else {}
-        asked = {**json.loads(json.dumps(plan.identity)), "hidden_states": there.get("hidden_states", [])}
+        try:
+            there = read_json(place / "manifest.json", CacheError, "a manifest", ["hidden_states", "scheme"])
+        except CacheError:  # Of another cache, or refused where this one is claimed.
+            continue
+        asked = {**json.loads(json.dumps(plan.identity)), "hidden_states": there["hidden_states"]}
         if plan.scheme is None:
-            asked["scheme"] = there.get("scheme")
+            asked["scheme"] = there["scheme"]
         found = dataclasses.replace(plan, folder=place, identity=there)
-        if there == asked and set(plan.layers) <= set(there["hidden_states"]) and not found.shards.missing():
+        holds_all = there == asked and all(layer in list(there["hidden_states"]) for layer in plan.layers)
+        if holds_all and not found.shards.missing():
             return found
     return None
+
+
+def _states_of(
+    plan: Plan, rows: Dataset, collate: Collate, source: Source, targets: Callable[[Batch], Targets]
+) -> dict[int, Kind]:
+    """Of which kind each hidden state is that the live teacher gives, where some are on disk already."""
+    if not plan.layers or len(plan.shards.missing()) == len(plan.shards):
+        return {}
+    (row,) = _now(plan, [0], rows, collate, source, targets)
+    kinds = {np.dtype(np.uint16): "U16", np.dtype(np.float16): "F16", np.dtype(np.float64): "F64"}
+    return {int(layer): (kinds.get(kept.dtype, "F32"), kept.shape[-1]) for layer, kept in row["tokens"].items()}
+
+
+def _now(
+    plan: Plan,
+    numbers: Sequence[int],
+    rows: Dataset,
+    collate: Collate,
+    source: Source,
+    targets: Callable[[Batch], Targets],
+) -> list[dict[str, Arrays]]:
+    """What a cache would keep now of some rows, each read alone."""
+    found = []
+    for number in numbers:
+        batch = {name: value.to(source.teacher.device) for name, value in collate([rows[number]]).items()}
+        found += kept_rows(plan, [number], targets(batch), source.task.masks(batch))
+    return found
 
 
 def _scheme(source: Source, objectives: Mapping[str, Objective], config: CacheConfig) -> Scheme:
@@ -151,7 +183,7 @@ def _scheme(source: Source, objectives: Mapping[str, Objective], config: CacheCo
                 f"teacher.cache.scheme: dense keeps all {vocabulary:,} logits of every position; it is for up to "
                 f"{MOST_DENSE} classes: use sampled, or top_k"
             )
-        return SCHEMES["dense"]()
+        return SCHEMES["dense"](vocabulary)
     if source.teacher.likeliest is not None:
         check_targets(TargetsCase(traits=frozenset({"served"}), task=source.task, objectives=objectives))
         return TopK(1.0, vocabulary, source.teacher.likeliest)
@@ -188,10 +220,8 @@ def _verify(
     """Compare some rows, evenly spread, with what the live teacher says now."""
     numbers = np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)).tolist()
     reader = Reader(plan)
-    for number in numbers:
-        batch = {name: value.to(source.teacher.device) for name, value in collate([rows[number]]).items()}
-        (now,) = kept_rows(plan, [number], targets(batch), source.task.masks(batch))
-        (kept,) = reader.rows([number])
+    live = _now(plan, numbers, rows, collate, source, targets)
+    for number, kept, now in zip(numbers, reader.rows(numbers), live, strict=True):
         if _differ(kept, now):
             raise CacheError(
                 f"what the cache in {plan.folder} holds of row {number} is not what the teacher says of it now; "

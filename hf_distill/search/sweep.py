@@ -22,8 +22,8 @@ from typing import Any
 from accelerate import PartialState
 from transformers import set_seed
 
-from hf_distill.artifacts import remove, write_json
-from hf_distill.errors import ModelError, RecipeError, TeacherError, TrainingError
+from hf_distill.artifacts import read_json, remove, write_json
+from hf_distill.errors import ModelError, OutputError, RecipeError, TeacherError, TrainingError
 from hf_distill.evaluation.metrics import AGAINST_TEACHER
 from hf_distill.logs import Report, prefixed, reported, silenced
 from hf_distill.models.fingerprints import tokenizer_mark
@@ -207,7 +207,7 @@ def _scores(experiment: Experiment, training: dict[str, Any]) -> dict[str, float
     """Every metric on the validation rows, kept for a sweep that goes on."""
     path = experiment.folder.path / "validation.json"
     asked = json.loads(json.dumps(dataclasses.asdict(experiment.recipe.evaluate)))
-    kept = json.loads(path.read_text()) if path.is_file() else {}
+    kept = _scores_before(path, experiment.metric) if path.is_file() else {}
     if kept.get("evaluate") == asked:
         metrics: dict[str, float] = kept["metrics"]
         value = metrics[experiment.metric]
@@ -221,3 +221,15 @@ def _scores(experiment: Experiment, training: dict[str, Any]) -> dict[str, float
         write_json(path, {"evaluate": asked, "metrics": metrics})
         remove(experiment.folder.checkpoints("student"))  # A finished student goes on from nothing.
     return metrics
+
+
+def _scores_before(path: Path, metric: str) -> dict[str, Any]:
+    """What an earlier call reached; nothing where the file is damaged."""
+    try:
+        kept = read_json(path, OutputError, "the scores of a student", ["evaluate", "metrics"])
+        if isinstance(kept["metrics"], dict) and type(kept["metrics"].get(metric)) in (int, float):
+            return kept
+    except OutputError:
+        pass
+    logger.info(f"warning: {path} is damaged; the student is scored again")
+    return {}

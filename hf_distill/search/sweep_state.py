@@ -8,12 +8,12 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from accelerate import PartialState
 
-from hf_distill.artifacts import check_owner, write_json, writing_to
-from hf_distill.errors import ModelError
+from hf_distill.artifacts import check_owner, read_json, set_aside, write_json, writing_to
+from hf_distill.errors import ModelError, OutputError
 from hf_distill.evaluation.metrics import LOWER_IS_BETTER
 from hf_distill.pipeline.experiment import Experiment
 from hf_distill.recipe import Recipe
@@ -65,12 +65,25 @@ class SweepState:
         """Take the folder, or go on in it."""
         check_owner(self.folder, self.path.name)
         PartialState().wait_for_everyone()
-        self.content["teacher"] = json.loads(self.path.read_text())["teacher"] if self.path.is_file() else None
+        self.content["teacher"] = self._teacher_before() if self.path.is_file() else None
         PartialState().wait_for_everyone()
         if PartialState().is_main_process:
             with writing_to(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
             self._write()
+
+    def _teacher_before(self) -> dict[str, Any] | None:
+        """What an earlier call noted of the teacher; None where it is damaged: all else is found again."""
+        try:
+            teacher = read_json(self.path, OutputError, "the results of a sweep", ["teacher"])["teacher"]
+            if teacher is None or (isinstance(teacher.get("cache"), str) and type(teacher.get("rows_read")) is int):
+                return cast("dict[str, Any] | None", teacher)
+        except (OutputError, AttributeError):
+            pass
+        logger.info(f"warning: {self.path} is damaged; it is written anew, from what each student reached")
+        if PartialState().is_main_process:
+            set_aside(self.path)
+        return None
 
     def teacher(self, facts: dict[str, Any]) -> None:
         """Note what the teacher reached, and how many rows it has read over all calls."""

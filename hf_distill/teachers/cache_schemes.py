@@ -8,7 +8,7 @@ Tokens drawn from the teacher are not: in the mean over draws they give the grad
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,6 +21,14 @@ from hf_distill.types import SparseLogits
 
 Arrays = dict[str, np.ndarray]
 """By name."""
+
+Kind = tuple[str, int | None]
+"""Of an array: its dtype, as safetensors calls it, or several; and how many numbers an entry has, 0 where that is not
+known, None where it has no second axis."""
+
+
+SLACK = 0.05
+"""By how much rounding to half precision may bring probabilities above 1."""
 
 
 class Scheme(ABC):
@@ -43,6 +51,19 @@ class Scheme(ABC):
     def give(self, positions: Mapping[str, np.ndarray], entries: Mapping[str, np.ndarray]) -> Tensor | SparseLogits:
         """What :meth:`keep` kept of n positions, as targets of n positions."""
 
+    @abstractmethod
+    def kinds(self) -> dict[str, Kind]:
+        """What :meth:`keep` gives, by length and name: ``{"positions.logits": ("F32", 77)}``."""
+
+    @abstractmethod
+    def fault(self, part: Mapping[str, Arrays], bounds: Mapping[str, np.ndarray]) -> str | None:
+        """What is wrong with arrays of the right kinds, read from disk, in a few words.
+
+        Args:
+            part: Of some rows, by length and name.
+            bounds: Where each row starts in them, by length, and where the last one ends.
+        """
+
     @property
     def settings(self) -> dict[str, Any]:
         """Everything that decides what is kept."""
@@ -54,6 +75,9 @@ class Dense(Scheme):
 
     name = "dense"
 
+    def __init__(self, classes: int = 0) -> None:
+        self.classes = classes
+
     @override
     def keep(self, logits: Tensor, uniform: np.ndarray) -> tuple[Arrays, Arrays]:
         return {"logits": logits.float().cpu().numpy()}, {}
@@ -61,6 +85,15 @@ class Dense(Scheme):
     @override
     def give(self, positions: Mapping[str, np.ndarray], entries: Mapping[str, np.ndarray]) -> Tensor:
         return torch.from_numpy(np.array(positions["logits"]))
+
+    @override
+    def kinds(self) -> dict[str, Kind]:
+        return {"positions.logits": ("F32", self.classes)}
+
+    @override
+    def fault(self, part: Mapping[str, Arrays], bounds: Mapping[str, np.ndarray]) -> str | None:
+        largest = part["positions"]["logits"].max(axis=1)  # Which is NaN where one is.
+        return None if np.isfinite(largest).all() else "logits are NaN or infinite"
 
 
 class Sampled(Scheme):
@@ -98,7 +131,7 @@ class Sampled(Scheme):
         packed = (drawn.ravel()[starts].astype(np.int64) << self.count_bits) | (counts - 1)
         return (
             {"distinct": is_new.sum(1).astype(np.uint8), "entropy": entropy.cpu().numpy().astype(np.float16)},
-            {"tokens": _bytes_of(packed, ((self.vocabulary - 1) << self.count_bits | (2**self.count_bits - 1)))},
+            {"tokens": _bytes_of(packed, self._largest)},
         )
 
     @override
@@ -114,6 +147,33 @@ class Sampled(Scheme):
             temperature=self.temperature,
             vocabulary=self.vocabulary,
         )
+
+    @property
+    def _largest(self) -> int:
+        return (self.vocabulary - 1) << self.count_bits | (2**self.count_bits - 1)
+
+    @override
+    def kinds(self) -> dict[str, Kind]:
+        positions: dict[str, Kind] = {"positions.distinct": ("U8", None), "positions.entropy": ("F16", None)}
+        return {**positions, "entries.tokens": ("U8", _width(self._largest))}
+
+    @override
+    def fault(self, part: Mapping[str, Arrays], bounds: Mapping[str, np.ndarray]) -> str | None:
+        distinct, entropy = (part["positions"][name] for name in ("distinct", "entropy"))
+        ends = np.concatenate([[0], np.cumsum(distinct, dtype=np.int64)])
+        if not (distinct > 0).all() or not np.array_equal(ends[bounds["positions"]], bounds["entries"]):
+            return "its numbers of tokens do not add up"
+        if not np.isfinite(entropy).all() or (entropy < -1e-2).any():
+            return "entropies are NaN, infinite or below 0"
+        packed = _numbers_of(part["entries"]["tokens"])
+        steps = np.diff(packed >> self.count_bits)
+        steps[ends[1:-1] - 1] = 1  # From one position to the next.
+        if (packed >> self.count_bits >= self.vocabulary).any() or (steps <= 0).any():
+            return f"tokens are not in the vocabulary of {self.vocabulary:,}, or there twice"
+        counts = (packed & (2**self.count_bits - 1)) + 1
+        if len(distinct) and (np.add.reduceat(counts, ends[:-1]) != self.draws).any():
+            return f"the draws of a position are not {self.draws}"
+        return None
 
 
 class TopK(Scheme):
@@ -148,6 +208,20 @@ class TopK(Scheme):
         ids = torch.from_numpy(_numbers_of(entries["tokens"])).view(-1, self.k)
         kept = torch.from_numpy(entries["log_probabilities"].astype(np.float32)).view(-1, self.k).exp()
         return self._completed(ids, kept)
+
+    @override
+    def kinds(self) -> dict[str, Kind]:
+        return {"entries.tokens": ("U8", _width(self.vocabulary - 1)), "entries.log_probabilities": ("F16", None)}
+
+    @override
+    def fault(self, part: Mapping[str, Arrays], bounds: Mapping[str, np.ndarray]) -> str | None:
+        if (bounds["entries"] % self.k).any():
+            return f"a row's tokens are not {self.k} a position"
+        if (_numbers_of(part["entries"]["tokens"]) >= self.vocabulary).any():
+            return f"tokens are not in the vocabulary of {self.vocabulary:,}"
+        kept = part["entries"]["log_probabilities"].astype(np.float32)
+        total = np.exp(np.minimum(kept, 1.0)).reshape(-1, self.k).sum(1)  # NaN stays, and is neither above nor below.
+        return None if ((total > 0) & (total < 1 + SLACK)).all() else "probabilities do not add up to 1 or less"
 
     def _completed(self, ids: Tensor, kept: Tensor) -> SparseLogits:
         return with_rest(ids, kept, self.temperature, self.vocabulary)
@@ -189,13 +263,17 @@ def _of_outcomes(
     )
 
 
-SCHEMES: dict[str, type[Scheme]] = {scheme.name: scheme for scheme in (Dense, Sampled, TopK, NaiveTopK)}
+SCHEMES: dict[str, Callable[..., Scheme]] = {scheme.name: scheme for scheme in (Dense, Sampled, TopK, NaiveTopK)}
+
+
+def _width(largest: int) -> int:
+    """How many bytes the largest number needs."""
+    return max(1, (int(largest).bit_length() + 7) // 8)
 
 
 def _bytes_of(numbers: np.ndarray, largest: int) -> np.ndarray:
     """``[E, B]``: whole numbers in as few bytes as the largest needs, the lowest first."""
-    width = max(1, (int(largest).bit_length() + 7) // 8)
-    return numbers.astype("<i8")[:, None].view(np.uint8)[:, :width]
+    return numbers.astype("<i8")[:, None].view(np.uint8)[:, : _width(largest)]
 
 
 def _numbers_of(packed: np.ndarray) -> np.ndarray:

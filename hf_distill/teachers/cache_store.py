@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,22 @@ from accelerate import PartialState
 from datasets import Dataset
 from torch import Tensor
 
-from hf_distill.artifacts import Shards, claim
+from hf_distill.artifacts import Shards, claim, set_aside
 from hf_distill.errors import CacheError
-from hf_distill.teachers.cache_schemes import Arrays, Scheme, TopK
-from hf_distill.teachers.cache_shards import Shard, is_written, write_shard
+from hf_distill.teachers.cache_schemes import Arrays, Kind, Scheme, TopK
+from hf_distill.teachers.cache_shards import DamagedShard, Shard, is_written, write_shard
 from hf_distill.types import Batch, Collate, LogitSource, Masks, Need, SparseLogits, Targets, logits_at
 
 logger = logging.getLogger(__name__)
 
 SHARD_ROWS = 1024
 """Rows of a shard: what is done again, at most, by each process when a run was broken off."""
+
+CHECKED_ROWS = 64
+"""Rows of a shard that are looked at together when it is opened."""
+
+ANY_STATES: Kind = ("F16 F32 F64 U16", 0)
+"""What hidden states may be, where the teacher was not asked."""
 
 CHUNK = 256
 """Positions whose logits are held at a time."""
@@ -46,6 +52,7 @@ class Plan:
         identity: What it is made of, by name; two caches are the same only where all of it is.
         scheme: What is kept of the logits; None where no objective asks for them.
         layers: The teacher's hidden states that are kept, as indices into its ``hidden_states``.
+        states: The kind of each of them, by layer, where it is known.
     """
 
     folder: Path
@@ -54,6 +61,7 @@ class Plan:
     layers: tuple[int, ...]
     rows: int
     seed: int
+    states: Mapping[int, Kind] = field(default_factory=dict)
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -69,12 +77,56 @@ class Plan:
         """Make the folder this cache's, or see that it is."""
         if different := [
             f"{name} (there {_shown(there)}, asked {_shown(asked)})"
-            for name, (there, asked) in claim(self.folder, self.identity).items()
+            for name, (there, asked) in claim(self.folder, self.identity, CacheError).items()
         ]:
             raise CacheError(
                 f"the cache in {self.folder} was made of something else: {'; '.join(different)}; name another folder "
-                "in teacher.cache.path, or leave it out and the right one is found or made"
+                "in teacher.cache.path, leave it out and the right one is found or made, or delete this one"
             )
+
+    def open(self, number: int) -> Shard:
+        """A shard that is whole: as it was written, and of values that a shard of this cache can hold."""
+        shard = Shard(self.shards.path(number), len(self.shards.places(number)))
+        if why := self._wrong_kind(shard) or self._wrong_values(shard):
+            raise DamagedShard(shard.path, why)
+        return shard
+
+    def _wrong_kind(self, shard: Shard) -> str | None:
+        kinds = {} if self.scheme is None else self.scheme.kinds()
+        kinds |= {f"tokens.{layer}": self.states.get(layer, ANY_STATES) for layer in self.layers}
+        for name, (dtypes, width) in kinds.items():
+            if name not in shard.arrays:
+                return f"it lacks {name!r}"
+            dtype, shape = shard.arrays[name].get_dtype(), shard.arrays[name].get_shape()[1:]
+            fits = 0 not in shape if width == 0 else shape == ([] if width is None else [width])
+            if dtype not in dtypes.split() or len(shape) != (width is not None) or not fits:
+                return f"{name!r} holds {shape} {dtype} an entry, not {[width or 'some'][: len(shape)]} {dtypes}"
+        return None
+
+    def _wrong_values(self, shard: Shard) -> str | None:
+        for start in range(0, shard.rows, CHECKED_ROWS):
+            stop = min(start + CHECKED_ROWS, shard.rows)
+            part = shard.part(start, stop)
+            bounds = {length: starts[start : stop + 1] - starts[start] for length, starts in shard.bounds.items()}
+            if why := self.scheme.fault(part, bounds) if self.scheme is not None else None:
+                return why
+            if not all(_are_finite(part["tokens"][str(layer)]) for layer in self.layers):
+                return "hidden states are NaN or infinite"
+        return None
+
+    def set_damaged_aside(self) -> None:
+        """Rename shards that are not whole, so that they are written again; several processes share them."""
+        for number in self.shards.own(range(len(self.shards))):
+            if is_written(self.shards.path(number)):
+                try:
+                    self.open(number)
+                except DamagedShard as error:
+                    aside = set_aside(error.path)
+                    logger.info(
+                        f"warning: cache: {error.path} is damaged ({error.why}): renamed to {aside.name}, and the "
+                        "teacher reads its rows again"
+                    )
+        PartialState().wait_for_everyone()
 
 
 def fill(
@@ -108,7 +160,7 @@ class Reader:
     """Rows of a complete cache, by id; a shard that is missing or broken is refused when it is opened."""
 
     def __init__(self, plan: Plan) -> None:
-        self._shard = functools.cache(lambda number: Shard(plan.shards.path(number)))
+        self._shard = functools.cache(plan.open)
 
     def rows(self, ids: Sequence[int]) -> list[dict[str, Arrays]]:
         """The arrays of rows, by length and name."""
@@ -128,7 +180,10 @@ def kept_rows(plan: Plan, ids: Sequence[int], targets: Targets, masks: Masks) ->
         tokens = masks["tokens"].view(len(ids), -1)
         states = {j: targets.hidden_states[j].flatten(0, 1).view(*tokens.shape, -1) for j in plan.layers}
         for row, mask in enumerate(tokens):
-            rows[row]["tokens"] = {str(j): _as_array(states[j][row][mask]) for j in plan.layers}
+            kept = {j: states[j][row][mask] for j in plan.layers}
+            if not all(bool(torch.isfinite(each).all()) for each in kept.values()):
+                raise _not_finite("hidden states", ids[row])
+            rows[row]["tokens"] = {str(j): _as_array(each) for j, each in kept.items()}
     return rows
 
 
@@ -147,15 +202,24 @@ def _kept_positions(
     for part in chosen.split(CHUNK) if len(chosen) else [chosen]:
         own = logits_at(part, logits)
         if not bool(torch.isfinite(own.float().logsumexp(-1)).all()):
-            raise CacheError(
-                f"the teacher's logits on row {row_id} are NaN or infinite; a cache would keep that for ever: try "
-                "teacher.dtype: float32, or look at that row"
-            )
+            raise _not_finite("logits", row_id)
         parts.append(plan.scheme.keep(own.float(), stream.random((len(part), plan.scheme.draws))))
     return {
         length: {name: np.concatenate([part[i][name] for part in parts]) for name in parts[0][i]}
         for i, length in enumerate(("positions", "entries"))
     }
+
+
+def _are_finite(states: np.ndarray) -> bool:
+    is_bfloat16 = states.dtype == np.uint16
+    return not ((states & 0x7F80) == 0x7F80).any() if is_bfloat16 else bool(np.isfinite(states).all())
+
+
+def _not_finite(what: str, row: int) -> CacheError:
+    return CacheError(
+        f"the teacher's {what} on row {row} are NaN or infinite; a cache would keep that for ever: try teacher.dtype: "
+        "float32, or look at that row"
+    )
 
 
 def _as_array(states: Tensor) -> np.ndarray:
