@@ -7,7 +7,7 @@ that counted. It is read before every log, evaluation and save, and every few st
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -84,7 +84,7 @@ class Guard:
             gradient = gradient.full_tensor()
         norm = values.new_zeros(()) if gradient is None else torch.as_tensor(gradient).to(values)
         weights = [objective.weight for objective in self.objectives.values()]
-        watched = torch.cat([values, torch.stack([(values * values.new_tensor(weights)).sum(), norm])])
+        watched = torch.cat([values, torch.stack([_weighted(weights, values), norm])])
         bad = torch.cat([~torch.isfinite(watched), self._grown(values, weights)[None]])
         self._in_a_row = (self._in_a_row + 1) * bad
         is_first = (self._in_a_row >= self._patience) & (self._first == _NEVER)
@@ -96,10 +96,9 @@ class Guard:
             0.0 if objective.schedules.keys() - {"weight"} else weight
             for objective, weight in zip(self.objectives.values(), weights, strict=True)
         ]
-        factors = values.new_tensor(comparable)
         self.steps += 1
         self._mean = self._mean + (values - self._mean) / min(self.steps, STEPS)
-        now, mean, best = ((each * factors).sum() for each in (values, self._mean, self._best))
+        now, mean, best = _weighted(comparable, torch.stack([values, self._mean, self._best], -1)).unbind()
         limit = TIMES * best.abs().clamp(min=FLOORS[self.steps > STEPS])
         if self.steps >= STEPS:  # Until then its best is the first.
             self._best = torch.where(mean < (limit if self.steps == STEPS else best), self._mean, self._best)
@@ -211,6 +210,11 @@ def broken_weight(model: nn.Module) -> str | None:
     """The name of the first weight of a model that is not finite, None where all are."""
     floats = ((name, weight) for name, weight in model.named_parameters() if weight.is_floating_point())
     return next((name for name, weight in floats if not bool(torch.isfinite(weight.detach()).all())), None)
+
+
+def _weighted(weights: Sequence[float], values: Tensor) -> Tensor:
+    """The sum of terms, in plain numbers times tensors: a tensor of numbers would be copied to the device, and wait."""
+    return torch.stack([weight * value for weight, value in zip(weights, values.unbind(), strict=True)]).sum(0)
 
 
 def _lower(learning_rate: float) -> str:

@@ -86,5 +86,5 @@ def test_the_key_is_true_unless_it_says_false_and_leaves_the_recipe_as_it_was(re
     assert load_recipe(recipe, {"training_guard": False}).to_dict()["training_guard"] is False
     with pytest.raises(RecipeError, match="training_guard"):
         load_recipe(recipe, {"training_guard": "maybe"})
-    with pytest.raises(RecipeError, match="recipe.training_guard"):
+    with pytest.raises(RecipeError, match=r"recipe\.training_guard"):
         load_recipe(recipe, {"training.logging_nan_inf_filter": True})

@@ -1,4 +1,4 @@
-"""A damaged cache is never believed: its shards are written again where a teacher is at hand, else refused in a line."""
+"""A damaged cache is never believed: its shards are written again where a teacher is there, else refused in a line."""
 
 from __future__ import annotations
 

@@ -6,15 +6,17 @@ import copy
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hf_distill import Hidden, Labels, Logits
 from hf_distill.errors import TrainingError
 from hf_distill.objectives import Objective
-from hf_distill.training.guard import EVERY, SKIPPED, STEPS
+from hf_distill.training.guard import EVERY, SKIPPED, STEPS, Guard
 from tests.helpers import tiny
 from tests.helpers.broken import Broken, Scripted
 from tests.helpers.trainers import trained, trainer
@@ -243,6 +245,25 @@ def test_two_processes_stop_together_with_the_same_line_though_one_alone_is_brok
     told = {"gradient": "the gradient is not finite at step 3", "growth": "times its best"}
     assert told.get(what, "the loss of scripted is not finite at step 3") in first
     assert saved(tmp_path) == (["checkpoint-10"] if what == "growth" else ["checkpoint-2"])
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses what would wait for the device, or copy to it."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert function.__name__.split(".")[0] not in ("_local_scalar_dense", "lift_fresh", "_to_copy", "nonzero")
+        return function(*args, **(kwargs or {}))
+
+
+def test_no_step_waits_for_the_device():
+    guard = Guard({"a": Scripted(), "b": Scripted(weight={"from": 1.0, "to": 0.0})})
+    for step in range(1, 30):
+        means, norm = {"a": torch.tensor(0.5), "b": torch.tensor(2.0)}, torch.tensor(1.0)
+        with NoWaiting() if step > 1 else nullcontext():
+            guard.add(means)
+            guard.add(means)
+            guard.end_step(step, norm, 1)
+    assert guard.first_bad(lambda tensor: tensor) is None
 
 
 def test_a_second_training_of_a_trainer_begins_anew(tmp_path):
