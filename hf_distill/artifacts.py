@@ -17,6 +17,7 @@ from accelerate import PartialState
 
 from hf_distill.errors import HfDistillError, OutputError
 from hf_distill.names import shortened
+from hf_distill.secrets import hidden, hidden_in
 
 logger = logging.getLogger(__name__)
 
@@ -51,13 +52,14 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file as a whole."""
-    write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+    """Write a text file as a whole, without the secrets that may have come into it."""
+    write_whole(path, lambda partial: partial.write_text(hidden(text), encoding="utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON for people: indented, in the order given, floats as they are."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write JSON for people: indented, in the order given, floats as they are, texts without secrets."""
+    text = json.dumps(hidden_in(value), indent=2, ensure_ascii=False) + "\n"
+    write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def read_json(
@@ -138,7 +140,7 @@ def claim(
     A damaged manifest is an error, unless the folder's name says what stood in it.
     """
     path = folder / "manifest.json"
-    expected = json.loads(json.dumps(identity, default=str))
+    expected = hidden_in(json.loads(json.dumps(identity, default=str)))
     remedy = f"delete {folder}, and the same command makes it anew"
 
     def read() -> dict[str, Any]:

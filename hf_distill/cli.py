@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from hf_distill.errors import HfDistillError
+from hf_distill.secrets import hidden, told
 
 # libgomp's spinning threads slow each other down by an order of magnitude on a busy machine; read when torch loads.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -196,7 +197,21 @@ def init(
 def main() -> None:
     """Entry point of the console script."""
     sys.path.append(os.getcwd())  # Dotted paths in a recipe (my_data:load) name modules of this folder.
+    sys.stdout, sys.stderr = map(_Discreet, (sys.stdout, sys.stderr))  # type: ignore[assignment]  # All else is the stream's.
     app()
+
+
+class _Discreet:
+    """A stream that shows no secrets, also those in tracebacks and in what libraries say."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return int(self._stream.write(hidden(text)))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _leave_together() -> None:
@@ -212,7 +227,7 @@ def _leave_together() -> None:
 def _line(text: str) -> None:
     """A plain line, also where Rich would wrap or colour it; only on the first of several processes."""
     if os.environ.get("RANK", "0") == "0":
-        print(text, flush=True)
+        print(told(text), flush=True)
 
 
 def _show(table: Any) -> None:

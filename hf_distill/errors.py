@@ -5,9 +5,11 @@ A message is one line: what was expected, what came, why it matters, what to do.
 
 from __future__ import annotations
 
+from hf_distill.secrets import told
+
 
 class HfDistillError(Exception):
-    """Base of every error that the user can mend.
+    """Base of every error that the user can mend; its message is one line without secrets and control characters.
 
     Attributes:
         exit_code: What the command line exits with.
@@ -16,7 +18,7 @@ class HfDistillError(Exception):
     exit_code = 2
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(told(" ".join(message.split())))
 
 
 class RecipeError(HfDistillError):

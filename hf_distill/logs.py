@@ -12,6 +12,8 @@ from contextvars import ContextVar
 
 from typing_extensions import override
 
+from hf_distill.secrets import told
+
 Report = Callable[[str], None]
 """Gets a line for the person at the terminal."""
 
@@ -25,7 +27,7 @@ class _Lines(logging.Handler):
 
     @override
     def emit(self, record: logging.LogRecord) -> None:
-        self.report(_prefix.get() + record.getMessage())
+        self.report(told(_prefix.get() + record.getMessage()))
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "hf_distill"
 FLOORS = [
+    ["secrets"],
     ["errors", "logs", "names", "types"],
     ["artifacts"],
     ["recipe", "models"],

@@ -192,7 +192,7 @@ def test_a_token_that_the_server_repeats_does_not_reach_the_message(hub, folder,
         ),
     )
     message, _ = refusal(hub, folder)
-    assert "bad request of Bearer ..." in message
+    assert "bad request of Bearer [secret]" in message
     assert "hf_me" not in message
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import datasets
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 
-from hf_distill.errors import DataError
+from hf_distill.errors import DataError, HfDistillError
 from hf_distill.names import plug_in
+from hf_distill.secrets import hidden, speakable
+from hf_distill.secrets.references import resolved, variables
 
 if TYPE_CHECKING:
     from hf_distill.recipe import DataConfig
@@ -48,7 +51,9 @@ def read_files(files: str | list[str], split: str, streaming: bool = False) -> D
     except (datasets.exceptions.DatasetGenerationError, ValueError, OSError, StopIteration) as error:
         if "no data" in str(error):
             raise DataError(f"data.files.{split}: {paths[0]} has no rows; name a file that holds some") from error
-        raise DataError(f"data.files.{split}: {paths[0]} cannot be read as {reader}: {_reason(error)}") from error
+        raise DataError(f"data.files.{split}: {paths[0]} cannot be read as {reader}: {_reason(error)}") from speakable(
+            error
+        )
 
 
 def _called(path: str, arguments: Mapping[str, Any]) -> Splits:
@@ -57,10 +62,28 @@ def _called(path: str, arguments: Mapping[str, Any]) -> Splits:
         inspect.signature(function).bind(**arguments)
     except TypeError as error:
         raise DataError(f"data.arguments: {path} does not take them: {error}") from error
-    splits = function(**arguments)
+    splits = _given(path, function, arguments)
     if not isinstance(splits, (DatasetDict, IterableDatasetDict)):
         raise DataError(f"data.path: {path} must return a datasets.DatasetDict, it returned {type(splits).__name__}")
     return splits
+
+
+def _given(path: str, function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    """What a callable gives for arguments in which variables are read; its errors show nothing of these."""
+    names = sorted(variables(arguments))
+    if unset := [name for name in names if not os.environ.get(name)]:
+        raise DataError(
+            f"data.arguments: the recipe has {', '.join(unset)} in place of a secret, and no environment variable of "
+            "this name is set; set it to what the callable needs"
+        )
+    try:
+        return function(**resolved(arguments))
+    except HfDistillError:
+        raise
+    except Exception as error:
+        secrets = [os.environ[name] for name in names]
+        told = hidden(f"{type(error).__name__}: {_reason(error)}", secrets)
+        raise DataError(f"data.path: {path} failed: {told}; see where with --debug") from speakable(error, secrets)
 
 
 def _loaded(config: DataConfig) -> Splits:
@@ -76,9 +99,9 @@ def _loaded(config: DataConfig) -> Splits:
         raise DataError(
             f"data.path: {config.path} is neither a folder here nor a data set on the Hub that can be reached: check "
             "the spelling and the connection, or log in with `hf auth login` if it is private"
-        ) from error
+        ) from speakable(error)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetGenerationError) as error:
-        raise DataError(f"data.path: {config.path} cannot be loaded: {_reason(error)}") from error
+        raise DataError(f"data.path: {config.path} cannot be loaded: {_reason(error)}") from speakable(error)
 
 
 def source_of(config: DataConfig) -> tuple[str, str | None]:

@@ -15,13 +15,14 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from accelerate import PartialState
 
-from hf_distill.artifacts import Shards, claim, set_aside, write_text
+from hf_distill.artifacts import Shards, claim, set_aside, write_whole
 from hf_distill.errors import WritingError
 from hf_distill.generation.writer import Hypothesis, Writer
 from hf_distill.tasks.rollout_batches import Prompts
@@ -56,8 +57,9 @@ def write_all(folder: Path, identity: Mapping[str, Any], writer: Writer, prompts
         logger.info(f"labels: what the teacher wrote is in {folder}")
         return
     for number in shards.own(missing):
-        lines = _lines(writer, prompts, [order[place] for place in shards.places(number)], seed)
-        write_text(shards.path(number), "".join(lines))
+        lines = "".join(_lines(writer, prompts, [order[place] for place in shards.places(number)], seed))
+        # Texts to learn from stay as they were written, whatever they look like.
+        write_whole(shards.path(number), methodcaller("write_text", lines, encoding="utf-8"))
         logger.info(f"labels: shard {number + 1} of {len(shards)}")
     PartialState().wait_for_everyone()
 

@@ -10,6 +10,7 @@ from hf_distill.errors import RecipeError
 from hf_distill.recipe import Recipe
 from hf_distill.recipe.members import teachers_in
 from hf_distill.recipe.parse import plain, read, read_yaml, read_yaml_value, refuse_unless, shown, write_yaml
+from hf_distill.secrets.references import complaint
 
 
 def load_recipe(
@@ -25,11 +26,13 @@ def load_recipe(
     content: Any = plain(source if path is None else read_yaml(path))
     told = f"{path}: expected a mapping of recipe keys, got {type(content).__name__}; see `hf-distill init`"
     refuse_unless(isinstance(content, dict), told)
+    _refuse_secrets(content, "recipe")
     for where, teacher in teachers_in(content, "recipe"):
         if isinstance(teacher.get("recipe"), str):
             inlined = read_yaml((path.parent if path else Path()) / teacher["recipe"])
             told = f"{where}.recipe: {teacher['recipe']} holds no mapping of recipe keys"
             refuse_unless(isinstance(inlined, Mapping), told)
+            _refuse_secrets(inlined, f"{where}.recipe")
             teacher["recipe"] = plain(inlined)
     for key, value in parsed_overrides(overrides):
         _override(content, key, value)
@@ -43,15 +46,21 @@ def dump_recipe(recipe: Recipe, path: Path) -> None:
 
 def parsed_overrides(overrides: Sequence[str] | Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Keys and values of overrides, see :func:`load_recipe`."""
-    if isinstance(overrides, Mapping):
-        return list(overrides.items())
-    pairs = []
-    for text in overrides:
+    pairs = list(overrides.items()) if isinstance(overrides, Mapping) else []
+    for text in () if isinstance(overrides, Mapping) else overrides:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise RecipeError(f"override {text!r}: expected key=value, such as training.learning_rate=3e-5")
         pairs.append((key.strip().removeprefix("recipe."), read_yaml_value(value, f"override {key}")))
+    for key, value in pairs:
+        _refuse_secrets(value, f"recipe.{key}")
     return pairs
+
+
+def _refuse_secrets(content: Any, where: str) -> None:
+    """Refuse a secret that stands in a recipe as it is, before anything else is said of the recipe."""
+    told = complaint(content, where)
+    refuse_unless(told is None, told or "")
 
 
 def _override(content: dict[str, Any], key: str, value: Any) -> None:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 from hf_distill.errors import OutputError, RecipeError
 from hf_distill.names import nearest_or_all
+from hf_distill.secrets import hidden_in
 
 T = TypeVar("T")
 
@@ -208,13 +209,14 @@ def read_yaml_value(text: str, where: str) -> Any:
     except MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
-        raise RecipeError(f"{where}: not valid YAML: {place}{error.problem or error.context}") from None
+        problem = (error.problem or error.context or "").partition(" with value ")[0]  # Which may be a secret.
+        raise RecipeError(f"{where}: not valid YAML: {place}{problem}") from None
     except (YAMLError, ValueError) as error:
         raise RecipeError(f"{where}: not valid YAML: {error}") from None
 
 
 def write_yaml(value: Any, path: Path) -> None:
-    """Write plain data as YAML 1.2, keys in their order."""
+    """Write plain data as YAML 1.2, keys in their order, texts without secrets."""
     from ruamel.yaml import YAML
 
     yaml = YAML(typ="safe", pure=True)
@@ -223,7 +225,7 @@ def write_yaml(value: Any, path: Path) -> None:
     yaml.width = 1000
     try:
         with path.open("w", encoding="utf-8") as file:
-            yaml.dump(value, file)
+            yaml.dump(hidden_in(value), file)
     except OSError as error:
         raise OutputError(f"{path} cannot be written ({error.strerror})") from error
 

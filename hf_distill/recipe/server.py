@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from hf_distill.recipe.parse import Section, above_zero, at_least, bound
 from hf_distill.recipe.teacher import TeacherConfig
+from hf_distill.secrets.references import PREFIX, is_readable
 
 GENERATION = {
     "do_sample": None,
@@ -37,7 +38,8 @@ class ServerConfig(Section, where="recipe.teacher.server"):
     tokenizer: str | None = None
     """A Hub id or folder of the teacher's tokenizer; ``model`` unless given."""
     key_variable: str = "HF_DISTILL_API_KEY"
-    """The environment variable that holds the key; no key is sent where it is not set."""
+    """The environment variable that holds the key; its name begins with ``HF_DISTILL_``. No key is sent where it is not
+    set, and none over plain http to another machine."""
     top_k: int | None = field(default=None, metadata=at_least(1))
     """How many tokens' log-probabilities are asked for at each position of a text; 20 unless given."""
     concurrency: int = field(default=32, metadata=at_least(1))
@@ -58,15 +60,17 @@ class ServerConfig(Section, where="recipe.teacher.server"):
             has_port = False
         # An address that holds a secret is not shown.
         told = ".url: it holds a user name, a password or parameters, which recipe and card would show; leave them "
-        secret = parts.username or parts.password or parts.query or parts.fragment
+        secret = parts.username is not None or parts.password or parts.query or parts.fragment
         self.require(not secret, told + "out, and put a key into the environment variable that key_variable names")
         told = f".url: expected an address such as http://localhost:8000/v1, got {self.url!r}"
-        self.require(parts.scheme in ("http", "https") and bool(parts.hostname) and has_port, told)
+        plain = re.fullmatch(r"[\w.:/\[\]~%+-]+", self.url, re.ASCII) is not None  # What programs read in one way.
+        self.require(plain and parts.scheme in ("http", "https") and bool(parts.hostname) and has_port, told)
         # Whoever puts the key itself here must not find it in an error, a log or a file.
         self.require(
-            re.fullmatch(r"[A-Z][A-Z0-9_]*", self.key_variable) is not None,
-            ".key_variable: expected the name of an environment variable in capitals, such as HF_DISTILL_API_KEY, got "
-            "something else (not shown, for it may be a key); the key itself is never in a recipe",
+            is_readable(self.key_variable),
+            f".key_variable: expected the name of an environment variable that begins with {PREFIX}, got something "
+            "else (not shown, for it may be a key); a recipe may be a stranger's and must not send other secrets to "
+            f"the server that it names: put the server's key into {ServerConfig.key_variable}, or another such name",
         )
 
     @property

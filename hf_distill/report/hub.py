@@ -16,6 +16,7 @@ from huggingface_hub.utils import filter_repo_objects
 
 from hf_distill.errors import HubError
 from hf_distill.report.card import address
+from hf_distill.secrets import hidden, speakable
 
 IGNORED = ("training_args.bin", "checkpoint-*", "*/checkpoint-*", "*.partial", ".*", "*/.*")
 """What a student's folder may hold, but the Hub need not."""
@@ -91,12 +92,11 @@ def _retried(request: Callable[[], T], model_id: str, token: str | None, wait: W
             cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
             pause = next(waits, None) if _may_pass(cause) else None
             if pause is None:
-                reason = _reason(cause)
-                for secret in filter(None, (token, get_token())):
-                    reason = reason.replace(secret, "...")
+                secrets = [each for each in (token, get_token()) if each]
+                reason = hidden(_reason(cause), secrets)
                 raise HubError(
                     f"{model_id} was not pushed: {reason}. The student is kept; push it later with: hf-distill push RUN"
-                ) from error
+                ) from speakable(error, secrets)
         wait(pause)
 
 

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from hf_distill.report.card import verdict
 from hf_distill.report.card_making import primary_metric
+from hf_distill.secrets import told
 
 
 def results_table(results: Mapping[str, Any]) -> Table:
@@ -56,7 +57,7 @@ def sweep_table(results: Mapping[str, Any]) -> Table:
     for entry in sorted(results["combinations"], key=lambda entry: sign * entry.get("value", sign * float("inf"))):
         seconds = entry.get("seconds")
         table.add_row(
-            *map(str, entry["values"].values()),
+            *(told(str(value)) for value in entry["values"].values()),
             f"{entry['value']:.4f}" if "value" in entry else "failed",
             "" if seconds is None else f"{seconds:.1f}",
             style="bold" if entry["values"] == best else None,

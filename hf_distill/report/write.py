@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hf_distill.artifacts import copy_files, write_json
+from hf_distill.artifacts import copy_files, write_json, write_text
 from hf_distill.data.rows import Data
 from hf_distill.evaluation.analysis import Evaluated
 from hf_distill.evaluation.metrics import primary_metric
@@ -44,5 +44,6 @@ def write_report(
         quality_against_speed(results, figures[1])
     copy_files(figures, student / "figures")
     shown = [f"figures/{path.name}" for path in figures]
-    model_card(results, analysis, (folder / "recipe.yaml").read_text(), shown).save(student / "README.md")
+    card = model_card(results, analysis, (folder / "recipe.yaml").read_text(), shown)
+    write_text(student / "README.md", str(card))
     write_json(folder / "results.json", results)

@@ -325,9 +325,9 @@ def test_a_wrong_key_is_never_tried_again_nor_shown(folder, monkeypatch):
         server.fail(*[lambda body: (400, {"error": {"message": f"no quota for {KEY}"}})])
         with pytest.raises(ServerError, match=r"no quota for \[key\]"):
             prompt_likelihoods(Client(config(server)), IDS, 3)
-        monkeypatch.setenv("MINE", "sk-\n-broken")
-        with pytest.raises(ServerError, match="the key in MINE holds characters"):
-            Client(config(server, key_variable="MINE"))
+        monkeypatch.setenv("HF_DISTILL_MINE", "sk-\n-broken")
+        with pytest.raises(ServerError, match="the key in HF_DISTILL_MINE holds characters"):
+            Client(config(server, key_variable="HF_DISTILL_MINE"))
 
 
 def test_what_the_start_up_test_finds_is_told(recipe, server, folder):
@@ -384,16 +384,25 @@ def test_another_tokenizer_or_another_model_behind_the_name_is_refused(recipe, s
     [
         ({"url": "localhost:8000"}, r"server\.url: expected an address"),
         ({"url": "http://localhost:port/v1"}, r"server\.url: expected an address"),
-        ({"url": f"http://me:{KEY}@localhost/v1"}, "holds a user name, a password or parameters"),
-        ({"url": f"http://localhost/v1?key={KEY}"}, "holds a user name, a password or parameters"),
-        ({"key_variable": KEY}, "expected the name of an environment variable"),
+        ({"url": f"http://me:{KEY}@localhost/v1"}, r"server\.url: a secret \(not shown\).*key_variable"),
+        ({"url": "http://@localhost/v1"}, "holds a user name, a password or parameters"),
+        ({"url": f"http://localhost/v1?key={KEY}"}, r"server\.url: a secret \(not shown\).*key_variable"),
+        ({"url": "http://localhost/v1?version=1"}, "holds a user name, a password or parameters"),
+        ({"url": "http://localhost\\.evil.com/v1"}, r"server\.url: expected an address"),
+        ({"key_variable": KEY}, r"server\.key_variable: a secret \(not shown\).*key_variable names"),
+        ({"key_variable": "HF_TOKEN"}, r"key_variable: expected the name.*begins with HF_DISTILL_.*HF_DISTILL_API_KEY"),
+        ({"key_variable": "AWS_SECRET_ACCESS_KEY"}, "begins with HF_DISTILL_"),
+        ({"key_variable": "HF_DISTILL_"}, "begins with HF_DISTILL_"),
+        ({"key_variable": "hf_distill_key"}, "begins with HF_DISTILL_"),
+        ({"key_variable": "XHF_DISTILL_KEY"}, "begins with HF_DISTILL_"),
         ({"model": ""}, r"server\.model: expected"),
         ({"top_k": 0}, r"server\.top_k: expected at least 1"),
         ({"concurrency": 0}, r"server\.concurrency: expected at least 1"),
         ({"retries": -1}, r"server\.retries: expected at least 0"),
         ({"timeout": 0}, r"server\.timeout: expected a number above 0"),
         ({"requests_per_minute": 0}, r"server\.requests_per_minute: expected a number above 0"),
-        ({"key": KEY}, r"server\.key: no such key"),
+        ({"key": KEY}, r"server\.key: a secret \(not shown\).*key_variable"),
+        ({"key": "EMPTY"}, r"server\.key: no such key"),
     ],
 )
 def test_a_key_of_the_server_that_cannot_be_is_refused_and_no_secret_is_shown(keys, told, recipe):

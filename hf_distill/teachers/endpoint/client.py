@@ -2,13 +2,11 @@
 
 What may pass (no connection, a time-out, 429, 5xx, an answer that cannot be read) is tried again, after a wait that
 doubles each time and is drawn from its upper half, or after what the server asks for in Retry-After. What will not pass
-(the key, the model, the request itself) is told at once. The key is read from the environment, and is in nothing that
-this module says.
+(the key, the model, the request itself) is told at once.
 """
 
 from __future__ import annotations
 
-import os
 import random
 import threading
 import time
@@ -21,7 +19,17 @@ import httpx2
 from hf_distill.errors import ServerError
 from hf_distill.names import shortened
 from hf_distill.recipe.server import ServerConfig
-from hf_distill.teachers.endpoint.faults import NotServed, Passing, Unusable, check_status
+from hf_distill.teachers.endpoint.faults import (
+    LARGEST_ID,
+    MISSHAPEN,
+    SHOWN,
+    NotServed,
+    Passing,
+    Unusable,
+    check_status,
+    content_of,
+)
+from hf_distill.teachers.endpoint.transport import Transport
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
 """Seconds before the second try, and before any later one."""
@@ -45,19 +53,7 @@ class Client:
     ) -> None:
         self.config = config
         self._wait, self._pace = wait, _Pace(config.requests_per_minute, wait, clock)
-        self._key = os.environ.get(config.key_variable, "").strip()
-        if not (self._key.isascii() and self._key.isprintable()):
-            raise ServerError(
-                f"the key in {config.key_variable} holds characters that no key has (it may have been copied with "
-                "something beside it); set it again"
-            )
-        # Not to another address: a redirect would carry the key there.
-        self._http = httpx2.Client(
-            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
-            timeout=config.timeout,
-            follow_redirects=False,
-            limits=httpx2.Limits(max_connections=config.concurrency, max_keepalive_connections=config.concurrency),
-        )
+        self._transport = Transport(config)
 
     def map(self, ask: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """What ``ask`` gives for each item, in their order, up to ``concurrency`` of them under way."""
@@ -94,8 +90,8 @@ class Client:
         base = self.config.url.rstrip("/")
         address = f"{base.removesuffix('/v1')}{path[1:]}" if path.startswith("//") else f"{base}{path}"
         try:
-            response = self._http.request("GET" if body is None else "POST", address, json=body)
-        except httpx2.TimeoutException:
+            reply = self._transport.send(address, body)
+        except TimeoutError:
             raise Passing(
                 f"no answer within {self.config.timeout:g} s; raise teacher.server.timeout, or lower concurrency or "
                 "task.max_length"
@@ -105,15 +101,9 @@ class Client:
                 f"the server cannot be reached, or broke off ({type(error).__name__}); see that it runs and that "
                 "teacher.server.url is its address"
             ) from None
-        check_status(response, self._where, self.config.key_variable, self._key)
+        check_status(reply, self._where, self.config.key_variable, self.has_key)
         try:
-            content = response.json()
-        except ValueError:
-            raise Passing(
-                "the answer is not JSON; see that teacher.server.url is that of an API, which mostly ends with /v1"
-            ) from None
-        try:
-            return read(content)
+            return read(content_of(reply))
         except Unusable as error:
             raise Passing(str(error)) from None
 
@@ -122,8 +112,8 @@ class Client:
 
         def read(answer: Any) -> dict[str, int | None]:
             try:
-                return {str(each["id"]): each.get("max_model_len") for each in answer["data"]}
-            except (TypeError, KeyError, AttributeError):
+                return {_name(each["id"]): _room(each.get("max_model_len")) for each in answer["data"]}
+            except MISSHAPEN:
                 raise Unusable("its list of models has no data with an id each") from None
 
         try:
@@ -144,8 +134,23 @@ class Client:
         return served[self.config.model]
 
     @property
+    def has_key(self) -> bool:
+        """Whether a key goes along with what is asked."""
+        return bool(self._transport.key)
+
+    @property
     def _where(self) -> str:
         return f"the server at {self.config.url}"
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("no name")
+    return value[:SHOWN]
+
+
+def _room(value: Any) -> int | None:
+    return value if type(value) is int and 0 < value <= LARGEST_ID else None
 
 
 class _Pace:

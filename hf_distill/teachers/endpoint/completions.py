@@ -8,7 +8,7 @@ from typing import Any
 
 from hf_distill.recipe.server import GENERATION
 from hf_distill.teachers.endpoint.client import Client
-from hf_distill.teachers.endpoint.faults import Unusable
+from hf_distill.teachers.endpoint.faults import MISSHAPEN, SHOWN, Unusable, log_probability
 
 Prompt = Sequence[int] | Sequence[dict[str, Any]]
 """Tokens, or the turns of a chat."""
@@ -42,7 +42,7 @@ def write(client: Client, prompt: Prompt, asked: Mapping[str, Any], texts: int, 
 def _answers(answer: Any, texts: int) -> list[Answer]:
     try:
         found = [_answer(choice) for choice in sorted(answer["choices"], key=lambda each: each["index"])]
-    except (TypeError, KeyError, AttributeError):
+    except MISSHAPEN:
         raise Unusable("its answer has no choices with a text and an index each") from None
     if len(found) != texts:
         raise Unusable(f"it was asked for {texts} texts and gave {len(found)}; set label.hypotheses to what it gives")
@@ -53,7 +53,9 @@ def _answer(choice: Any) -> Answer:
     text = choice["message"]["content"] if "message" in choice else choice["text"]
     reason = choice.get("finish_reason")
     if reason not in ("stop", "length"):
-        raise Unusable(f"its answer did not come to an end (finish_reason {reason!r})")
+        raise Unusable(f"its answer did not come to an end (finish_reason {str(reason)[:SHOWN]})")
+    if not isinstance(text, str | None):
+        raise TypeError("no text")
     return Answer(text=text or "", mean_log_probability=_mean(choice.get("logprobs")), ended=reason == "stop")
 
 
@@ -63,5 +65,5 @@ def _mean(given: Any) -> float | None:
         return None
     chat = given.get("content")
     values = given.get("token_logprobs") if chat is None else [each["logprob"] for each in chat]
-    known = [float(value) for value in values or () if value is not None]
+    known = [log_probability(value) for value in values or () if value is not None]
     return sum(known) / len(known) if known else None

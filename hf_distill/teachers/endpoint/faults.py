@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import math
 import time
 from email.utils import parsedate_to_datetime
-
-import httpx2
+from typing import Any
 
 from hf_distill.errors import ServerError
+from hf_distill.teachers.endpoint.transport import Reply
 
 PASSING = frozenset({408, 409, 425, 429})
 """Statuses below 500 after which a request is sent again."""
 
 SHOWN = 200
 """Characters of a server's own words that are shown."""
+
+MISSHAPEN = (TypeError, LookupError, AttributeError, ValueError, OverflowError)
+"""What reading an answer of another form than the expected one raises."""
+
+LARGEST_ID = 2**31 - 1
+"""Of a token, and of how many tokens a model reads."""
 
 WITHOUT_LIKELIHOODS = (
     "gives no log-probabilities of prompts (prompt_logprobs, which vLLM has beside OpenAI's API), so objectives cannot "
@@ -38,55 +46,85 @@ class NotServed(ServerError):
     """There is nothing under this address, or no model of this name."""
 
 
-def check_status(response: httpx2.Response, where: str, variable: str, key: str) -> None:
+def content_of(reply: Reply) -> Any:
+    """What an answer's JSON holds; NaN and Infinity, which Python reads, are none."""
+    try:
+        return json.loads(reply.body, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise Unusable("the answer is nested too deep") from None
+    except ValueError:
+        told = "the answer is not JSON; see that teacher.server.url is that of an API, which mostly ends with /v1"
+        raise Unusable(told) from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+def log_probability(value: Any) -> float:
+    """The number that a server gives for one."""
+    if type(value) not in (int, float) or not math.isfinite(float(value)):
+        raise ValueError("no number")
+    if value > 1e-4:
+        raise Unusable("its answer has log-probabilities above 0")
+    return float(value)
+
+
+def token_id(value: Any) -> int:
+    """The token that a server means by a number."""
+    if type(value) is not int or not 0 <= value <= LARGEST_ID:
+        raise ValueError("no token")
+    return value
+
+
+def check_status(reply: Reply, where: str, variable: str, has_key: bool) -> None:
     """Raise what an answer's status means, unless it is one of success."""
-    status = response.status_code
-    if status < 300:
+    status = reply.status
+    if 200 <= status < 300:
         return
     if status in (401, 403):
-        sent = "was refused" if key else "was not sent, for the variable is not set"
+        sent = "was refused" if has_key else "was not sent, for the variable is not set"
         raise ServerError(f"{where} answers {status}: the key in {variable} {sent}; set it to a key of this server")
     if status < 400:
         raise ServerError(f"{where} answers {status}, a redirect; set teacher.server.url to where it leads")
-    said = _said(response, key)
+    said = _said(reply)
     if status == 429:
         raise Passing(
             f"the server still answers 429, too many requests{said}; lower teacher.server.concurrency, or set "
             "requests_per_minute",
-            _retry_after(response),
+            _retry_after(reply),
         )
     if status in PASSING or status >= 500:
-        raise Passing(f"the server answers {status}{said}", _retry_after(response))
+        raise Passing(f"the server answers {status}{said}", _retry_after(reply))
     if status == 404:
         raise NotServed(f"{where} answers 404{said}; see that teacher.server.url and model are right")
     raise ServerError(f"{where} refuses the request with {status}{said}{_advice(said)}")
 
 
-def _said(response: httpx2.Response, key: str) -> str:
-    """A server's own words about a fault, shortened and without the key."""
+def _said(reply: Reply) -> str:
+    """A server's own words about a fault, shortened."""
     try:
-        content = response.json()
-    except ValueError:
+        content = content_of(reply)
+    except Unusable:
         return ""
     for name in ("error", "message", "detail"):
         content = content.get(name, content) if isinstance(content, dict) else content
     if not isinstance(content, str):
         return ""
-    text = content.replace(key, "[key]") if key else content
-    return f" ({text if len(text) <= SHOWN else text[:SHOWN] + '...'})"
+    return f" ({content if len(content) <= SHOWN else content[:SHOWN] + '...'})"
 
 
-def _retry_after(response: httpx2.Response) -> float | None:
+def _retry_after(reply: Reply) -> float | None:
     """Seconds: the header holds these, or a date (RFC 9110, 10.2.3)."""
-    value = response.headers.get("Retry-After", "")
+    value = reply.headers.get("Retry-After", "")
     try:
-        return max(0.0, float(value))
+        seconds = float(value)
     except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return None
+        try:
+            seconds = parsedate_to_datetime(value).timestamp() - time.time()
+        except MISSHAPEN:
+            return None
+    return None if math.isnan(seconds) else max(0.0, seconds)
 
 
 def _advice(said: str) -> str:

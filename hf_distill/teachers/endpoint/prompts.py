@@ -8,12 +8,19 @@ told, so it is not asked.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from hf_distill.errors import ServerError
 from hf_distill.teachers.endpoint.client import Client
-from hf_distill.teachers.endpoint.faults import WITHOUT_LIKELIHOODS, Unusable
+from hf_distill.teachers.endpoint.faults import (
+    MISSHAPEN,
+    WITHOUT_LIKELIHOODS,
+    Unusable,
+    log_probability,
+    token_id,
+)
 
 
 class Position(NamedTuple):
@@ -22,6 +29,10 @@ class Position(NamedTuple):
     ids: list[int]  # Of the k likeliest tokens, the likeliest first.
     log_probabilities: list[float]  # Theirs.
     actual: float  # Of the token that stands there.
+
+
+LARGEST_SUM = 1.1
+"""Of the probabilities at one position; they are rounded."""
 
 
 def prompt_likelihoods(client: Client, ids: Sequence[int], k: int) -> list[Position]:
@@ -33,7 +44,7 @@ def prompt_likelihoods(client: Client, ids: Sequence[int], k: int) -> list[Posit
 def _positions(answer: Any, ids: Sequence[int], k: int) -> list[Position]:
     try:
         found = answer["choices"][0].get("prompt_logprobs")
-    except (TypeError, KeyError, IndexError, AttributeError):
+    except MISSHAPEN:
         raise Unusable("its answer has no choices") from None
     if found is None:
         raise ServerError(f"the server {WITHOUT_LIKELIHOODS}")
@@ -45,15 +56,22 @@ def _positions(answer: Any, ids: Sequence[int], k: int) -> list[Position]:
 
 def _position(entry: Any, token: int, k: int) -> Position:
     try:
-        values = {int(name): float(each["logprob"]) for name, each in entry.items()}
-    except (TypeError, KeyError, ValueError, AttributeError):
+        values = {_token(name): log_probability(each["logprob"]) for name, each in entry.items()}
+    except MISSHAPEN:
         raise Unusable("its answer has log-probabilities that cannot be read") from None
     if token not in values:
         raise ServerError(
             f"the server read another token than {token}, which it was sent: it serves a model with another tokenizer, "
             "or changes what it is sent; see teacher.server.model"
         )
-    if any(value != value or value > 1e-4 for value in values.values()):
-        raise Unusable("its answer has log-probabilities above 0, or that are no numbers")
+    if (total := sum(map(math.exp, values.values()))) > LARGEST_SUM:
+        raise Unusable(f"its answer has probabilities that add up to {total:.2f}")
     ordered = sorted(values, key=lambda each: (-values[each], each))[:k]
     return Position(ids=ordered, log_probabilities=[values[each] for each in ordered], actual=values[token])
+
+
+def _token(name: str) -> int:
+    """A token of an object's key, which is its number in decimal and nothing else."""
+    if not name.isascii() or str(found := token_id(int(name))) != name:
+        raise ValueError("no token")
+    return found

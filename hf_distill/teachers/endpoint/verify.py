@@ -19,7 +19,7 @@ from hf_distill.models.loading import load_model
 from hf_distill.recipe import Recipe, ServerConfig
 from hf_distill.tasks import Task
 from hf_distill.teachers.endpoint import Client, Position, prompt_likelihoods
-from hf_distill.teachers.endpoint.faults import NotServed, Unusable
+from hf_distill.teachers.endpoint.faults import MISSHAPEN, NotServed, Unusable, token_id
 from hf_distill.types import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -36,6 +36,8 @@ LOCAL_BYTES = 8e9
 
 def check_server(client: Client, tokenizer: Tokenizer, recipe: Recipe, task: Task, *, likeliest: int | None) -> None:
     """Check that a server gives what a run will ask it for."""
+    if client.has_key:
+        logger.info(f"server: {client.config.url} gets the key in {client.config.key_variable}")
     name, room = client.config.model, client.check_model()
     longest, new = min(task.max_length, tokenizer.model_max_length), _new_tokens(recipe, task)
     if room is not None and longest + new > room:
@@ -90,17 +92,18 @@ def _tokens_of_server(client: Client) -> list[int] | int | None:
     probe = {"model": client.config.model, "prompt": PROBE}
 
     def tokenized(answer: Any) -> list[int]:
-        if not isinstance(answer, dict) or not isinstance(answer.get("tokens"), list):
-            raise Unusable("its answer has no tokens")
-        return [int(token) for token in answer["tokens"]]
+        try:
+            return list(map(token_id, answer["tokens"]))
+        except MISSHAPEN:
+            raise Unusable("its answer has no tokens") from None
 
     def read(answer: Any) -> list[int] | int | None:
         try:
             told, usage = answer["choices"][0].get("prompt_token_ids"), answer.get("usage") or {}
-        except (TypeError, KeyError, IndexError, AttributeError):
-            raise Unusable("its answer has no choices") from None
-        count: int | None = usage.get("prompt_tokens")
-        return list(told) if told else count
+            count = usage.get("prompt_tokens")
+            return list(map(token_id, told)) if told else None if count is None else token_id(count)
+        except MISSHAPEN:
+            raise Unusable("its answer has no choices with tokens or their number") from None
 
     try:
         return client.ask("//tokenize", probe, tokenized)
