@@ -50,8 +50,8 @@ class DataConfig(Section, where="recipe.data"):
     files: dict[str, str | list[str]] | None = None
     """Local files by split: csv, tsv, json, jsonl, parquet or txt."""
     arguments: dict[str, Any] = field(default_factory=dict)
-    """Keyword arguments of the callable. ``$HF_DISTILL_NAME`` in a text stands for what the environment variable holds; a
-    secret is given in this way alone, so that no file keeps it."""
+    """Keyword arguments of the callable. ``$HF_DISTILL_NAME`` in a text stands for what the environment variable holds;
+    a secret is given in this way alone, so that no file keeps it."""
     columns: dict[str, str | list[str]] = field(default_factory=dict)
     """The task's column -> the data's, where the names differ: a name, ``outer.inner``, or several that are joined
     (``candidates``: that are listed)."""

@@ -79,7 +79,9 @@ def known_secrets() -> frozenset[str]:
 
 def spellings(secret: str) -> Iterator[str]:
     """A secret as it may stand in a text: as it is, escaped, in an address, and within anything in base64."""
-    yield from {secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1], repr(secret)[1:-1]}
+    yield from (secret, json.dumps(secret)[1:-1], repr(secret)[1:-1])
+    for coded in (quote(secret), quote(secret, safe=""), quote_plus(secret)):
+        yield from (coded, re.sub("%..", lambda found: found[0].lower(), coded))
     raw = secret.encode("utf-8", "surrogateescape")
     for shift, first in enumerate((0, 2, 3)):
         coded = base64.b64encode(bytes(shift) + raw).decode().rstrip("=")

@@ -66,10 +66,10 @@ def speakable(error: BaseException, also: Collection[str] = ()) -> BaseException
 def _hidden(text: str, known: re.Pattern[str] | None) -> str:
     if known is not None:
         text = known.sub(HIDDEN, text)
-    text = _USER.sub(f"{HIDDEN}@", text)
+    text = _HEADER.sub(rf"\g<1>{HIDDEN}", _USER.sub(f"{HIDDEN}@", text))
     text = _PARAMETER.sub(lambda m: f"{m[1]}{m[2]}={HIDDEN}" if is_secret_parameter(unquote(m[2])) else m[0], text)
     text = _PAIR.sub(lambda m: f"{m[1]}{m[2]}{m[3]}{HIDDEN}" if is_secret_name(m[1].rpartition(".")[2]) else m[0], text)
-    return SHAPES.sub(HIDDEN, _HEADER.sub(rf"\g<1>{HIDDEN}", text))
+    return SHAPES.sub(HIDDEN, text)
 
 
 @functools.lru_cache(maxsize=8)

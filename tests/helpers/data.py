@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from urllib.parse import quote
 
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
@@ -19,6 +20,16 @@ def given() -> DatasetDict:
 def listed() -> list[str]:
     """No DatasetDict."""
     return ["text"]
+
+
+def guarded(token: str, rows: str = "answers", address: str = "", fails: str = "") -> DatasetDict:
+    """Splits of this module for those who know a token; a failure repeats what it was given, as libraries do."""
+    if fails:
+        raise {"ValueError": ValueError, "OSError": OSError, "KeyError": KeyError}[fails](
+            f"403 for {address} with Authorization: Bearer {token}, {token!r}, {quote(token, safe='')}"
+        )
+    assert token.startswith("planted")
+    return tiny.splits() if rows == "classes" else globals()[rows]()
 
 
 # --- texts ------------------------------------------------------------------------------------------------------------

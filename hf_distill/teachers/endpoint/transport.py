@@ -20,6 +20,8 @@ from hf_distill.errors import ServerError
 from hf_distill.recipe.server import ServerConfig
 from hf_distill.secrets.addresses import keeps_secrets
 
+EXAMPLE = "http://localhost:8000/v1"
+
 MARGIN = 16 * 2**20
 """Bytes that an answer may have beside what was asked for."""
 
@@ -47,12 +49,15 @@ class Transport:
                 f"the key in {config.key_variable} holds characters that no key has (it may have been copied with "
                 "something beside it); set it again"
             )
-        address = httpx2.URL(config.url)
+        try:
+            address = httpx2.URL(config.url)
+        except httpx2.InvalidURL as error:
+            raise ServerError(f"teacher.server.url: expected an address such as {EXAMPLE} ({error})") from None
         if self.key and not keeps_secrets(address.scheme, address.host):
             raise ServerError(
                 f"teacher.server.url: {config.url} is plain http to another machine, so that everyone on the way could "
                 f"read the key in {config.key_variable}; nothing was sent: use https, or a tunnel (ssh -L "
-                "8000:localhost:8000 HOST, and http://localhost:8000/v1), or unset the variable if no key is needed"
+                f"8000:localhost:8000 HOST, and {EXAMPLE}), or unset the variable if no key is needed"
             )
         self._http = httpx2.AsyncClient(
             headers={"Authorization": f"Bearer {self.key}"} if self.key else {},
