@@ -8,10 +8,12 @@ import inspect
 import json
 import os
 import sys
+import tempfile
+import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -34,6 +36,8 @@ app = typer.Typer(
     add_completion=False,
 )
 
+ISSUES = "https://github.com/hf-distill/hf_distill/issues"
+
 RecipeFile = Annotated[str, typer.Argument(help="A recipe: a YAML file.", metavar="RECIPE")]
 RunPath = Annotated[Path, typer.Argument(help="A run's folder, such as runs/quickstart.", metavar="RUN")]
 Overrides = Annotated[
@@ -48,11 +52,15 @@ Grid = Annotated[
     ),
 ]
 Runs = Annotated[Path, typer.Option("--runs", help="The folder that holds the runs.")]
+AllowCode = Annotated[
+    bool,
+    typer.Option("--allow-code", help="Run code that the recipe names, such as my_data:load. Read that code before."),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
 
 
 def _command(*, models: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make a command of a function: what the user can mend is one line on stderr and the error's exit code, but with --debug."""
+    """Make a command of a function: an error is one line on stderr and an exit code, unless --debug shows all."""
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
@@ -62,6 +70,8 @@ def _command(*, models: bool = False) -> Callable[[Callable[..., None]], Callabl
                     from transformers.utils import logging
 
                     logging.disable_progress_bar()  # Of files that are loaded or saved; training keeps its own.
+                if arguments.get("allow_code"):
+                    sys.path.append(os.getcwd())  # Code that a recipe names (my_data:load) lies in this folder.
                 function(**arguments)
                 if models:
                     _leave_together()
@@ -73,6 +83,8 @@ def _command(*, models: bool = False) -> Callable[[Callable[..., None]], Callabl
             except KeyboardInterrupt:
                 print("hf-distill: interrupted; the same command goes on where this one stopped", file=sys.stderr)
                 raise SystemExit(130) from None
+            except Exception as error:
+                _end_unforeseen(error, debug)
 
         signature = inspect.signature(function, eval_str=True)
         parameter = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug)
@@ -85,51 +97,57 @@ def _command(*, models: bool = False) -> Callable[[Callable[..., None]], Callabl
 
 
 @_command(models=True)
-def run(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("runs")) -> None:
+def run(
+    recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("runs"), allow_code: AllowCode = False
+) -> None:
     """Distil: data, teacher, student, control, evaluation, card, and a push where the recipe says so."""
     from hf_distill.pipeline.run import run as run_recipe
     from hf_distill.report.tables import results_table
 
-    result = run_recipe(recipe, overrides or [], runs=runs, report=_line)
+    result = run_recipe(recipe, overrides or [], runs=runs, report=_line, allow_code=allow_code)
     _show(results_table(result.results))
     _line(f"student: {result.student}")
     _line(f"card: {result.student / 'README.md'}")
 
 
 @_command()
-def check(recipe: RecipeFile, overrides: Overrides = None) -> None:
+def check(recipe: RecipeFile, overrides: Overrides = None, allow_code: AllowCode = False) -> None:
     """Tell everything that can be known before training; loads no weights where configs are enough."""
     from hf_distill.pipeline.preflight import check as check_recipe
 
-    check_recipe(recipe, overrides or [], report=_line)
+    check_recipe(recipe, overrides or [], report=_line, allow_code=allow_code)
 
 
 @_command(models=True)
-def cache(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("runs")) -> None:
+def cache(
+    recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("runs"), allow_code: AllowCode = False
+) -> None:
     """Take a cached teacher's targets for all rows of a recipe, and train nothing; run finds them."""
     from hf_distill.pipeline.run import cache as cache_teacher
 
-    cache_teacher(recipe, overrides or [], runs=runs, report=_line)
+    cache_teacher(recipe, overrides or [], runs=runs, report=_line, allow_code=allow_code)
 
 
 @_command(models=True)
-def label(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("runs")) -> None:
+def label(
+    recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("runs"), allow_code: AllowCode = False
+) -> None:
     """Let the teacher write for all training rows, and train nothing; what it wrote is a data set to train on."""
     from hf_distill.pipeline.run import label as label_recipe
 
-    label_recipe(recipe, overrides or [], runs=runs, report=_line)
+    label_recipe(recipe, overrides or [], runs=runs, report=_line, allow_code=allow_code)
 
 
 @_command(models=True)
-def sweep(recipe: RecipeFile, grid: Grid, runs: Runs = Path("runs")) -> None:
+def sweep(recipe: RecipeFile, grid: Grid, runs: Runs = Path("runs"), allow_code: AllowCode = False) -> None:
     """Train a grid of students from one pass of their teacher, and choose by the validation rows."""
     from hf_distill.report.tables import sweep_table
     from hf_distill.search.sweep import sweep as sweep_grid
 
-    result = sweep_grid(recipe, grid, runs=runs, report=_line)
+    result = sweep_grid(recipe, grid, runs=runs, report=_line, allow_code=allow_code)
     _show(sweep_table(result.results))
     _line(f"scores: {result.folder / 'scores.png'}")
-    _line(f"best: hf-distill run {result.recipe}")
+    _line(f"best: hf-distill run {result.recipe}{' --allow-code' if allow_code else ''}")
 
 
 @_command(models=True)
@@ -140,25 +158,27 @@ def plan(
     max_latency_ms: Annotated[float | None, typer.Option(help="Milliseconds for one row, at most.")] = None,
     max_parameters: Annotated[str | None, typer.Option(help="Parameters at most, such as 10M.")] = None,
     runs: Runs = Path("runs"),
+    allow_code: AllowCode = False,
 ) -> None:
     """Find the largest student, by depth and width, that is as fast and as small as asked; trains nothing."""
     from hf_distill.report.tables import plan_table
     from hf_distill.search.plan import plan as plan_student
 
     bounds: dict[str, Any] = {"speedup": speedup, "max_latency_ms": max_latency_ms, "max_parameters": max_parameters}
-    result = plan_student(recipe, overrides or [], **bounds, runs=runs, report=_line)
+    result = plan_student(recipe, overrides or [], **bounds, runs=runs, report=_line, allow_code=allow_code)
     _show(plan_table(result.results))
     _line(f"frontier: {result.folder / 'frontier.png'}")
     _line(f"student: {result.folder / 'student.yaml'}: {json.dumps(result.student)}")
 
 
 @_command(models=True)
-def evaluate(run_folder: RunPath, overrides: Overrides = None) -> None:
+def evaluate(run_folder: RunPath, overrides: Overrides = None, allow_code: AllowCode = False) -> None:
     """Evaluate a run again, perhaps with other evaluate.* keys; writes its results and card anew."""
     from hf_distill.pipeline.run import evaluate as evaluate_run
     from hf_distill.report.tables import results_table
 
-    _show(results_table(evaluate_run(run_folder, overrides or [], report=_line).results))
+    result = evaluate_run(run_folder, overrides or [], report=_line, allow_code=allow_code)
+    _show(results_table(result.results))
 
 
 @_command()
@@ -166,11 +186,12 @@ def push(
     run_folder: RunPath,
     model_id: Annotated[str | None, typer.Option(help="user/name; the recipe's hub.model_id unless given.")] = None,
     private: Annotated[bool | None, typer.Option(help="The recipe's hub.private unless given.")] = None,
+    allow_code: AllowCode = False,
 ) -> None:
     """Push a run's student to the Hub, with its card, in one commit."""
     from hf_distill.pipeline.run import push as push_run
 
-    _line(f"pushed: {push_run(run_folder, model_id, private=private)}")
+    _line(f"pushed: {push_run(run_folder, model_id, private=private, allow_code=allow_code)}")
 
 
 @_command()
@@ -196,7 +217,6 @@ def init(
 
 def main() -> None:
     """Entry point of the console script."""
-    sys.path.append(os.getcwd())  # Dotted paths in a recipe (my_data:load) name modules of this folder.
     sys.stdout, sys.stderr = map(_Discreet, (sys.stdout, sys.stderr))  # type: ignore[assignment]  # All else is the stream's.
     app()
 
@@ -212,6 +232,27 @@ class _Discreet:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def _end_unforeseen(error: Exception, debug: bool) -> NoReturn:
+    """End with one line on an error that nobody foresaw; its traceback, without any values, goes into a file."""
+    if debug:
+        raise error
+    if isinstance(error, BrokenPipeError):  # Nobody reads on, as with `| head`: Python would say so once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+    try:
+        descriptor, path = tempfile.mkstemp(prefix="hf-distill-", suffix=".txt")
+        with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(hidden(traceback.format_exc()))
+        where = f"with {path}, which holds the traceback"
+    except OSError:
+        where = "with the traceback, which --debug shows"
+    shortly = told(" ".join(f"{type(error).__name__}: {error}".split())[:300])
+    print(
+        f"hf-distill: this is a fault of hf-distill, please report it at {ISSUES} {where}: {shortly}", file=sys.stderr
+    )
+    raise SystemExit(70) from None
 
 
 def _leave_together() -> None:

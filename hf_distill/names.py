@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+import types
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 
@@ -46,13 +49,45 @@ def look_up(name: str, registry: Mapping[str, Any], what: str, error: type[Excep
     raise error(f"{what}: {name!r} is unknown{known}")
 
 
+DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+"""``package.module:name``; a name with dots would reach into what a module has imported."""
+OF_EVALUATE = "evaluate:"
+"""What stands before the folder or Hub id of a metric of the library `evaluate`, whose script is code, too."""
+STANDARD = sys.stdlib_module_names | {"test"}
+"""Python's own modules, in which there is a function for any harm."""
+
+
+def could_be_code(name: str) -> bool:
+    """Whether a text has the form of something that names code."""
+    return DOTTED.fullmatch(name) is not None or (name.startswith(OF_EVALUATE) and name.isprintable())
+
+
+def is_standard(path: str) -> bool:
+    """Whether a dotted path names something of Python's standard library."""
+    return ":" in path and re.split(r"[.:]", path)[0] in STANDARD
+
+
 def plug_in(path: str, what: str, error: type[Exception], base: type | None = None) -> Any:
-    """Import what a dotted path names: ``my_package.losses:MyLoss``."""
+    """Import what a dotted path names: ``my_package.losses:MyLoss``; nothing of Python's standard library.
+
+    Who reads the path from a recipe has asked before whether its code may run.
+    """
+    if DOTTED.fullmatch(path) is None:
+        raise error(f"{what}: {path!r} names nothing that can be imported; expected {_form(base)}")
     module, _, name = path.partition(":")
+    standard = (
+        f"{what}: {path} is of Python's standard library, of which nothing is ever called; name a module of your own"
+    )
+    if is_standard(path):
+        raise error(standard)
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as cause:
-        raise error(f"{what}: {path} cannot be imported ({cause}); expected {_form(base)}") from cause
+    except Exception as cause:  # Whatever a module raises where it is imported.
+        raise error(
+            f"{what}: {path} cannot be imported ({type(cause).__name__}: {cause}); expected {_form(base)}"
+        ) from cause
+    if any(is_standard(f"{home}:") for home in _homes(found)) and callable(found):
+        raise error(standard)
     if base is None and not callable(found):
         raise error(f"{what}: {path} is of type {type(found).__name__} and cannot be called; expected {_form(base)}")
     if base is not None and not (isinstance(found, type) and issubclass(found, base)):
@@ -69,6 +104,21 @@ def check_values(cls: type, name: str, known: Iterable[str], error: type[Excepti
         got = "none" if value is None else sorted(value) if isinstance(value, (set, frozenset, tuple)) else repr(value)
         expected = f"a set of {', '.join(known)}" if several else f"one of {', '.join(known)}"
         raise error(f"{cls.__module__}.{cls.__qualname__}: {name}: expected {expected}, got {got}")
+
+
+def _homes(found: Any) -> Iterator[str]:
+    """The modules that define a callable, or its class, and those of what it wraps or is bound to."""
+    inner = [getattr(found, name) for name in ("__self__", "__func__", "__wrapped__") if hasattr(found, name)]
+    if isinstance(found, functools.partial):
+        inner = [found.func]
+    for each in inner:
+        yield from _homes(each)
+    if isinstance(found, types.ModuleType):
+        yield found.__name__
+    elif isinstance(found, (type, types.FunctionType)):
+        yield found.__module__
+    elif not inner:
+        yield type(found).__module__
 
 
 def _form(base: type | None) -> str:

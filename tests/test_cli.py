@@ -45,7 +45,11 @@ CASES = {
     "a temperature of 0": (["objectives.1.temperature=0"], {}, "above 0"),
     "an unknown task": (["task=translating"], {}, "text-classification"),
     "an unknown metric": (["evaluate.metric=accurracy"], {}, "accuracy"),
-    "a callable that is not there": (["data.path=tests.helpers.tiny:nothing"], {}, "cannot be imported"),
+    "a callable that is not there": (
+        ["data.path=tests.helpers.tiny:nothing", "--allow-code"],
+        {},
+        "cannot be imported",
+    ),
     "an unknown data set": (["data.path=nobody/nothing", "data.arguments={}"], {}, "nobody/nothing"),
     "an argument that TrainingArguments refuses": (["training.eval_strategy=sometimes"], {}, "recipe.training"),
     "an objective that no teacher serves": (

@@ -7,7 +7,6 @@ A metric of the library `evaluate` alone is computed again on every resample.
 
 from __future__ import annotations
 
-import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ from sacrebleu.metrics import BLEU, CHRF
 from typing_extensions import override
 
 from hf_distill.errors import RecipeError
-from hf_distill.names import look_up
+from hf_distill.names import OF_EVALUATE, look_up
 from hf_distill.recipe import EvaluateConfig
 from hf_distill.tasks import Task
 
@@ -69,12 +68,6 @@ LOWER_IS_BETTER = frozenset(
 
 JUDGES = ("sacrebleu", "rouge-score")
 """Packages whose versions are told where texts were judged."""
-
-OF_EVALUATE = "evaluate:"
-"""What stands before the folder or Hub id of a metric of the library `evaluate`."""
-
-ALLOW_CODE = "HF_DISTILL_ALLOW_CODE"
-"""The environment variable that lets the code of a metric on the Hub run here."""
 
 Judge = Callable[[np.ndarray], dict[str, np.ndarray]]
 """From ``[R, N]``, how often each row was drawn, to ``[R]`` of each metric."""
@@ -163,6 +156,8 @@ class Function(Mean):
 class EvaluateMetric(Mean):
     """A metric of the library `evaluate`, of texts or of decisions; one row alone where rows are scored one by one.
 
+    It is a script that runs here, so that a recipe that names one is refused unless its code is allowed.
+
     Args:
         path: The folder of its script, or the id of a metric on the Hub.
         where: The recipe's key.
@@ -172,12 +167,8 @@ class EvaluateMetric(Mean):
         self.names = (Path(path).name,)
         self._where = f"{where}: {OF_EVALUATE}{path}"
         script = Path(path) / f"{self.names[0]}.py"
-        # A folder without its script would be looked for on the Hub.
-        if not script.is_file() and os.environ.get(ALLOW_CODE) != "1":
-            raise RecipeError(
-                f"{self._where}: there is no {script}, and a metric of the Hub is code that would run on this machine; "
-                f"read it, and set {ALLOW_CODE}=1 to allow it, or name a folder that holds a copy"
-            )
+        if Path(path).is_dir() and not script.is_file():  # It would be looked for on the Hub.
+            raise RecipeError(f"{self._where}: there is no {script}; name a folder that holds the script of a metric")
         try:
             self._module = evaluate.load(str(script) if script.is_file() else path, keep_in_memory=True)
         except (OSError, ImportError, ValueError) as error:

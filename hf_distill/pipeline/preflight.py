@@ -37,7 +37,11 @@ logger = logging.getLogger(__name__)
 
 
 def check(
-    recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] | Mapping[str, Any] = (), *, report: Report = print
+    recipe: str | Path | Mapping[str, Any],
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    *,
+    report: Report = print,
+    allow_code: bool = False,
 ) -> None:
     """Report what a recipe would do, or raise what is wrong with it.
 
@@ -45,12 +49,13 @@ def check(
         recipe: See :func:`hf_distill.run`.
         overrides: See :func:`hf_distill.run`.
         report: Gets the lines.
+        allow_code: See :func:`hf_distill.run`; a check runs the code, too.
 
     Raises:
         HfDistillError: For the first thing that is wrong.
     """
     with reported(report):
-        experiment = resolve(load_recipe(recipe, overrides))
+        experiment = resolve(load_recipe(recipe, overrides, allow_code=allow_code))
         teacher = experiment.recipe.teacher
         if teacher is not None:
             teacher_class(teacher).check(teacher, experiment.recipe, experiment.task)
@@ -117,13 +122,14 @@ def command_of(
     verb: str,
     recipe: str | Path | Mapping[str, Any] | Recipe,
     overrides: Sequence[str] | Mapping[str, Any],
-    *options: str,
+    *,
+    allow_code: bool = False,
 ) -> str:
     """The command that does the same again."""
     if not isinstance(recipe, (str, Path)):
-        return f"hf_distill.{verb}(recipe)"
+        return f"hf_distill.{verb}(recipe{', allow_code=True' if allow_code else ''})"
     pairs = [f"{key}={value}" for key, value in overrides.items()] if isinstance(overrides, Mapping) else overrides
-    return shlex.join(["hf-distill", verb, str(recipe), *pairs, *options])
+    return shlex.join(["hf-distill", verb, str(recipe), *pairs, *(["--allow-code"] if allow_code else [])])
 
 
 def _check_writing(experiment: Experiment) -> None:

@@ -72,6 +72,7 @@ def run(
     runs: str | Path = "runs",
     report: Report = print,
     again: bool = False,
+    allow_code: bool = False,
 ) -> Result:
     """Run a recipe from the data to the card, and push the student if it says so.
 
@@ -84,28 +85,39 @@ def run(
         runs: The folder that holds ``<name>/``.
         report: Gets lines that tell what happens.
         again: Evaluate a complete run once more instead of giving its earlier result.
+        allow_code: Let code run that the recipe names, as ``package.module:name``; a recipe that names some is refused
+            unless this is true.
 
     Raises:
         HfDistillError: For anything that the user can mend; what was finished before stays.
     """
     with reported(report):
-        command = command_of("run", recipe, overrides)
-        return complete(resolve(load_recipe(recipe, overrides), runs, command), again=again)
+        command = command_of("run", recipe, overrides, allow_code=allow_code)
+        return complete(resolve(load_recipe(recipe, overrides, allow_code=allow_code), runs, command), again=again)
 
 
-def distill(*, runs: str | Path = "runs", report: Report = print, **recipe: Any) -> Result:
+def distill(*, runs: str | Path = "runs", report: Report = print, allow_code: bool = False, **recipe: Any) -> Result:
     """Run a recipe given as keyword arguments, named as its keys: ``distill(name=..., data={...}, student={...})``."""
-    return run({"version": 1, **recipe}, runs=runs, report=report)
+    return run({"version": 1, **recipe}, runs=runs, report=report, allow_code=allow_code)
 
 
-def evaluate(folder: str | Path, overrides: Overrides = (), *, report: Report = print) -> Result:
+def evaluate(
+    folder: str | Path, overrides: Overrides = (), *, report: Report = print, allow_code: bool = False
+) -> Result:
     """Evaluate a run again, perhaps with other ``evaluate`` keys, and write its results, analysis and card anew."""
-    recipe = load_recipe(_recipe_of(Path(folder)), overrides)
+    recipe = load_recipe(_recipe_of(Path(folder)), overrides, allow_code=allow_code)
     recipe = dataclasses.replace(recipe, hub=dataclasses.replace(recipe.hub, push=False))
-    return run(recipe, runs=Path(folder).resolve().parent, report=report, again=True)
+    return run(recipe, runs=Path(folder).resolve().parent, report=report, again=True, allow_code=allow_code)
 
 
-def cache(recipe: Source, overrides: Overrides = (), *, runs: str | Path = "runs", report: Report = print) -> Path:
+def cache(
+    recipe: Source,
+    overrides: Overrides = (),
+    *,
+    runs: str | Path = "runs",
+    report: Report = print,
+    allow_code: bool = False,
+) -> Path:
     """Take a cached teacher's targets for all rows of a recipe, and train nothing; :func:`run` then finds them.
 
     A call that was broken off goes on where it stopped; several processes (torchrun) share the rows.
@@ -115,12 +127,13 @@ def cache(recipe: Source, overrides: Overrides = (), *, runs: str | Path = "runs
         overrides: As for :func:`run`.
         runs: As for :func:`run`.
         report: Gets lines that tell what happens.
+        allow_code: As for :func:`run`.
 
     Returns:
         The folder of the cache; of the last one, where stages ask for several.
     """
     with reported(report):
-        recipe = load_recipe(recipe, overrides)
+        recipe = load_recipe(recipe, overrides, allow_code=allow_code)
         if recipe.teacher is None or not recipe.teacher.is_cached:
             raise RecipeError("recipe.teacher.kind: there is nothing to cache for a live teacher; set it to cached")
         experiment = resolve(recipe, runs)
@@ -136,7 +149,14 @@ def cache(recipe: Source, overrides: Overrides = (), *, runs: str | Path = "runs
         return plan.folder
 
 
-def label(recipe: Source, overrides: Overrides = (), *, runs: str | Path = "runs", report: Report = print) -> Path:
+def label(
+    recipe: Source,
+    overrides: Overrides = (),
+    *,
+    runs: str | Path = "runs",
+    report: Report = print,
+    allow_code: bool = False,
+) -> Path:
     """Let a recipe's teacher write for all training rows, and train nothing; a data set that trains like any other.
 
     A call that was broken off goes on where it stopped; several processes (torchrun) share the rows. :func:`run` finds
@@ -147,31 +167,35 @@ def label(recipe: Source, overrides: Overrides = (), *, runs: str | Path = "runs
         overrides: As for :func:`run`.
         runs: As for :func:`run`.
         report: Gets lines that tell what happens.
+        allow_code: As for :func:`run`.
 
     Returns:
         A folder with ``provenance.json`` and with ``datasets``, which ``data.path`` of another recipe may name.
     """
     with reported(report):
-        command = command_of("label", recipe, overrides)
-        recipe = load_recipe(recipe, overrides)
+        command = command_of("label", recipe, overrides, allow_code=allow_code)
+        recipe = load_recipe(recipe, overrides, allow_code=allow_code)
         experiment = resolve(dataclasses.replace(recipe, label=recipe.label or LabelConfig()), runs, command)
         labels = write_labels(experiment, load_teacher(experiment, writes_only=True))
         logger.info(f"labels: train on them with data.path={labels.datasets}")
         return labels.folder
 
 
-def push(folder: str | Path, model_id: str | None = None, *, private: bool | None = None) -> str:
+def push(
+    folder: str | Path, model_id: str | None = None, *, private: bool | None = None, allow_code: bool = False
+) -> str:
     """Push the student of a run to the Hub, with its card, in one commit.
 
     Args:
         folder: ``runs/<name>``.
         model_id: ``user/name``; the recipe's ``hub.model_id`` unless given.
         private: The recipe's ``hub.private`` unless given, which is true unless it says no.
+        allow_code: As for :func:`run`, of the recipe that lies in the folder.
 
     Returns:
         Where it can be seen.
     """
-    hub = load_recipe(_recipe_of(Path(folder))).hub
+    hub = load_recipe(_recipe_of(Path(folder)), allow_code=allow_code).hub
     model_id = model_id or hub.model_id
     student = RunFolder(Path(folder)).model("student")
     if model_id is None:
@@ -201,7 +225,7 @@ def complete(experiment: Experiment, *, again: bool = False) -> Result:
     else:
         logger.info(f"{folder.path} is complete; delete it to train again")
     if hub.push:
-        logger.info(f"pushed: {push(folder.path, hub.model_id, private=hub.private)}")
+        logger.info(f"pushed: {push(folder.path, hub.model_id, private=hub.private, allow_code=True)}")
     return Result(folder=folder.path, student=folder.model("student"), results=results)
 
 

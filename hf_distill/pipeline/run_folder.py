@@ -76,7 +76,7 @@ class RunFolder:
         with writing_to(self.path):
             check_owner(self.path, self.recipe.name)
             if self.recipe.is_file():
-                if training_part(load_recipe(self.recipe)) != training_part(recipe):
+                if training_part(load_recipe(self.recipe, allow_code=True)) != training_part(recipe):
                     raise OutputError(
                         f"{self.path} holds a run of another recipe (see its recipe.yaml); give this one another name, "
                         "or delete the folder"

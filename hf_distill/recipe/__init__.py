@@ -16,7 +16,7 @@ from typing_extensions import override
 from hf_distill.recipe.data import UNLABELLED, DataConfig, TestDataConfig
 from hf_distill.recipe.generation import LabelConfig, LabelFilters, RolloutConfig
 from hf_distill.recipe.members import EnsembleTeacher, MemberConfig, with_inherited
-from hf_distill.recipe.parse import Section, at_least, bound, gathered, refuse_unless, shown
+from hf_distill.recipe.parse import Section, at_least, bound, gathered, names_code, refuse_unless, shown
 from hf_distill.recipe.rules import RULES, check_rules
 from hf_distill.recipe.server import ServedTeacher, ServerConfig
 from hf_distill.recipe.stages import ObjectiveConfig, StageConfig, check_training_values, folder_name, in_stage
@@ -44,8 +44,8 @@ __all__ = [
 class TaskConfig(Section, where="recipe.task"):
     """What the rows mean."""
 
-    name: str
-    """As in ``TASKS``."""
+    name: str = field(metadata=names_code("a task, or package.module:Class"))
+    """As in ``TASKS``, or ``package.module:Class``."""
     options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the task."""
 
@@ -67,7 +67,9 @@ class EvaluateConfig(Section, where="recipe.evaluate"):
     """The rows that all models are scored on."""
     metric: str | None = None
     """The metric that decides; the task's own unless given."""
-    scorers: tuple[str, ...] = ()
+    scorers: tuple[str, ...] = field(
+        default=(), metadata=names_code("scorers, package.module:function or evaluate:folder_or_hub_id")
+    )
     """What judges texts that models write: of ``SCORERS``, package.module:function, or evaluate:folder_or_hub_id, which
     judges decisions, too; the task's unless given."""
     generation: dict[str, Any] = field(default_factory=dict)

@@ -8,11 +8,15 @@ from typing import Any
 
 from typing_extensions import override
 
-from hf_distill.recipe.parse import Section, at_least, size_or_share
+from hf_distill.recipe.parse import Section, at_least, names_code, size_or_share
 
 UNLABELLED = ("unlabelled_split", "unlabelled_files")
 """Keys of ``data`` that only a teacher can use."""
 
+LOADERS = {"hf_distill.data.docstrings:load"}
+"""Functions of ours that ``path`` may name without leave: made to be called with what a stranger writes."""
+
+_SOURCE = names_code("a Hub data set, a folder, or package.module:function", LOADERS)
 _SIZE = size_or_share("a fraction between 0 and 1 or a number of rows")
 _LIMIT = at_least(1, "row")
 
@@ -23,7 +27,7 @@ class TestDataConfig(Section, where="recipe.data.test"):
 
     __test__ = False  # Its name is no call to pytest.
 
-    path: str
+    path: str = field(metadata=_SOURCE)
     """This and the next two as of ``data``."""
     name: str | None = None
     revision: str | None = None
@@ -41,7 +45,7 @@ class TestDataConfig(Section, where="recipe.data.test"):
 class DataConfig(Section, where="recipe.data"):
     """Where the rows come from."""
 
-    path: str | None = None
+    path: str | None = field(default=None, metadata=_SOURCE)
     """A Hub data set, a folder, or ``package.module:function`` that returns a DatasetDict."""
     name: str | None = None
     """The configuration, as ``datasets.load_dataset`` names it."""

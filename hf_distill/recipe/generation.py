@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from typing_extensions import override
 
-from hf_distill.recipe.parse import Section, above_zero, at_least, bound, share_below_one
+from hf_distill.recipe.parse import Section, above_zero, at_least, bound, names_code, share_below_one
 
 _LOW_AND_HIGH = bound("[low, high] with 0 <= low < high", lambda low: len(low) == 2 and 0.0 <= low[0] < low[1])
 _LOGARITHM = bound("less than 0", lambda value: value < 0.0, "no token is likelier than 1, whose logarithm is 0")
+
+HARMLESS = (
+    "block_size", "cpu_offload_gb", "disable_log_stats", "dtype", "enable_chunked_prefill", "enable_prefix_caching",
+    "enforce_eager", "gpu_memory_utilization", "kv_cache_dtype", "max_model_len", "max_num_batched_tokens",
+    "max_num_seqs", "model_impl", "pipeline_parallel_size", "quantization", "seed", "skip_tokenizer_init", "swap_space",
+    "tensor_parallel_size",
+)  # fmt: skip
+"""Keyword arguments of ``vllm.LLM`` that are sizes, numbers and switches. Others name classes that vLLM imports, or let
+it run what lies beside a model."""
+
+
+def _code_of_engine(options: Mapping[str, Any], where: str) -> list[tuple[str, str]]:
+    return [(f"{where}.{name}", str(value)) for name, value in options.items() if name not in HARMLESS]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +53,7 @@ class LabelConfig(Section, where="recipe.label"):
     """How it writes: settings of ``transformers.GenerationConfig``; 5 beams unless they draw (``do_sample``)."""
     choose: Literal["likeliest", "best"] = "likeliest"
     """Of several: what the teacher finds likeliest, or what ``scorer`` finds best against what the data say."""
-    scorer: str | None = None
+    scorer: str | None = field(default=None, metadata=names_code("a scorer, package.module:function or evaluate:..."))
     """As of ``evaluate.scorers``; the task's own (of causal-lm ``rouge``) where one is needed, else none is asked."""
     filters: LabelFilters = LabelFilters()
     """What drops a text, and its row with it."""
@@ -101,8 +115,8 @@ class RolloutConfig(Section, where="recipe.rollout"):
     is faster, and takes memory for the keys and values of all."""
     engine: Literal["transformers", "vllm"] = "transformers"
     """What runs the student while it writes; ``vllm`` for causal-lm on one GPU."""
-    engine_options: dict[str, Any] = field(default_factory=dict)
-    """Of ``vllm``: keyword arguments of ``vllm.LLM``."""
+    engine_options: dict[str, Any] = field(default_factory=dict, metadata={"code": _code_of_engine})
+    """Of ``vllm``: keyword arguments of ``vllm.LLM``; all but those of ``HARMLESS`` could name code."""
 
     @override
     def check(self) -> None:

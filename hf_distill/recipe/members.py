@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class MemberConfig(Section, where="recipe.teacher.ensemble"):
     """One of several teachers: the keys of a single one, its name and its weight."""
 
-    teacher: SingleTeacher
-    """The model."""
+    teacher: SingleTeacher = field(metadata={"inlined": True})
+    """The model, whose keys stand beside the next two."""
     name: str | None = None
     """What it is called, and what rows call it that it alone teaches; the end of ``model`` unless given."""
     weight: float | None = field(default=None, metadata=above_zero("remove a teacher that is to count for nothing"))

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
-from hf_distill.errors import OutputError, RecipeError
-from hf_distill.names import nearest_or_all
-from hf_distill.secrets import hidden_in
+from hf_distill.errors import RecipeError
+from hf_distill.names import could_be_code, nearest_or_all
 
 T = TypeVar("T")
 
 _NAMES = {str: "a string", int: "an integer", float: "a number", bool: "true or false", dict: "a mapping"}
 _NAMES |= {list: "a list", type(None): "null"}
+
+
+MOST_SHOWN = 200
+"""Characters of a value that a message shows."""
 
 
 def refuse_unless(condition: bool, message: str) -> None:
@@ -59,6 +62,22 @@ def share_below_one() -> dict[str, Bound]:
 def size_or_share(expected: str) -> dict[str, Bound]:
     """Metadata of a field whose values are whole numbers from 1, or floats that are shares."""
     return bound(expected, lambda size: size >= 1 if isinstance(size, int) else 0.0 < size < 1.0)
+
+
+def names_code(expected: str, harmless: Collection[str] = ()) -> dict[str, Any]:
+    """Metadata of a field whose texts may name code, as ``package.module:name``, which runs only where it is allowed.
+
+    Args:
+        expected: What it may hold, for messages.
+        harmless: What it may name that is ours.
+    """
+
+    def found(value: Any, where: str) -> list[tuple[str, str]]:
+        several = isinstance(value, tuple)
+        texts = [(f"{where}.{i}", text) for i, text in enumerate(value)] if several else [(where, value)]
+        return [(key, text) for key, text in texts if text is not None and ":" in text and text not in harmless]
+
+    return {"code": found, **bound(expected, lambda value: all(could_be_code(text) for _, text in found(value, "")))}
 
 
 class Section:
@@ -119,11 +138,50 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
+_GIVE_TEXT = "give it as a text (in YAML: in quotes)"
+
+MOST_LEVELS = 64
+"""Of mappings and lists inside one another, in a recipe that is put together of files, overrides and Python."""
+
+
+def checked(value: Any, where: str, levels: int = MOST_LEVELS) -> Any:
+    """A deep copy as plain data, as :func:`plain` makes one; what cannot stand in a recipe's file is refused."""
+    if isinstance(value, Section):
+        return value.to_dict()
+    refuse_unless(levels > 0, f"{where[:200]}: expected at most {MOST_LEVELS} levels inside one another, got more")
+    if isinstance(value, Mapping):
+        numbered = all(type(key) is int for key in value)  # As {student: teacher} of layers.
+        for key in value:
+            right = numbered or (type(key) is str and key.isprintable() and len(key) <= MOST_SHOWN)
+            refuse_unless(right, f"{where}: expected keys that are short texts, got {shown(key)}; {_GIVE_TEXT}")
+        return {key: checked(item, f"{where}.{key}", levels - 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [checked(item, f"{where}.{i}", levels - 1) for i, item in enumerate(value)]
+    wrong = _wrong(value)
+    refuse_unless(wrong is None, f"{where}: {wrong}")
+    return value
+
+
+def _wrong(value: Any) -> str | None:
+    """What is wrong with a single value, wherever it stands in a recipe; None for nothing."""
+    if type(value) is int and abs(value) >= 2**63:
+        return "expected an integer of at most 64 bits, got a larger one"
+    if type(value) is float and not math.isfinite(value):
+        return f"expected a finite number, got {value}"
+    if type(value) is str and ("\0" in value or any("\ud800" <= sign <= "\udfff" for sign in value)):
+        return f"expected a text, got one with a character that no file can hold: {shown(value)}"
+    if value is not None and type(value) not in (bool, int, float, str):
+        return f"expected a text, a number, true, false, null, a list or a mapping, got {shown(value)}; {_GIVE_TEXT}"
+    return None
+
+
 def gathered(value: Any, own: Sequence[str], where: str) -> Any:
     """A mapping whose keys that are not its own stand under ``options``."""
     if not isinstance(value, Mapping):
         raise RecipeError(f"{where}: expected a mapping, got {shown(value)}")
     if set(value) == {*own, "options"} and isinstance(value["options"], Mapping):
+        for key in value["options"]:
+            refuse_unless(key not in own, f"{where}.options.{key}: stands beside options, too; remove it here")
         return value
     return {**{k: v for k, v in value.items() if k in own}, "options": {k: v for k, v in value.items() if k not in own}}
 
@@ -179,55 +237,14 @@ def convert(hint: Any, value: Any, where: str) -> Any:
 
 
 def shown(value: Any) -> str:
-    """A value and what it is, for messages."""
+    """A value and what it is, for messages; of a long one its beginning."""
     if value is None:
         return "null"
+    if isinstance(value, bool):
+        return f"{str(value).lower()} (a boolean)"
     kind = _NAMES.get(type(value), type(value).__name__).removeprefix("a ").removeprefix("an ")
-    return f"{str(value).lower()} (a boolean)" if isinstance(value, bool) else f"{value!r} ({kind})"
-
-
-def read_yaml(path: Path) -> Any:
-    """Read a YAML 1.2 file, which must be there."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise RecipeError(
-            f"there is no recipe {path}; see `hf-distill recipes`, or write one with `hf-distill init`"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} cannot be read: {error}") from error
-    return read_yaml_value(text, str(path))
-
-
-def read_yaml_value(text: str, where: str) -> Any:
-    """Read YAML 1.2 from a text: ``3e-5`` is a number, ``no`` is a string."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
-
-    try:
-        return YAML(typ="safe", pure=True).load(text)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
-        problem = (error.problem or error.context or "").partition(" with value ")[0]  # Which may be a secret.
-        raise RecipeError(f"{where}: not valid YAML: {place}{problem}") from None
-    except (YAMLError, ValueError) as error:
-        raise RecipeError(f"{where}: not valid YAML: {error}") from None
-
-
-def write_yaml(value: Any, path: Path) -> None:
-    """Write plain data as YAML 1.2, keys in their order, texts without secrets."""
-    from ruamel.yaml import YAML
-
-    yaml = YAML(typ="safe", pure=True)
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    yaml.default_flow_style = False
-    yaml.width = 1000
-    try:
-        with path.open("w", encoding="utf-8") as file:
-            yaml.dump(hidden_in(value), file)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written ({error.strerror})") from error
+    text = repr(value)
+    return f"{text if len(text) <= MOST_SHOWN else text[:MOST_SHOWN] + '...'} ({kind})"
 
 
 @functools.cache

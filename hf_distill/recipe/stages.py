@@ -14,7 +14,7 @@ from typing_extensions import override
 from hf_distill.errors import HfDistillError, RecipeError
 from hf_distill.names import nearest_or_all
 from hf_distill.recipe.generation import RolloutConfig
-from hf_distill.recipe.parse import Bound, Section, bound, gathered, shown
+from hf_distill.recipe.parse import Bound, Section, bound, gathered, names_code, shown
 
 RESERVED_TRAINING = {
     "output_dir": "the run's folder is runs/<name>, see name and --runs",
@@ -56,7 +56,7 @@ def folder_name(reason: str) -> dict[str, Bound]:
 class ObjectiveConfig(Section, where="recipe.objectives"):
     """One term of the loss."""
 
-    kind: str
+    kind: str = field(metadata=names_code("an objective, or package.module:Class"))
     """As in ``OBJECTIVES``, or ``package.module:Class``."""
     weight: float | dict[str, Any] = 1.0
     """Its factor in the loss; or ``{from: 1.0, to: 0.1, shape: cosine}`` over all steps of the training."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from typing_extensions import override
 
 from hf_distill.errors import RecipeError
-from hf_distill.recipe.parse import Section, check_known, gathered, without_unset
+from hf_distill.recipe.parse import Section, check_known, gathered, names_code, without_unset
 from hf_distill.recipe.student_parts import LoraConfig, VocabularyConfig, WidthConfig
 
 
@@ -167,6 +167,15 @@ class FromParts(FromWeights):
         return self
 
 
+def _kernels(value: Any, where: str) -> Iterator[tuple[str, str]]:
+    """Kernels of the Hub, which a config may name as what computes its attention: code, too."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _kernels(item, f"{where}.{key}")
+    elif "_implementation" in where and isinstance(value, str) and "/" in value:
+        yield where, value
+
+
 @dataclass(frozen=True, kw_only=True)
 class FromConfig(StudentConfig):
     """A student with fresh weights."""
@@ -176,7 +185,7 @@ class FromConfig(StudentConfig):
         "fresh weights would stay random beside adapters, and have no revision; use pretrained or layers, or remove it"
     )
 
-    config: dict[str, Any]
+    config: dict[str, Any] = field(metadata={"code": _kernels})
     """Changes to the teacher's config, or with ``model_type`` a new one."""
     tokenizer: str | dict[str, Any] | None = None
     """A Hub id or folder, or {kind, vocab_size, lowercase} to train one on the data's texts."""
@@ -186,7 +195,7 @@ class FromConfig(StudentConfig):
 class PluginStudent(StudentConfig):
     """A student that a function of one's own builds."""
 
-    kind: str
+    kind: str = field(metadata=names_code("package.module:function"))
     """``package.module:function``, which gets a ``StudentRequest`` and gives a ``Student``."""
     options: dict[str, Any] = field(default_factory=dict)
     """What the function finds in ``request.config.options``."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 from typing_extensions import override
 
 from hf_distill.errors import RecipeError
-from hf_distill.recipe.parse import SECTIONS, Section, at_least, bound, check_known, gathered, without_unset
+from hf_distill.recipe.parse import SECTIONS, Section, at_least, bound, check_known, gathered, names_code, without_unset
 
 if TYPE_CHECKING:
     from hf_distill.recipe import Recipe
@@ -202,7 +202,7 @@ class TrainedTeacher(SingleTeacher):
 class PluginTeacher(TeacherConfig):
     """A teacher of one's own."""
 
-    kind: str = field(metadata=bound("package.module:Class", lambda kind: ":" in kind))
+    kind: str = field(metadata=names_code("package.module:Class"))
     """Its class."""
     options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the class."""

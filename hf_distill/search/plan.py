@@ -30,7 +30,7 @@ from hf_distill.pipeline.preflight import read_data
 from hf_distill.pipeline.run_folder import RunFolder
 from hf_distill.recipe import Recipe
 from hf_distill.recipe.load_recipe import load_recipe
-from hf_distill.recipe.parse import write_yaml
+from hf_distill.recipe.yaml_text import write_yaml
 from hf_distill.report.figures import plan_frontier
 from hf_distill.search.plan_bounds import Bounds, read_count
 from hf_distill.search.plan_shapes import Column, Sketch, sketch_columns
@@ -67,6 +67,7 @@ def plan(
     max_parameters: int | str | None = None,
     runs: str | Path = "runs",
     report: Report = print,
+    allow_code: bool = False,
 ) -> StudentPlan:
     """Find the largest student of a recipe's teacher, by depth and width, within bounds; measured on this machine.
 
@@ -81,6 +82,7 @@ def plan(
         max_parameters: At most: a number, or ``"10M"``.
         runs: As for :func:`hf_distill.run`.
         report: Gets lines that tell what happens.
+        allow_code: As for :func:`hf_distill.run`.
 
     Raises:
         StudentError: Where no student keeps to the bounds; the nearest is told.
@@ -89,8 +91,8 @@ def plan(
     with reported(report):
         most = read_count(max_parameters) if isinstance(max_parameters, str) else max_parameters
         bounds = Bounds(speedup=speedup, max_latency_ms=max_latency_ms, max_parameters=most)
-        command = _command(recipe, overrides, bounds)
-        recipe = with_defaults(load_recipe(recipe, overrides))
+        command = _command(recipe, overrides, bounds, allow_code)
+        recipe = with_defaults(load_recipe(recipe, overrides, allow_code=allow_code))
         folder = Path(runs) / f"{recipe.name}-plan"
         check_owner(folder, "plan.json")
         _check_teacher(recipe)
@@ -237,12 +239,16 @@ def _written(folder: Path, content: dict[str, Any], chosen: Sketch, teacher: Mod
 
 
 def _command(
-    recipe: str | Path | Mapping[str, Any] | Recipe, overrides: Sequence[str] | Mapping[str, Any], bounds: Bounds
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    overrides: Sequence[str] | Mapping[str, Any],
+    bounds: Bounds,
+    allow_code: bool,
 ) -> str:
     """What is told to do it again."""
     given = {name: value for name, value in dataclasses.asdict(bounds).items() if value is not None}
     if not isinstance(recipe, (str, Path)):
+        given |= {"allow_code": True} if allow_code else {}
         return f"hf_distill.plan(recipe, {', '.join(f'{name}={value}' for name, value in given.items())})"
     pairs = [f"{key}={value}" for key, value in overrides.items()] if isinstance(overrides, Mapping) else overrides
     options = [text for name, value in given.items() for text in (f"--{name.replace('_', '-')}", f"{value}")]
-    return shlex.join(["hf-distill", "plan", str(recipe), *pairs, *options])
+    return shlex.join(["hf-distill", "plan", str(recipe), *pairs, *options, *(["--allow-code"] if allow_code else [])])

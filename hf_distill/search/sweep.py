@@ -36,8 +36,8 @@ from hf_distill.pipeline.scoring import RunScores, build
 from hf_distill.pipeline.teacher_cache import Demand
 from hf_distill.pipeline.train import Pair, lesson_of_student, pair, train_model
 from hf_distill.recipe import Recipe
-from hf_distill.recipe.load_recipe import load_recipe
-from hf_distill.search.sweep_grid import Grid, read_grid
+from hf_distill.recipe.load_recipe import check_code, load_recipe
+from hf_distill.search.sweep_grid import read_grid
 from hf_distill.search.sweep_state import Sweep, SweepState, command_of, told
 from hf_distill.search.sweep_teacher import Counted, score_teacher
 
@@ -53,6 +53,7 @@ def sweep(
     *,
     runs: str | Path = "runs",
     report: Report = print,
+    allow_code: bool = False,
 ) -> Sweep:
     """Train a student for every combination of a grid from one pass of the teacher; choose by the validation rows.
 
@@ -65,22 +66,25 @@ def sweep(
         overrides: As for :func:`hf_distill.run`.
         runs: As for :func:`hf_distill.run`.
         report: Gets lines that tell what happens.
+        allow_code: As for :func:`hf_distill.run`.
 
     Raises:
         HfDistillError: For anything that the user can mend; what was finished before stays.
     """
     with reported(report):
         read = read_grid(grid, overrides)
-        whole = load_recipe(recipe, read.overrides)
+        whole = load_recipe(recipe, read.overrides, allow_code=True)
         _check_whole(whole)
+        recipes = [load_recipe(whole, values, allow_code=True) for values in read.combinations()]
+        check_code([whole, *recipes], allow_code)  # What any of them names, before one of them runs it.
         folder = Path(runs) / f"{whole.name}-sweep"
         if whole.teacher is not None and not whole.teacher.is_cached:
             logger.info("teacher: set to cached, so that it reads every row once for all students")
-        experiments = _resolved(whole, read, folder, Path(runs))
+        experiments = _resolved(recipes, folder, Path(runs))
         demands = _check_shared(experiments)
         axes = " x ".join(f"{len(values)} {key}" for key, values in read.axes.items())
         logger.info(f"sweep: {len(experiments)} students: {axes}")
-        state = SweepState(folder, read, command_of(recipe, read), experiments[0])
+        state = SweepState(folder, read, command_of(recipe, read, allow_code), experiments[0])
         state.claim()
         scores, paired = _shared(experiments[0], demands, state)
         for number, (values, experiment) in enumerate(zip(read.combinations(), experiments, strict=True)):
@@ -109,11 +113,10 @@ def _check_whole(recipe: Recipe) -> None:
         )
 
 
-def _resolved(whole: Recipe, grid: Grid, folder: Path, runs: Path) -> list[Experiment]:
+def _resolved(recipes: Sequence[Recipe], folder: Path, runs: Path) -> list[Experiment]:
     """An experiment for each combination, in a folder named by what decides its weights."""
     experiments: list[Experiment] = []
-    for values in grid.combinations():
-        recipe = _cached(load_recipe(whole, values))
+    for recipe in map(_cached, recipes):
         recipe = dataclasses.replace(recipe, evaluate=dataclasses.replace(recipe.evaluate, split="validation"))
         if not experiments:
             experiment = resolve(recipe, runs)

@@ -9,7 +9,8 @@ from typing import Any
 
 from hf_distill.errors import RecipeError
 from hf_distill.recipe.load_recipe import parsed_overrides
-from hf_distill.recipe.parse import read_yaml_value, refuse_unless, shown
+from hf_distill.recipe.parse import refuse_unless, shown
+from hf_distill.recipe.yaml_text import read_yaml_value
 
 PASS = "another value needs another pass of the teacher over the rows, and a sweep makes one"
 

@@ -109,7 +109,7 @@ class SweepState:
         sign = -1 if self.content["lower_is_better"] else 1
         best = max(scored, key=lambda entry: sign * entry["value"])
         self.content["best"] = best
-        chosen = load_recipe(recipe, {"name": f"{recipe.name}-best", **best["values"]})
+        chosen = load_recipe(recipe, {"name": f"{recipe.name}-best", **best["values"]}, allow_code=True)
         path = self.folder / "best.yaml"
         if PartialState().is_main_process:
             dump_recipe(chosen, path)
@@ -124,13 +124,13 @@ class SweepState:
             write_json(self.path, self.content)
 
 
-def command_of(recipe: str | Path | Mapping[str, Any] | Recipe, grid: Grid) -> str:
+def command_of(recipe: str | Path | Mapping[str, Any] | Recipe, grid: Grid, allow_code: bool) -> str:
     """What is told to do it again."""
     if not isinstance(recipe, (str, Path)):
-        return "hf_distill.sweep(recipe, grid)"
+        return f"hf_distill.sweep(recipe, grid{', allow_code=True' if allow_code else ''})"
     axes = [f"{key}={','.join(map(plain, values))}" for key, values in grid.axes.items()]
     fixed = [f"{key}={plain(value)}" for key, value in grid.overrides.items()]
-    return shlex.join(["hf-distill", "sweep", str(recipe), *axes, *fixed])
+    return shlex.join(["hf-distill", "sweep", str(recipe), *axes, *fixed, *(["--allow-code"] if allow_code else [])])
 
 
 def told(values: Mapping[str, Any]) -> str:

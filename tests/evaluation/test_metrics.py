@@ -181,12 +181,9 @@ def test_a_metric_of_evaluate_judges_decisions_without_anything_written(half_rig
     assert scorer_names(task, ("bleu",)) == ("bleu",)
 
 
-def test_code_of_the_hub_does_not_run_unless_somebody_allows_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(RecipeError, match=r"recipe\.evaluate\.scorers: evaluate:user/other.*HF_DISTILL_ALLOW_CODE=1"):
-        make_scorers(["evaluate:user/other"])
+def test_a_metric_of_the_hub_is_called_by_the_end_of_its_id(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = SimpleNamespace(compute=lambda **_: {"other": 0.25})
     monkeypatch.setattr(evaluate, "load", lambda name, **options: loaded)
-    monkeypatch.setenv("HF_DISTILL_ALLOW_CODE", "1")
     (scorer,) = make_scorers(["evaluate:user/other"])
     assert scorer.judge(["a"], ["a"])(np.ones((1, 1))) == {"other": [0.25]}
 

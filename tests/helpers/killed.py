@@ -23,7 +23,7 @@ def main(recipe: str, runs: str, number: str = "2") -> None:
         save(self, output_dir)
 
     Trainer._save_optimizer_and_scheduler = save_or_die
-    run(load_recipe(recipe), runs=runs)
+    run(load_recipe(recipe, allow_code=True), runs=runs, allow_code=True)
 
 
 if __name__ == "__main__":

@@ -400,6 +400,7 @@ def test_two_processes_write_what_one_writes(recipe, tmp_path):
             str(tmp_path / "small.py"),
             "label",
             str(tmp_path / "recipe.yaml"),
+            "--allow-code",
             "--runs",
             str(tmp_path / str(count)),
         ]

@@ -22,7 +22,7 @@ TOY_TASK = {
 
 @pytest.mark.slow
 def test_a_task_of_ones_own_has_a_teacher_a_student_a_control_and_a_card(tmp_path):
-    folder = run(tiny.recipe(**TOY_TASK), runs=tmp_path, report=lambda line: None).folder
+    folder = run(tiny.recipe(**TOY_TASK), runs=tmp_path, report=lambda line: None, allow_code=True).folder
     results = json.loads((folder / "results.json").read_text())
     assert results["task"] == "tests.helpers.toy_task:ToyTask"
     assert set(results["models"]) == {"teacher", "student", "control"}
@@ -73,9 +73,11 @@ TOYS = {
 
 
 def test_a_task_a_teacher_and_an_objective_of_ones_own_work_together(tmp_path):
-    result = run(tiny.recipe(**TOYS), runs=tmp_path, report=lambda line: None)
+    result = run(tiny.recipe(**TOYS), runs=tmp_path, report=lambda line: None, allow_code=True)
     assert set(result.results["models"]) == {"teacher", "student", "control"}
     assert result.results["models"]["teacher"]["metrics"]["accuracy"]["value"] == 1.0
+    assert (result.folder / "recipe.yaml").read_text().startswith("# Needs --allow-code: recipe.task.name, ")
+    assert result.results["command"] == "hf_distill.run(recipe, allow_code=True)"
     history = json.loads((result.folder / "checkpoints" / "student.json").read_text())["log_history"]
     assert any(0 < entry.get("loss_toyobjective", 0) <= 5 for entry in history)
     card = (result.student / "README.md").read_text()
@@ -92,7 +94,12 @@ def test_a_task_a_teacher_and_an_objective_of_ones_own_work_together(tmp_path):
 )
 def test_an_objective_of_ones_own_that_is_none_is_refused(kind: str, told: str, tmp_path):
     with pytest.raises(ObjectiveError, match=told):
-        run(tiny.recipe(**{**TOYS, "objectives": [{"kind": kind}]}), runs=tmp_path, report=lambda line: None)
+        run(
+            tiny.recipe(**{**TOYS, "objectives": [{"kind": kind}]}),
+            runs=tmp_path,
+            report=lambda line: None,
+            allow_code=True,
+        )
 
 
 def toy_teacher(kind: str = "ToyTeacher", **options: Any) -> dict[str, Any]:
@@ -106,7 +113,7 @@ def toy_teacher(kind: str = "ToyTeacher", **options: Any) -> dict[str, Any]:
 
 
 def test_a_teacher_of_ones_own_is_scored_teaches_and_is_named_in_the_card(tmp_path):
-    result = run(toy_teacher(certainty=4.0), runs=tmp_path, report=lambda line: None)
+    result = run(toy_teacher(certainty=4.0), runs=tmp_path, report=lambda line: None, allow_code=True)
     teacher = result.results["models"]["teacher"]
     assert teacher["metrics"]["accuracy"]["value"] == 1.0
     assert "parameters" not in teacher
@@ -125,4 +132,4 @@ def test_a_teacher_of_ones_own_is_scored_teaches_and_is_named_in_the_card(tmp_pa
 )
 def test_a_teacher_of_ones_own_that_is_none_is_refused(wrong: dict[str, Any], told: str, tmp_path):
     with pytest.raises(TeacherError, match=told):
-        run(wrong, runs=tmp_path, report=lambda line: None)
+        run(wrong, runs=tmp_path, report=lambda line: None, allow_code=True)

@@ -140,7 +140,14 @@ def test_a_run_killed_while_it_writes_a_checkpoint_ends_with_the_same_student(fi
     assert not (folder / "checkpoints" / "student" / "checkpoint-10" / "trainer_state.json").exists()
     assert not (folder / "student").exists()
     again = process(
-        "-m", "hf_distill", "run", str(tmp_path / "recipe.yaml"), "--runs", str(tmp_path), HF_TOKEN="hf_verysecret"
+        "-m",
+        "hf_distill",
+        "run",
+        str(tmp_path / "recipe.yaml"),
+        "--allow-code",
+        "--runs",
+        str(tmp_path),
+        HF_TOKEN="hf_verysecret",
     )
     assert again.returncode == 0, again.stderr[-2000:]
     assert_same_weights(finished, folder)

@@ -206,7 +206,7 @@ def test_a_run_killed_in_its_second_stage_goes_on_there_and_ends_with_the_same_s
     written = first.stat().st_mtime_ns
     assert list((folder / "checkpoints" / "student").glob("checkpoint-*"))
     assert not (folder / "student").exists()
-    again = process("-m", "hf_distill", "run", str(tmp_path / "recipe.yaml"), "--runs", str(tmp_path))
+    again = process("-m", "hf_distill", "run", str(tmp_path / "recipe.yaml"), "--allow-code", "--runs", str(tmp_path))
     assert again.returncode == 0, again.stderr[-2000:]
     assert "stage off-policy: student: trained already" in " ".join(again.stdout.split())
     assert first.stat().st_mtime_ns == written

@@ -137,7 +137,7 @@ def test_bounds_may_be_combined_and_the_command_shows_and_writes_everything(tmp_
 
 
 def yaml_of(path: Path) -> Any:
-    from hf_distill.recipe.parse import read_yaml
+    from hf_distill.recipe.yaml_text import read_yaml
 
     return read_yaml(path)
 

@@ -310,7 +310,7 @@ def test_a_cache_killed_five_times_holds_what_an_unbroken_one_holds_byte_for_byt
     whole = cache(recipe, runs=tmp_path / "whole", report=silent)
     dump_recipe(recipe, tmp_path / "recipe.yaml")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    arguments = ["cache", str(tmp_path / "recipe.yaml"), "--runs", str(tmp_path / "broken")]
+    arguments = ["cache", str(tmp_path / "recipe.yaml"), "--allow-code", "--runs", str(tmp_path / "broken")]
     small = [sys.executable, "-c", SMALL_SHARDS, *arguments]
     chance, caches = random.Random(0), tmp_path / "broken" / "caches"
     for _ in range(5):
@@ -329,7 +329,15 @@ def test_two_processes_write_what_one_writes(tmp_path):
     one = cache(recipe, runs=tmp_path / "one", report=silent)
     dump_recipe(recipe, tmp_path / "recipe.yaml")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    arguments = ["-m", "hf_distill", "cache", str(tmp_path / "recipe.yaml"), "--runs", str(tmp_path / "two")]
+    arguments = [
+        "-m",
+        "hf_distill",
+        "cache",
+        str(tmp_path / "recipe.yaml"),
+        "--allow-code",
+        "--runs",
+        str(tmp_path / "two"),
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "1"}
     done = subprocess.run([*torchrun, *arguments], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
