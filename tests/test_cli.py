@@ -165,6 +165,61 @@ def test_debug_shows_the_traceback(tmp_path):
         call("check", tmp_path / "none.yaml", "--debug")
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyError("name"),
+        RecursionError("maximum recursion depth exceeded"),
+        OSError(5, "Input/output error"),
+        ValueError("two\nlines, \x1b[31mand red"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_that_nobody_foresaw_is_one_line_and_a_file_with_its_traceback(
+    error, recipe, capsys, tmp_path, monkeypatch
+):
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setenv("HF_TOKEN", "hf_planted")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("hf_distill.pipeline.preflight.check", fail)
+
+    assert call("check", recipe()) == 70
+
+    (line,) = capsys.readouterr().err.splitlines()
+    (file,) = tmp_path.glob("hf-distill-*.txt")
+    assert line.startswith("hf-distill: this is a fault of hf-distill, please report it at https://")
+    assert str(file) in line
+    assert line.isprintable()
+    assert "in fail\n    raise error" in file.read_text()
+    assert "hf_planted" not in file.read_text()
+    with pytest.raises(type(error)):
+        call("check", recipe(), "--debug")
+
+
+def test_without_a_place_for_the_file_the_line_says_how_to_see_the_traceback(recipe, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    monkeypatch.setattr("hf_distill.pipeline.preflight.check", lambda *_, **__: 1 / 0)
+
+    assert call("check", recipe()) == 70
+
+    assert "--debug" in capsys.readouterr().err
+
+
+def test_a_reader_that_goes_away_is_no_fault(recipe, capsys, monkeypatch):
+    def leave(*_: object, **__: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("hf_distill.pipeline.preflight.check", leave)
+    monkeypatch.setattr("os.dup2", lambda *_: None)
+    monkeypatch.setattr("sys.stdout.fileno", lambda: 1, raising=False)
+
+    assert call("check", recipe()) == 1
+
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize("task", ["text-classification", "causal-lm", "translation", "summarization", "embeddings"])
 def test_init_writes_a_recipe_that_loads_and_recipes_lists_it(task, capsys, tmp_path, monkeypatch):
     from hf_distill import load_recipe

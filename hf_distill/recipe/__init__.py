@@ -110,7 +110,7 @@ class Recipe(Section, where="recipe"):
     """Of this format: 1."""
     name: str = field(metadata=folder_name("it names the run's folder"))
     """Of the run, and of its folder: letters, digits, dot, dash and underscore."""
-    seed: int = field(default=42, metadata=at_least(0))
+    seed: int = field(default=42, metadata=bound("0 to 4,294,967,295", lambda seed: 0 <= seed < 2**32))
     """Decides splits, initial weights, order and dropout."""
     task: TaskConfig
     """A name, or a mapping of ``name`` and options."""

@@ -33,7 +33,9 @@ def load_recipe(
     """
     path = None if isinstance(source, (Mapping, Recipe)) else Path(source)
     content: Any = checked(source if path is None else read_yaml(path), "recipe")
-    told = f"{path}: expected a mapping of recipe keys, got {type(content).__name__}; see `hf-distill init`"
+    got = f"expected a mapping of recipe keys, got {type(content).__name__}"
+    got = got if content is not None else "holds nothing; expected a mapping of recipe keys"
+    told = f"{path}: {got}; see `hf-distill init`"
     refuse_unless(isinstance(content, dict), told)
     _refuse_secrets(content, "recipe")
     for where, teacher in teachers_in(content, "recipe"):
