@@ -73,7 +73,7 @@ def names_code(expected: str, harmless: Collection[str] = ()) -> dict[str, Any]:
     """
 
     def found(value: Any, where: str) -> list[tuple[str, str]]:
-        several = isinstance(value, tuple)
+        several = isinstance(value, (tuple, list))
         texts = [(f"{where}.{i}", text) for i, text in enumerate(value)] if several else [(where, value)]
         return [(key, text) for key, text in texts if text is not None and ":" in text and text not in harmless]
 
@@ -138,7 +138,7 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-_GIVE_TEXT = "give it as a text (in YAML: in quotes)"
+_GIVE_TEXT = "give it as a plain value (in YAML: a text in quotes)"
 
 MOST_LEVELS = 64
 """Of mappings and lists inside one another, in a recipe that is put together of files, overrides and Python."""

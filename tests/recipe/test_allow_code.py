@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from hf_distill.recipe.yaml_text import read_yaml, write_yaml
 from tests.helpers import tiny
 from tests.helpers.command_line import call, refused
 
+PACKAGE = Path(hf_distill.__file__).parent
 ATTACK = "attack_of_a_stranger:X"
 LABELS = {"kind": "labels"}
 OWN = {"student": {"pretrained": "a/b"}, "training": {}}
@@ -251,6 +254,36 @@ def test_the_folder_in_which_a_command_runs_is_searched_only_with_leave(tmp_path
     )
     assert call("check", path, "data.path=my_rows_here:load", "data.arguments={}", "--allow-code") == 0
     assert sys.path[-1] == str(tmp_path)
+
+
+def test_the_script_of_a_data_set_never_runs(marker, tmp_path, capsys):
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "rows.py").write_text("import attack_of_a_stranger\n")
+    told = refused(capsys, tmp_path, "check", written(tmp_path, data={"path": str(tmp_path / "rows")}), "--allow-code")
+    assert "cannot be loaded" in told
+    assert not marker.exists()
+
+
+RUNS = re.compile(
+    r"(?<!def )\b(look_up|plug_in|import_module|__import__|evaluate\.load|exec|run_path|run_module)\("
+    r"|(?<![.\w])eval\(|trust_remote_code=True|torch\.load\(|pickle\.load"
+)
+"""What runs code that a text names."""
+
+
+def test_code_that_a_text_names_is_run_at_no_other_places_than_these():
+    files = sorted(PACKAGE.rglob("*.py"))
+    found = {str(path.relative_to(PACKAGE)): RUNS.findall(path.read_text()) for path in files}
+    assert {path: names for path, names in found.items() if names} == {
+        "__init__.py": ["import_module"],  # Of our own names.
+        "names.py": ["plug_in", "import_module"],
+        "data/sources.py": ["plug_in"],
+        "evaluation/metrics.py": ["evaluate.load", "look_up"],
+        "objectives/__init__.py": ["look_up"],
+        "students/build.py": ["look_up"],
+        "tasks/__init__.py": ["look_up"],
+        "teachers/__init__.py": ["look_up"],
+    }
 
 
 def test_recipes_that_name_none_pass(tmp_path):
