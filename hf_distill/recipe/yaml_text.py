@@ -53,7 +53,7 @@ def read_yaml_value(text: str, where: str) -> Any:
 
 
 def write_yaml(value: Any, path: Path, note: str = "") -> None:
-    """Write plain data as YAML 1.2, keys in their order and texts without secrets, after a note for whoever reads the file."""
+    """Write plain data as YAML 1.2, keys in their order, texts without secrets, after a note for the reader."""
     from ruamel.yaml import YAML
 
     yaml = YAML(typ="safe", pure=True)

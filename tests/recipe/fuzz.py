@@ -22,10 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from hf_distill.errors import HfDistillError
-from hf_distill.pipeline.preflight import command_of
+from hf_distill.pipeline.experiment import stages_of, with_defaults
+from hf_distill.pipeline.run_folder import RunFolder
 from hf_distill.recipe.load_recipe import dump_recipe, load_recipe
 from hf_distill.recipe.stages import check_training
 from hf_distill.recipe.yaml_text import read_yaml
+from hf_distill.tasks import make_task
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = sorted([*ROOT.glob("recipes/**/*.yaml"), *ROOT.glob("hf_distill/recipe/templates/*.yaml")])
@@ -190,24 +192,33 @@ def cases(seed: int, count: int) -> Iterator[tuple[str, Any, list[str]]]:
 
 
 def outcome(source: Any, changes: list[str] | dict[str, Any], folder: Path, *, allow_code: bool = True) -> str:
-    """``loaded`` or the type of the error with which a recipe is refused; anything else is raised."""
+    """``loaded``, or the error with which it is refused, by loading or by what a check does before it loads data."""
     try:
         if isinstance(source, str):
             path = folder / "given.yaml"
             path.write_bytes(source.encode("utf-8", "surrogatepass"))
             source = path
         recipe = load_recipe(source, changes, allow_code=allow_code)
-        for stage in recipe.by_stage().values():
-            check_training(stage.training)
     except HfDistillError as error:
-        if len(str(error).splitlines()) != 1:
-            raise ValueError("a message of several lines") from error
-        return type(error).__name__
+        return told(error)
     dump_recipe(recipe, folder / "again.yaml")
     assert load_recipe(folder / "again.yaml", allow_code=True) == recipe, "is another recipe when it is read again"
     assert load_recipe(recipe.to_dict(), allow_code=True) == recipe, "is another recipe as a mapping"
-    command_of("run", folder / "again.yaml", changes)
+    try:
+        resolved = with_defaults(recipe)
+        for stage in resolved.by_stage().values():
+            check_training(stage.training)
+        make_task(resolved.task.name, resolved.task.options)
+        stages_of(resolved, RunFolder(folder / "run"))
+    except HfDistillError as error:
+        return f"loaded, {told(error)} in check"
     return "loaded"
+
+
+def told(error: HfDistillError) -> str:
+    """The type of an error that is told in one line."""
+    assert len(str(error).splitlines()) == 1, str(error)
+    return type(error).__name__
 
 
 def main() -> int:
@@ -215,18 +226,18 @@ def main() -> int:
     parser.add_argument("count", type=int)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    told: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         for number, source, changes in cases(options.seed, options.count):
             try:
-                told[outcome(source, changes, Path(folder), allow_code=number.endswith(tuple("02468")))] += 1
+                counts[outcome(source, changes, Path(folder), allow_code=number.endswith(tuple("02468")))] += 1
             except Exception:
-                told["traceback"] += 1
+                counts["traceback"] += 1
                 print(
                     f"case {number}: {str(source)[:600]!r} {changes}\n{traceback.format_exc()[-1500:]}", file=sys.stderr
                 )
-    print(", ".join(f"{count:,} {name}" for name, count in told.most_common()))
-    return 1 if told["traceback"] else 0
+    print(", ".join(f"{count:,} {name}" for name, count in counts.most_common()))
+    return 1 if counts["traceback"] else 0
 
 
 if __name__ == "__main__":

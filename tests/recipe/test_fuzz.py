@@ -47,14 +47,14 @@ FEW = settings(max_examples=60, deadline=None, derandomize=True, suppress_health
 
 def test_shipped_recipes_that_are_damaged_load_or_are_refused(tmp_path):
     told = [outcome(source, changes, tmp_path) for _, source, changes in cases(seed=1, count=40)]
-    assert 0 < told.count("loaded") < len(told)
+    assert {"loaded", "RecipeError"} <= set(told)
 
 
 @FEW
 @given(key=st.sampled_from(KEYS), value=VALUES)
 def test_any_value_at_any_key_loads_or_is_refused(key, value, tmp_path_factory):
     told = outcome(tiny.recipe(), {key: value}, tmp_path_factory.getbasetemp())
-    assert told in ("loaded", "RecipeError")
+    assert told.startswith(("loaded", "RecipeError"))
 
 
 @FEW
