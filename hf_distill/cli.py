@@ -102,12 +102,13 @@ def run(
 ) -> None:
     """Distil: data, teacher, student, control, evaluation, card, and a push where the recipe says so."""
     from hf_distill.pipeline.run import run as run_recipe
+    from hf_distill.report.card_contents import contents
     from hf_distill.report.tables import results_table
 
     result = run_recipe(recipe, overrides or [], runs=runs, report=_line, allow_code=allow_code)
     _show(results_table(result.results))
     _line(f"student: {result.student}")
-    _line(f"card: {result.student / 'README.md'}")
+    _line(f"card: {result.student / 'README.md'}; {contents(result.results)}")
 
 
 @_command()
@@ -189,9 +190,11 @@ def push(
     allow_code: AllowCode = False,
 ) -> None:
     """Push a run's student to the Hub, with its card, in one commit."""
+    from hf_distill.logs import reported
     from hf_distill.pipeline.run import push as push_run
 
-    _line(f"pushed: {push_run(run_folder, model_id, private=private, allow_code=allow_code)}")
+    with reported(_line):
+        _line(f"pushed: {push_run(run_folder, model_id, private=private, allow_code=allow_code)}")
 
 
 @_command()

@@ -1,4 +1,4 @@
-"""Names: when two are the same, which known one is meant, what a dotted path names, and how many a message shows."""
+"""Names: when two are the same, which known one is meant, what a dotted path names, what others are shown of one."""
 
 from __future__ import annotations
 
@@ -8,8 +8,19 @@ import importlib
 import re
 import sys
 import types
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+UNSEEN = frozenset({"Cc", "Cf", "Cs"})
+"""Unicode's categories of characters that steer what is shown, and are not seen themselves: control characters, marks
+of direction and of no width, halves of surrogates."""
+
+_ROOT = r"(?:file://[^\s/]*/+|(?<!:)/+|(?<=:)/(?!/)|~[\w.-]*/|(?:\.\./)+|[A-Za-z]:[\\/]|\\\\)"
+_WHOLE = re.compile(rf"((?:[\w.-]+=|[\w.-]{{2,}}:)?)({_ROOT}.*)", re.DOTALL)
+"""A path that leads out of where a run was started, and nothing else, but perhaps a key before it."""
+_INSIDE = re.compile(rf"(?<![\w./~\\-]){_ROOT}(?:[^\s/\\'\",\]}}]+[\\/])*")
+"""The folders of such a path inside a text."""
 
 
 def folded(name: str) -> str:
@@ -123,3 +134,34 @@ def _homes(found: Any) -> Iterator[str]:
 
 def _form(base: type | None) -> str:
     return "package.module:function" if base is None else "package.module:Class"
+
+
+def seen(text: str) -> str:
+    """Text of others without the characters that cannot be seen; a line feed is one of them."""
+    return "".join(character for character in text if unicodedata.category(character) not in UNSEEN)
+
+
+def one_line(text: Any) -> str:
+    """As :func:`seen`, in one line with single blanks."""
+    # Before and after: line feeds are blanks that cannot be seen, and what is dropped may have stood between blanks.
+    return " ".join(seen(" ".join(str(text).split())).split())
+
+
+def portable(text: str) -> str:
+    """A text whose paths that lead out of the working folder are cut to the file's name.
+
+    The folders say nothing to others, and may hold a person's name. A text that is a path may have blanks in it.
+    """
+    if (whole := _WHOLE.fullmatch(text)) and len(parts := re.split(r"[\\/]+", whole[2].rstrip("\\/"))) > 1:
+        key, path = whole.groups()
+        return text if path == f"/{parts[-1]}" else key + parts[-1]
+    return _INSIDE.sub(lambda found: "/" * (found[0] == "/"), text)
+
+
+def in_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """Plain data with every text in it changed, keys included."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {in_texts(key, change): in_texts(item, change) for key, item in value.items()}
+    return [in_texts(item, change) for item in value] if isinstance(value, (list, tuple)) else value

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import datasets
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
+from httpx2 import TransportError
+from huggingface_hub import HfApi
 
 from hf_distill.errors import DataError, HfDistillError
 from hf_distill.names import plug_in
@@ -119,6 +121,23 @@ def source_of(config: DataConfig) -> tuple[str, str | None]:
         return Path(config.path).name, None
     name, revision = (f"{mark}{value}" if value else "" for mark, value in (("/", config.name), ("@", config.revision)))
     return f"{config.path}{name}{revision}", config.path
+
+
+def is_public(config: DataConfig) -> bool:
+    """Whether it is known that anybody can read a recipe's rows: those of loaders of ours, and of data sets on the Hub
+    that a stranger sees and need not ask for."""
+    if config.test is not None and not is_public(config.test.source()):
+        return False
+    if config.path is not None and ":" in config.path:
+        return config.path.startswith("hf_distill.")
+    _, dataset_id = source_of(dataclasses.replace(config, test=None))
+    if dataset_id is None:
+        return False
+    try:
+        found = HfApi(token=False).dataset_info(dataset_id, timeout=10)
+    except (OSError, ValueError, TransportError):  # Not to be seen, or no network.
+        return False
+    return not (found.private or found.gated or found.disabled)
 
 
 def _reason(error: BaseException) -> str:

@@ -20,6 +20,7 @@ from hf_distill.labelling import check_label
 from hf_distill.logs import Report, prefixed, reported
 from hf_distill.models.hardware import multiplies_bfloat16
 from hf_distill.models.loading import load_tokenizer
+from hf_distill.names import portable
 from hf_distill.objectives import Objective
 from hf_distill.pipeline.compatibility import check_recipe, check_stage
 from hf_distill.pipeline.experiment import Experiment, Stage, stages_of, with_defaults
@@ -125,11 +126,12 @@ def command_of(
     *,
     allow_code: bool = False,
 ) -> str:
-    """The command that does the same again."""
+    """The command that does the same again, without the folders of this machine."""
     if not isinstance(recipe, (str, Path)):
         return f"hf_distill.{verb}(recipe{', allow_code=True' if allow_code else ''})"
     pairs = [f"{key}={value}" for key, value in overrides.items()] if isinstance(overrides, Mapping) else overrides
-    return shlex.join(["hf-distill", verb, str(recipe), *pairs, *(["--allow-code"] if allow_code else [])])
+    options = ["--allow-code"] if allow_code else []
+    return shlex.join(map(portable, ["hf-distill", verb, str(recipe), *pairs, *options]))
 
 
 def _check_writing(experiment: Experiment) -> None:

@@ -18,6 +18,7 @@ from hf_distill.objectives import make_objective
 from hf_distill.pipeline.experiment import Experiment, Stage
 from hf_distill.pipeline.scoring import RunScores
 from hf_distill.recipe import Recipe
+from hf_distill.report.card_contents import portable_facts
 from hf_distill.tasks import Task
 
 
@@ -72,7 +73,7 @@ def make_results(
     results |= {"start": dict(start)} if start else {}
     results |= {"labels": dict(labels)} if labels else {}
     # As the file gives it back, so that a run and its repetition tell the same.
-    plain: dict[str, Any] = json.loads(json.dumps(results))
+    plain: dict[str, Any] = portable_facts(json.loads(json.dumps(results)))
     return plain
 
 

@@ -25,6 +25,7 @@ from hf_distill.pipeline.scoring import RunScores, build, continued, teacher_of
 from hf_distill.pipeline.train import Lesson, lesson_of_control, lesson_of_student, pair, train_model
 from hf_distill.recipe import LabelConfig, Recipe
 from hf_distill.recipe.load_recipe import load_recipe
+from hf_distill.report.card_contents import contents
 from hf_distill.report.hub import push_folder
 from hf_distill.report.write import write_report
 from hf_distill.students import Student
@@ -197,11 +198,13 @@ def push(
     """
     hub = load_recipe(_recipe_of(Path(folder)), allow_code=allow_code).hub
     model_id = model_id or hub.model_id
-    student = RunFolder(Path(folder)).model("student")
+    run_folder = RunFolder(Path(folder))
+    student = run_folder.model("student")
     if model_id is None:
         raise RecipeError("where to? name the repository: --model-id user/name, or hub.model_id in the recipe")
     if not (student / "README.md").is_file():
         raise RecipeError(f"{folder} holds no finished student; finish it with: hf-distill run {folder}/recipe.yaml")
+    logger.info(contents(json.loads(run_folder.results.read_text()) if run_folder.results.is_file() else {}))
     return push_folder(student, model_id, private=hub.private if private is None else private)
 
 

@@ -23,6 +23,7 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.trainer import TRAINING_ARGS_NAME
 
 from hf_distill.artifacts import remove, write_json
 from hf_distill.data.rows import Data
@@ -248,6 +249,8 @@ def _keep(trainer: DistillationTrainer, folder: RunFolder, name: str, facts: dic
     trainer.save_model(str(partial))
     state.wait_for_everyone()
     if state.is_main_process:
+        # It is pickled, and names the folders of this machine.
+        (partial / TRAINING_ARGS_NAME).unlink(missing_ok=True)
         os.replace(partial, final)
     state.wait_for_everyone()
 

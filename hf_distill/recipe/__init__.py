@@ -84,6 +84,14 @@ class EvaluateConfig(Section, where="recipe.evaluate"):
     """Whether the student is scored before it is trained, too: of use where it is made of something trained."""
     floor: bool = False
     """Whether a linear bag-of-words model is trained and told, too."""
+    examples: bool | None = None
+    """Whether the card quotes rows of the split; unless given, where anybody can read them: of a public data set on the
+    Hub, or of a loader of ours."""
+
+    @override
+    def to_dict(self) -> dict[str, Any]:
+        # A recipe without a newer key keeps the hash that it had before there was this key.
+        return {name: value for name, value in super().to_dict().items() if name != "examples" or value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +162,17 @@ class Recipe(Section, where="recipe"):
                 own: dict[str, Any] = {"objectives": stage.objectives, "rollout": stage.rollout}
                 recipes[stage.name] = dataclasses.replace(self, stages=(), training=stage.merged(self.training), **own)
         return recipes
+
+    @property
+    def takes_words_of_the_data(self) -> bool:
+        """Whether the student's tokens are made or chosen of the texts of the data, by itself or by its teacher."""
+        own = self.student.takes_words_of_the_data
+        if own is not None or self.teacher is None:
+            return bool(own)
+        return any(
+            each.match(lambda _: False, lambda made: made.recipe.takes_words_of_the_data)
+            for each in self.teacher.models
+        )
 
     @classmethod
     @override

@@ -58,6 +58,11 @@ class StudentConfig(Section, where="recipe.student"):
         """The parts of a model that it takes; None where it is no part of one."""
         return None
 
+    @property
+    def takes_words_of_the_data(self) -> bool | None:
+        """Whether its tokens are made or chosen of the texts of the data; None where they are its teacher's."""
+        return None if self.start is None else False
+
     @classmethod
     @override
     def prepared(cls, value: Any, where: str) -> tuple[type[Section], Any]:
@@ -166,6 +171,11 @@ class FromParts(FromWeights):
     def cut(self) -> FromParts:
         return self
 
+    @property
+    @override
+    def takes_words_of_the_data(self) -> bool | None:
+        return super().takes_words_of_the_data if self.vocabulary is None else True
+
 
 def _kernels(value: Any, where: str) -> Iterator[tuple[str, str]]:
     """Kernels of the Hub, which a config may name as what computes its attention: code, too."""
@@ -189,6 +199,11 @@ class FromConfig(StudentConfig):
     """Changes to the teacher's config, or with ``model_type`` a new one."""
     tokenizer: str | dict[str, Any] | None = None
     """A Hub id or folder, or {kind, vocab_size, lowercase} to train one on the data's texts."""
+
+    @property
+    @override
+    def takes_words_of_the_data(self) -> bool | None:
+        return None if self.tokenizer is None else not isinstance(self.tokenizer, str)
 
 
 @dataclass(frozen=True, kw_only=True)

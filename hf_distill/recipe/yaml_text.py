@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -52,18 +53,23 @@ def read_yaml_value(text: str, where: str) -> Any:
     raise RecipeError(f"{where}: {told}")
 
 
-def write_yaml(value: Any, path: Path, note: str = "") -> None:
-    """Write plain data as YAML 1.2, keys in their order, texts without secrets, after a note for the reader."""
+def yaml_text(value: Any) -> str:
+    """Plain data as YAML 1.2, keys in their order, texts without secrets."""
     from ruamel.yaml import YAML
 
+    text = io.StringIO()
     yaml = YAML(typ="safe", pure=True)
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.default_flow_style = False
     yaml.width = 1000
+    yaml.dump(hidden_in(value), text)
+    return text.getvalue()
+
+
+def write_yaml(value: Any, path: Path, note: str = "") -> None:
+    """Write plain data as :func:`yaml_text`, after a note for the reader."""
     try:
-        with path.open("w", encoding="utf-8") as file:
-            file.write(f"# {note}\n" if note else "")
-            yaml.dump(hidden_in(value), file)
+        path.write_text((f"# {note}\n" if note else "") + yaml_text(value), encoding="utf-8")
     except OSError as error:
         raise OutputError(f"{path} cannot be written ({error.strerror})") from error
 

@@ -9,10 +9,12 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from hf_distill.names import in_texts, one_line, portable
+from hf_distill.report.card_contents import QUOTED, portable_facts
 from hf_distill.report.card_making import making, primary_metric
-from hf_distill.report.card_metadata import card_metadata, licenses_of, members_of, portable
+from hf_distill.report.card_metadata import card_metadata, licenses_of, members_of
 from hf_distill.report.card_usage import usage
-from hf_distill.report.markdown import escaped, table
+from hf_distill.report.markdown import escaped, fenced, table
 from hf_distill.tasks import task_class
 
 ROWS = 6
@@ -22,17 +24,21 @@ ROWS = 6
 def model_card(
     results: Mapping[str, Any], analysis: Mapping[str, Any], recipe: str, figures: Sequence[str]
 ) -> ModelCard:
-    """The card of a student's folder: metadata that the Hub reads, and a text of facts."""
+    """The card of a student's folder: metadata that the Hub reads, and a text of facts.
+
+    What is not ours, of models, data, files and commands, has no meaning in it but its own.
+    """
+    results, analysis = in_texts(portable_facts(results), one_line), in_texts(analysis, one_line)
     parts = [
-        f"# {results['name']}",
+        f"# {escaped(results['name'])}",
         *_opening(results),
         usage(results),
         *_quality(results),
         *_speed(results),
-        *(f"![{Path(figure).stem.replace('_', ' ')}]({figure})" for figure in figures),
+        *(f"![{escaped(Path(figure).stem.replace('_', ' '))}]({figure})" for figure in figures),
         *_weaknesses(analysis),
         *making(results),
-        f"<details><summary>The exact recipe</summary>\n\n```yaml\n{portable(recipe).strip()}\n```\n\n</details>",
+        f"<details><summary>The exact recipe</summary>\n\n{fenced(portable(recipe).strip(), 'yaml')}\n\n</details>",
         *_limits(results),
     ]
     metadata = ModelCardData(**card_metadata(results)).to_yaml()
@@ -47,8 +53,7 @@ def address(card: str, model_id: str) -> str:
 def verdict(comparison: Mapping[str, Any]) -> str:
     """One sentence on what the teacher was worth: the student against its control, the same student without one."""
     value, low, high = (comparison["student_minus_control"][key] for key in ("value", "low", "high"))
-    metric = comparison["primary_metric"]
-    shown = f"Against its control, the same student without a teacher: {value:+.4f} {metric}"
+    shown = f"Against its control, the same student without a teacher: {value:+.4f} {comparison['primary_metric']}"
     gain, least, most = (-value, -high, -low) if comparison["lower_is_better"] else (value, low, high)
     if least > 0:
         judged = "The teacher helped."
@@ -68,27 +73,28 @@ def shown_share(share: float) -> str:
 
 def _opening(results: Mapping[str, Any]) -> Iterator[str]:
     comparison, models = results.get("comparison"), results["models"]
-    metric, task = primary_metric(results), results["task"]
+    metric, task = primary_metric(results), escaped(results["task"])
     article = "An" if task[0] in "aeiou" else "A"
     score = models["student"]["metrics"][metric]["value"]
+    metric_name = escaped(metric)
     if comparison is None:
         yield (
-            f"{article} {task} model ({portable(models['student']['origin'])}), "
-            f"trained on {portable(results['data']['source'])}: {metric} {score:.4f}."
+            f"{article} {task} model ({escaped(models['student']['origin'])}), "
+            f"trained on {escaped(results['data']['source'])}: {metric_name} {score:.4f}."
         )
         return
     teacher_score = models["teacher"]["metrics"][metric]["value"]
     retention = comparison["retention"]
-    kept = f"its {metric} is" if retention is None else f"it keeps {shown_share(retention)} of its {metric},"
+    kept = f"its {metric_name} is" if retention is None else f"it keeps {shown_share(retention)} of its {metric_name},"
     smaller = ", served, so that its size and speed are not known:"
     if (share := comparison["size_ratio"]) is not None:
         smaller = f": with {share:.1%} of its parameters and at {comparison['speedup']:.1f} times its speed"
     yield (
-        f"{article} {task} student of **{portable(models['teacher']['model'])}**{smaller} {kept} {score:.4f} where the "
+        f"{article} {task} student of **{escaped(models['teacher']['model'])}**{smaller} {kept} {score:.4f} where the "
         f"teacher has {teacher_score:.4f}."
     )
     unknown = "No control was trained: what the teacher was worth is not known."
-    yield verdict(comparison) if comparison["student_minus_control"] else unknown
+    yield escaped(verdict(comparison)) if comparison["student_minus_control"] else unknown
 
 
 def _quality(results: Mapping[str, Any]) -> Iterator[str]:
@@ -102,8 +108,8 @@ def _quality(results: Mapping[str, Any]) -> Iterator[str]:
     )
     same = "labelled rows" if "unlabelled" in data["rows"] else "data"
     control = f" The control: same student, {same} and steps, no teacher." if "control" in models else ""
-    rows = data["rows"][data["evaluated_split"]]
-    yield f"On {rows:,} {data['evaluated_split']} rows; intervals and differences by paired bootstrap.{control}"
+    split = data["evaluated_split"]
+    yield f"On {data['rows'][split]:,} {escaped(split)} rows; intervals and differences by paired bootstrap.{control}"
     if comparison:
         yield _beside_teacher(results)
     if outside := data.get("out_of_scope"):
@@ -113,9 +119,10 @@ def _quality(results: Mapping[str, Any]) -> Iterator[str]:
             "row of a class is the surer one; fpr95_out_of_scope, the share of them that pass where 95% of others do."
         )
     if start := results.get("start"):
-        yield f"The student before it was trained: {metric} {start[metric]:.4f}.{_harmed(results, start[metric])}"
+        told = f"The student before it was trained: {escaped(metric)} {start[metric]:.4f}."
+        yield told + _harmed(results, start[metric])
     if floor := results.get("floor"):
-        yield f"What words alone give: {floor['name']}, accuracy {floor['accuracy']:.4f}."
+        yield f"What words alone give: {escaped(floor['name'])}, accuracy {floor['accuracy']:.4f}."
     others = [
         [name, *(f"{m['metrics'][name]['value']:.4f}" if name in m["metrics"] else "" for m in models.values())]
         for name in models["student"]["metrics"]
@@ -156,9 +163,9 @@ def _speed(results: Mapping[str, Any]) -> Iterator[str]:
         ],
     )
     written = f", {speed['written_tokens']} tokens written a row, greedily" if "written_tokens" in speed else ""
-    where = machine.get("accelerator") or speed["device"]
+    where = escaped(machine.get("accelerator") or speed["device"])
     if speed["device"] == "cpu":
-        where = f"{machine['cpu']}, threads: {speed['threads']}"
+        where = f"{escaped(machine['cpu'])}, threads: {speed['threads']}"
     yield (
         f"{speed['dtype']} on {speed['device']} ({where}). rows/s: in batches of {speed['batch_size']}{written}. "
         f"Medians of {speed['rounds']} rounds, the models in turn."
@@ -185,9 +192,9 @@ def _weaknesses(analysis: Mapping[str, Any]) -> Iterator[str]:
     if not analysis:
         return
     yield "## Where it is weak"
-    yield "\n".join(f"* {sentence}" for sentence in analysis.get("summary", ()))
+    yield "\n".join(f"* {escaped(sentence)}" for sentence in analysis.get("summary", ()))
     if lost := [each for each in analysis.get("classes", ()) if each["difference"] < 0][:ROWS]:
-        yield f"Classes that lose most against the teacher ({analysis['measure']['classes']}):"
+        yield f"Classes that lose most against the teacher ({escaped(analysis['measure']['classes'])}):"
         yield table(
             ["class", "rows", "teacher", "student"],
             [[each["label"], each["support"], f"{each['teacher']:.2f}", f"{each['student']:.2f}"] for each in lost],
@@ -200,10 +207,10 @@ def _weaknesses(analysis: Mapping[str, Any]) -> Iterator[str]:
         ("rows", "Rows that lose most against the teacher ({rows}):", ("text", "teacher", "student")),
         ("written", "What was written on these rows:", ("text", "reference", "teacher", "student")),
     ):
-        if rows := analysis.get(key, ())[:4]:
-            yield head.format(**analysis["measure"])
+        if rows := analysis.get(key, ())[:QUOTED]:
+            yield head.format_map({name: escaped(measure) for name, measure in analysis["measure"].items()})
             yield table(columns, [[each[column] for column in columns] for each in rows])
-    if examples := analysis.get("examples", ())[:4]:
+    if examples := analysis.get("examples", ())[:QUOTED]:
         yield "Rows where it errs and the teacher does not, or less:"
         yield "\n".join(
             f"* {escaped(each['text'])} (is {escaped(each['label'])}, taken for {escaped(each['student'])})"
@@ -221,7 +228,8 @@ def _limits(results: Mapping[str, Any]) -> Iterator[str]:
         "The scores hold for the split named above; measure it on your own text before you rely on it."
     )
     if len(licenses) > 1:
-        yield f"It was made from models under {' and '.join(licenses)}: see what both ask before you share it."
+        named = " and ".join(map(escaped, licenses))
+        yield f"It was made from models under {named}: see what both ask before you share it."
     elif teacher and any(
         (each["hub_id"] or each.get("served")) and not each["license"] for each in members_of(teacher)
     ):

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hf_distill.objectives import readable_option
-from hf_distill.report.card_metadata import lessons_of, portable
-from hf_distill.report.markdown import escaped, table
+from hf_distill.report.card_metadata import lessons_of
+from hf_distill.report.markdown import code, escaped, table
 
 
 def primary_metric(results: Mapping[str, Any]) -> str:
@@ -21,11 +21,10 @@ def making(results: Mapping[str, Any]) -> Iterator[str]:
     models, data = results["models"], results["data"]
     yield "## How it was made"
     if models.get("teacher", {}).get("served"):
-        yield f"Teacher: {portable(models['teacher']['origin'])}."
-    yield f"Student: {portable(models['student']['origin'])}. Seed {results['seed']}. It learned from:"
+        yield f"Teacher: {escaped(models['teacher']['origin'])}."
+    yield f"Student: {escaped(models['student']['origin'])}. Seed {results['seed']}. It learned from:"
     yield "\n".join(
-        f"* {f'{stage}: ' if stage else ''}{each['kind']}, weight {readable_option(each['weight'], 'g')}"
-        f"{''.join(f', {key} {readable_option(value)}' for key, value in each['options'].items())}: {each['paper']}"
+        f"* {_objective(stage, each)}: {escaped(each['paper'])}"
         for stage, lessons in lessons_of(results).items()
         for each in lessons["objectives"]
     )
@@ -40,17 +39,24 @@ def making(results: Mapping[str, Any]) -> Iterator[str]:
             "arXiv:1606.07947. The control learned from the data's."
         )
     for stage, rollout in ((name, each["rollout"]) for name, each in lessons_of(results).items() if "rollout" in each):
+        where = f" of {escaped(stage)}" if stage else ""
         yield (
-            f"In {rollout['share']:.0%} of the steps{f' of {stage}' if stage else ''}, drawn by the seed, it learned "
-            f"from texts of up to {rollout['max_new_tokens']:,} tokens that it had just written itself, at temperature "
+            f"In {rollout['share']:.0%} of the steps{where}, drawn by the seed, it learned from texts of up to "
+            f"{rollout['max_new_tokens']:,} tokens that it had just written itself, at temperature "
             f"{rollout['temperature']:g}: Agarwal et al. 2024, On-Policy Distillation of Language Models, "
             "arXiv:2306.13649."
         )
     yield " ".join(_trained(name, each) for name, each in results["training"].items())
-    counts = ", ".join(f"{count:,} {name}" for name, count in data["rows"].items())
-    yield f"Data: {portable(data['source'])} ({counts}); fingerprint `{data['fingerprint'][:16]}`."
-    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
-    yield f"Command: `{portable(results['command'])}`, recipe `{results['recipe_sha256'][:16]}`. With {versions}."
+    counts = ", ".join(f"{count:,} {escaped(name)}" for name, count in data["rows"].items())
+    yield f"Data: {escaped(data['source'])} ({counts}); fingerprint {code(data['fingerprint'][:16])}."
+    versions = ", ".join(f"{name} {escaped(version)}" for name, version in results["versions"].items())
+    yield f"Command: {code(results['command'])}, recipe {code(results['recipe_sha256'][:16])}. With {versions}."
+
+
+def _objective(stage: str, facts: Mapping[str, Any]) -> str:
+    options = "".join(f", {key} {readable_option(value)}" for key, value in facts["options"].items())
+    where = f"{stage}: " if stage else ""
+    return escaped(f"{where}{facts['kind']}, weight {readable_option(facts['weight'], 'g')}{options}")
 
 
 def _teachers(models: Mapping[str, Any]) -> Iterator[str]:
@@ -63,9 +69,9 @@ def _teachers(models: Mapping[str, Any]) -> Iterator[str]:
     yield "\n".join(
         f"* {escaped(each['name'])}"
         + (f", weight {each['weight']:g}" if "weight" in each else "")
-        + f": {portable(each['model'])}"
-        + (f" at {each['revision']}" if each["revision"] else "")
-        + f", {each['origin']}"
+        + f": {escaped(each['model'])}"
+        + (f" at {escaped(each['revision'])}" if each["revision"] else "")
+        + f", {escaped(each['origin'])}"
         for each in members
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,14 +16,6 @@ HUB_METRICS = {"pearson": "pearsonr", "spearman": "spearmanr"}
 
 AVERAGES = ("_macro", "_micro", "_weighted")
 """How a metric over classes may be averaged."""
-
-ABSOLUTE = re.compile(r"(?<![\w.:/~])/(?:[^\s/'\",\]}]+/)+")
-"""The folders of an absolute path; they say nothing to others, and may hold a person's name."""
-
-
-def portable(text: str) -> str:
-    """The text with absolute paths cut to the name of the file."""
-    return ABSOLUTE.sub("", text)
 
 
 def card_metadata(results: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,9 +39,9 @@ def card_metadata(results: Mapping[str, Any]) -> dict[str, Any]:
     if teacher:
         metadata["tags"] = [*TAGS, *(f"teacher:{name}" for name in teachers_on_hub(teacher))]
         metadata["distillation"] = {
-            "teacher": portable(teacher["model"]),
+            "teacher": teacher["model"],
             **({"teacher_revision": teacher["revision"]} if teacher["revision"] else {}),
-            "student": portable(results["models"]["student"]["origin"]),
+            "student": results["models"]["student"]["origin"],
             "objectives": [
                 ({"stage": stage} if stage else {})
                 | {"kind": each["kind"], "weight": each["weight"], **each["options"]}
@@ -104,8 +95,8 @@ def _eval_results(results: Mapping[str, Any]) -> list[EvalResult]:
         entries.append(
             EvalResult(
                 task_type=results["pipeline_tag"],
-                dataset_type=data["dataset_id"] or portable(data["source"]),
-                dataset_name=portable(data["source"]),
+                dataset_type=data["dataset_id"] or data["source"],
+                dataset_name=data["source"],
                 dataset_config=config.removeprefix("/") or None,
                 dataset_revision=revision or None,
                 dataset_split=data["evaluated_split"],

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from string import Template
 from typing import Any
 
-from hf_distill.report.markdown import escaped
+from hf_distill.report.markdown import escaped, fenced
 from hf_distill.tasks import task_class
 
 NAMED = 8
@@ -84,11 +85,13 @@ def usage(results: Mapping[str, Any]) -> str:
     if labels and results["problem_type"] != "regression":
         more = f" and {len(labels) - NAMED} more" if len(labels) > NAMED else ""
         known = f" It knows {len(labels)} labels: {', '.join(map(escaped, list(names)[:NAMED]))}{more}."
-    return Template(f"## Use\n\n```python{code}```\n\n{remark}").substitute(
-        name=results["name"],
-        pipeline=results["pipeline_tag"],
-        loader=getattr(task.auto_model, "__name__", ""),
-        text='f"your {model.tokenizer.mask_token} text"' if masked else '"your text"',
-        config=f", ignore_mismatched_sizes=True, id2label={labels!r}, label2id={names!r}" if labels else "",
-        labels=known,
-    )
+    facts = {
+        "name": re.sub(r"[^\w.-]+", "-", results["name"]),
+        "pipeline": results["pipeline_tag"],
+        "loader": getattr(task.auto_model, "__name__", ""),
+        "text": 'f"your {model.tokenizer.mask_token} text"' if masked else '"your text"',
+        "config": f", ignore_mismatched_sizes=True, id2label={labels!r}, label2id={names!r}" if labels else "",
+        "labels": known,
+    }
+    filled = fenced(Template(code.strip()).substitute(facts), "python")
+    return f"## Use\n\n{filled}\n\n{Template(remark).substitute(facts)}"

@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullLocator
 from PIL import Image
 
+from hf_distill.names import one_line
+
 COLOURS = {"teacher": "#6b7280", "student": "#2563eb", "control": "#d97706"}
 TERM_COLOURS = ("#0f766e", "#be185d", "#7c3aed", "#a16207", "#0369a1", "#15803d")
 WIDTH, HEIGHT, DOTS = 6.4, 3.8, 100
@@ -41,7 +43,7 @@ def training_curves(
     panels = [
         (lines, colours, label)
         for lines, colours, label in (
-            (scores, [COLOURS[name] for name in scores], f"{metric} (validation)"),
+            (scores, [COLOURS[name] for name in scores], f"{_shown(metric)} (validation)"),
             (losses, TERM_COLOURS, "student's weighted loss"),
         )
         if any(lines.values())
@@ -53,7 +55,8 @@ def training_curves(
             style = "--" if name == "control" else "-"
             colour = colours[place % len(colours)]
             if points:
-                axes.plot(*zip(*points, strict=True), style, label=name, color=colour, linewidth=2.5, marker="o", ms=4)
+                how: dict[str, Any] = {"label": _shown(name), "color": colour, "linewidth": 2.5, "marker": "o", "ms": 4}
+                axes.plot(*zip(*points, strict=True), style, **how)
         for end in list(accumulate(stages))[:-1]:
             axes.axvline(end, color=COLOURS["teacher"], ls=":", linewidth=1.5)
         if lines is losses and all(loss > 0 for points in losses.values() for _, loss in points):
@@ -80,7 +83,8 @@ def quality_against_speed(results: Mapping[str, Any], path: Path) -> None:
         label = f"{name}\n{model['parameters'] / 1e6:,.1f} M"
         axes.scatter(speed, score["value"], s=area, color=COLOURS[name], label=label, alpha=0.85, zorder=3)
     speed = results["speed"]
-    axes.set(xlabel=f"rows/s ({speed['device']}, batches of {speed['batch_size']})", ylabel=f"{metric}, 95% interval")
+    axes.set_xlabel(f"rows/s ({speed['device']}, batches of {speed['batch_size']})")
+    axes.set_ylabel(f"{_shown(metric)}, 95% interval")
     axes.margins(x=0.2, y=0.15)
     axes.set_xlim(left=0)
     _finish(axes)
@@ -102,11 +106,11 @@ def sweep_scores(results: Mapping[str, Any], path: Path) -> None:
         axes.scatter(places, reached, s=50, color=COLOURS["student"], alpha=0.5, label="student", zorder=3)
         if results["teacher"] is not None:
             axes.axhline(results["teacher"]["value"], color=COLOURS["teacher"], linewidth=2, ls="--", label="teacher")
-        axes.set(xlabel=key, ylabel=f"{results['metric']} (validation)")
+        axes.set(xlabel=_shown(key), ylabel=f"{_shown(results['metric'])} (validation)")
         axes.margins(x=0.1, y=0.15)
         _finish(axes)
         ticks = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
-        axes.set_xticks(range(len(values)), [text if len(text) <= 12 else text[:11] + "…" for text in ticks])
+        axes.set_xticks(range(len(values)), [_shown(text, 12) for text in ticks])
     _save(figure, path)
 
 
@@ -141,6 +145,13 @@ def plan_frontier(results: Mapping[str, Any], path: Path) -> None:
         axis.set_major_formatter(FormatStrFormatter("%g"))
         axis.set_minor_locator(NullLocator())
     _save(figure, path)
+
+
+def _shown(name: str, most: int = 40) -> str:
+    """A name of others as matplotlib shows it: no formula, and in the legend though it begins with an underscore."""
+    text = one_line(name)
+    text = text if len(text) <= most else text[: most - 1] + "…"
+    return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
 def _points(history: Sequence[Mapping[str, float]], key: str) -> list[tuple[float, float]]:

@@ -1,4 +1,4 @@
-"""The table at the end of a run."""
+"""The tables at the end of a run, of a sweep and of a plan."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
+from hf_distill.names import one_line
 from hf_distill.report.card import verdict
 from hf_distill.report.card_making import primary_metric
 from hf_distill.secrets import told
@@ -24,17 +26,17 @@ def results_table(results: Mapping[str, Any]) -> Table:
         lines.append(f"student{smaller}{kept}")
         if comparison["student_minus_control"]:
             lines.append(verdict(comparison))
-    table = Table(title=results["name"], caption="\n".join(lines) or None, caption_justify="left")
+    table = Table(title=_plain(results["name"], "table.title"), caption=_caption(*lines), caption_justify="left")
     table.add_column("model")
     for name in (metric, "95% interval", "parameters", "MB on disk", "latency ms", "rows/s"):
-        table.add_column(name, justify="right")
+        table.add_column(_plain(name), justify="right")
     for name, model in results["models"].items():
         score = model["metrics"][metric]
         sizes = ["served", "", "", ""]
         if "parameters" in model:
             sizes = [f"{model['parameters']:,}", f"{model['disk_bytes'] / 1e6:.1f}"]
             sizes += [f"{model['latency_ms']:.2f}", f"{model['samples_per_second']:.0f}"]
-        table.add_row(name, f"{score['value']:.4f}", f"{score['low']:.4f} to {score['high']:.4f}", *sizes)
+        table.add_row(_plain(name), f"{score['value']:.4f}", f"{score['low']:.4f} to {score['high']:.4f}", *sizes)
     if "floor" in results:
         table.add_row("bag of words", f"{results['floor']['accuracy']:.4f}", "", "", "", "", "")
     return table
@@ -46,10 +48,12 @@ def sweep_table(results: Mapping[str, Any]) -> Table:
     teacher = results["teacher"]
     read = f"; the teacher read {teacher['rows_read']:,} rows for all students" if teacher else ""
     caption = f"{metric} on {results['rows']} validation rows{read}"
-    table = Table(title=f"{results['name']}: sweep", caption=caption, caption_justify="left")
+    table = Table(
+        title=_plain(f"{results['name']}: sweep", "table.title"), caption=_caption(caption), caption_justify="left"
+    )
     for key in results["axes"]:
-        table.add_column(key, justify="right", overflow="fold")
-    table.add_column(metric, justify="right")
+        table.add_column(_plain(key), justify="right", overflow="fold")
+    table.add_column(_plain(metric), justify="right")
     table.add_column("seconds", justify="right")
     if teacher:
         table.add_row("teacher", *[""] * (len(results["axes"]) - 1), f"{teacher['value']:.4f}", "")
@@ -57,7 +61,7 @@ def sweep_table(results: Mapping[str, Any]) -> Table:
     for entry in sorted(results["combinations"], key=lambda entry: sign * entry.get("value", sign * float("inf"))):
         seconds = entry.get("seconds")
         table.add_row(
-            *(told(str(value)) for value in entry["values"].values()),
+            *map(_plain, entry["values"].values()),
             f"{entry['value']:.4f}" if "value" in entry else "failed",
             "" if seconds is None else f"{seconds:.1f}",
             style="bold" if entry["values"] == best else None,
@@ -68,18 +72,18 @@ def sweep_table(results: Mapping[str, Any]) -> Table:
 def plan_table(results: Mapping[str, Any]) -> Table:
     """The students that were measured, the largest first; an asterisk marks the frontier."""
     chosen, speed = results["chosen"]["name"], results["speed"]
-    caption = (
-        "* on the frontier: none is larger and faster\n"
-        f"medians, and quartiles of latency; on {speed['device']}, {speed['dtype']}, batches of {speed['batch_size']}"
+    caption = _caption(
+        "* on the frontier: none is larger and faster",
+        f"medians, and quartiles of latency; on {speed['device']}, {speed['dtype']}, batches of {speed['batch_size']}",
     )
-    table = Table(title=f"{results['name']}: plan", caption=caption, caption_justify="left")
+    table = Table(title=_plain(f"{results['name']}: plan", "table.title"), caption=caption, caption_justify="left")
     table.add_column("student")
     for name in ("parameters", "latency ms", "quartiles", "rows/s", "speedup", ""):
         table.add_column(name, justify="right")
     for entry in ({"name": "teacher", **results["teacher"]}, *results["students"]):
         low, high = entry["latency_quartiles"]
         table.add_row(
-            entry["name"] + (" *" if entry.get("frontier") else ""),
+            _plain(entry["name"] + (" *" if entry.get("frontier") else "")),
             f"{entry['parameters']:,}",
             f"{entry['latency_ms']:.2f}",
             f"{low:.2f} to {high:.2f}",
@@ -89,3 +93,12 @@ def plan_table(results: Mapping[str, Any]) -> Table:
             style="bold" if entry["name"] == chosen else None,
         )
     return table
+
+
+def _plain(value: Any, style: str = "") -> Text:
+    """A value as it is: Rich would read styles, links and emojis out of a text."""
+    return Text(told(one_line(value)), style)
+
+
+def _caption(*lines: str) -> Text | None:
+    return Text("\n".join(map(one_line, lines)), "table.caption") if lines else None

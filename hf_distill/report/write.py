@@ -8,12 +8,15 @@ from typing import Any
 
 from hf_distill.artifacts import copy_files, write_json, write_text
 from hf_distill.data.rows import Data
+from hf_distill.data.sources import is_public
 from hf_distill.evaluation.analysis import Evaluated
 from hf_distill.evaluation.metrics import primary_metric
 from hf_distill.evaluation.scores import Scores
 from hf_distill.models.loading import load_tokenizer
 from hf_distill.recipe import Recipe
+from hf_distill.recipe.yaml_text import yaml_text
 from hf_distill.report.card import model_card
+from hf_distill.report.card_contents import card_facts, portable_facts, without_rows
 from hf_distill.report.figures import quality_against_speed, training_curves
 from hf_distill.tasks import Task
 
@@ -44,6 +47,9 @@ def write_report(
         quality_against_speed(results, figures[1])
     copy_files(figures, student / "figures")
     shown = [f"figures/{path.name}" for path in figures]
-    card = model_card(results, analysis, (folder / "recipe.yaml").read_text(), shown)
+    quotes = is_public(recipe.data) if recipe.evaluate.examples is None else recipe.evaluate.examples
+    said = analysis if quotes else without_rows(analysis)
+    results["card"] = card_facts(recipe, said, len(results["data"]["labels"]))
+    card = model_card(results, said, yaml_text(portable_facts(recipe.to_dict())), shown)
     write_text(student / "README.md", str(card))
     write_json(folder / "results.json", results)

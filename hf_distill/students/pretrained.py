@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hf_distill.errors import StudentError
 from hf_distill.models.loading import load_config, load_model, load_tokenizer
+from hf_distill.names import portable
 from hf_distill.recipe import FromPretrained
 from hf_distill.students.adapters import has_adapters, quantized
 from hf_distill.students.label_heads import label_order, names_of, reorder_outputs
@@ -29,4 +30,4 @@ def from_pretrained(request: StudentRequest[FromPretrained]) -> Student:
         )
     reorder_outputs(model, outputs)
     tokenizer = load_tokenizer(request.config.tokenizer) if request.config.tokenizer else load_tokenizer(name, revision)
-    return Student(model=model, tokenizer=tokenizer, origin=f"{name}@{revision}" if revision else name)
+    return Student(model=model, tokenizer=tokenizer, origin=f"{name}@{revision}" if revision else portable(name))
