@@ -13,7 +13,7 @@ import pytest
 from hf_distill.artifacts import write_json, write_text
 from hf_distill.errors import HfDistillError
 from hf_distill.logs import reported
-from hf_distill.recipe.parse import write_yaml
+from hf_distill.recipe.yaml_text import write_yaml
 from hf_distill.secrets import hidden, hidden_in, speakable, told
 from hf_distill.secrets.recognise import is_secret_name
 
