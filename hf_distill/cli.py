@@ -185,16 +185,21 @@ def evaluate(run_folder: RunPath, overrides: Overrides = None, allow_code: Allow
 @_command()
 def push(
     run_folder: RunPath,
-    model_id: Annotated[str | None, typer.Option(help="user/name; the recipe's hub.model_id unless given.")] = None,
-    private: Annotated[bool | None, typer.Option(help="The recipe's hub.private unless given.")] = None,
+    model_id: Annotated[
+        str | None, typer.Option(help="user/name, or a name of yours; the recipe's hub.model_id unless given.")
+    ] = None,
+    private: Annotated[
+        bool | None, typer.Option("--private/--public", help="Who may see it; the recipe's hub.private unless given.")
+    ] = None,
+    force: Annotated[
+        bool | None, typer.Option("--force", help="Take the place of what others than this run put there.")
+    ] = None,
     allow_code: AllowCode = False,
 ) -> None:
-    """Push a run's student to the Hub, with its card, in one commit."""
-    from hf_distill.logs import reported
+    """Push a run's student to the Hub, with its card, in one commit; private unless said otherwise."""
     from hf_distill.pipeline.run import push as push_run
 
-    with reported(_line):
-        _line(f"pushed: {push_run(run_folder, model_id, private=private, allow_code=allow_code)}")
+    push_run(run_folder, model_id, private=private, force=force, report=_line, allow_code=allow_code)
 
 
 @_command()

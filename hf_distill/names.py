@@ -38,6 +38,17 @@ def shortened(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(map(str, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
+def is_hub_id(name: str) -> bool:
+    """Whether the Hub allows a repository of this name: ``user/name``, or ``name``."""
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return name.isascii()
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """``; did you mean X?`` for the nearest known name; nothing where none is near."""
     found = difflib.get_close_matches(str(name), list(known), n=1)

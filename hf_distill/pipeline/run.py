@@ -23,7 +23,7 @@ from hf_distill.pipeline.results import joined, make_results
 from hf_distill.pipeline.run_folder import RunFolder
 from hf_distill.pipeline.scoring import RunScores, build, continued, teacher_of
 from hf_distill.pipeline.train import Lesson, lesson_of_control, lesson_of_student, pair, train_model
-from hf_distill.recipe import LabelConfig, Recipe
+from hf_distill.recipe import HubConfig, LabelConfig, Recipe
 from hf_distill.recipe.load_recipe import load_recipe
 from hf_distill.report.card_contents import contents
 from hf_distill.report.hub import push_folder
@@ -183,29 +183,48 @@ def label(
 
 
 def push(
-    folder: str | Path, model_id: str | None = None, *, private: bool | None = None, allow_code: bool = False
+    folder: str | Path,
+    model_id: str | None = None,
+    *,
+    private: bool | None = None,
+    force: bool | None = None,
+    report: Report = print,
+    allow_code: bool = False,
 ) -> str:
     """Push the student of a run to the Hub, with its card, in one commit.
 
     Args:
         folder: ``runs/<name>``.
         model_id: ``user/name``; the recipe's ``hub.model_id`` unless given.
-        private: The recipe's ``hub.private`` unless given, which is true unless it says no.
+        private: The recipe's ``hub.private`` unless given, which is true unless it says no. A public repository is
+            refused where the student is to be private.
+        force: The recipe's ``hub.force`` unless given: whether the student takes the place of what others than this
+            run put into the repository.
+        report: Gets lines that tell what happens.
         allow_code: As for :func:`run`, of the recipe that lies in the folder.
 
     Returns:
         Where it can be seen.
+
+    Raises:
+        HubError: Where the push is refused, by us or by the Hub.
     """
-    hub = load_recipe(_recipe_of(Path(folder)), allow_code=allow_code).hub
-    model_id = model_id or hub.model_id
-    run_folder = RunFolder(Path(folder))
+    given: dict[str, Any] = {"model_id": model_id, "private": private, "force": force}
+    with reported(report):
+        recipe = load_recipe(_recipe_of(Path(folder)), allow_code=allow_code)
+        hub = dataclasses.replace(recipe.hub, **{key: value for key, value in given.items() if value is not None})
+        return _push(Path(folder), recipe.name, hub)
+
+
+def _push(folder: Path, name: str, hub: HubConfig) -> str:
+    run_folder = RunFolder(folder)
     student = run_folder.model("student")
-    if model_id is None:
+    if hub.model_id is None:
         raise RecipeError("where to? name the repository: --model-id user/name, or hub.model_id in the recipe")
     if not (student / "README.md").is_file():
         raise RecipeError(f"{folder} holds no finished student; finish it with: hf-distill run {folder}/recipe.yaml")
     logger.info(contents(json.loads(run_folder.results.read_text()) if run_folder.results.is_file() else {}))
-    return push_folder(student, model_id, private=hub.private if private is None else private)
+    return push_folder(student, hub.model_id, run=name, private=hub.private, force=hub.force)
 
 
 def _recipe_of(folder: Path) -> Path:
@@ -227,8 +246,8 @@ def complete(experiment: Experiment, *, again: bool = False) -> Result:
         results = _whole_flow(experiment)
     else:
         logger.info(f"{folder.path} is complete; delete it to train again")
-    if hub.push:
-        logger.info(f"pushed: {push(folder.path, hub.model_id, private=hub.private, allow_code=True)}")
+    if hub.push and PartialState().is_main_process:
+        _push(folder.path, experiment.recipe.name, hub)
     return Result(folder=folder.path, student=folder.model("student"), results=results)
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from typing_extensions import override
 
+from hf_distill.names import is_hub_id
 from hf_distill.recipe.data import UNLABELLED, DataConfig, TestDataConfig
 from hf_distill.recipe.generation import LabelConfig, LabelFilters, RolloutConfig
 from hf_distill.recipe.members import EnsembleTeacher, MemberConfig, with_inherited
@@ -100,10 +101,15 @@ class HubConfig(Section, where="recipe.hub"):
 
     push: bool = False
     """Push when the run is complete."""
-    model_id: str | None = None
-    """``user/name``."""
+    model_id: str | None = field(
+        default=None,
+        metadata=bound("user/name, of letters, digits, '-', '_' and '.'", is_hub_id, "so the Hub names models"),
+    )
+    """``user/name``; a name alone is one of the user's."""
     private: bool = True
-    """Whether a repository that is made for it is private."""
+    """Whether a repository that is made for it is private, and a public one refused."""
+    force: bool = False
+    """Whether the student takes the place of what others than this run put into the repository."""
 
     @override
     def check(self) -> None:

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.models.auto import modeling_auto as names
 
 from hf_distill.errors import StudentError
 from hf_distill.students.request import refused_as
@@ -21,6 +22,16 @@ if TYPE_CHECKING:
     from hf_distill.recipe import LoraConfig
 
 ADAPTER = "default"  # What peft calls the only adapter of a model.
+
+TASK_TYPES = {
+    "SEQ_CLS": names.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    "TOKEN_CLS": names.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
+    "QUESTION_ANS": names.MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES,
+    "SEQ_2_SEQ_LM": names.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    "CAUSAL_LM": names.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    "FEATURE_EXTRACTION": names.MODEL_MAPPING_NAMES,
+}
+"""By what peft calls a task, the classes of Transformers: its ``AutoPeftModelFor...`` loads no adapters without it."""
 
 
 def has_adapters(model: nn.Module) -> bool:
@@ -43,6 +54,7 @@ def add_adapters(model: PreTrainedModel, config: LoraConfig, revision: str | Non
         target_modules=config.target_modules,
         modules_to_save=_learning_whole(model) or None,
         revision=revision,
+        **_loaded_as(model),
     )
     with refused_as("student.lora"):
         model.add_adapter(lora, ADAPTER)
@@ -96,6 +108,16 @@ def quantized(config: LoraConfig | None) -> dict[str, Any]:
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype="bfloat16"
     )
     return {"quantization_config": how, "device_map": {"": torch.cuda.current_device()}}
+
+
+def _loaded_as(model: PreTrainedModel) -> dict[str, Any]:
+    """What tells peft's Auto classes which class loads the model beside the adapters."""
+    own = type(model).__name__
+    for task_type, classes in TASK_TYPES.items():
+        if any(own in (known if isinstance(known, tuple) else (known,)) for known in classes.values()):
+            return {"task_type": task_type}
+    # peft has no name for the others, masked language models among them; AutoPeftModel reads this.
+    return {"auto_mapping": {"base_model_class": own, "parent_library": type(model).__module__}}
 
 
 def _learning_whole(model: PreTrainedModel) -> list[str]:

@@ -3,6 +3,7 @@
     with hub_server() as hub:
         hub.add("google-bert/bert-base-uncased", folder)      # what the Hub holds already
         hub.fail("POST", "/commit/", 503)                     # the next commit is answered with 503
+        hub.fail("GET", "/tree/", 200, body=b"<html>")        # the next listing is a page
         ... HfApi(endpoint=hub.url, token="hf_me") ...
         hub.repos["model", "me/student"].head.files           # what was pushed
 
@@ -31,8 +32,8 @@ LARGE = (".safetensors", ".bin", ".parquet", ".arrow", ".png")
 """Endings of the files that go through LFS."""
 
 DATE = "2026-01-01T00:00:00.000Z"
-RESET, LOST = 0, -1
-"""Instead of a status: cut the connection before the request is done, or after it."""
+RESET, LOST, CUT, HANG = 0, -1, -2, -3
+"""Instead of a status: cut the connection before the request is done, or after it, or amid the answer; or be silent."""
 
 
 def object_id(path: str, content: bytes) -> str:
@@ -49,6 +50,7 @@ class Commit:
     oid: str
     title: str
     files: dict[str, bytes]
+    authors: tuple[str, ...] = ()
 
 
 @dataclass
@@ -68,9 +70,9 @@ class Repo:
     def head(self) -> Commit:
         return self.commits[-1]
 
-    def commit(self, title: str, files: dict[str, bytes]) -> Commit:
+    def commit(self, title: str, files: dict[str, bytes], author: str = "system") -> Commit:
         oid = hashlib.sha1(f"{self.kind} {self.name} {len(self.commits)}".encode()).hexdigest()
-        self.commits.append(Commit(oid, title, files))
+        self.commits.append(Commit(oid, title, files, (author,)))
         return self.head
 
     def at(self, revision: str) -> Commit:
@@ -90,6 +92,8 @@ class Fault:
     pattern: str
     status: int
     times: int
+    headers: dict[str, str]
+    body: bytes | None
 
 
 @dataclass
@@ -101,6 +105,7 @@ class Hub:
     large: dict[str, bytes] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
+    closing: threading.Event = field(default_factory=threading.Event)
 
     def add(self, name: str, files: Path | dict[str, bytes], kind: str = "model", private: bool = False) -> Repo:
         """Put a repository there, from a folder or from contents by path."""
@@ -110,25 +115,46 @@ class Hub:
         repo.commit("initial commit", files)
         return repo
 
-    def fail(self, method: str, pattern: str, status: int, times: int = 1) -> None:
-        """Answer the next matching requests with a status, or with RESET or LOST."""
-        self.faults.append(Fault(method, pattern, status, times))
+    def fail(
+        self,
+        method: str,
+        pattern: str,
+        status: int,
+        times: int = 1,
+        *,
+        headers: dict[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> None:
+        """Answer the next matching requests with a status, or with RESET, LOST, CUT or HANG."""
+        self.faults.append(Fault(method, pattern, status, times, headers or {}, body))
 
-    def fault(self, method: str, path: str) -> int | None:
-        """The status that the next such request is to fail with, counted down."""
+    def fault(self, method: str, path: str) -> Fault | None:
+        """What the next such request is to fail with, counted down."""
         for each in self.faults:
             if each.times > 0 and each.method == method and re.search(each.pattern, path):
                 each.times -= 1
-                return each.status
+                return each
         return None
 
 
 class Refused(Exception):
     """An answer that says no, in the Hub's words."""
 
-    def __init__(self, status: int, message: str, code: str = "") -> None:
+    def __init__(self, status: int, message: str, code: str = "", headers: dict[str, str] | None = None) -> None:
         super().__init__(message)
-        self.status, self.message, self.code = status, message, code
+        self.status, self.message, self.code, self.headers = status, message, code, headers or {}
+
+
+class FirstBytes(io.BytesIO):
+    """Passes on so many bytes, and forgets the rest."""
+
+    def __init__(self, target: Any, count: int) -> None:
+        super().__init__()
+        self.target, self.left = target, count
+
+    def write(self, content: Any) -> int:
+        self.left -= self.target.write(content[: self.left]) if self.left else 0
+        return len(content)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -146,18 +172,25 @@ class Handler(BaseHTTPRequestHandler):
         path, self.query = unquote(address.path), parse_qs(address.query)
         self.hub.log.append(f"{self.command} {path}")
         self.body = self.read_body()
-        status = self.hub.fault(self.command, path)
-        if status in (RESET, LOST):
+        fault = self.hub.fault(self.command, path)
+        if fault is not None and fault.status <= 0:
             self.close_connection = True
-            self.wfile = io.BytesIO()
-        if status == RESET:
-            return
+            if fault.status == HANG:
+                self.hub.closing.wait(5)
+            if fault.status == CUT:
+                self.wfile = FirstBytes(self.wfile, 100)
+            else:
+                self.wfile = io.BytesIO()
+            if fault.status in (RESET, HANG):
+                return
         try:
-            if status not in (None, LOST):
-                raise Refused(status, "injected")
+            if fault is not None and fault.status > 0:
+                if fault.body is not None:
+                    return self.answer(fault.body, fault.status, fault.headers)
+                raise Refused(fault.status, "injected", headers=fault.headers)
             self.dispatch(path)
         except Refused as no:
-            headers = {"X-Error-Message": no.message} | ({"X-Error-Code": no.code} if no.code else {})
+            headers = {"X-Error-Message": no.message, **no.headers} | ({"X-Error-Code": no.code} if no.code else {})
             self.answer({"error": no.message}, no.status, headers)
 
     do_GET = do_HEAD = do_POST = do_PUT = handle_request
@@ -229,7 +262,8 @@ class Handler(BaseHTTPRequestHandler):
         if not there:
             self.hub.add(name, {".gitattributes": b""}, kind, asked.get("visibility") == "private")
         url = f"{self.hub.url}/{'datasets/' if kind == 'dataset' else ''}{name}"
-        self.answer({"url": url, "id": name, "name": name}, 409 if there else 200)
+        said = {"error": f"You already created this {kind} repo"} if there else {}
+        self.answer({"url": url, "id": name, "name": name, **said}, 409 if there else 200)
 
     def info(self, kind: str, name: str, revision: str | None) -> None:
         repo = self.readable(kind, name)
@@ -237,6 +271,22 @@ class Handler(BaseHTTPRequestHandler):
         facts = {"_id": "0", "id": name, "sha": commit.oid, "private": repo.private, "tags": [], "downloads": 0}
         facts |= {"likes": 0, "gated": False, "disabled": False, "createdAt": DATE, "lastModified": DATE}
         self.answer({**facts, "siblings": [{"rfilename": path} for path in sorted(commit.files)]})
+
+    def commits(self, kind: str, name: str, revision: str) -> None:
+        repo = self.readable(kind, name)
+        last = repo.commits.index(repo.at(revision))
+        self.answer(
+            [
+                {
+                    "id": each.oid,
+                    "title": each.title,
+                    "message": "",
+                    "date": DATE,
+                    "authors": [{"user": author} for author in each.authors],
+                }
+                for each in reversed(repo.commits[: last + 1])
+            ]
+        )
 
     def refs(self, kind: str, name: str) -> None:
         main = {"name": "main", "ref": "refs/heads/main", "targetCommit": self.readable(kind, name).head.oid}
@@ -279,13 +329,17 @@ class Handler(BaseHTTPRequestHandler):
         for key, value in ((line["key"], line["value"]) for line in map(json.loads, self.body.splitlines())):
             if key == "header":
                 title = value["summary"]
+                if value.get("parentCommit", repo.head.oid) != repo.head.oid:
+                    raise Refused(412, "A commit has happened since. Please refresh and try again.")
             elif key == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
             elif key == "lfsFile":
+                if value["oid"] not in self.hub.large:
+                    raise Refused(400, f"the LFS pointer {value['oid']} points to nothing")
                 files[value["path"]] = self.hub.large[value["oid"]]
-            elif key == "deletedFile":
-                del files[value["path"]]
-        oid = repo.commit(title, files).oid
+            elif key == "deletedFile" and files.pop(value["path"], None) is None:
+                raise Refused(404, "A file with this name doesn't exist", "EntryNotFound")
+        oid = repo.commit(title, files, self.user()).oid
         self.answer({"success": True, "commitOid": oid, "commitUrl": f"{self.hub.url}/{name}/commit/{oid}"})
 
     # Download: listings and files
@@ -340,6 +394,7 @@ ROUTES = [
     (r"/api/repos/create", "create"),
     (API + r"(?:/revision/([^/]+))?", "info"),
     (API + r"/refs", "refs"),
+    (API + r"/commits/([^/]+)", "commits"),
     (API + r"/preupload/[^/]+", "preupload"),
     (API + r"/commit/[^/]+", "commit"),
     (API + r"/tree/([^/]+)(?:/(.+))?", "tree"),
@@ -362,6 +417,7 @@ def hub_server() -> Iterator[Hub]:
     try:
         yield hub
     finally:
+        hub.closing.set()
         server.shutdown()
         server.server_close()
         thread.join()

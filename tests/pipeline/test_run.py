@@ -232,7 +232,7 @@ def test_objectives_that_need_a_teacher_are_refused_without_one(tmp_path):
 def test_a_push_that_fails_loses_nothing_and_can_be_made_later(copied, monkeypatch):
     pushed = {}
 
-    def refuse(folder, model_id, private):
+    def refuse(folder, model_id, **options):
         raise HubError("no permission")
 
     monkeypatch.setattr(flow, "push_folder", refuse)
@@ -247,10 +247,13 @@ def test_a_push_that_fails_loses_nothing_and_can_be_made_later(copied, monkeypat
     monkeypatch.setattr(
         flow,
         "push_folder",
-        lambda folder, model_id, private: pushed.update(folder=folder, model_id=model_id, private=private),
+        lambda folder, model_id, **options: pushed.update(folder=folder, model_id=model_id, **options),
     )
     hf_distill.push(copied)
-    assert pushed == {"folder": copied / "student", "model_id": "me/student", "private": True}
+    expected = {"folder": copied / "student", "model_id": "me/student", "run": "tiny", "private": True, "force": False}
+    assert pushed == expected
+    hf_distill.push(copied, "other", private=False, force=True)
+    assert pushed == {**expected, "model_id": "other", "private": False, "force": True}
 
 
 def test_distill_takes_the_keys_of_a_recipe_as_arguments(finished, tmp_path):

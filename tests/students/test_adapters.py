@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import peft
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -16,6 +17,10 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    BertForMaskedLM,
+    BertForQuestionAnswering,
+    BertForTokenClassification,
+    BertModel,
     PreTrainedModel,
     TrainingArguments,
 )
@@ -228,6 +233,54 @@ def test_merged_adapters_compute_the_same_in_an_ordinary_model(make: Any, tmp_pa
     model.save_pretrained(tmp_path)
     loaded = type(model).from_pretrained(tmp_path).eval()
     assert torch.allclose(loaded(input_ids=IDS).logits, before, atol=1e-5)
+
+
+def feature_extractor(layers: int) -> PreTrainedModel:
+    return BertModel(tiny.bert(layers).config)
+
+
+def tagger(layers: int) -> PreTrainedModel:
+    return BertForTokenClassification(tiny.bert(layers, labels=NAMES).config)
+
+
+def reader(layers: int) -> PreTrainedModel:
+    return BertForQuestionAnswering(tiny.bert(layers).config)
+
+
+def fill_mask(layers: int) -> PreTrainedModel:
+    return BertForMaskedLM(tiny.bert(layers).config)
+
+
+@pytest.mark.parametrize(
+    ("make", "auto", "task_type"),
+    [
+        (tiny.bert, "ForSequenceClassification", "SEQ_CLS"),
+        (tagger, "ForTokenClassification", "TOKEN_CLS"),
+        (reader, "ForQuestionAnswering", "QUESTION_ANS"),
+        (feature_extractor, "ForFeatureExtraction", "FEATURE_EXTRACTION"),
+        (tiny.decoder, "ForCausalLM", "CAUSAL_LM"),
+        (lambda _: tiny.encoder_decoder("marian"), "ForSeq2SeqLM", "SEQ_2_SEQ_LM"),
+        (lambda _: tiny.encoder_decoder("t5"), "ForSeq2SeqLM", "SEQ_2_SEQ_LM"),
+        (lambda _: tiny.encoder_decoder("bart"), "ForSeq2SeqLM", "SEQ_2_SEQ_LM"),
+        (fill_mask, "", None),
+    ],
+)
+def test_adapters_of_every_task_are_loaded_by_the_class_of_peft_for_it(
+    tmp_path: Path, make: Any, auto: str, task_type: str | None
+) -> None:
+    make(2).save_pretrained(tmp_path / "base")
+    start = type(make(2)).from_pretrained(tmp_path / "base")
+    model = adapted(start).eval()
+    model.save_pretrained(tmp_path / "student")
+    assert json.loads((tmp_path / "student" / "adapter_config.json").read_text())["task_type"] == task_type
+    loaded = getattr(peft, f"AutoPeftModel{auto}").from_pretrained(tmp_path / "student").eval()
+    inputs = {"input_ids": IDS, **({"decoder_input_ids": IDS} if model.config.is_encoder_decoder else {})}
+    with torch.no_grad():
+        expected, found = model(**inputs)[0], loaded(**inputs)[0]
+        assert torch.allclose(found, expected, atol=1e-6)
+        assert not torch.allclose(
+            type(model).from_pretrained(tmp_path / "base").eval()(**inputs)[0], expected, atol=1e-4
+        )
 
 
 # ---- the whole flow
