@@ -112,12 +112,15 @@ def vector_folder(name: str, revision: str | None = None) -> Path | None:
     return Path(modules).parent
 
 
-def license_of(folder: Path) -> str | None:
-    """The licence that the card in a model's folder declares."""
-    card, declared = folder / "README.md", None
+def license_of(folder: Path) -> dict[str, str | None]:
+    """The licence that the card in a model's folder declares: ``license``, and what names it where that is other."""
+    card = folder / "README.md"
+    declared: dict[str, Any] = {}
     with suppress(ValueError):
-        declared = ((metadata_load(card) if card.is_file() else None) or {}).get("license")
-    return declared if isinstance(declared, str) else None
+        declared = (metadata_load(card) if card.is_file() else None) or {}
+    names = ("license", "license_name", "license_link")
+    found: dict[str, str | None] = {name: declared[name] for name in names if isinstance(declared.get(name), str)}
+    return found if found.get("license") == "other" else {"license": found.get("license")}
 
 
 def _adapter(name: str, revision: str | None) -> dict[str, Any] | None:

@@ -74,7 +74,7 @@ def trained_candidate(name: str, folder: RunFolder, experiment: Experiment, orig
         "model": f"{folder.path.name}/{name}",
         "hub_id": start if from_hub else None,  # What its weights started from.
         "revision": revision,
-        "license": license_of(model_folder(start, revision)) if start is not None else None,
+        **(license_of(model_folder(start, revision)) if start is not None else {"license": None}),
         "origin": origin,
         "adapters": config.adapters is not None and not config.adapters.merge,
     }

@@ -31,9 +31,7 @@ def card_metadata(results: Mapping[str, Any]) -> dict[str, Any]:
         "eval_results": scores,
         **_base_model(results["models"]),
     }
-    licenses = licenses_of(results["models"])
-    if len(licenses) == 1:
-        metadata["license"] = licenses[0]
+    metadata |= _license(results["models"])
     if data["dataset_id"]:
         metadata["datasets"] = [data["dataset_id"]]
     if teacher:
@@ -82,8 +80,25 @@ def members_of(teacher: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def licenses_of(models: Mapping[str, Any]) -> list[str]:
     """The known licences of the teacher, or of several, and of what the student started from, each once."""
+    return sorted({model.get("license_name") or model["license"] for model in _licensed(models)})
+
+
+def _licensed(models: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     sources = [each for name in ("teacher", "student") if name in models for each in members_of(models[name])]
-    return sorted({model["license"] for model in sources if model.get("license")})
+    return [model for model in sources if model.get("license")]
+
+
+def _license(models: Mapping[str, Any]) -> dict[str, str]:
+    """The only licence, with name and link where the Hub knows it as other; nothing where there are several."""
+    if len(licenses_of(models)) != 1:
+        return {}
+    source = _licensed(models)[0]
+    named = {key: source[key] for key in ("license", "license_name") if source.get(key)}
+    link = source.get("license_link")
+    if link and not link.startswith(("https://", "http://")):
+        # A file beside the model that it was declared for.
+        link = f"https://huggingface.co/{source['hub_id']}/blob/main/{link}" if source["hub_id"] else None
+    return {**named, **({"license_link": link} if link else {})}
 
 
 def _eval_results(results: Mapping[str, Any]) -> list[EvalResult]:

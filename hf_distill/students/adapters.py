@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 ADAPTER = "default"  # What peft calls the only adapter of a model.
 
-TASK_TYPES = {
+TASK_TYPES: dict[str, dict[str, Any]] = {
     "SEQ_CLS": names.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
     "TOKEN_CLS": names.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
     "QUESTION_ANS": names.MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES,

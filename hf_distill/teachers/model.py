@@ -112,7 +112,7 @@ class ModelTeacher(RunningTeacher):
             "model": config.match(lambda _: Path(source).name if is_folder else source, lambda made: made.recipe.name),
             "hub_id": None if is_folder else source,
             "revision": None if is_folder else folder.name,
-            "license": license_of(folder),
+            **license_of(folder),
             "origin": config.match(lambda _: "pretrained", lambda _: "made by its own recipe"),
         }
         return cls(model, tokenizer, order, folder=folder, facts=facts)

@@ -161,6 +161,7 @@ class Handler(BaseHTTPRequestHandler):
     """One request; the methods that ROUTES names answer it."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # Which keeps the body of each answer back for 40 ms.
     hub: Hub
 
     def log_message(self, format: str, *args: Any) -> None:

@@ -170,6 +170,18 @@ def test_a_student_that_started_from_another_model_names_that_one_and_settles_no
     assert "apache-2.0 and mit" in text_of(results)
 
 
+def test_another_licence_goes_along_with_its_name_and_a_link_that_works_elsewhere():
+    results = copy.deepcopy(RESULTS)
+    results["models"]["teacher"].update(license="other", license_name="open-x", license_link="LICENSE")
+    data = metadata_of(results)
+    assert (data["license"], data["license_name"]) == ("other", "open-x")
+    assert data["license_link"] == "https://huggingface.co/big/teacher/blob/main/LICENSE"
+    results["models"]["teacher"]["license_link"] = "https://example.org/terms"
+    assert metadata_of(results)["license_link"] == "https://example.org/terms"
+    results["models"]["student"].update(license="other", license_name="open-y")
+    assert not {"license", "license_name", "license_link"} & metadata_of(results).keys()
+
+
 def test_local_data_and_a_local_teacher_are_not_passed_off_as_hub_ids():
     results = copy.deepcopy(RESULTS)
     results["models"]["teacher"].update(model="quickstart-teacher", hub_id=None, revision=None, license=None)

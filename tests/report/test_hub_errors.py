@@ -24,9 +24,9 @@ OPENING = """
 # What the Hub may answer to a push
 
 Each row is a fault of the Hub at one stage of `hf-distill push RUN --model-id me/student`, put there by a test
-(`tests/report/test_hub_errors.py`): what the command prints, its exit code, and what the Hub holds afterwards. The student
-itself is never touched. Where the fault is gone, the same command finishes, and one commit is there. What may pass is tried
-again four times, after 1, 2, 4 and 8 seconds or when the Hub wants to be asked again (at most 300 seconds).
+(`tests/report/test_hub_errors.py`): what the command prints, its exit code, and what the Hub holds afterwards. The
+student itself is never touched. Where the fault is gone, the same command finishes, and one commit is there. What may
+pass is tried again four times, after 1, 2, 4 and 8 seconds or when the Hub wants to be asked again (at most 300 s).
 """
 
 HEAD = ("what was tried", "line", "exit code", "left on the Hub", "after a second push")

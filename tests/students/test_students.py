@@ -743,6 +743,9 @@ def test_a_model_that_needs_its_own_code_is_refused(saved: Any) -> None:
 
 
 def test_the_licence_is_read_from_the_card(saved: Any) -> None:
-    assert models.license_of(models.model_folder(str(saved))) is None
+    assert models.license_of(models.model_folder(str(saved))) == {"license": None}
     (saved / "README.md").write_text("---\nlicense: mit\n---\n# A model\n")
-    assert models.license_of(models.model_folder(str(saved))) == "mit"
+    assert models.license_of(models.model_folder(str(saved))) == {"license": "mit"}
+    (saved / "README.md").write_text("---\nlicense: other\nlicense_name: open-x\nlicense_link: LICENSE\n---\n")
+    other = {"license": "other", "license_name": "open-x", "license_link": "LICENSE"}
+    assert models.license_of(models.model_folder(str(saved))) == other
