@@ -11,7 +11,8 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -19,6 +20,7 @@ import typer
 
 from hf_distill.errors import HfDistillError
 from hf_distill.secrets import hidden, told
+from hf_distill.signals import Stopped, stops_on_sigterm
 
 # libgomp's spinning threads slow each other down by an order of magnitude on a busy machine; read when torch loads.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -37,6 +39,7 @@ app = typer.Typer(
 )
 
 ISSUES = "https://github.com/hf-distill/hf_distill/issues"
+_GOES_ON = "the same command goes on where this one stopped"
 
 RecipeFile = Annotated[str, typer.Argument(help="A recipe: a YAML file.", metavar="RECIPE")]
 RunPath = Annotated[Path, typer.Argument(help="A run's folder, such as runs/quickstart.", metavar="RUN")]
@@ -59,32 +62,44 @@ AllowCode = Annotated[
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")]
 
 
+@contextmanager
+def _ending_in_one_line(debug: bool) -> Iterator[None]:
+    """End with one line on stderr and an exit code, whatever is raised; ``debug`` shows all of it."""
+    try:
+        yield
+    except HfDistillError as error:
+        if debug:
+            raise
+        print(f"hf-distill: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except Stopped:
+        _leave()
+        print(f"hf-distill: stopped by SIGTERM; {_GOES_ON}", file=sys.stderr)
+        raise
+    except KeyboardInterrupt:
+        print(f"hf-distill: interrupted; {_GOES_ON}", file=sys.stderr)
+        raise SystemExit(130) from None
+    except Exception as error:
+        _end_unforeseen(error, debug)
+
+
 def _command(*, models: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make a command of a function: an error is one line on stderr and an exit code, unless --debug shows all."""
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
         def guarded(*, debug: bool, **arguments: Any) -> None:
-            try:
+            with _ending_in_one_line(debug):
                 if models:
                     from transformers.utils import logging
 
                     logging.disable_progress_bar()  # Of files that are loaded or saved; training keeps its own.
                 if arguments.get("allow_code"):
                     sys.path.append(os.getcwd())  # Code that a recipe names (my_data:load) lies in this folder.
-                function(**arguments)
+                with stops_on_sigterm():
+                    function(**arguments)
                 if models:
                     _leave_together()
-            except HfDistillError as error:
-                if debug:
-                    raise
-                print(f"hf-distill: {error}", file=sys.stderr)
-                raise SystemExit(error.exit_code) from None
-            except KeyboardInterrupt:
-                print("hf-distill: interrupted; the same command goes on where this one stopped", file=sys.stderr)
-                raise SystemExit(130) from None
-            except Exception as error:
-                _end_unforeseen(error, debug)
 
         signature = inspect.signature(function, eval_str=True)
         parameter = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug)
@@ -268,7 +283,17 @@ def _leave_together() -> None:
     from accelerate import PartialState
 
     PartialState().wait_for_everyone()
-    PartialState().destroy_process_group()
+    _leave()
+
+
+def _leave() -> None:
+    """As :func:`_leave_together`, without waiting for the others."""
+    if "accelerate" not in sys.modules:
+        return
+    from accelerate import PartialState
+
+    if PartialState._shared_state:
+        PartialState().destroy_process_group()
     # What was trained still holds the group, in cycles; its threads end when nothing does.
     gc.collect()
 

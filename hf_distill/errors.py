@@ -69,6 +69,10 @@ class OutputError(HfDistillError):
     """A result folder that cannot be used."""
 
 
+class ResourceError(HfDistillError):
+    """The machine's disk is full, or its memory is used up."""
+
+
 class HubError(HfDistillError):
     """The Hub refused a request or could not be reached."""
 

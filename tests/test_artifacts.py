@@ -13,7 +13,7 @@ DAMAGE = {
     "emptied": b"",
     "cut": WHOLE.encode()[:-9],
     "without its keys": b"{}",
-    "another kind": b"[1, 2]",
+    "another kind": b'["rows"]',
     "a number": b"7",
     "no text": b"\xff\xfe\x00",
     "null bytes": bytes(32),
@@ -33,7 +33,7 @@ def test_damaged_json_is_one_line_that_names_the_file_and_the_way_out(kind, tmp_
 
 
 def test_a_folder_in_place_of_a_file_is_an_error_of_the_kind_that_is_asked_for(tmp_path):
-    with pytest.raises(CacheError, match="Is a directory; make it again"):
+    with pytest.raises(CacheError, match=r"\(Is a directory\); make it again"):
         read_json(tmp_path, CacheError, "a manifest", remedy="make it again")
 
 

@@ -130,7 +130,7 @@ def record(folder: Path, moved: bool = False) -> dict[str, Any]:
         name = str(path.relative_to(folder))
         if moved:
             name = re.sub(r"^teachers/\w+", "teachers/teacher", name)
-        if path.parent.name == "checkpoints" and path.suffix == ".json":
+        if path.parent.name == "checkpoints" and path.name in ("student.json", "control.json"):
             found |= leaves(json.loads(path.read_text())["log_history"], f"{name}:log")
         elif "checkpoints" in path.parts:
             continue

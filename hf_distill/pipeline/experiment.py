@@ -33,10 +33,12 @@ DEFAULTS: dict[str, Any] = {
     "train_sampling_strategy": "group_by_length",
     "eval_strategy": "epoch",
     "save_strategy": "epoch",
-    "save_total_limit": 2,
     "logging_steps": 50,
 }
 """What a recipe's ``training`` holds unless it says otherwise; all else is TrainingArguments' own default."""
+
+KEPT_CHECKPOINTS = 2
+"""``save_total_limit`` where a recipe gives none, and until the run is complete: then all checkpoints go."""
 
 
 def with_defaults(recipe: Recipe) -> Recipe:
@@ -71,8 +73,8 @@ def _with_metric(recipe: Recipe) -> Recipe:
 
 def training_arguments(recipe: Recipe, output_dir: str, **more: Any) -> TrainingArguments:
     """``training`` as TrainingArguments."""
-    machine = {"disable_tqdm": not sys.stderr.isatty(), "dataloader_pin_memory": torch.cuda.is_available()}
-    settings = {**machine, **recipe.training, **more}
+    here = {"disable_tqdm": not sys.stderr.isatty(), "dataloader_pin_memory": torch.cuda.is_available()}
+    settings = {**here, "save_total_limit": KEPT_CHECKPOINTS, **recipe.training, **more}
     try:
         return TrainingArguments(output_dir=output_dir, seed=recipe.seed, **settings)
     except (ValueError, TypeError, ImportError) as error:

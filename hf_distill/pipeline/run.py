@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from accelerate import PartialState
 from transformers import set_seed
 
+from hf_distill.artifacts import faults_told, load_json, locked
 from hf_distill.data.rows import Data
 from hf_distill.errors import RecipeError
 from hf_distill.labelling import TeacherTexts, label_rows
@@ -92,7 +93,7 @@ def run(
     Raises:
         HfDistillError: For anything that the user can mend; what was finished before stays.
     """
-    with reported(report):
+    with reported(report), faults_told(Path(runs)):
         command = command_of("run", recipe, overrides, allow_code=allow_code)
         return complete(resolve(load_recipe(recipe, overrides, allow_code=allow_code), runs, command), again=again)
 
@@ -107,6 +108,7 @@ def evaluate(
 ) -> Result:
     """Evaluate a run again, perhaps with other ``evaluate`` keys, and write its results, analysis and card anew."""
     recipe = load_recipe(_recipe_of(Path(folder)), overrides, allow_code=allow_code)
+    RunFolder(Path(folder)).check_models()
     recipe = dataclasses.replace(recipe, hub=dataclasses.replace(recipe.hub, push=False))
     return run(recipe, runs=Path(folder).resolve().parent, report=report, again=True, allow_code=allow_code)
 
@@ -133,7 +135,7 @@ def cache(
     Returns:
         The folder of the cache; of the last one, where stages ask for several.
     """
-    with reported(report):
+    with reported(report), faults_told(Path(runs)):
         recipe = load_recipe(recipe, overrides, allow_code=allow_code)
         if recipe.teacher is None or not recipe.teacher.is_cached:
             raise RecipeError("recipe.teacher.kind: there is nothing to cache for a live teacher; set it to cached")
@@ -173,7 +175,7 @@ def label(
     Returns:
         A folder with ``provenance.json`` and with ``datasets``, which ``data.path`` of another recipe may name.
     """
-    with reported(report):
+    with reported(report), faults_told(Path(runs)):
         command = command_of("label", recipe, overrides, allow_code=allow_code)
         recipe = load_recipe(recipe, overrides, allow_code=allow_code)
         experiment = resolve(dataclasses.replace(recipe, label=recipe.label or LabelConfig()), runs, command)
@@ -221,9 +223,13 @@ def _push(folder: Path, name: str, hub: HubConfig) -> str:
     student = run_folder.model("student")
     if hub.model_id is None:
         raise RecipeError("where to? name the repository: --model-id user/name, or hub.model_id in the recipe")
-    if not (student / "README.md").is_file():
-        raise RecipeError(f"{folder} holds no finished student; finish it with: hf-distill run {folder}/recipe.yaml")
-    logger.info(contents(json.loads(run_folder.results.read_text()) if run_folder.results.is_file() else {}))
+    try:
+        results = run_folder.whole_results()
+    except ValueError as reason:
+        raise RecipeError(
+            f"{folder} holds no finished student: {reason}; finish it with: hf-distill run {folder}/recipe.yaml"
+        ) from None
+    logger.info(contents(results))
     return push_folder(student, hub.model_id, run=name, private=hub.private, force=hub.force)
 
 
@@ -234,25 +240,46 @@ def _recipe_of(folder: Path) -> Path:
     return path
 
 
-def complete(experiment: Experiment, *, again: bool = False) -> Result:
-    """Train, evaluate and report what is not there yet, and push the student if the recipe says so."""
+def complete(experiment: Experiment, *, again: bool = False, wait: bool = False) -> Result:
+    """Train, evaluate and report what is not there yet, and push the student if the recipe says so.
+
+    ``wait`` for another process that works in the folder, instead of refusing.
+    """
     folder, hub = experiment.folder, experiment.recipe.hub
-    folder.claim(experiment.recipe, experiment.data.fingerprint)
-    results = None if again else folder.finished(experiment.sha256)
-    if again and folder.results.is_file():
-        command = json.loads(folder.results.read_text())["command"]
-        experiment = dataclasses.replace(experiment, command=command)
-    if results is None:
-        results = _whole_flow(experiment)
-    else:
-        logger.info(f"{folder.path} is complete; delete it to train again")
-    if hub.push and PartialState().is_main_process:
-        _push(folder.path, experiment.recipe.name, hub)
+    with folder.working(wait=wait):
+        folder.claim(experiment.recipe, experiment.data.fingerprint)
+        results = None if again else folder.finished(experiment.sha256)
+        if again:
+            with suppress(ValueError):
+                experiment = dataclasses.replace(experiment, command=load_json(folder.results, ["command"])["command"])
+        if results is None:
+            results = _whole_flow(experiment)
+        else:
+            logger.info(f"{folder.path} is complete; delete it to train again")
+        _discard_checkpoints(experiment.stages)
+        if hub.push and PartialState().is_main_process:
+            _push(folder.path, experiment.recipe.name, hub)
     return Result(folder=folder.path, student=folder.model("student"), results=results)
+
+
+def _discard_checkpoints(stages: Sequence[Stage]) -> None:
+    """Delete the checkpoints of a complete run, unless its recipe says how many to keep."""
+    if PartialState().is_main_process:
+        size = sum(
+            stage.folder.discard_checkpoints() for stage in stages if "save_total_limit" not in stage.recipe.training
+        )
+        if size:
+            logger.info(
+                f"checkpoints: {size / 1e6:,.1f} MB deleted, since the run is complete; "
+                "set training.save_total_limit to keep that many"
+            )
+    PartialState().wait_for_everyone()
 
 
 def _whole_flow(experiment: Experiment) -> dict[str, Any]:
     recipe, scores, labels = experiment.recipe, RunScores(experiment), None
+    if PartialState().is_main_process:
+        experiment.folder.complete.unlink(missing_ok=True)
     floor = scores.floor()
     if recipe.teacher is not None:
         scores.teacher = load_teacher(experiment)
@@ -272,6 +299,7 @@ def _whole_flow(experiment: Experiment) -> dict[str, Any]:
         write_report(
             recipe, experiment.task, experiment.data, experiment.folder.path, results, scores.predictions, histories
         )
+        experiment.folder.finish()
     PartialState().wait_for_everyone()
     return results
 
@@ -283,7 +311,7 @@ def load_teacher(experiment: Experiment, *, writes_only: bool = False) -> Teache
     """
 
     def make(recipe: Recipe, runs: Path, data: Data) -> Path:
-        return complete(resolve(recipe, runs, "hf_distill.run(recipe)", data)).student
+        return complete(resolve(recipe, runs, "hf_distill.run(recipe)", data), wait=True).student
 
     return teacher_of(experiment, make, writes_only=writes_only)
 
@@ -291,7 +319,8 @@ def load_teacher(experiment: Experiment, *, writes_only: bool = False) -> Teache
 def write_labels(experiment: Experiment, teacher: Teacher) -> TeacherTexts:
     """What the teacher writes for the training rows, unless it did before."""
     folder = experiment.runs / "labels"
-    return label_rows(experiment.recipe, experiment.task, experiment.data, teacher, folder, experiment.command)
+    with locked(folder, wait=True):
+        return label_rows(experiment.recipe, experiment.task, experiment.data, teacher, folder, experiment.command)
 
 
 def train_all(

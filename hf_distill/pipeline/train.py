@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from transformers import (
 )
 from transformers.trainer import TRAINING_ARGS_NAME
 
-from hf_distill.artifacts import remove, write_json
+from hf_distill.artifacts import locked, remove
 from hf_distill.data.rows import Data
 from hf_distill.errors import TrainingError
 from hf_distill.evaluation.predict import decision_scores
@@ -36,9 +35,11 @@ from hf_distill.pipeline.experiment import Experiment, Stage, training_arguments
 from hf_distill.pipeline.run_folder import RunFolder
 from hf_distill.pipeline.teacher_cache import Demand, Source, cached
 from hf_distill.recipe import Recipe
+from hf_distill.signals import saving_first
 from hf_distill.students import Student, learning, merge_adapters
 from hf_distill.tasks import Task
 from hf_distill.teachers import Teacher
+from hf_distill.training.stopping import StopWhenAsked
 from hf_distill.training.trainer import DistillationTrainer
 
 logger = logging.getLogger(__name__)
@@ -83,10 +84,9 @@ def train_model(
 ) -> dict[str, Any]:
     """Train a model in one stage and save it whole; what was trained before is kept."""
     name, recipe, folder = lesson.name, stage.recipe, stage.folder
-    if folder.model(name).is_dir():
+    if (kept := folder.trained(name)) is not None:
         logger.info(f"{name}: trained already, in {folder.model(name)}")
-        facts: dict[str, Any] = json.loads(folder.history(name).read_text())
-        return facts
+        return kept
     set_seed(recipe.seed)
     student = build()
     total, trained = student.model.num_parameters(), learning(student.model)
@@ -97,23 +97,24 @@ def train_model(
     trainer = _trainer(experiment, stage, lesson, student, paired)
     resumed = any(folder.checkpoints(name).glob("checkpoint-*"))
     undropped = _is_without_dropout(recipe, lesson)
-    with _named(stage, name), without_dropout(student.model) if undropped else nullcontext():
-        output = trainer.train(resume_from_checkpoint=True)
-    if recipe.student.adapters is not None and recipe.student.adapters.merge:
-        merge_adapters(student.model)
-    padding = [entry["padding"] for entry in trainer.state.log_history if "padding" in entry]
-    facts = {
-        "origin": student.origin,
-        **({"kept": student.report} if student.report is not None else {}),
-        "trainable_parameters": trained,
-        "some_are_frozen": trained < total,
-        **({"without_dropout": True} if undropped else {}),
-        "seconds": None if resumed else round(output.metrics["train_runtime"], 1),
-        "steps": trainer.state.global_step,
-        "padding": round(float(np.mean(padding or [0.0])), 4),
-        "log_history": trainer.state.log_history,
-    }
-    _keep(trainer, folder, name, facts)
+    with saving_first():
+        with _named(stage, name), without_dropout(student.model) if undropped else nullcontext():
+            output = trainer.train(resume_from_checkpoint=True)
+        if recipe.student.adapters is not None and recipe.student.adapters.merge:
+            merge_adapters(student.model)
+        padding = [entry["padding"] for entry in trainer.state.log_history if "padding" in entry]
+        facts = {
+            "origin": student.origin,
+            **({"kept": student.report} if student.report is not None else {}),
+            "trainable_parameters": trained,
+            "some_are_frozen": trained < total,
+            **({"without_dropout": True} if undropped else {}),
+            "seconds": None if resumed else round(output.metrics["train_runtime"], 1),
+            "steps": trainer.state.global_step,
+            "padding": round(float(np.mean(padding or [0.0])), 4),
+            "log_history": trainer.state.log_history,
+        }
+        _keep(trainer, folder, name, facts)
     return facts
 
 
@@ -136,7 +137,7 @@ def _trainer(
         rollout=Rollout(recipe.rollout) if recipe.rollout is not None and paired.teacher is not None else None,
         compute_metrics=_metrics_of(experiment.task),
         training_guard=recipe.training_guard,
-        callbacks=[_Lines(name)],
+        callbacks=[_Lines(name), StopWhenAsked()],
     )
     trainer.remove_callback(PrinterCallback)
     for line in trainer.connection_notes:
@@ -194,7 +195,10 @@ def pair(experiment: Experiment, stage: Stage, lesson: Lesson, student: Student,
     config = recipe.teacher.cache_settings
     batch_size = teacher.rows_at_once(stage.arguments.per_device_eval_batch_size)
     folder = stage.folder.caches
-    reader, train, validation = cached(source, train, validation, lesson.objectives, config, folder, batch_size, others)
+    with locked(folder, wait=True):
+        reader, train, validation = cached(
+            source, train, validation, lesson.objectives, config, folder, batch_size, others
+        )
     teacher.to(torch.device("cpu"))  # Its room on the device is the student's now.
     return Pair(teacher=reader, train=train, validation=validation)
 
@@ -238,20 +242,22 @@ def _metrics_of(task: Task) -> Callable[[EvalPrediction], dict[str, float]] | No
 
 
 def _keep(trainer: DistillationTrainer, folder: RunFolder, name: str, facts: dict[str, Any]) -> None:
-    """Save under another name on every process that must, then rename: a student folder is whole or not there."""
-    final = folder.model(name)
-    partial = final.with_name(name + ".partial")
+    """Save under another name on every process that must, then rename."""
+    partial = folder.model(f"{name}.partial")
     state = PartialState()
     if state.is_main_process:
         remove(partial)
-        write_json(folder.history(name), facts)
     state.wait_for_everyone()
-    trainer.save_model(str(partial))
-    state.wait_for_everyone()
-    if state.is_main_process:
-        # It is pickled, and names the folders of this machine.
-        (partial / TRAINING_ARGS_NAME).unlink(missing_ok=True)
-        os.replace(partial, final)
+    try:
+        trainer.save_model(str(partial))
+        state.wait_for_everyone()
+        if state.is_main_process:
+            (partial / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # Pickled, and names this machine's folders.
+            folder.keep(name, partial, facts)
+    except BaseException:
+        if state.is_main_process:
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
     state.wait_for_everyone()
 
 

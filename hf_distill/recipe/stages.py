@@ -32,6 +32,7 @@ RESERVED_TRAINING = {
     "label_names": "it would do nothing here; the task knows its labels",
     "average_tokens_across_devices": "it would do nothing here; every term is divided by its count over all processes",
     "resume_from_checkpoint": "a run goes on by itself; delete its folder to start anew",
+    "enable_jit_checkpoint": "the command saves a checkpoint at SIGTERM anyway",
     "do_train": "a run always trains",
     "do_predict": "a run always evaluates",
 }

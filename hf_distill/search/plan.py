@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_distill.artifacts import check_owner, write_json, writing_to
+from hf_distill.artifacts import check_owner, faults_told, write_json, writing_to
 from hf_distill.errors import RecipeError, StudentError
 from hf_distill.logs import Report, reported
 from hf_distill.models.hardware import machine, versions
@@ -88,7 +88,7 @@ def plan(
         StudentError: Where no student keeps to the bounds; the nearest is told.
         HfDistillError: For whatever else the user can mend.
     """
-    with reported(report):
+    with reported(report), faults_told(Path(runs)):
         most = read_count(max_parameters) if isinstance(max_parameters, str) else max_parameters
         bounds = Bounds(speedup=speedup, max_latency_ms=max_latency_ms, max_parameters=most)
         command = _command(recipe, overrides, bounds, allow_code)

@@ -22,7 +22,7 @@ from typing import Any
 from accelerate import PartialState
 from transformers import set_seed
 
-from hf_distill.artifacts import read_json, remove, write_json
+from hf_distill.artifacts import faults_told, read_json, remove, write_json
 from hf_distill.errors import ModelError, OutputError, RecipeError, TeacherError, TrainingError
 from hf_distill.evaluation.metrics import AGAINST_TEACHER
 from hf_distill.logs import Report, prefixed, reported, silenced
@@ -71,7 +71,7 @@ def sweep(
     Raises:
         HfDistillError: For anything that the user can mend; what was finished before stays.
     """
-    with reported(report):
+    with reported(report), faults_told(Path(runs)):
         read = read_grid(grid, overrides)
         whole = load_recipe(recipe, read.overrides, allow_code=True)
         _check_whole(whole)

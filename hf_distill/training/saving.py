@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -11,10 +13,22 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer
 from transformers.trainer_utils import TrainOutput
 
+from hf_distill.artifacts import by_main, remove
 from hf_distill.models.loading import save_adapted_config
 from hf_distill.students import has_adapters, load_adapters
 from hf_distill.tasks import Task
-from hf_distill.training.checkpoints import last_complete_checkpoint, load_extra_weights, save_extra_weights
+from hf_distill.training.checkpoints import (
+    check_best,
+    check_given,
+    drop_older,
+    last_whole_checkpoint,
+    load_extra_weights,
+    save_extra_weights,
+    seal,
+    sibling,
+)
+
+logger = logging.getLogger(__name__)
 
 EXTRA_WEIGHTS = "distillation"
 """The student's submodule that holds the objectives' own weights while it trains; never saved with it."""
@@ -26,20 +40,62 @@ class StudentSaving(Trainer):
     task: Task
     extra_weights: nn.ModuleDict  # The objectives' own, which checkpoints keep beside the student's.
     use_cache_when_saved: bool | None  # The student's before training; None where its config has none.
+    _limit: int | None = None  # save_total_limit, while a checkpoint is written.
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
-        """As Trainer's, but ``resume_from_checkpoint=True`` takes the last COMPLETE checkpoint, or starts anew."""
+        """As Trainer's, but only a whole checkpoint is gone on from.
+
+        ``resume_from_checkpoint=True`` takes the last whole one of ``output_dir``, or starts anew where none is; one
+        that is named and is damaged is refused.
+        """
         if resume_from_checkpoint is True:
-            found = last_complete_checkpoint(Path(str(self.args.output_dir)))
-            resume_from_checkpoint = str(found) if found else None
+            resume_from_checkpoint = by_main(self._last_whole)
+        elif resume_from_checkpoint:
+            check_given(Path(resume_from_checkpoint), has_extra_weights=len(self.extra_weights) > 0)
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
+    def _last_whole(self) -> str | None:
+        folder = Path(str(self.args.output_dir))
+        if self.args.save_only_model and any(folder.glob("checkpoint-*")):
+            logger.warning(f"{folder}: its checkpoints are without optimizers (save_only_model); training starts anew")
+            return None
+        found = last_whole_checkpoint(folder, with_best=self.args.load_best_model_at_end)
+        return str(found) if found is not None else None
+
+    def _init_training_state(self, *args: Any) -> tuple[int, int]:
+        done: tuple[int, int] = super()._init_training_state(*args)
+        (max_steps, _, epochs, checkpoint, _), state = args, self.state
+        if checkpoint is None:
+            return done
+        # Trainer forgets the best checkpoint where the folder was moved, and would end with another model.
+        if state.best_model_checkpoint is None and state.best_global_step:
+            best = sibling(Path(checkpoint), f"checkpoint-{state.best_global_step}")
+            state.best_model_checkpoint = str(best) if best.is_dir() else None
+        # From the last checkpoint it would take one step more where training ends within an epoch.
+        return (epochs, 0) if state.global_step >= max_steps else done
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        # Before Trainer writes: its trainer_state.json comes last and marks the checkpoint as complete.
-        if self.args.should_save and len(self.extra_weights):
-            folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
-            save_extra_weights(folder, self.extra_weights)
-        super()._save_checkpoint(model, trial)
+        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+        # Trainer would delete older ones before this one is sealed.
+        self._limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            if self.args.should_save:
+                remove(folder)  # What an earlier call left there: it is not this one's.
+                if len(self.extra_weights):
+                    save_extra_weights(folder, self.extra_weights)
+            self.accelerator.wait_for_everyone()  # Before another process writes there.
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()  # Every process writes the state of its random numbers.
+            if self.args.should_save:
+                seal(folder)
+        except BaseException:
+            if self.args.should_save:  # A part of a checkpoint is of no use, and a disk may be full.
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        finally:
+            self.args.save_total_limit = self._limit
+        if self.args.should_save:
+            drop_older(folder, self._limit, self.state.best_model_checkpoint)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         whole = functools.partial(super()._load_from_checkpoint, resume_from_checkpoint, model)
@@ -48,6 +104,7 @@ class StudentSaving(Trainer):
             load_extra_weights(Path(resume_from_checkpoint), self.extra_weights)
 
     def _load_best_model(self) -> None:
+        check_best(Path(str(self.state.best_model_checkpoint)))
         self._load(Path(str(self.state.best_model_checkpoint)), super()._load_best_model)
 
     def _load(self, folder: Path, load_whole: Callable[[], Any]) -> None:
@@ -61,6 +118,7 @@ class StudentSaving(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         # training_args.bin would hold the token as it is, and push_to_hub would upload it.
         token, self.args.hub_token = self.args.hub_token, None
+        limit, self.args.save_total_limit = self.args.save_total_limit, self._limit or self.args.save_total_limit
         # Off while training, but a saved decoder must generate as fast as it can.
         student = cast(PreTrainedModel, self.accelerator.unwrap_model(self.model, keep_torch_compile=False))
         config, folder = student.config, Path(output_dir or str(self.args.output_dir))
@@ -73,7 +131,7 @@ class StudentSaving(Trainer):
                     save_adapted_config(config, folder)
                 self.task.save_beside(student, folder, state_dict)
         finally:
-            self.args.hub_token = token
+            self.args.hub_token, self.args.save_total_limit = token, limit
             if self.use_cache_when_saved is not None:
                 config.use_cache = self.args.use_cache
 

@@ -210,6 +210,7 @@ def recipe(**changes: Any) -> dict[str, Any]:
             "num_train_epochs": 2,
             "save_strategy": "steps",
             "save_steps": 5,
+            "save_total_limit": 2,  # Else none is left when the run is complete.
             "eval_strategy": "steps",
             "eval_steps": 12,
         },
