@@ -3,7 +3,9 @@
 Every function in ``DIVERGENCES`` takes the logits of student and teacher ``[N, C]``, works in float32 whatever their
 dtype (float64 stays float64), carries the factor T^2 that keeps the gradient's size independent of the temperature
 (Hinton et al. 2015, section 2.1), and returns ``[N]``. A class that the teacher rules out with ``-inf`` (the padding
-rows of a vocabulary) adds nothing. Shares of a mixture lie strictly between 0 and 1.
+rows of a vocabulary) is not compared: the student's distribution is that over the classes left, as where a vocabulary
+is cut to what two models share, so that every divergence is smallest, and 0, where both say the same of these. Shares
+of a mixture lie strictly between 0 and 1.
 """
 
 from __future__ import annotations
@@ -41,10 +43,14 @@ def _log_mixture(log_teacher: Tensor, log_student: Tensor, share: float) -> Tens
 
 
 def _both(student: Tensor, teacher: Tensor, temperature: float, distribution: Distribution) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of both, the student's ``-inf`` wherever the teacher rules a class out."""
+    """Log-probabilities of both, the student's over what the teacher does not rule out, ``-inf`` elsewhere."""
     log_teacher = log_probabilities(teacher, temperature, distribution)
-    log_student = log_probabilities(student, temperature, distribution)
-    return log_student.masked_fill(log_teacher == -torch.inf, -torch.inf), log_teacher
+    ruled_out = log_teacher == -torch.inf
+    if distribution == "bernoulli":  # Of yes and no one is left.
+        log_student = log_probabilities(student, temperature, distribution)
+        return torch.where(ruled_out.any(-1, keepdim=True), log_teacher, log_student), log_teacher
+    left = log_probabilities(student.masked_fill(ruled_out, -torch.inf), temperature, distribution)
+    return left.masked_fill(ruled_out, -torch.inf), log_teacher  # Once more, for the gradient of -inf.
 
 
 def _over_classes(value: Tensor) -> Tensor:
@@ -56,8 +62,7 @@ def forward_kl(
     student: Tensor, teacher: Tensor, *, temperature: float = 1.0, distribution: Distribution = "categorical"
 ) -> Tensor:
     """T^2 * KL(teacher || student), Hinton et al. 2015: the student covers all that the teacher holds possible."""
-    log_student = log_probabilities(student, temperature, distribution)
-    log_teacher = log_probabilities(teacher, temperature, distribution)
+    log_student, log_teacher = _both(student, teacher, temperature, distribution)
     return _over_classes(kl(log_teacher, log_student)) * temperature**2
 
 
@@ -121,7 +126,8 @@ def total_variation(
 ) -> Tensor:
     """T^2 * sum(|student - teacher|) / 2 of the probabilities, Wen et al. 2023 (f-DISTILL); T^2 by convention."""
     log_student, log_teacher = _both(student, teacher, temperature, distribution)
-    return _over_classes((log_student.exp() - log_teacher.exp()).abs().sum(-1) / 2) * temperature**2
+    value = _over_classes((log_student.exp() - log_teacher.exp()).abs().sum(-1) / 2) * temperature**2
+    return value * (1.0 + 0.0 * value.detach())  # The sign of what is no number is one: its gradient would be, too.
 
 
 def mse(student: Tensor, teacher: Tensor, *, distribution: Distribution = "categorical") -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -150,6 +150,10 @@ class Work:
         self.unit = self.factors[0] if len(terms) == 1 else self.factors.abs().sum()
         self.weights = (self.factors / self.unit.clamp(min=torch.finfo(self.wide).tiny))[:, None] * self.masks
         self.positions, self.block = self._sizes(len(rows), memory)
+        # Logits are -inf where a bias is: of padding rows of a vocabulary.
+        teachers = targets.members if isinstance(targets, Mixture) else [targets] if isinstance(targets, Model) else []
+        biases = [model.head.bias for model in teachers if model.head.bias is not None]
+        self.rules_out = any(bool((bias == -torch.inf).any()) for bias in biases)
 
     def _sizes(self, count: int, memory: int) -> tuple[int, int]:
         """How many positions a chunk has, all of them about equally many; how many a block."""
@@ -217,12 +221,12 @@ class Work:
         assert total is not None
         return total
 
-    @staticmethod
-    def _compare(term: FusedTerm, student: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def _compare(self, term: FusedTerm, student: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         assert term.divergence is not None
         if term.crossing is not None:
             return term.crossing.gradient(term.divergence, student, targets, term.options)
-        return GRADIENTS[term.divergence](student[:, : targets.shape[1]], targets, **term.options)
+        compare = _over_classes_left if self.rules_out else GRADIENTS.__getitem__
+        return compare(term.divergence)(student[:, : targets.shape[1]], targets, **term.options)
 
     def _evaluate(self, student: Tensor, targets: Tensor | SparseLogits | None, rows: slice) -> None:
         for k, term in enumerate(self.terms):
@@ -238,3 +242,19 @@ class Work:
                 assert targets is not None
                 value = DIVERGENCES[term.divergence](student[:, : targets.shape[1]], targets, **term.options)
             self.values[k, rows] = value
+
+
+def _over_classes_left(divergence: str) -> Callable[..., tuple[Tensor, Tensor]]:
+    """A divergence as in ``GRADIENTS``, of the classes that the teacher does not rule out; slow, for rare heads."""
+
+    def compare(student: Tensor, teacher: Tensor, **options: float) -> tuple[Tensor, Tensor]:
+        value, gradient, ruled_out = student.new_empty(len(student)), torch.zeros_like(student), teacher == -torch.inf
+        for pattern in ruled_out.unique(dim=0):
+            rows = (ruled_out == pattern).all(1).nonzero()
+            left = (~pattern).nonzero().squeeze(-1)
+            value[rows.squeeze(-1)], gradient[rows, left] = GRADIENTS[divergence](
+                student[rows, left], teacher[rows, left], **options
+            )
+        return value, gradient
+
+    return compare

@@ -109,7 +109,8 @@ def total_variation(student: Tensor, teacher: Tensor, *, temperature: float = 1.
     student, teacher = _probabilities(student, teacher, temperature)
     difference = student - teacher
     value = torch.abs(difference, out=teacher).sum(-1) / 2
-    _, gradient = _through_softmax(difference.sign_(), student, teacher, temperature / 2)
+    slope = difference.sign_().add_(value[:, None] * 0.0)  # The sign of what is no number is one.
+    _, gradient = _through_softmax(slope, student, teacher, temperature / 2)
     return value * temperature**2, gradient
 
 
