@@ -18,15 +18,15 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerBase
 from typing_extensions import override
 
+from hf_distill.errors import DataError
+
 Unit = Literal["labels", "positions", "tokens", "sources"]
 """What an objective averages over: labelled positions, all compared positions, real (unpadded) tokens of the compared
 stack, or those that an encoder reads beside it."""
-
 UNITS: tuple[Unit, ...] = get_args(Unit)
 
 Distribution = Literal["categorical", "bernoulli", "real", "vector"]
-"""What the logits of one position mean: one class of C, C independent yes/no classes, C real values, or a vector of
-a text."""
+"""What the logits of one position mean: one class of C, C yes/no classes, C real values, or a vector of a text."""
 
 Need = Literal["labels", "pairs", "logits", "hidden_states", "encoder_states", "projections", "attentions"]
 """What an objective asks for: labels, or pairs of texts that mean the same, of the data; all else of the teacher."""
@@ -58,8 +58,7 @@ Projections = dict[str, Tensor]
 """A layer's ``q``, ``k`` and ``v``, ``[B, T, width]`` each: what attention is made of, before rotary positions."""
 
 Masks = dict[Unit, Tensor]
-"""One boolean mask a unit. ``labels`` and ``positions``: ``[N]``; ``tokens``: ``[B, T]``; ``sources``: ``[B, S]``, of
-encoder-decoders alone."""
+"""One boolean mask a unit: ``labels``, ``positions`` ``[N]``; ``tokens`` ``[B, T]``; ``sources`` ``[B, S]`` or none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,6 +256,23 @@ class View:
     encoder_states: tuple[Tensor, ...] | None = None
     projections: Mapping[int, Projections] | None = None
     attentions: tuple[Tensor, ...] | None = None
+
+    def check_sizes(self, given: View | Targets) -> None:
+        """Refuse labels, logits and states of other positions than the masks have (DataError)."""
+        logits = given.logits.hidden if isinstance(given.logits, HeadLogits) else given.logits
+        found: list[tuple[str, Any, Unit]] = [("labels", self.labels, "positions"), ("logits", logits, "positions")]
+        found += [("hidden_states", state, "tokens") for state in given.hidden_states or ()]
+        found += [("encoder_states", state, "sources") for state in given.encoder_states or ()]
+        found += [("projections", x, "tokens") for layer in (given.projections or {}).values() for x in layer.values()]
+        for name, values, unit in found:
+            mask = self.masks.get(unit)
+            is_there = mask is not None and isinstance(values, Tensor) and values.numel()  # Else nobody looks at it.
+            if mask is not None and is_there and values.shape[: mask.dim()] != mask.shape:
+                raise DataError(
+                    f"{name}: expected {list(mask.shape)} positions, as the batch's mask of {unit} has, got "
+                    f"{list(values.shape[: mask.dim()])}: other tokens would be compared; let the data_collator pad to "
+                    "one length, or leave it out; of a model that pads inside only the logits can be compared"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

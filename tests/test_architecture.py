@@ -12,7 +12,8 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "hf_distill"
 FLOORS = [
     ["secrets"],
-    ["errors", "logs", "names", "signals", "types"],
+    ["errors", "logs", "names", "signals"],
+    ["types"],
     ["artifacts"],
     ["recipe", "models"],
     ["data", "tokenizers"],

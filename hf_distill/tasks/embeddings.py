@@ -180,6 +180,7 @@ class Embeddings(Task):
 
         def collate(rows: list[Mapping[str, Any]]) -> Batch:
             batch: Batch = {}
+            rows = [row if isinstance(row["input_ids"][0], list) else _alone(row) for row in rows]
             counts = [len(row["input_ids"]) for row in rows]
             texts = max(*counts, 2 if self.pairs else 1)
             there = torch.tensor([[(self.pairs and count == 1) or i < count for i in range(texts)] for count in counts])
@@ -191,6 +192,15 @@ class Embeddings(Task):
             return batch
 
         return collate
+
+    @override
+    def completed(self, batch: Mapping[str, Any], tokenizer: Tokenizer | None) -> Batch:
+        """Further: a dimension of texts, where every row is a single one."""
+        found = super().completed(batch, tokenizer)
+        shape = found["attention_mask"].shape
+        if len(shape) == 3:
+            return found
+        return {name: value[:, None] if value.shape == shape else value for name, value in found.items()}
 
     @override
     def masks(self, batch: Batch) -> Masks:
@@ -233,6 +243,11 @@ def _texts_of_rows(batch: Mapping[str, Sequence[Any]]) -> Iterator[list[str]]:
     for values in zip(*(batch[name] for name in there), strict=True):
         given = (value if isinstance(value, list) else [value] for value in values if value is not None)
         yield list(chain.from_iterable(given))
+
+
+def _alone(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row that was tokenised as one text, as a row of one text."""
+    return {name: [value] if isinstance(value, list) else value for name, value in row.items()}
 
 
 def _text(row: Mapping[str, Any], i: int) -> dict[str, list[int]]:

@@ -1,8 +1,8 @@
-"""From texts, completions and chats to tokens and the tokens that count; packing and cutting."""
+"""From texts, completions and chats to tokens and the tokens that count; packing, cutting, padding, collating."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any, NoReturn
 
@@ -110,6 +110,14 @@ def columns_of(rows: Rows) -> list[str]:
     return list(rows.column_names or next(iter(rows)))
 
 
+def label_column(columns: Collection[str], usual: str) -> str:
+    """What the labels are called: as the task does, or by another of Transformers' names; refused under two names."""
+    found = [name for name in ("label", "labels", "label_ids") if name in columns]
+    if len(found) > 1:
+        raise DataError(f"columns {' and '.join(found)}: expected the labels once, got them twice; remove one of them")
+    return found[0] if found else usual
+
+
 def replaced(rows: Rows) -> list[str]:
     """The columns that tokens take the place of: all but :data:`TAUGHT_BY`."""
     return [name for name in columns_of(rows) if name != TAUGHT_BY]
@@ -152,6 +160,11 @@ def padded_inputs(
     rows: Sequence[Mapping[str, Any]], tokenizer: Tokenizer, prefix: str = "", more: Sequence[str] = ()
 ) -> Batch:
     """The token columns of rows, padded to the longest, under their prefixed names."""
+    if tokenizer.pad_token_id is None:
+        raise DataError(
+            "the tokenizer has no pad token, so that texts of several lengths make no batch; set tokenizer.pad_token "
+            "(to its eos_token, say) and model.config.pad_token_id"
+        )
     names = [prefix + name for name in (*tokenizer.model_input_names, *more) if prefix + name in rows[0]]
     features = [{name.removeprefix(prefix): row[name] for name in names} for row in rows]
     filled = tokenizer.pad(features, return_tensors="pt")
@@ -159,14 +172,59 @@ def padded_inputs(
 
 
 def with_row_ids(collate: Callable[..., Batch]) -> Callable[..., Batch]:
-    """Let batches carry the ids by which a cache knows their rows, and which of several teachers teaches each."""
+    """Let batches carry the ids by which a cache knows their rows, and which of several teachers teaches each.
+
+    Rows may hold tensors and arrays in place of lists.
+    """
 
     def collate_with_ids(rows: list[dict[str, Any]]) -> Batch:
+        rows = [{k: v.tolist() if hasattr(v, "tolist") else v for k, v in row.items()} for row in rows]
+        if "input_ids" not in rows[0]:
+            raise DataError(
+                f"a row has no input_ids, but {', '.join(rows[0]) or 'nothing'}; tokenise the rows, give them as a "
+                "datasets.Dataset with the task's columns, or pass the data_collator that reads them"
+            )
         batch = collate(rows)
         carried = [name for name in ("row_id", TAUGHT_BY) if name in rows[0]]
         return {**batch, **{name: torch.tensor([row[name] for row in rows]) for name in carried}}
 
     return collate_with_ids
+
+
+def mask_of(row: Mapping[str, Any]) -> list[int]:
+    """A row's own attention mask; of ones where it has none."""
+    return list(row.get("attention_mask") or [1] * len(row["input_ids"]))
+
+
+class Completing:
+    """The part of a task that takes rows and batches which others made."""
+
+    def completed(self, batch: Mapping[str, Any], tokenizer: Tokenizer | None) -> Batch:
+        """The batch with what this task reads, made of what is there: labels under their own name, a mask of ones."""
+        found = {name: value for name, value in batch.items() if value is not None}
+        for name in ("label", "label_ids"):
+            if name in found and "labels" not in found:
+                found["labels"] = found.pop(name)
+        read = found.get("input_ids", found.get("inputs_embeds"))
+        if read is not None and "attention_mask" not in found:
+            shape = read.shape if "input_ids" in found else read.shape[:2]
+            found["attention_mask"] = torch.ones(shape, dtype=torch.long, device=read.device)
+        return found
+
+    def label_ids(self, batch: Batch) -> Any:
+        """What ``predict`` and ``compute_metrics`` are given as the labels of a batch."""
+        return batch.get("labels")
+
+
+def check_one_a_token(batch: Batch, *names: str) -> None:
+    """Refuse columns of a batch that do not have one value a token (DataError)."""
+    shape = batch["attention_mask"].shape
+    for name in names:
+        if name in batch and batch[name].shape != shape:
+            raise DataError(
+                f"{name}: expected one value a token, {list(shape)}, got {list(batch[name].shape)}: they would belong "
+                "to other tokens; let the data_collator pad them as it pads input_ids"
+            )
 
 
 def _tokens(

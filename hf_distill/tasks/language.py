@@ -14,7 +14,16 @@ from typing_extensions import override
 
 from hf_distill.errors import DataError, ObjectiveError
 from hf_distill.models.sanity_checks import check_head
-from hf_distill.tasks.encoding import Example, pad_token, padded, read_chat, read_completion, read_text
+from hf_distill.tasks.encoding import (
+    Example,
+    check_one_a_token,
+    mask_of,
+    pad_token,
+    padded,
+    read_chat,
+    read_completion,
+    read_text,
+)
 from hf_distill.tasks.rollout_batches import WRITTEN
 from hf_distill.tasks.task import TEACHER_PREFIX, Task
 from hf_distill.tokenizers.cross_reader import NOWHERE
@@ -22,6 +31,9 @@ from hf_distill.types import IGNORED, Batch, Collate, LogitSource, Masks, Tokeni
 
 PLACES = TEACHER_PREFIX + "places"
 """The column of where, among the teacher's tokens, each of the student's is met."""
+
+COUNTED = ("completion_mask", "assistant_masks")
+"""Columns that say which tokens count, as Transformers and TRL call them."""
 
 PACKED_TOGETHER = 10_000
 """Texts whose tokens are laid end to end; the last block of each such group may be short."""
@@ -81,7 +93,7 @@ class CausalTask(LanguageTask, abstract=True):
     @property
     @override
     def extra_columns(self) -> tuple[str, ...]:
-        return (*super().extra_columns, PLACES)
+        return (*super().extra_columns, PLACES, *COUNTED)
 
     @override
     def collator(self, tokenizer: Tokenizer, teacher_tokenizer: Tokenizer | None = None) -> Collate:
@@ -89,10 +101,11 @@ class CausalTask(LanguageTask, abstract=True):
         left = tokenizer.padding_side == "left"
 
         def collate(rows: list[Mapping[str, Any]]) -> Batch:
-            masked = [{**row, "attention_mask": [1] * len(row["input_ids"])} for row in rows]
-            fillers = {"input_ids": pad, "attention_mask": 0, "labels": IGNORED, "position_ids": 0, PLACES: NOWHERE}
+            masked = [{**row, "attention_mask": mask_of(row)} for row in rows]
+            fillers = {"input_ids": pad, "labels": IGNORED, PLACES: NOWHERE}
+            fillers |= dict.fromkeys(("attention_mask", "position_ids", "token_type_ids", *COUNTED), 0)
             batch = {
-                name: torch.tensor(padded([row[name] for row in masked], filler, left))
+                name: torch.tensor(padded([list(row[name]) for row in masked], filler, left))
                 for name, filler in fillers.items()
                 if name in masked[0]
             }
@@ -114,6 +127,18 @@ class CausalTask(LanguageTask, abstract=True):
         return inputs
 
     @override
+    def completed(self, batch: Mapping[str, Any], tokenizer: Tokenizer | None) -> Batch:
+        """Further: labels, of the tokens where there are none, and only where :data:`COUNTED` masks let them count."""
+        found = super().completed(batch, tokenizer)
+        counted = [found.pop(name) for name in COUNTED if name in found]
+        if "labels" not in found and "input_ids" in found:
+            found["labels"] = found["input_ids"].masked_fill(found["attention_mask"] == 0, IGNORED)
+        for mask in counted:
+            found["labels"] = found["labels"].masked_fill(mask == 0, IGNORED)
+        check_one_a_token(found, "labels")
+        return found
+
+    @override
     def masks(self, batch: Batch) -> Masks:
         tokens = batch["attention_mask"].bool()
         if WRITTEN in batch:
@@ -124,7 +149,7 @@ class CausalTask(LanguageTask, abstract=True):
             predicts = tokens & (batch["labels"] != IGNORED).roll(-1, dims=1)
         predicts[:, -1] = False
         positions = predicts[:, :-1].flatten()
-        labels = positions if WRITTEN not in batch else torch.zeros_like(positions)
+        labels = positions if "labels" in batch and WRITTEN not in batch else torch.zeros_like(positions)
         if PLACES in batch:
             positions = positions & (batch[PLACES][:, 1:] != NOWHERE).flatten()
         return {"labels": labels, "positions": positions, "tokens": predicts}

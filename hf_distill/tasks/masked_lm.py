@@ -15,7 +15,7 @@ from transformers import AutoModelForMaskedLM
 from typing_extensions import override
 
 from hf_distill.errors import DataError
-from hf_distill.tasks.encoding import carried, check_apart, columns_of, padded, padded_inputs
+from hf_distill.tasks.encoding import carried, check_apart, check_one_a_token, columns_of, padded, padded_inputs
 from hf_distill.tasks.language import PACKED_TOGETHER, LanguageTask
 from hf_distill.tasks.task import check_option, checked_length
 from hf_distill.types import IGNORED, Batch, Collate, LogitSource, Masks, Rows, Tokenizer, View
@@ -89,21 +89,33 @@ class MaskedLanguageModeling(LanguageTask):
         left = tokenizer.padding_side == "left"
 
         def collate(rows: list[Mapping[str, Any]]) -> Batch:
-            hidden = [hide(row["input_ids"], () if "row_id" in row else epoch()) for row in rows]
-            batch = padded_inputs([{"input_ids": shown} for shown, _ in hidden], tokenizer)
-            return {**batch, "labels": torch.tensor(padded([labels for _, labels in hidden], IGNORED, left))}
+            hidden = [
+                (row["input_ids"], row["labels"])  # Hidden by whoever made the row.
+                if "labels" in row
+                else hide(row["input_ids"], () if "row_id" in row else epoch())
+                for row in rows
+            ]
+            shown = [{**row, "input_ids": ids} for row, (ids, _) in zip(rows, hidden, strict=True)]
+            batch = padded_inputs(shown, tokenizer)
+            return {**batch, "labels": torch.tensor(padded([list(labels) for _, labels in hidden], IGNORED, left))}
 
         return collate
 
     @override
+    def completed(self, batch: Mapping[str, Any], tokenizer: Tokenizer | None) -> Batch:
+        found = super().completed(batch, tokenizer)
+        check_one_a_token(found, "labels")
+        return found
+
+    @override
     def masks(self, batch: Batch) -> Masks:
         tokens = batch["attention_mask"].bool()
-        told = (tokens & (batch["labels"] != IGNORED)).flatten()
-        return {"labels": told, "positions": told, "tokens": tokens}
+        told = tokens & (batch["labels"] != IGNORED) if "labels" in batch else torch.zeros_like(tokens)
+        return {"labels": told.flatten(), "positions": told.flatten(), "tokens": tokens}
 
     @override
     def view(self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch) -> View:
-        return self._view_of_tokens(logits, hidden_states, batch, batch["labels"])
+        return self._view_of_tokens(logits, hidden_states, batch, batch.get("labels"))
 
 
 def _frame(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:

@@ -19,6 +19,9 @@ from hf_distill.tasks.label_sets import STREAMED_ROWS
 from hf_distill.tasks.task import Task, check_option, checked_length
 from hf_distill.types import IGNORED, Batch, Collate, LogitSource, Masks, Rows, Tokenizer, View
 
+PLACES_OF_ANSWERS = ("start_positions", "end_positions")
+"""What Transformers' models call the two labels of a window."""
+
 
 class Answer(NamedTuple):
     """A part of a context, by its text and the place of its first character."""
@@ -116,23 +119,41 @@ class QuestionAnswering(Task):
             batch = padded_inputs(rows, tokenizer)
             longest = batch["input_ids"].shape[1]
             shifts = [longest - len(row["input_ids"]) if left else 0 for row in rows]
-            labels = torch.tensor([list(row["labels"]) for row in rows])
+            given = [row.get("labels", [row[name] for name in PLACES_OF_ANSWERS if name in row]) for row in rows]
+            if not given[0]:
+                return batch
+            labels = torch.tensor(given)
             return {**batch, "labels": labels.where(labels == IGNORED, labels + torch.tensor(shifts)[:, None])}
 
         return collate
 
     @override
+    def completed(self, batch: Mapping[str, Any], tokenizer: Tokenizer | None) -> Batch:
+        """Further: labels of start and end positions; one outside of the window counts nowhere, as in Transformers."""
+        found = super().completed(batch, tokenizer)
+        places = [found.pop(name).view(-1) for name in PLACES_OF_ANSWERS if name in found]
+        if "labels" not in found and len(places) == len(PLACES_OF_ANSWERS):
+            labels, length = torch.stack(places, 1), found["attention_mask"].shape[1]
+            found["labels"] = labels.masked_fill((labels < 0) | (labels >= length), IGNORED)
+        return found
+
+    @override
+    def label_ids(self, batch: Batch) -> Any:
+        return tuple(batch["labels"].unbind(1)) if "labels" in batch else None
+
+    @override
     def masks(self, batch: Batch) -> Masks:
-        tokens = batch["attention_mask"].bool()
+        tokens, labels = batch["attention_mask"].bool(), batch.get("labels")
         positions = tokens.any(-1).repeat_interleave(2)
-        return {"labels": positions & (batch["labels"] != IGNORED).view(-1), "positions": positions, "tokens": tokens}
+        labelled = positions & (labels != IGNORED).view(-1) if labels is not None else torch.zeros_like(positions)
+        return {"labels": labelled, "positions": positions, "tokens": tokens}
 
     @override
     def view(self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch) -> View:
         assert isinstance(logits, Tensor)
-        padding = ~batch["attention_mask"].bool()
+        padding, labels = ~batch["attention_mask"].bool(), batch.get("labels")
         shown = logits.masked_fill(padding[:, None], -torch.inf).flatten(0, 1)
-        return self._view(shown, hidden_states, batch, batch["labels"].view(-1))
+        return self._view(shown, hidden_states, batch, None if labels is None else labels.view(-1))
 
     @override
     def check_mixture(self) -> None:

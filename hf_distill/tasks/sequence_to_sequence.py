@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from hf_distill.errors import ModelError, RecipeError, TeacherError
 from hf_distill.models.sanity_checks import check_decoder_inputs, check_head
-from hf_distill.tasks.encoding import columns_of, pad_token, padded, were_cut
+from hf_distill.tasks.encoding import columns_of, mask_of, pad_token, padded, were_cut
 from hf_distill.tasks.language import LanguageTask
 from hf_distill.tasks.rollout_batches import WRITTEN, AfterSources, Prompts
 from hf_distill.tasks.task import check_option
@@ -65,6 +65,7 @@ class SequenceToSequence(LanguageTask, abstract=True):
         self.max_length, self.max_target_length, self.prefix = max_length, max_target_length, prefix
         self.source_language, self.target_language = source_language, target_language
         self._start: int | None = None
+        self._pad = 0
         self._rotates = False
 
     @property
@@ -97,6 +98,7 @@ class SequenceToSequence(LanguageTask, abstract=True):
                 "Marian or their like, or use the task causal-lm"
             )
         self._rotates = config.model_type in ROTATING
+        self._pad = config.pad_token_id or 0
         self._start = None if self._rotates else getattr(config, "decoder_start_token_id", None)
         if not self.is_bound:
             raise ModelError(
@@ -143,14 +145,13 @@ class SequenceToSequence(LanguageTask, abstract=True):
         left = tokenizer.padding_side == "left"
 
         def collate(rows: list[Mapping[str, Any]]) -> Batch:
-            sources = [row["input_ids"] for row in rows]
-            labels = torch.tensor(padded([row["labels"] for row in rows], IGNORED, False))
-            return {
-                "input_ids": torch.tensor(padded(sources, pad, left)),
-                "attention_mask": torch.tensor(padded([[1] * len(ids) for ids in sources], 0, left)),
-                "labels": labels,
-                "decoder_input_ids": self._decoder_inputs(labels).masked_fill(_shifted(labels, 0) == IGNORED, pad),
+            made: Batch = {
+                "input_ids": torch.tensor(padded([list(row["input_ids"]) for row in rows], pad, left)),
+                "attention_mask": torch.tensor(padded(list(map(mask_of, rows)), 0, left)),
             }
+            if "labels" in rows[0]:
+                made["labels"] = torch.tensor(padded([list(row["labels"]) for row in rows], IGNORED, False))
+            return self.completed(made, tokenizer)
 
         return collate
 
@@ -173,17 +174,31 @@ class SequenceToSequence(LanguageTask, abstract=True):
         return sources.add_column("target", list(texts or [""] * len(rows)))
 
     @override
+    def completed(self, batch: Mapping[str, Any], tokenizer: Tokenizer | None) -> Batch:
+        """Further: what the decoder reads, made of the labels."""
+        found = super().completed(batch, tokenizer)
+        if "labels" in found and not {"decoder_input_ids", "decoder_inputs_embeds", WRITTEN} & found.keys():
+            labels, pad = found["labels"], pad_token(tokenizer) if tokenizer is not None else self._pad
+            read = self._decoder_inputs(labels)
+            found["decoder_input_ids"] = read.masked_fill(_shifted(labels, 0) == IGNORED, pad)
+        return found
+
+    @override
     def masks(self, batch: Batch) -> Masks:
-        given = batch[WRITTEN] if WRITTEN in batch else batch["labels"] != IGNORED
+        if WRITTEN in batch or "labels" in batch:
+            given = batch[WRITTEN] if WRITTEN in batch else batch["labels"] != IGNORED
+        else:
+            read = batch["decoder_input_ids"]
+            given = batch.get("decoder_attention_mask", torch.ones_like(read)).bool()
         counted = given & batch["attention_mask"].bool().any(1, keepdim=True)
         positions = counted.flatten()
-        labels = positions if WRITTEN not in batch else torch.zeros_like(positions)
+        labels = positions if "labels" in batch and WRITTEN not in batch else torch.zeros_like(positions)
         sources = batch["attention_mask"].bool()
         return {"labels": labels, "positions": positions, "tokens": counted, "sources": sources}
 
     @override
     def view(self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch) -> View:
-        return self._view_of_tokens(logits, hidden_states, batch, batch["labels"])
+        return self._view_of_tokens(logits, hidden_states, batch, batch.get("labels"))
 
     @override
     def texts(self, rows: Rows) -> Iterator[str]:
@@ -195,7 +210,8 @@ class SequenceToSequence(LanguageTask, abstract=True):
         """``[B, T]``: each row's labels behind its start; what stands behind the last label is arbitrary."""
         if not self._rotates:
             return _shifted(labels, self._start or 0).clamp(min=0)
-        last = (labels != IGNORED).sum(1, keepdim=True) - 1
+        places = torch.arange(labels.shape[1], device=labels.device)
+        last = places.masked_fill(labels == IGNORED, 0).amax(1, keepdim=True)
         return _shifted(labels, 0).scatter(1, torch.zeros_like(last), labels.gather(1, last)).clamp(min=0)
 
     def _without_start(self, ids: list[int]) -> list[int]:

@@ -15,6 +15,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from hf_distill.data.rows import Data
 from hf_distill.errors import RecipeError, TeacherError
 from hf_distill.names import check_values
+from hf_distill.tasks.encoding import Completing
 from hf_distill.tasks.label_sets import LabelSet
 from hf_distill.tasks.rollout_batches import Prompted
 from hf_distill.types import TAUGHT_BY, Batch, Collate, Distribution, LogitSource, Masks, Rows, Tokenizer, View
@@ -52,7 +53,7 @@ def checked_length(max_length: int) -> int:
     return max_length
 
 
-class Task(Prompted, ABC):
+class Task(Prompted, Completing, ABC):
     """What the rows of a data set mean. One instance serves one data set: :meth:`read_labels` binds it.
 
     A class that lacks what every task says, or says what does not exist, is refused where it is defined; one that only

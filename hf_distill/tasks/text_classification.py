@@ -15,8 +15,8 @@ from typing_extensions import override
 
 from hf_distill.data.rows import Data
 from hf_distill.data.set_aside import set_aside
-from hf_distill.errors import RecipeError
-from hf_distill.tasks.encoding import padded_inputs, replaced, were_cut
+from hf_distill.errors import DataError, RecipeError
+from hf_distill.tasks.encoding import columns_of, label_column, padded_inputs, replaced, were_cut
 from hf_distill.tasks.label_sets import LabelSet, ProblemType, align_labels, label_decoder, label_set_of, read_label_set
 from hf_distill.tasks.task import TEACHER_PREFIX, Task, check_choice, check_option, checked_length
 from hf_distill.types import IGNORED, Batch, Collate, Distribution, LogitSource, Masks, Rows, Tokenizer, View
@@ -122,7 +122,8 @@ class TextClassification(ClassificationTask):
     @override
     def encode(self, rows: Rows, tokenizer: Tokenizer, teacher_tokenizer: Tokenizer | None = None) -> Rows:
         unlabelled: Any = self._unlabelled()
-        decode = label_decoder(rows, "label", self.label_set)
+        column = label_column(columns_of(rows), "label")
+        decode = label_decoder(rows, column, self.label_set)
 
         def encode_batch(batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
             encoded = self._tokens(batch, tokenizer)
@@ -130,7 +131,7 @@ class TextClassification(ClassificationTask):
             if teacher_tokenizer is not None:
                 own = self._tokens(batch, teacher_tokenizer)
                 encoded |= {TEACHER_PREFIX + name: values for name, values in own.items() if name != "cut"}
-            raw = batch.get("label", [None] * len(batch["text"]))
+            raw = batch.get(column, [None] * len(batch["text"]))
             labels = [self.label_set.encode(decode(value)) for value in raw]
             encoded["labels"] = [unlabelled if label is None else label for label in labels]
             return encoded
@@ -145,11 +146,33 @@ class TextClassification(ClassificationTask):
             batch = padded_inputs(rows, tokenizer)
             if teacher_tokenizer is not None:
                 batch |= padded_inputs(rows, teacher_tokenizer, TEACHER_PREFIX)
-            values = [row.get("labels" if "labels" in rows[0] else "label") for row in rows]
+            values = [row.get(label_column(row, "labels")) for row in rows]
             filled = [self._unlabelled() if value is None else value for value in values]
             return {**batch, "labels": torch.tensor(filled, dtype=label_type)}
 
         return collate
+
+    @override
+    def completed(self, batch: Mapping[str, Any], tokenizer: Tokenizer | None) -> Batch:
+        found = super().completed(batch, tokenizer)
+        labels, classes = found.get("labels"), len(self.label_set.names)
+        if labels is None:
+            return found
+        if self.distribution == "categorical":
+            if labels.is_floating_point():
+                raise DataError(
+                    f"labels: expected the number of one class a row, got {labels.dtype}: set config.problem_type of "
+                    "the model to multi_label_classification or regression, or give whole numbers"
+                )
+            return {**found, "labels": labels.view(-1)}
+        if labels.numel() != len(labels) * classes:
+            raise DataError(
+                f"labels: expected [{len(labels)}, {classes}] numbers for {classes} outputs, got {list(labels.shape)}; "
+                "give one number (0 or 1 of each class) an output"
+            )
+        # As whole numbers, too: a mark of Transformers for no label stays one.
+        whole = labels if labels.is_floating_point() else labels.float().masked_fill(labels == IGNORED, math.nan)
+        return {**found, "labels": whole}
 
     @override
     def masks(self, batch: Batch) -> Masks:

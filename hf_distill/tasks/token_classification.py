@@ -13,7 +13,17 @@ from transformers import AutoModelForTokenClassification, PretrainedConfig
 from typing_extensions import override
 
 from hf_distill.errors import DataError
-from hf_distill.tasks.encoding import check_offsets, padded, padded_inputs, refuse_other_tokens, replaced, were_cut
+from hf_distill.tasks.encoding import (
+    check_offsets,
+    check_one_a_token,
+    columns_of,
+    label_column,
+    padded,
+    padded_inputs,
+    refuse_other_tokens,
+    replaced,
+    were_cut,
+)
 from hf_distill.tasks.label_sets import label_decoder, label_set_of, read_label_set
 from hf_distill.tasks.task import check_option
 from hf_distill.tasks.text_classification import ClassificationTask
@@ -73,7 +83,8 @@ class TokenClassification(ClassificationTask):
         """Tokenise rows; adds ``length``, ``cut``, ``first_tokens`` and ``word_labels``, both one a word."""
         check_offsets(tokenizer)
         limit = min(self.max_length, tokenizer.model_max_length)
-        decode = label_decoder(rows, "labels", self.label_set)
+        column = label_column(columns_of(rows), "labels")
+        decode = label_decoder(rows, column, self.label_set)
         following = np.array([self._following(name) for name in self.label_set.names])
 
         def encode_batch(batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
@@ -81,7 +92,7 @@ class TokenClassification(ClassificationTask):
             encoded = tokenizer(
                 texts, truncation=True, max_length=limit, return_offsets_mapping=True, return_special_tokens_mask=True
             )
-            raw = batch.get("labels", [None] * len(texts))
+            raw = batch.get(column, [None] * len(texts))
             given = [
                 self._word_labels(words, decode(values)) for words, values in zip(batch["tokens"], raw, strict=True)
             ]
@@ -104,21 +115,40 @@ class TokenClassification(ClassificationTask):
 
         def collate(rows: list[Mapping[str, Any]]) -> Batch:
             batch = padded_inputs(rows, tokenizer, more=[SPECIAL])
-            labels = padded([list(row["labels"]) for row in rows], IGNORED, left)
-            return {**batch, "labels": torch.tensor(labels)}
+            column = label_column(rows[0], "labels")
+            if column not in rows[0]:
+                return batch
+            return {**batch, "labels": torch.tensor(padded([list(row[column]) for row in rows], IGNORED, left))}
 
         return collate
 
     @override
+    def completed(self, batch: Mapping[str, Any], tokenizer: Tokenizer | None) -> Batch:
+        """Further: what is special, told by the tokenizer, where no label says that it counts."""
+        found = super().completed(batch, tokenizer)
+        check_one_a_token(found, "labels")
+        if SPECIAL not in found:
+            tokens = found["attention_mask"]
+            special = torch.zeros_like(tokens, dtype=torch.bool)
+            if tokenizer is not None and "input_ids" in found:
+                ids = torch.tensor(tokenizer.all_special_ids, device=tokens.device)
+                special = torch.isin(found["input_ids"], ids)
+            found[SPECIAL] = (special & (found["labels"] == IGNORED) if "labels" in found else special).long()
+        check_one_a_token(found, SPECIAL)
+        return found
+
+    @override
     def masks(self, batch: Batch) -> Masks:
-        tokens = batch["attention_mask"].bool()
+        tokens, labels = batch["attention_mask"].bool(), batch.get("labels")
         positions = (tokens & ~batch[SPECIAL].bool()).view(-1)
-        return {"labels": positions & (batch["labels"] != IGNORED).view(-1), "positions": positions, "tokens": tokens}
+        labelled = positions & (labels != IGNORED).view(-1) if labels is not None else torch.zeros_like(positions)
+        return {"labels": labelled, "positions": positions, "tokens": tokens}
 
     @override
     def view(self, logits: Tensor | LogitSource, hidden_states: tuple[Tensor, ...] | None, batch: Batch) -> View:
         assert isinstance(logits, Tensor)
-        return self._view(logits.flatten(0, 1), hidden_states, batch, batch["labels"].view(-1))
+        labels = batch.get("labels")
+        return self._view(logits.flatten(0, 1), hidden_states, batch, None if labels is None else labels.view(-1))
 
     @override
     def texts(self, rows: Rows) -> Iterator[str]:

@@ -18,11 +18,12 @@ class Means:
         before, counted = self._sums.get(name, (0.0, 0.0))
         self._sums[name] = (before + total, counted + count)
 
-    def result(self, reduce: Reduce) -> dict[str, float]:
-        """Every mean, the same on every process; 0 where nothing was counted."""
-
-        def mean(total: Tensor, count: Tensor | float) -> float:
+    def result(self, reduce: Reduce, *, empty: bool = True) -> dict[str, float]:
+        """Every mean, the same on every process; where nothing was counted 0, or nothing without ``empty``."""
+        means = {}
+        for name, (total, count) in self._sums.items():
             counted = reduce(count).item() if isinstance(count, Tensor) else count
-            return float(reduce(total).item() / (counted or 1.0))
-
-        return {name: mean(*pair) for name, pair in self._sums.items()}
+            value = float(reduce(total).item() / (counted or 1.0))
+            if counted or empty:
+                means[name] = value
+        return means

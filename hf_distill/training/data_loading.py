@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from datasets import Dataset, IterableDataset
-from transformers import Trainer, TrainerCallback, TrainerState
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState, TrainingArguments
 from typing_extensions import override
 
+from hf_distill.errors import DataError
 from hf_distill.tasks import Task
-from hf_distill.tasks.encoding import with_row_ids
+from hf_distill.tasks.encoding import columns_of, with_row_ids
 from hf_distill.training.sampler import LengthGroupedSampler
-from hf_distill.types import Collate, Tokenizer
+from hf_distill.types import Collate, Rows, Tokenizer
+
+LABEL_COLUMNS = ("label", "labels", "label_ids", "answers")
+"""Columns without which a row can be predicted."""
+
+BESIDE = ("special_tokens_mask", "word_labels")
+"""Columns that tokenizers and tasks add, and that change no loss."""
+
+_SAYS_WHAT_COUNTS = re.compile(r"(^|_)(mask|masks|label|labels)($|_)")
 
 
 class DataLoading(Trainer):
@@ -22,33 +34,58 @@ class DataLoading(Trainer):
 
     def _prepare_data(
         self,
-        datasets: list[Any],
         collate: Collate | None,
-        tokenizer: Tokenizer | None,
-        teacher_tokenizer: Tokenizer | None,
-        seed: int,
-    ) -> tuple[list[Any], Collate | None]:
-        """Encode data sets that are not, and choose what collates them where nobody did."""
+        tokenizers: tuple[Tokenizer | None, Tokenizer | None],
+        student: PreTrainedModel,
+        args: TrainingArguments,
+    ) -> Collate | None:
+        """Know how rows are read that are not tokenised, and what collates them where nobody says so."""
         # In shared memory: workers of a loader that persist hold a collator of their own.
         self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
         self._train_collator: Collate | None = None
         self._sampler: LengthGroupedSampler | None = None
-        if tokenizer is None:
-            return datasets, collate
-
-        def encoded(rows: Any) -> Any:
-            if isinstance(rows, dict):
-                return {name: encoded(part) for name, part in rows.items()}
-            if not isinstance(rows, (Dataset, IterableDataset)):
-                return rows
-            columns = rows.column_names or list(next(iter(rows)))
-            return rows if "input_ids" in columns else self.task.encode(rows, tokenizer, teacher_tokenizer)
-
-        if collate is None:
+        base: Any = getattr(student, "get_base_model", lambda: student)()
+        read = (*inspect.signature(base.forward).parameters, *self.task.extra_columns, *LABEL_COLUMNS, *BESIDE)
+        self._read_columns = {*read, *(args.label_names or ())}
+        self._tokenizers, self._collates_raw = tokenizers, collate is not None and not args.remove_unused_columns
+        tokenizer, teacher_tokenizer = tokenizers
+        if collate is None and tokenizer is not None:
             collate = with_row_ids(self.task.collator(tokenizer, teacher_tokenizer))
-            learned = self.task.training_collator(tokenizer, teacher_tokenizer, lambda: (seed, int(self._epoch)))
-            self._train_collator = with_row_ids(learned)
-        return [encoded(rows) for rows in datasets], collate
+            draw = lambda: (args.seed, int(self._epoch))  # noqa: E731  # Of the masks of an epoch.
+            self._train_collator = with_row_ids(self.task.training_collator(tokenizer, teacher_tokenizer, draw))
+        return collate
+
+    def encoded(self, rows: Any, role: str) -> Any:
+        """Rows as batches are made of them: those with the task's columns tokenised, all others as they are."""
+        if isinstance(rows, dict):
+            return {name: self.encoded(part, f"{role} {name}") for name, part in rows.items()}
+        if not isinstance(rows, (Dataset, IterableDataset)) or self._collates_raw:
+            return rows
+        columns, (tokenizer, teacher_tokenizer) = columns_of(rows), self._tokenizers
+        if {"input_ids", "inputs_embeds"} & set(columns):
+            check_read(rows, columns, self._read_columns, role)
+            return rows
+        if tokenizer is None:
+            if {*self.task.text_columns} & {*columns}:
+                raise DataError(
+                    f"{role}: expected tokenised rows (input_ids), got columns {', '.join(columns)}; pass the "
+                    "tokenizer as processing_class, or tokenise them"
+                )
+            return rows
+        if missing := [name for name in self.task.required if name not in columns and name not in LABEL_COLUMNS]:
+            raise DataError(
+                f"{role}: no column {' or '.join(missing)} among {', '.join(columns)}: {self.task.name} reads "
+                f"{', '.join((*self.task.required, *self.task.optional))}; rename the columns, or tokenise the rows"
+            )
+        try:
+            return self.task.encode(rows, tokenizer, teacher_tokenizer)
+        except (TypeError, ValueError) as error:
+            texts = [name for name in self.task.text_columns if name in columns]
+            empty = next(((i, n) for i, row in enumerate(rows) for n in texts if row[n] is None), None)
+            if empty is None:
+                raise
+            told = f"{role}: row {empty[0]} has no text in column {empty[1]!r}; fill or remove such rows"
+            raise DataError(f"{told}: an empty text teaches nothing") from error
 
     @override
     def _set_signature_columns_if_needed(self) -> None:
@@ -57,7 +94,17 @@ class DataLoading(Trainer):
         self._signature_columns: Any = list(dict.fromkeys(columns))
 
     @override
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> torch.utils.data.DataLoader[Any]:
+        self.eval_dataset = self.encoded(self.eval_dataset, "eval_dataset")
+        return super().get_eval_dataloader(self.encoded(eval_dataset, "eval_dataset"))
+
+    @override
+    def get_test_dataloader(self, test_dataset: Any) -> torch.utils.data.DataLoader[Any]:
+        return super().get_test_dataloader(self.encoded(test_dataset, "test_dataset"))
+
+    @override
     def get_train_dataloader(self) -> torch.utils.data.DataLoader[Any]:
+        self.train_dataset = self.encoded(self.train_dataset, "train_dataset")
         # A task may make rows anew in each epoch, but never those that are evaluated.
         kept, self.data_collator = self.data_collator, self._train_collator or self.data_collator
         try:
@@ -76,6 +123,19 @@ class DataLoading(Trainer):
         seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
         self._sampler = LengthGroupedSampler(list(rows[column]), step, seed)
         return self._sampler
+
+
+def check_read(rows: Rows, columns: Collection[str], read: Collection[str], role: str) -> None:
+    """Refuse columns that look like a mask or like labels and that nothing reads (DataError)."""
+    features = rows.features or {}
+    unread = [name for name in columns if _SAYS_WHAT_COUNTS.search(name) and name not in read]
+    # A name in words beside the number of a class says nothing more.
+    unread = [name for name in unread if getattr(features.get(name), "dtype", None) not in ("string", "large_string")]
+    if unread:
+        raise DataError(
+            f"{role}: column {', '.join(unread)}: looks like a mask or labels, but nothing reads it, so that what it "
+            "leaves out would count; name it as the task does (labels, attention_mask, completion_mask), or remove it"
+        )
 
 
 class SamplerEpoch(TrainerCallback):

@@ -14,7 +14,7 @@ from hf_distill.models.hardware import best_dtype
 from hf_distill.models.loading import load_model, load_tokenizer
 from hf_distill.objectives import Objective, make_objective, named_objectives
 from hf_distill.students import frozen_encoder
-from hf_distill.tasks import Task, make_task
+from hf_distill.tasks import Task, check_class, make_task, task_of
 from hf_distill.teachers import ModelTeacher, Teacher
 from hf_distill.training.step import Step
 from hf_distill.types import OF_THE_DATA, Tokenizer
@@ -23,7 +23,7 @@ from hf_distill.types import OF_THE_DATA, Tokenizer
 def set_up(
     student: PreTrainedModel,
     given: PreTrainedModel | Teacher | str | None,
-    task: Task | str,
+    task: Task | str | None,
     objectives: Sequence[Objective | str] | None,
     args: TrainingArguments,
     tokenizer: Tokenizer | None,
@@ -46,7 +46,7 @@ def set_up(
         step.notes += connect_tokenizers(step.objectives, step.task, tokenizer, teacher.tokenizer)
     for model in (student, *(teacher.models if teacher is not None else ())):
         step.task.check_model(model)
-    _connect(step, student, args.seed)
+    connect(step, student, args.seed)
     check_encoder_learns(step.objectives, student)
     if frozen_encoder(student) is not None:
         step.shares_encoder = teacher is not None and teacher.shares_encoder(student)
@@ -55,9 +55,11 @@ def set_up(
     return step
 
 
-def _connect(step: Step, student: PreTrainedModel, seed: int) -> None:
-    """Fit the objectives to the pair, and gather the weights that they bring, drawn from the seed alone."""
+def connect(step: Step, student: PreTrainedModel, seed: int) -> None:
+    """Fit the objectives to the pair, and gather the weights that they bring, new, drawn from the seed alone."""
     teacher, objectives = step.teacher, step.objectives
+    for objective in objectives.values():
+        objective.module = None
     config = teacher.config if teacher is not None else None
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -87,9 +89,11 @@ def check_provided(objectives: Mapping[str, Objective], teacher: Teacher | None)
             )
 
 
-def bound_task(task: Task | str, student: PreTrainedModel) -> Task:
-    """The task, knowing its labels; refused where the student gives them in another order."""
+def bound_task(task: Task | str | None, student: PreTrainedModel) -> Task:
+    """The task, knowing its labels; refused where the student has another head, or gives them in another order."""
+    task = task_of(student) if task is None else task
     task = make_task(task) if isinstance(task, str) else task
+    check_class(task, student)
     if not task.is_bound:
         task.follow(student.config)
     if task.align(student.config) is not None:
@@ -112,6 +116,7 @@ def make_teacher(
         teacher_tokenizer = teacher_tokenizer or load_tokenizer(given)
         given = load_model(task.auto_model, given, dtype=best_dtype(args.device))
     if isinstance(given, PreTrainedModel):
+        check_class(task, given)
         made = ModelTeacher(given, teacher_tokenizer if tokenizer is not None else None)
         given = made.beside(tokenizer) if tokenizer is not None else made
     if given is not None:

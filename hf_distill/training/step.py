@@ -19,7 +19,7 @@ from hf_distill.students import frozen_encoder
 from hf_distill.tasks import Task
 from hf_distill.teachers import Teacher
 from hf_distill.training.loss import weighted_loss
-from hf_distill.types import OF_THE_DATA, Batch, Need, Targets, Unit
+from hf_distill.types import OF_THE_DATA, Batch, LogitSource, Need, Targets, Unit
 
 Counts = Mapping[Unit, Tensor]
 """How many units a term is divided by; scalars."""
@@ -80,18 +80,27 @@ class Step:
             return {**batch, ENCODED: BaseModelOutput(last_hidden_state=encoder(**inputs)[0])}
 
     def terms(
-        self, model: nn.Module, student: PreTrainedModel, batch: Batch, targets: Targets, counts: Counts
+        self,
+        model: nn.Module,
+        student: PreTrainedModel,
+        batch: Batch,
+        targets: Targets,
+        counts: Counts,
+        with_logits: bool = False,
     ) -> Terms:
-        """Run the student and the objectives inside the outermost wrapper's forward."""
+        """Run the student and the objectives inside the outermost wrapper's forward.
+
+        ``with_logits``: whether the outputs hold the logits also where the loss needs none of them whole.
+        """
         if model is student or isinstance(model, torch._dynamo.OptimizedModule):
-            return self._terms(model, student, batch, targets, counts)
+            return self._terms(model, student, batch, targets, counts, with_logits)
         # DDP and FSDP must see everything that has weights run inside their own forward, projections included: so for
         # one call the student's forward is the whole step, and the wrapper is called without inputs.
         original = student.forward
 
         def whole(*_: Any, **__: Any) -> Terms:
             student.forward = original
-            return self._terms(student, student, batch, targets, counts)
+            return self._terms(student, student, batch, targets, counts, with_logits)
 
         student.forward = whole
         try:
@@ -101,7 +110,13 @@ class Step:
         return result
 
     def _terms(
-        self, forward: nn.Module, student: PreTrainedModel, batch: Batch, targets: Targets, counts: Counts
+        self,
+        forward: nn.Module,
+        student: PreTrainedModel,
+        batch: Batch,
+        targets: Targets,
+        counts: Counts,
+        with_logits: bool,
     ) -> Terms:
         inputs = accepted_inputs(student, self.task.student_inputs(batch))
         hidden, attention = not self.needs.isdisjoint(STATES), "attentions" in self.needs
@@ -116,4 +131,8 @@ class Step:
         if attention:
             view = replace(view, attentions=compared_attentions(outputs, student))
             check_learning(view.attentions or ())
+        for given in (view, targets):
+            view.check_sizes(given)
+        if with_logits and isinstance(logits, LogitSource):
+            outputs.logits = logits.logits()
         return (*weighted_loss(self.objectives, view, targets, counts), outputs)
