@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, f1_score
+from sklearn.pipeline import make_pipeline
 from transformers import set_seed
 
 from hf_distill.data.rows import Data, load_data
@@ -16,7 +20,6 @@ from hf_distill.evaluation.predict import Candidate, set_generation
 from hf_distill.evaluation.scores import Evaluation, Scoreable, Scores
 from hf_distill.logs import prefixed
 from hf_distill.models.loading import license_of, load_model, load_tokenizer, model_folder
-from hf_distill.pipeline.baseline import bag_of_words_floor
 from hf_distill.pipeline.experiment import Experiment
 from hf_distill.pipeline.run_folder import RunFolder, recipe_hash, training_part
 from hf_distill.recipe import Recipe
@@ -174,3 +177,17 @@ def _made(own: Recipe, experiment: Experiment, make: Make) -> Path:
             return make(dataclasses.replace(own, name=name), folder, given)
     except TrainingError as error:
         raise TrainingError(f"teacher {own.name}: {str(error).removeprefix('student: ')}") from error
+
+
+def bag_of_words_floor(
+    train_texts: Sequence[str], train_labels: Sequence[Any], test_texts: Sequence[str], test_labels: Sequence[Any]
+) -> dict[str, Any]:
+    """A floor under all results: TF-IDF of single words with logistic regression, both as scikit-learn has them."""
+    model = make_pipeline(TfidfVectorizer(), LogisticRegression(max_iter=1000))
+    model.fit(train_texts, train_labels)
+    decided = model.predict(test_texts)
+    return {
+        "name": "bag of words (TF-IDF, logistic regression)",
+        "accuracy": float(accuracy_score(test_labels, decided)),
+        "f1_macro": float(f1_score(test_labels, decided, average="macro", zero_division=0)),
+    }

@@ -29,8 +29,8 @@ from hf_distill.logs import Report, prefixed, reported, silenced
 from hf_distill.models.fingerprints import tokenizer_mark
 from hf_distill.pipeline.compatibility import cache_temperatures
 from hf_distill.pipeline.experiment import Experiment
+from hf_distill.pipeline.flow import load_teacher
 from hf_distill.pipeline.preflight import resolve
-from hf_distill.pipeline.run import load_teacher
 from hf_distill.pipeline.run_folder import RunFolder, recipe_hash, training_part
 from hf_distill.pipeline.scoring import RunScores, build
 from hf_distill.pipeline.teacher_cache import Demand

@@ -33,7 +33,7 @@ def quoted(folder) -> list[str]:
 
 def test_a_card_quotes_rows_only_where_the_recipe_asks(copied, monkeypatch):
     lines: list[str] = []
-    monkeypatch.setattr("hf_distill.pipeline.run.push_folder", lambda *given, **options: "pushed")
+    monkeypatch.setattr("hf_distill.pipeline.flow.push_folder", lambda *given, **options: "pushed")
     assert quoted(copied) == []
     result = hf_distill.evaluate(copied, {"evaluate.examples": True}, report=lines.append)
     rows = json.loads((copied / "analysis.json").read_text())["examples"]
@@ -50,7 +50,7 @@ def test_a_card_quotes_rows_only_where_the_recipe_asks(copied, monkeypatch):
 def test_push_tells_what_of_the_data_the_card_holds(has, copied, capsys, monkeypatch):
     from tests.helpers.command_line import call
 
-    monkeypatch.setattr("hf_distill.pipeline.run.push_folder", lambda *given, **options: "there")
+    monkeypatch.setattr("hf_distill.pipeline.flow.push_folder", lambda *given, **options: "there")
     if not has:
         (copied / "results.json").unlink()
     assert call("push", copied, "--model-id", "me/student") == 0
