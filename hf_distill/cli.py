@@ -19,7 +19,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from hf_distill.errors import HfDistillError
-from hf_distill.secrets import hidden, told
+from hf_distill.secrets import Discreet, hidden, told
 from hf_distill.signals import Stopped, stops_on_sigterm
 
 # libgomp's spinning threads slow each other down by an order of magnitude on a busy machine; read when torch loads.
@@ -240,21 +240,8 @@ def init(
 
 def main() -> None:
     """Entry point of the console script."""
-    sys.stdout, sys.stderr = map(_Discreet, (sys.stdout, sys.stderr))  # type: ignore[assignment]  # All else is the stream's.
+    sys.stdout, sys.stderr = map(Discreet, (sys.stdout, sys.stderr))
     app()
-
-
-class _Discreet:
-    """A stream that shows no secrets, also those in tracebacks and in what libraries say."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        return int(self._stream.write(hidden(text)))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
 
 
 def _end_unforeseen(error: Exception, debug: bool) -> NoReturn:

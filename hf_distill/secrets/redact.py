@@ -63,6 +63,20 @@ def speakable(error: BaseException, also: Collection[str] = ()) -> BaseException
     return error
 
 
+class Discreet:
+    """A stream that shows no secrets, also those in tracebacks and in what libraries say."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a text without its secrets."""
+        return int(self._stream.write(hidden(text)))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 def _hidden(text: str, known: re.Pattern[str] | None) -> str:
     if known is not None:
         text = known.sub(HIDDEN, text)
