@@ -13,7 +13,7 @@ Checksums = Mapping[str, Mapping[str, Any]]
 """``{"model.safetensors": {"size": 123, "sha256": "..."}}``, by the path below the folder."""
 
 THREADS = 4
-"""Files that are read at once; hashing lets other threads run, and one of them does about 1 to 2 GB a second."""
+"""Files that are read at once; hashing lets other threads run."""
 
 T = TypeVar("T")
 

@@ -46,7 +46,8 @@ def read_yaml_value(text: str, where: str) -> Any:
     except MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
-        problem = (error.problem or error.context or "").partition(" with value ")[0]  # Which may be a secret.
+        # What it quotes behind "with value" may be a secret.
+        problem = ", ".join(part.partition(" with value ")[0] for part in (error.context, error.problem) if part)
         raise RecipeError(f"{where}: not valid YAML: {place}{problem}") from None
     except Exception as error:  # A parser that is given any text fails in more ways than it names.
         raise RecipeError(f"{where}: not valid YAML: {error}") from None

@@ -1,7 +1,6 @@
 """What is secret, and what leaves instead of it: in a file, in a line to a person, in a request.
 
-May be imported: ``hidden`` and ``hidden_in`` for files, ``told`` for lines, ``Discreet`` for streams, and what the modules
-offer.
+May be imported: ``hidden`` and ``hidden_in`` for files, ``told`` for lines, ``Discreet`` for streams.
 Never belongs here: anything that writes, prints, raises or sends; who does that asks here first.
 """
 

@@ -1,4 +1,4 @@
-"""All terms of a loss at once: the weighted sum, in one pass over the vocabulary where there is one."""
+"""All terms of a loss at once, in one pass over the vocabulary where there is one; and their means, for the log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hf_distill.losses.fused import fused_loss
 from hf_distill.objectives.objective import Objective
-from hf_distill.types import HeadLogits, Targets, Unit, View
+from hf_distill.types import HeadLogits, Reduce, Targets, Unit, View
 
 
 def weighted_loss(
@@ -40,3 +40,28 @@ def weighted_loss(
             loss = loss + objective.weight * total / counts[objective.unit].clamp(min=1)
             totals[name] = total.detach()
     return loss, {name: totals[name] for name in objectives}
+
+
+class Means:
+    """Means by name: totals over all processes, by counts that are summed too where they are tensors.
+
+    They stay on the device, so that no step waits for a number to come back.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[Tensor, Tensor | float]] = {}
+
+    def add(self, name: str, total: Tensor, count: Tensor | float) -> None:
+        """Add to a total and to its count."""
+        before, counted = self._sums.get(name, (0.0, 0.0))
+        self._sums[name] = (before + total, counted + count)
+
+    def result(self, reduce: Reduce, *, empty: bool = True) -> dict[str, float]:
+        """Every mean, the same on every process; where nothing was counted 0, or nothing without ``empty``."""
+        means = {}
+        for name, (total, count) in self._sums.items():
+            counted = reduce(count).item() if isinstance(count, Tensor) else count
+            value = float(reduce(total).item() / (counted or 1.0))
+            if counted or empty:
+                means[name] = value
+        return means

@@ -24,7 +24,7 @@ from hf_distill.errors import DataError
 from hf_distill.models.forward import accepted_inputs
 from hf_distill.students import frozen_encoder
 from hf_distill.tasks.encoding import pad_token
-from hf_distill.training.accumulators import Means
+from hf_distill.training.loss import Means
 from hf_distill.training.step import Counts, Step, Terms
 from hf_distill.types import Batch, Masks
 

@@ -22,10 +22,10 @@ from hf_distill.models.attention import show_attention
 from hf_distill.objectives import Objective
 from hf_distill.tasks import Task
 from hf_distill.teachers import Teacher
-from hf_distill.training.accumulators import Means
 from hf_distill.training.data_loading import DataLoading, SamplerEpoch
 from hf_distill.training.demands import check_arguments, check_best_metric, check_predictions, labels_of_training
 from hf_distill.training.guard import Guard, GuardedTraining
+from hf_distill.training.loss import Means
 from hf_distill.training.predictions import Predictions, own_outputs
 from hf_distill.training.saving import StudentSaving, attach
 from hf_distill.training.setup import connect, set_up
