@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
+from typing_extensions import override
 
 from hf_distill.errors import HfDistillError
 from hf_distill.secrets import Discreet, hidden, told
@@ -30,8 +32,30 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Notes from libraries to their callers, not to the person at the terminal.
 warnings.filterwarnings("ignore", category=FutureWarning)
 
+_UsageError: type[Any] = typer.BadParameter.__bases__[0]  # Of click, or of the copy of it in newer releases of typer.
+
+
+class _Commands(TyperGroup):
+    """The commands: one that is called wrongly ends in one line, too."""
+
+    @override
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            return super().main(*arguments, **options)
+        except _UsageError as error:
+            if type(error).__name__ == "NoArgsIsHelpError":
+                error.show()
+            else:
+                context = error.ctx
+                command = f"hf-distill {context.info_name}" if context and context.parent else "hf-distill"
+                said = " ".join(error.format_message().split()).removesuffix(".")
+                print(f"hf-distill: {told(said)}; see {command} --help", file=sys.stderr)
+            raise SystemExit(error.exit_code) from None
+
+
 app = typer.Typer(
     name="hf-distill",
+    cls=_Commands,
     help="Distil big Transformers models into small ones from one recipe, and prove how good they are.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -241,7 +265,7 @@ def init(
 def main() -> None:
     """Entry point of the console script."""
     sys.stdout, sys.stderr = map(Discreet, (sys.stdout, sys.stderr))
-    app()
+    sys.exit(app(standalone_mode=False))  # Else typer prints what is wrong with a call, in a box of many lines.
 
 
 def _end_unforeseen(error: Exception, debug: bool) -> NoReturn:

@@ -20,7 +20,14 @@ from hf_distill.recipe.members import EnsembleTeacher, MemberConfig, with_inheri
 from hf_distill.recipe.parse import Section, at_least, bound, gathered, names_code, refuse_unless, shown
 from hf_distill.recipe.rules import RULES, check_rules
 from hf_distill.recipe.server import ServedTeacher, ServerConfig
-from hf_distill.recipe.stages import ObjectiveConfig, StageConfig, check_training_values, folder_name, in_stage
+from hf_distill.recipe.stages import (
+    ObjectiveConfig,
+    StageConfig,
+    check_training_values,
+    code_of_training,
+    folder_name,
+    in_stage,
+)
 from hf_distill.recipe.student import FromConfig, FromParts, FromPretrained, PluginStudent, StudentConfig
 from hf_distill.recipe.student_parts import LoraConfig, VocabularyConfig, WidthConfig
 from hf_distill.recipe.teacher import (
@@ -144,7 +151,7 @@ class Recipe(Section, where="recipe"):
     """The terms of the loss."""
     stages: tuple[StageConfig, ...] = ()
     """Parts of the training, one after the other, that have objectives and rollouts in place of the recipe's."""
-    training: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict, metadata={"code": code_of_training})
     """Goes untouched to ``transformers.TrainingArguments``."""
     training_guard: bool = True
     """Whether a loss or a gradient that is not finite, or a loss that grows a hundredfold, stops the training."""

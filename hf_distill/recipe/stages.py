@@ -47,6 +47,17 @@ LENGTHS = ("max_steps", "num_train_epochs")
 """Keys of ``training`` that say how long it lasts; the first decides where both are there."""
 
 
+def code_of_training(value: Any, where: str) -> Iterator[tuple[str, str]]:
+    """What of a DeepSpeed config names code: a compiler as ``module.function``; a file or a text could hold one."""
+    config = value.get("deepspeed") if isinstance(value, Mapping) else None
+    if isinstance(config, str):
+        yield f"{where}.deepspeed", config
+    compiler = config.get("compile") if isinstance(config, Mapping) else None
+    backend = compiler.get("backend") if isinstance(compiler, Mapping) else None
+    if isinstance(backend, str) and "." in backend:
+        yield f"{where}.deepspeed.compile.backend", backend
+
+
 def folder_name(reason: str) -> dict[str, Bound]:
     """Metadata of a field whose values name folders."""
     names = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -84,7 +95,7 @@ class StageConfig(Section, where="recipe.stages"):
     """The terms of its loss."""
     rollout: RolloutConfig | None = None
     """Whether the student learns from what it writes itself in this stage, and how it writes."""
-    training: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict, metadata={"code": code_of_training})
     """What differs from the recipe's ``training``; of ``max_steps`` and ``num_train_epochs`` one replaces both."""
 
     @classmethod

@@ -58,6 +58,12 @@ OTHER: dict[str, dict[str, Any]] = {
     "student.config.text_config.attn_implementation": {
         "student": {"config": {"text_config": {"attn_implementation": "stranger/kernel"}}}
     },
+    "training.deepspeed": {"training": {"deepspeed": "deepspeed.json"}},
+    "training.deepspeed.compile.backend": {"training": {"deepspeed": {"compile": {"backend": "os.system"}}}},
+    "stages.1.training.deepspeed": {
+        **{"objectives": None, "training": None},
+        "stages": [STAGE, {**STAGE, "name": "second", "training": {"max_steps": 1, "deepspeed": '{"compile": {}}'}}],
+    },
 }
 """Ways to name code that are no dotted paths."""
 
