@@ -65,7 +65,8 @@ class ClassScores(DecisionScores):
             return None
         share = np.bincount(self.labels).max() / len(self.labels)
         # Beyond two standard errors above always naming the most frequent class.
-        return Chance(metric, share + 2 * float(np.sqrt(share * (1 - share) / len(self.labels))), "chance", LABEL_ORDER)
+        most = share + 2 * float(np.sqrt(share * (1 - share) / len(self.labels)))
+        return Chance(metric, min(most, 1.0), "chance", LABEL_ORDER)
 
     @override
     def agreement(self, teacher: ClassScores) -> float:

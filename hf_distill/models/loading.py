@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,13 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import cached_file, logging
+from transformers.utils import cached_file
+from transformers.utils import logging as library_logging
 
 from hf_distill.errors import HfDistillError, ModelError
 from hf_distill.names import shortened
+
+logger = logging.getLogger(__name__)
 
 # Where a repository holds pickled weights only, Transformers would ask a bot to open a pull request in it.
 os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
@@ -72,8 +76,8 @@ def load_model(
     """Load a model with its weights, from safetensors alone and without code from the Hub."""
     if (adapter := _adapter(name, revision)) is not None:
         return _load_with_adapters(auto_model, name, revision, adapter, {"dtype": dtype, **options})
-    # Transformers would report a new head like a problem.
-    with _as_model_error("model", name, revision), _quiet() if new_head else nullcontext():
+    # Transformers would report a new head like a problem, and others in tables.
+    with _as_model_error("model", name, revision), _quiet():
         model, info = auto_model.from_pretrained(
             name,
             revision=revision or "main",
@@ -85,6 +89,8 @@ def load_model(
             **options,
         )
     _check_complete(name, model, info, new_head)
+    if (unused := sorted(info["unexpected_keys"])) and not new_head:
+        logger.info(f"{name}: left out, for {type(model).__name__} has no such weights: {shortened(unused, 3)}")
     return model
 
 
@@ -157,6 +163,8 @@ def _as_model_error(what: str, name: str, revision: str | None) -> Iterator[None
     """Turn whatever the libraries raise, nearly every built-in type, into one line."""
     if (name.startswith((".", "/", "~")) or name.count("/") > 1) and not Path(name).is_dir():
         raise ModelError(f"there is no folder {name}; name a folder that holds the {what}, or a Hub id (user/model)")
+    if revision not in (None, "main") and Path(name).is_dir():
+        raise ModelError(f"{name}: a folder has no revision {revision!r}; remove it, or name a Hub id (user/model)")
     try:
         yield
     except HfDistillError:
@@ -215,9 +223,9 @@ def _check_complete(name: str, model: PreTrainedModel, info: Mapping[str, Any], 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
+    before = library_logging.get_verbosity()
+    library_logging.set_verbosity_error()
     try:
         yield
     finally:
-        logging.set_verbosity(before)
+        library_logging.set_verbosity(before)

@@ -15,7 +15,7 @@ from hf_distill.errors import RecipeError
 from hf_distill.logs import Report, reported
 from hf_distill.pipeline.flow import Result, complete, load_teacher, push_student, write_labels
 from hf_distill.pipeline.preflight import command_of, resolve
-from hf_distill.pipeline.run_folder import RunFolder
+from hf_distill.pipeline.run_folder import RunFolder, training_part
 from hf_distill.pipeline.scoring import build
 from hf_distill.pipeline.train import lesson_of_student, pair
 from hf_distill.recipe import LabelConfig, Recipe
@@ -70,7 +70,12 @@ def evaluate(
     folder: str | Path, overrides: Overrides = (), *, report: Report = print, allow_code: bool = False
 ) -> Result:
     """Evaluate a run again, perhaps with other ``evaluate`` keys, and write its results, analysis and card anew."""
-    recipe = load_recipe(_recipe_of(Path(folder)), overrides, allow_code=allow_code)
+    recipe, made_with = (load_recipe(_recipe_of(Path(folder)), o, allow_code=allow_code) for o in (overrides, ()))
+    if recipe.name != made_with.name or training_part(recipe) != training_part(made_with):
+        raise RecipeError(
+            "overrides: a run that is there is evaluated again, so only keys of evaluate may change "
+            "(evaluate.split=...); for another student give another name to: hf-distill run"
+        )
     RunFolder(Path(folder)).check_models()
     recipe = dataclasses.replace(recipe, hub=dataclasses.replace(recipe.hub, push=False))
     return run(recipe, runs=Path(folder).resolve().parent, report=report, again=True, allow_code=allow_code)

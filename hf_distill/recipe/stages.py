@@ -42,6 +42,8 @@ NUMERIC_TRAINING = {
     "per_device_eval_batch_size", "gradient_accumulation_steps", "max_grad_norm", "logging_steps",
 }  # fmt: skip
 """Keys of TrainingArguments whose values must be finite numbers of at least 0."""
+COUNTS = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
+"""Those of them that must be whole numbers of at least 1."""
 
 LENGTHS = ("max_steps", "num_train_epochs")
 """Keys of ``training`` that say how long it lasts; the first decides where both are there."""
@@ -141,6 +143,8 @@ def check_training_values(training: Any, where: str) -> None:
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if key in NUMERIC_TRAINING and value is not None and not (is_number and 0 <= value < float("inf")):
             raise RecipeError(f"{where}.{key}: expected a finite number of at least 0, got {shown(value)}")
+        if key in COUNTS and value is not None and (value < 1 or value != int(value)):
+            raise RecipeError(f"{where}.{key}: expected a whole number of at least 1, got {shown(value)}")
 
 
 def check_training(training: Mapping[str, Any]) -> None:
