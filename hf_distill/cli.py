@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gc
 import inspect
 import json
 import os
@@ -22,17 +21,17 @@ from typing_extensions import override
 
 from hf_distill.errors import HfDistillError
 from hf_distill.secrets import Discreet, hidden, told
-from hf_distill.signals import Stopped, stops_on_sigterm
+from hf_distill.signals import Stopped, leave, leave_together, stops_on_sigterm
 
 # libgomp's spinning threads slow each other down by an order of magnitude on a busy machine; read when torch loads.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# One line a run tells what happens; bars of each data set mapping do not.
+# Bars of each data set mapping say less than the lines of a run.
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Notes from libraries to their callers, not to the person at the terminal.
 warnings.filterwarnings("ignore", category=FutureWarning)
 
-_UsageError: type[Any] = typer.BadParameter.__bases__[0]  # Of click, or of the copy of it in newer releases of typer.
+_UsageError: type[Any] = typer.BadParameter.__bases__[0]  # Of click, or of typer's copy of it.
 
 
 class _Commands(TyperGroup):
@@ -46,10 +45,9 @@ class _Commands(TyperGroup):
             if type(error).__name__ == "NoArgsIsHelpError":
                 error.show()
             else:
-                context = error.ctx
-                command = f"hf-distill {context.info_name}" if context and context.parent else "hf-distill"
-                said = " ".join(error.format_message().split()).removesuffix(".")
-                print(f"hf-distill: {told(said)}; see {command} --help", file=sys.stderr)
+                command = f" {error.ctx.info_name}" if error.ctx and error.ctx.parent else ""
+                said = told(" ".join(error.format_message().split()).removesuffix("."))
+                print(f"hf-distill: {said}; see hf-distill{command} --help", file=sys.stderr)
             raise SystemExit(error.exit_code) from None
 
 
@@ -67,10 +65,8 @@ _GOES_ON = "the same command goes on where this one stopped"
 
 RecipeFile = Annotated[str, typer.Argument(help="A recipe: a YAML file.", metavar="RECIPE")]
 RunPath = Annotated[Path, typer.Argument(help="A run's folder, such as runs/quickstart.", metavar="RUN")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(help="Keys to change, such as training.learning_rate=3e-5.", metavar="[KEY=VALUE]..."),
-]
+_OVERRIDES = "Keys to change, such as training.learning_rate=3e-5."
+Overrides = Annotated[list[str] | None, typer.Argument(help=_OVERRIDES, metavar="[KEY=VALUE]...")]
 Grid = Annotated[
     list[str],
     typer.Argument(
@@ -97,7 +93,7 @@ def _ending_in_one_line(debug: bool) -> Iterator[None]:
         print(f"hf-distill: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except Stopped:
-        _leave()
+        leave()
         print(f"hf-distill: stopped by SIGTERM; {_GOES_ON}", file=sys.stderr)
         raise
     except KeyboardInterrupt:
@@ -123,7 +119,7 @@ def _command(*, models: bool = False) -> Callable[[Callable[..., None]], Callabl
                 with stops_on_sigterm():
                     function(**arguments)
                 if models:
-                    _leave_together()
+                    leave_together()
 
         signature = inspect.signature(function, eval_str=True)
         parameter = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug)
@@ -287,26 +283,6 @@ def _end_unforeseen(error: Exception, debug: bool) -> NoReturn:
         f"hf-distill: this is a fault of hf-distill, please report it at {ISSUES} {where}: {shortly}", file=sys.stderr
     )
     raise SystemExit(70) from None
-
-
-def _leave_together() -> None:
-    """End the process group, if there is one, and its threads: one that drops a tensor while Python ends aborts."""
-    from accelerate import PartialState
-
-    PartialState().wait_for_everyone()
-    _leave()
-
-
-def _leave() -> None:
-    """As :func:`_leave_together`, without waiting for the others."""
-    if "accelerate" not in sys.modules:
-        return
-    from accelerate import PartialState
-
-    if PartialState._shared_state:
-        PartialState().destroy_process_group()
-    # What was trained still holds the group, in cycles; its threads end when nothing does.
-    gc.collect()
 
 
 def _line(text: str) -> None:

@@ -1,9 +1,11 @@
-"""SIGTERM: what runs ends with exit code 143, at once, or after the checkpoint that a training saves first."""
+"""How a process ends. At SIGTERM with exit code 143, at once, or after the checkpoint that a training saves first."""
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -75,3 +77,23 @@ def is_heard() -> bool:
 def is_stopping() -> bool:
     """Whether SIGTERM came, so that what runs must save and end."""
     return _Asked.to_stop
+
+
+def leave_together() -> None:
+    """End the process group, if there is one, and its threads: one that drops a tensor while Python ends aborts."""
+    from accelerate import PartialState
+
+    PartialState().wait_for_everyone()
+    leave()
+
+
+def leave() -> None:
+    """As :func:`leave_together`, without waiting for the others."""
+    if "accelerate" not in sys.modules:
+        return
+    from accelerate import PartialState
+
+    if PartialState._shared_state:
+        PartialState().destroy_process_group()
+    # What was trained still holds the group, in cycles; its threads end when nothing does.
+    gc.collect()
