@@ -89,7 +89,10 @@ SOME = {
 CASES = [(stage, fault) for stage in STAGES for fault in (*EVERYWHERE, *SOME.get(stage, ()))]
 
 
-RESULTS = {"card": {"quoted_rows": 0, "labels": 0, "words": False}, "data": {"source": "rows", "evaluated_split": "test"}}
+RESULTS = {
+    "card": {"quoted_rows": 0, "labels": 0, "words": False},
+    "data": {"source": "rows", "evaluated_split": "test"},
+}
 
 
 @pytest.fixture
