@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from hf_distill.data.labels import STREAMED_ROWS
 from hf_distill.errors import DataError
 from hf_distill.names import nearest
 
@@ -36,6 +37,13 @@ class Columns:
         self.mapping = {name: each if isinstance(each, str) else JOIN.join(each) for name, each in mapping.items()}
         self.required, self.optional = required, optional
 
+    @property
+    def used(self) -> set[str]:
+        """The columns of the data that the task needs, or may need."""
+        names = {self.mapping.get(name, name) for name in (*self.required, *self.optional)}
+        names |= {name for joined in self.joined.values() for name in joined}
+        return {part for name in names for part in (name, name.partition(".")[0])} | set(self.required)
+
     def named(self, rows: Any, split: str, labelled: bool = True) -> Any:
         """Keep the task's columns only; a label column may be missing where rows need no labels."""
         rows = _unnested(rows, [*self.mapping.values(), *(name for names in self.joined.values() for name in names)])
@@ -49,7 +57,7 @@ class Columns:
                 chosen[name] = source
             elif (name in self.required and (labelled or name not in LABELS)) or (name in self.mapping and labelled):
                 raise DataError(
-                    f"split {split!r} has no column {source!r}; it has {', '.join(there) or 'none'}"
+                    f"split {split!r} has no column {source!r}; it has {', '.join(map(repr, there)) or 'none'}"
                     f"{nearest(source, there)}; name the right one in {self.where}: {{{name}: ...}}"
                 )
         rows = rows.select_columns(list(dict.fromkeys(chosen.values())))
@@ -65,9 +73,17 @@ def _unnested(rows: Any, names: Iterable[str]) -> Any:
     there = rows.column_names or list(next(iter(rows), {}))
     for name in names:
         outer, dot, inner = name.partition(".")
-        if dot and name not in there and outer in there and inner in next(iter(rows))[outer]:
-            rows = rows.map(lambda row, name=name, outer=outer, inner=inner: {name: row[outer][inner]})
+        if dot and name not in there and outer in there and inner in _inner_names(rows, outer):
+            rows = rows.map(lambda row, name=name, outer=outer, inner=inner: {name: (row[outer] or {}).get(inner)})
     return rows
+
+
+def _inner_names(rows: Any, outer: str) -> Collection[str]:
+    """The names within a nested column, also where its first row holds nothing."""
+    feature = rows.features.get(outer) if rows.features else None
+    if feature is None:
+        return next((row[outer] for row in rows.take(STREAMED_ROWS) if row[outer]), {})
+    return feature if isinstance(feature, Mapping) else ()
 
 
 def _with_joined(rows: Any, names: Sequence[str], split: str, *, apart: bool) -> Any:
@@ -75,7 +91,7 @@ def _with_joined(rows: Any, names: Sequence[str], split: str, *, apart: bool) ->
     there = rows.column_names or list(next(iter(rows), {}))
     for name in names:
         if name not in there:
-            known = ", ".join(there) or "none"
+            known = ", ".join(map(repr, there)) or "none"
             raise DataError(f"split {split!r} has no column {name!r}; it has {known}{nearest(name, there)}")
 
     def join(row: Mapping[str, Any]) -> dict[str, Any]:

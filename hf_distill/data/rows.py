@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from datasets import Dataset, IterableDataset
 
 from hf_distill.data.columns import LABELS, Columns
-from hf_distill.data.sources import Splits, read_files, source_of, splits_of
+from hf_distill.data.labels import STREAMED_ROWS, settle, told
+from hf_distill.data.local_files import read_files
+from hf_distill.data.sources import Splits, source_of, splits_of
 from hf_distill.errors import DataError
 from hf_distill.names import nearest
 
 if TYPE_CHECKING:
     from hf_distill.recipe import DataConfig
-
-STREAMED_ROWS = 1000  # So many rows of a stream are looked at before training.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,8 @@ class Data:
         fingerprint: SHA-256 of the content of all rows; of source and revision for a stream.
         source: A Hub id with its revision, or names of files.
         notes: How the splits were made, where the recipe does not say.
+        labelled_rows: How many rows of each split have a label, and how many have none; nothing of a stream.
+        taken_from_train: Splits whose rows were taken out of the training rows.
         outside: Rows that a task set aside because they are of none of its classes, by split.
         loaded: The data before a task set rows aside.
     """
@@ -43,6 +45,8 @@ class Data:
     source: str
     dataset_id: str | None
     notes: tuple[str, ...] = ()
+    labelled_rows: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    taken_from_train: tuple[str, ...] = ()
     outside: Mapping[str, Dataset] = field(default_factory=dict)
     loaded: Data | None = None
 
@@ -87,14 +91,15 @@ def load_data(
     config: DataConfig, required: Sequence[str], optional: Sequence[str], texts: Sequence[str], seed: int
 ) -> Data:
     """Load a recipe's data."""
-    splits = splits_of(config)
-    names, notes = _split_names(config, splits)
     columns = Columns(config.columns, required, optional, "data.columns")
+    splits = splits_of(config, columns.used)
+    names, notes = _split_names(config, splits)
+    taken: list[str] = []
     train = columns.named(splits[names["train"]], names["train"])
     if config.test is not None:
-        elsewhere = splits_of(config.test.source())
-        name = _checked_split(config.test.split, "data.test.split", elsewhere)
         named = Columns(config.test.columns, required, optional, "data.test.columns")
+        elsewhere = splits_of(config.test.source(), named.used)
+        name = _checked_split(config.test.split, "data.test.split", elsewhere)
         test = named.named(_in_memory(elsewhere[name]), name)
     elif "test" in names:
         test = columns.named(_in_memory(splits[names["test"]]), names["test"])
@@ -102,29 +107,37 @@ def load_data(
         assert config.test_size is not None
         train, test, note = _split_off(train, "test", config.test_size, seed)
         notes.append(note)
+        taken.append("test")
     if "validation" in names:
         validation = columns.named(_in_memory(splits[names["validation"]]), names["validation"])
     else:
         train, validation, note = _split_off(train, "validation", config.validation_size, seed)
         notes.append(note)
-    unlabelled = _unlabelled(config, splits, columns)
+        taken.append("validation")
+    unlabelled = _unlabelled(config, splits, columns, names, train)
     if unlabelled is not None and not LABELS & {*required, *optional}:
         raise DataError("data: no row of this task has a label that could be missing; add the rows to the train split")
     source, dataset_id = source_of(config)
+    parts = {
+        "train": _limited(train, config.train_limit, seed),
+        "validation": _limited(validation, config.validation_limit, seed),
+        "test": _limited(test, config.test_limit, seed),
+    }
+    parts, labelled_rows = settle(parts, config.missing_labels)
+    if labelled_rows:
+        notes.append(f"labels: {told(labelled_rows)}")
     data = Data(
-        train=_limited(train, config.train_limit, seed),
-        validation=_limited(validation, config.validation_limit, seed),
-        test=_limited(test, config.test_limit, seed),
+        **parts,
         unlabelled=unlabelled,
         fingerprint="",
         source=source,
         dataset_id=dataset_id,
         notes=tuple(notes),
+        labelled_rows=labelled_rows,
+        taken_from_train=tuple(taken),
     )
     for name, rows in data.splits.items():
         _check_rows(rows, name, texts)
-    for name in ("validation", "test"):
-        _check_labels(data.splits[name], name)
     return dataclasses.replace(data, fingerprint=data.digest())
 
 
@@ -197,11 +210,22 @@ def _in_memory(rows: Dataset | IterableDataset) -> Dataset:
     return Dataset.from_list(list(rows), features=rows.features) if isinstance(rows, IterableDataset) else rows
 
 
-def _unlabelled(config: DataConfig, splits: Splits, columns: Columns) -> Dataset | None:
+def _unlabelled(
+    config: DataConfig, splits: Splits, columns: Columns, names: Mapping[str, str], train: Any
+) -> Dataset | None:
+    """Texts that the teacher alone labels; of the training split those that no other split was made of."""
     if config.unlabelled_files is not None:
-        rows = read_files(config.unlabelled_files, "unlabelled")
+        rows = read_files(config.unlabelled_files, "unlabelled", config, columns.used)
     elif config.unlabelled_split is not None:
-        rows = splits[_checked_split(config.unlabelled_split, "data.unlabelled_split", splits)]
+        name = _checked_split(config.unlabelled_split, "data.unlabelled_split", splits)
+        if role := next((role for role in ("validation", "test") if names.get(role) == name), None):
+            raise DataError(
+                f"data.unlabelled_split: {name} is the {role} split, whose rows would be learned from and then scored; "
+                f"name another, or another data.{role}_split"
+            )
+        rows = splits[name]
+        if name == names["train"]:
+            rows, columns = train, Columns({}, columns.required, columns.optional, columns.where)
     else:
         return None
     named = columns.named(_in_memory(rows), "unlabelled", labelled=False)
@@ -227,20 +251,3 @@ def _has_text(value: Any) -> bool:
     if isinstance(value, list):
         return any(map(_has_text, value)) and all(isinstance(word, str) for word in value)
     return isinstance(value, str) and bool(value.strip())
-
-
-def _check_labels(rows: Dataset, split: str) -> None:
-    """Refuse rows without a label where models are scored: -1 and null mean that a benchmark hides them."""
-    for name in LABELS & set(rows.column_names):
-        values = rows[name]
-        if hidden := [i for i, value in enumerate(values) if _is_hidden(value)]:
-            raise DataError(
-                f"split {split!r}: {len(hidden)} of {len(values)} rows have no label (first: row {hidden[0]}); "
-                "benchmarks hide the labels of their test split: set data.test_split: validation"
-            )
-
-
-def _is_hidden(value: Any) -> bool:
-    if isinstance(value, list):
-        return any(map(_is_hidden, value))
-    return value is None or (type(value) is int and value == -1)

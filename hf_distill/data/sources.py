@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from httpx2 import TransportError
 from huggingface_hub import HfApi
 
+from hf_distill.data.local_files import read_files, reason
 from hf_distill.errors import DataError, HfDistillError
 from hf_distill.names import plug_in
 from hf_distill.secrets import hidden, speakable
@@ -22,40 +23,15 @@ from hf_distill.secrets.references import resolved, variables
 if TYPE_CHECKING:
     from hf_distill.recipe import DataConfig
 
-READERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".txt": "text"}
-"""How a local file is read, by its ending."""
-
 Splits = Mapping[str, "Dataset | IterableDataset"]
 
 
-def splits_of(config: DataConfig) -> Splits:
-    """All splits that a recipe's data have, as they are."""
+def splits_of(config: DataConfig, used: Collection[str] = ()) -> Splits:
+    """All splits that a recipe's data have, as they are; ``used`` are the columns that are needed of files."""
     if config.files is not None:
-        return {split: read_files(files, split, config.streaming) for split, files in config.files.items()}
+        return {split: read_files(files, split, config, used) for split, files in config.files_by_split.items()}
     assert config.path is not None
     return _called(config.path, config.arguments) if ":" in config.path else _loaded(config)
-
-
-def read_files(files: str | list[str], split: str, streaming: bool = False) -> Dataset | IterableDataset:
-    """The rows of local files of one kind."""
-    paths = [Path(name) for name in ([files] if isinstance(files, str) else files)]
-    for path in paths:
-        if not path.is_file():
-            raise DataError(f"data.files.{split}: there is no file {path}; paths are relative to where you run it")
-    endings = {path.suffix.lower() for path in paths}
-    if len(endings) != 1 or not endings <= READERS.keys():
-        got = ", ".join(sorted(endings)) or "none"
-        raise DataError(f"data.files.{split}: expected files of one kind ({', '.join(READERS)}), got {got}")
-    reader, data_files = READERS[min(endings)], {split: [str(path) for path in paths]}
-    options = {"delimiter": "\t"} if endings == {".tsv"} else {}
-    try:
-        return datasets.load_dataset(reader, data_files=data_files, split=split, streaming=streaming, **options)
-    except (datasets.exceptions.DatasetGenerationError, ValueError, OSError, StopIteration) as error:
-        if "no data" in str(error):
-            raise DataError(f"data.files.{split}: {paths[0]} has no rows; name a file that holds some") from error
-        raise DataError(f"data.files.{split}: {paths[0]} cannot be read as {reader}: {_reason(error)}") from speakable(
-            error
-        )
 
 
 def _called(path: str, arguments: Mapping[str, Any]) -> Splits:
@@ -84,7 +60,7 @@ def _given(path: str, function: Callable[..., Any], arguments: Mapping[str, Any]
         raise
     except Exception as error:
         secrets = [os.environ[name] for name in names]
-        told = hidden(f"{type(error).__name__}: {_reason(error)}", secrets)
+        told = hidden(f"{type(error).__name__}: {reason(error)}", secrets)
         raise DataError(f"data.path: {path} failed: {told}; see where with --debug") from speakable(error, secrets)
 
 
@@ -103,7 +79,7 @@ def _loaded(config: DataConfig) -> Splits:
             "the spelling and the connection, or log in with `hf auth login` if it is private"
         ) from speakable(error)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetGenerationError) as error:
-        raise DataError(f"data.path: {config.path} cannot be loaded: {_reason(error)}") from speakable(error)
+        raise DataError(f"data.path: {config.path} cannot be loaded: {reason(error)}") from speakable(error)
 
 
 def source_of(config: DataConfig) -> tuple[str, str | None]:
@@ -112,7 +88,7 @@ def source_of(config: DataConfig) -> tuple[str, str | None]:
         shown, dataset_id = source_of(dataclasses.replace(config, test=None))
         return f"{shown}, test: {source_of(config.test.source())[0]}", dataset_id
     if config.files is not None:
-        parts = {split: [files] if isinstance(files, str) else files for split, files in config.files.items()}
+        parts = {split: [files] if isinstance(files, str) else files for split, files in config.files_by_split.items()}
         return ", ".join(f"{split}: {', '.join(Path(f).name for f in files)}" for split, files in parts.items()), None
     assert config.path is not None
     if ":" in config.path:
@@ -138,8 +114,3 @@ def is_public(config: DataConfig) -> bool:
     except (OSError, ValueError, TransportError):  # Not to be seen, or no network.
         return False
     return not (found.private or found.gated or found.disabled)
-
-
-def _reason(error: BaseException) -> str:
-    cause = error.__cause__ or error
-    return (str(cause) or type(cause).__name__).splitlines()[0]

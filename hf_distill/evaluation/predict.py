@@ -91,7 +91,9 @@ def _token_scores(candidate: Scoreable, evaluation: Evaluation) -> Scores:
 
 
 def decision_scores(logits: np.ndarray, labels: np.ndarray, problem_type: str, *more: Any) -> DecisionScores:
-    """Scores of one decision a row, of the kind that the labels are."""
+    """Scores of one decision a row, of the kind that the labels are; shares of several labels count from a half on."""
+    if DECISIONS[problem_type].many:
+        labels = (labels >= 0.5).astype(np.float64)
     return DECISIONS[problem_type](logits, labels, problem_type, *more)
 
 

@@ -20,7 +20,7 @@ from hf_distill.errors import ModelError
 from hf_distill.evaluation.scores import Scoreable
 from hf_distill.generation.generate import generate
 from hf_distill.models.forward import accepted_inputs
-from hf_distill.models.hardware import best_dtype
+from hf_distill.models.precision import common_dtype
 from hf_distill.tasks import Task
 from hf_distill.tasks.encoding import with_row_ids
 from hf_distill.types import TAUGHT_BY
@@ -142,7 +142,7 @@ def timed_calls(
     """What is measured of each model, which is left in the precision for it; and the conditions."""
     models: list[Any] = [model for candidate in candidates.values() for model in candidate.models]
     device = models[0].device
-    dtype = best_dtype(device)
+    dtype = common_dtype(device, models if task.keeps_logits else [])
     generates = task.timed_as == "generate"
     count = TIMED_TEXTS if generates else TIMED_ROWS
     step = max(1, len(rows) // count)

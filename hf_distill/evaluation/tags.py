@@ -17,7 +17,7 @@ from hf_distill.errors import LabelError
 from hf_distill.evaluation.analysis import Decided, Evaluated, beside_control, short
 from hf_distill.evaluation.classification import ClassScores
 from hf_distill.evaluation.scores import Chance, Evaluation, Scoreable, Scores, by_row, ratio
-from hf_distill.types import Batch
+from hf_distill.types import IGNORED, Batch
 
 OUTSIDE = "O"
 """The label of a word that is part of nothing."""
@@ -48,11 +48,13 @@ class TagScores(Scores):
         words: One row a word.
         row_of: ``[W]``, the row that each word belongs to, ascending.
         seen: ``[W]``, whether the model saw the word; where it did not, its decision stands without a look.
+        place: ``[W]``, which word of its row each is; None where no word of a row is left out.
     """
 
     words: ClassScores
     row_of: np.ndarray
     seen: np.ndarray
+    place: np.ndarray | None = None
 
     @property
     @override
@@ -113,7 +115,7 @@ class TagScores(Scores):
 
     @override
     def analysis(self, models: Mapping[str, TagScores], evaluated: Evaluated, examples: int = 5) -> dict[str, Any]:
-        words, named = list(evaluated.rows["tokens"]), {name: each.types for name, each in models.items()}
+        words, named = self._shown_words(evaluated.rows["tokens"]), {name: each.types for name, each in models.items()}
         texts = [" ".join(row) for row in words]
         of_words = [texts[row] for row in self.row_of]
         own, f1 = self.metrics(), {name: each.metrics()["f1"] for name, each in models.items()}
@@ -145,6 +147,13 @@ class TagScores(Scores):
         ]
         return decided.analysis(models, first, "accuracy", shown)
 
+    def _shown_words(self, rows: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+        """The words of each row that are scored."""
+        if self.place is None:
+            return list(rows)
+        places = np.split(self.place, self._starts)
+        return [[row[i] for i in place] for row, place in zip(rows, places, strict=True)]
+
     def _lost_to(self, teacher: TagScores) -> list[int]:
         """Rows of which the teacher names all entities rightly and the student does not, most errors first."""
         wrong = {
@@ -171,8 +180,9 @@ class TagScores(Scores):
 def score_tags(candidate: Scoreable, evaluation: Evaluation) -> TagScores:
     """A model's decision on every word of a split, each by its first token.
 
-    A word that the model does not see, because its row is cut or its tokenizer drops it, is decided as ``O``, or as the
-    first label where there is no such: models of any tokenizer are scored on the same words.
+    A word without a label is not scored. One that the model does not see, because its row is cut or its tokenizer drops
+    it, is decided as ``O``, or as the first label where there is no such: models of any tokenizer are scored on the
+    same words.
     """
     task, rows = evaluation.task, evaluation.rows
     names = task.label_set.names
@@ -191,8 +201,10 @@ def score_tags(candidate: Scoreable, evaluation: Evaluation) -> TagScores:
     if not all(counts):
         raise LabelError(f"row {counts.index(0)} of the evaluated split has no words; remove it")
     labels, seen = (np.concatenate(encoded[name]) for name in ("word_labels", "first_tokens"))
-    words = ClassScores(np.concatenate(of_words), labels, task.label_set.problem_type, names)
-    return TagScores(words=words, row_of=np.repeat(np.arange(len(counts)), counts), seen=seen >= 0)
+    row_of, place = np.repeat(np.arange(len(counts)), counts), np.concatenate([np.arange(n) for n in counts])
+    told = labels != IGNORED  # What a word is whose label is missing is not known.
+    words = ClassScores(np.concatenate(of_words)[told], labels[told], task.label_set.problem_type, names)
+    return TagScores(words=words, row_of=row_of[told], seen=seen[told] >= 0, place=None if told.all() else place[told])
 
 
 def _shares(*counts: Any) -> dict[str, np.ndarray]:

@@ -20,14 +20,14 @@ from accelerate import PartialState
 from datasets import Dataset, Features, Value, concatenate_datasets
 
 from hf_distill.artifacts import digest, read_json, write_json, write_whole
+from hf_distill.data.local_files import read_files
 from hf_distill.data.rows import Data, fingerprint
-from hf_distill.data.sources import read_files
 from hf_distill.errors import DataError, WritingError
 from hf_distill.labelling.checks import rows_to_write_for, scorer_of
 from hf_distill.labelling.provenance import facts_of, identity_of
 from hf_distill.labelling.selection import Choice, choose, keep
 from hf_distill.labelling.shards import read_all, write_all
-from hf_distill.recipe import LabelConfig, Recipe
+from hf_distill.recipe import DataConfig, LabelConfig, Recipe
 from hf_distill.tasks import Task
 from hf_distill.teachers import Teacher
 
@@ -182,7 +182,8 @@ def _read(folder: Path, data: Data) -> TeacherTexts:
             raise ValueError("its provenance.json counts no rows")
         for name in ("validation", "test"):
             pyarrow.parquet.read_metadata(folder / "datasets" / TRAIN.replace("train", name))
-        rows = read_files(str(folder / "datasets" / TRAIN), "train")
+        path = str(folder / "datasets" / TRAIN)
+        rows = read_files(path, "train", DataConfig(files=path))
         assert isinstance(rows, Dataset)
         assert isinstance(data.train, Dataset)
         train = rows.select_columns(data.train.column_names).cast(data.train.features)

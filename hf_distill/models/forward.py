@@ -7,7 +7,7 @@ they come from: the last hidden states and the head. :func:`without_head` runs a
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +19,9 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from hf_distill.errors import ModelError
 from hf_distill.models.pooling import head_of
 from hf_distill.types import Head, HeadLogits, Need
+
+SEGMENTS = "token_type_ids"
+"""What Transformers calls the segments of tokens: which text of a pair each is of."""
 
 ENCODED = "encoder_outputs"
 """What Transformers calls an encoder's output; in a batch where student and teacher share it."""
@@ -87,11 +90,28 @@ def without_head(model: PreTrainedModel) -> Iterator[Caught]:
 
 
 def accepted_inputs(model: PreTrainedModel, inputs: dict[str, Any]) -> dict[str, Any]:
-    """The inputs that a model's forward takes; a shared tokenizer may give more (token types to a DistilBERT)."""
+    """The inputs that a model reads; another model's tokenizer may give more (segments to a DistilBERT)."""
+    names = set(_arguments(model))
+    if SEGMENTS in inputs and not reads_segments(model):
+        names.discard(SEGMENTS)
+    return {name: value for name, value in inputs.items() if name in names}
+
+
+def reads_segments(model: PreTrainedModel) -> bool:
+    """Whether a model tells the second text of a pair from the first by its ``token_type_ids``.
+
+    RoBERTa knows one segment only, for which id 1 is out of range. GPT-2 and its like take the ids for tokens. BigBird
+    never saw any: its own tokenizer gives none.
+    """
+    if SEGMENTS not in _arguments(model) or model.config.model_type == "big_bird":
+        return False
+    return getattr(model.config, "type_vocab_size", 0) > 1 or model.config.model_type in ("xlnet", "funnel")
+
+
+def _arguments(model: PreTrainedModel) -> Collection[str]:
     # The model under an adapter names the arguments of its forward.
     base: Any = getattr(model, "get_base_model", lambda: model)()
-    names = inspect.signature(base.forward).parameters
-    return {name: value for name, value in inputs.items() if name in names}
+    return inspect.signature(base.forward).parameters.keys()
 
 
 def output_logits(outputs: Any) -> Tensor:

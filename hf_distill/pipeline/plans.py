@@ -11,8 +11,10 @@ from accelerate import PartialState
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.data.rows import Data
+from hf_distill.errors import TeacherError
 from hf_distill.models.hardware import chosen_dtype
 from hf_distill.models.loading import load_config, load_tokenizer
+from hf_distill.models.precision import runnable_dtype, trouble
 from hf_distill.recipe import FromParts, LocalTeacher, Recipe, SingleTeacher, TrainedTeacher
 from hf_distill.students import Student, StudentRequest, build_student, learning, limit_learning, parts_of, quantized
 from hf_distill.tasks import Task
@@ -89,7 +91,12 @@ def _planned(config: SingleTeacher, task: Task, data: Data) -> ModelPlan:
         how = "the same order" if order is None else "another order; aligned by name"
         logger.info(f"labels: the teacher's stand in {how}")
         tokenizer = load_tokenizer(config.model, config.revision)
-        plan = ModelPlan(model=_on_meta(task, loaded), tokenizer=tokenizer, dtype=config.dtype)
+        runs_in = runnable_dtype(config.dtype, PartialState().device, task.tried, loaded)
+        if reason := trouble(task.tried, loaded, runs_in):
+            told = f"{loaded.model_type} does not compute in {config.dtype} ({reason}); set it to float32"
+            raise TeacherError(f"teacher.dtype: {told}")
+        dtype = str(runs_in).removeprefix("torch.")
+        plan = ModelPlan(model=_on_meta(task, loaded), tokenizer=tokenizer, dtype=dtype)
         logger.info(f"teacher: {config.model}: {described(plan)}")
         return plan
 

@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 from datasets import Dataset
 
 from hf_distill.data.routing import with_teachers
 from hf_distill.data.rows import Data, load_data
+from hf_distill.errors import RecipeError
 from hf_distill.evaluation.metrics import scorer_names
 from hf_distill.evaluation.predict import check_generation
 from hf_distill.generation.rollout import Rollout
@@ -20,11 +22,12 @@ from hf_distill.labelling import check_label
 from hf_distill.logs import Report, prefixed, reported
 from hf_distill.models.hardware import multiplies_bfloat16
 from hf_distill.models.loading import load_tokenizer
+from hf_distill.models.precision import trouble
 from hf_distill.names import portable
 from hf_distill.objectives import Objective
 from hf_distill.pipeline.compatibility import check_recipe, check_stage
 from hf_distill.pipeline.experiment import Experiment, Stage, stages_of, with_defaults
-from hf_distill.pipeline.plans import described, planned_student, planned_teacher
+from hf_distill.pipeline.plans import ModelPlan, described, planned_student, planned_teacher
 from hf_distill.pipeline.run_folder import RunFolder
 from hf_distill.recipe import Recipe
 from hf_distill.recipe.load_recipe import load_recipe
@@ -75,6 +78,10 @@ def resolve(recipe: Recipe, runs: str | Path = "runs", command: str = "", data: 
     data = read_data(recipe, task, stages, data)
     teacher = planned_teacher(recipe, task, data)
     student = planned_student(recipe, task, data, teacher)
+    planned = (student, *((teacher, *teacher.others) if teacher is not None else ()))
+    for line in task.fit_positions([each.model for each in planned]):
+        logger.info(line)
+    _check_precision(stages, task, student)
     experiment = Experiment(
         recipe=recipe,
         task=task,
@@ -107,13 +114,16 @@ def read_data(recipe: Recipe, task: Task, stages: Sequence[Stage], data: Data | 
             data = with_teachers(data, route, names, (*task.required, *task.optional))
     data = task.set_aside(data)
     task.read_labels(data.train)
+    for split in ("train", "validation", "test"):
+        if isinstance(rows := data.splits[split], Dataset):
+            task.check_labels(rows, split)
     check_label(recipe.label, task, data)
     task.check_evaluated(data.evaluated(recipe.evaluate.split))
     for stage in stages:
         with in_stage(stage.name):
             check_stage(stage, task)
     check_recipe(recipe, task, data, stages)
-    for note in data.notes:
+    for note in (*data.notes, *task.label_notes(data.train)):
         logger.info(note)
     _report_data(task, data)
     return data
@@ -132,6 +142,17 @@ def command_of(
     pairs = [f"{key}={value}" for key, value in overrides.items()] if isinstance(overrides, Mapping) else overrides
     options = ["--allow-code"] if allow_code else []
     return shlex.join(map(portable, ["hf-distill", verb, str(recipe), *pairs, *options]))
+
+
+def _check_precision(stages: Sequence[Stage], task: Task, student: ModelPlan) -> None:
+    """Refuse mixed precision that models of the student's kind do not compute in."""
+    for stage in stages:
+        for name, dtype in (("bf16", torch.bfloat16), ("fp16", torch.float16)):
+            config, asked = student.model.config, getattr(stage.arguments, name)
+            if asked and (reason := trouble(task.tried, config, dtype, autocast=True)):
+                raise RecipeError(
+                    f"training.{name}: {config.model_type} does not compute in it ({reason}); set it to false"
+                )
 
 
 def _check_writing(experiment: Experiment) -> None:

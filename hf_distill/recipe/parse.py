@@ -30,6 +30,25 @@ def refuse_unless(condition: bool, message: str) -> None:
         raise RecipeError(message)
 
 
+def check_option(name: str, value: Any, holds: bool, expected: str) -> None:
+    """Refuse the value of a task's option."""
+    if not holds:
+        raise RecipeError(f"task.{name}: expected {expected}, got {value!r}")
+
+
+def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
+    """Refuse an option that is none of the choices; None need not be named."""
+    told = ", ".join(str(choice) for choice in choices if choice is not None)
+    check_option(name, value, value in choices, f"one of {told}")
+
+
+def checked_length(max_length: int) -> int:
+    """``task.max_length``, where it leaves room for anything."""
+    fits = isinstance(max_length, int) and max_length >= 4
+    check_option("max_length", max_length, fits, "a whole number of at least 4")
+    return max_length
+
+
 @dataclass(frozen=True)
 class Bound:
     """What a single key may hold, and why, whatever the other keys hold; ``null`` is never asked."""

@@ -11,10 +11,11 @@ from typing_extensions import override
 
 from hf_distill.errors import DataError, RecipeError
 from hf_distill.models.sanity_checks import check_packing
+from hf_distill.recipe.parse import check_option, checked_length
 from hf_distill.tasks.encoding import Example, carried, check_apart, columns_of, fit, last_turn, pack
 from hf_distill.tasks.language import FORMS, PACKED_TOGETHER, PLACES, CausalTask, form_of
 from hf_distill.tasks.rollout_batches import AfterPrompts, Prompts, check_prompt_tokens
-from hf_distill.tasks.task import TEACHER_PREFIX, check_option, checked_length
+from hf_distill.tasks.task import TEACHER_PREFIX
 from hf_distill.tokenizers.chat import answered, render_chat
 from hf_distill.tokenizers.cross_reader import Reading, TeacherReader
 from hf_distill.types import IGNORED, Rows, Tokenizer

@@ -19,8 +19,9 @@ from hf_distill.errors import DataError, ModelError
 from hf_distill.models.loading import vector_folder
 from hf_distill.models.pooling import POOLINGS, Pooling, VectorHead, attach_head, head_of, read_head, save_head
 from hf_distill.models.projections import give_head, principal_components, teacher_vectors
-from hf_distill.tasks.encoding import columns_of, padded_inputs, were_cut
-from hf_distill.tasks.task import TEACHER_PREFIX, Task, check_choice, check_option, checked_length
+from hf_distill.recipe.parse import check_choice, check_option, checked_length
+from hf_distill.tasks.encoding import asked_segments, columns_of, padded_inputs, were_cut
+from hf_distill.tasks.task import TEACHER_PREFIX, Task
 from hf_distill.types import Batch, Collate, LogitSource, Masks, Rows, Tokenizer, View
 
 Evaluation = Literal["similarity", "retrieval"]
@@ -231,7 +232,8 @@ class Embeddings(Task):
 
     def _tokens(self, texts: Sequence[Sequence[str]], tokenizer: Tokenizer) -> dict[str, list[Any]]:
         limit = min(self.max_length, tokenizer.model_max_length)
-        encoded = tokenizer([text for row in texts for text in row], truncation=True, max_length=limit)
+        flat = [text for row in texts for text in row]
+        encoded = tokenizer(flat, truncation=True, max_length=limit, **asked_segments(tokenizer))
         columns = {name: values for name, values in encoded.items() if name != "attention_mask"}
         columns["cut"] = were_cut(encoded, limit)
         starts = [0, *accumulate(map(len, texts))]

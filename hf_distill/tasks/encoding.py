@@ -10,7 +10,9 @@ import torch
 from transformers import BatchEncoding
 
 from hf_distill.errors import DataError, ObjectiveError, RecipeError
+from hf_distill.models.forward import SEGMENTS
 from hf_distill.tokenizers.chat import render_chat
+from hf_distill.tokenizers.compare import knows_segments
 from hf_distill.types import IGNORED, TAUGHT_BY, Batch, Rows, Tokenizer
 
 Example = tuple[list[int], list[int], list[int]]
@@ -84,6 +86,11 @@ def last_turn(labels: Sequence[int]) -> int:
     """Where the last run of tokens that count begins; the length where none counts."""
     end = next((i for i in range(len(labels), 0, -1) if labels[i - 1] != IGNORED), 0)
     return next((i for i in range(end, 0, -1) if labels[i - 1] == IGNORED), 0) if end else len(labels)
+
+
+def asked_segments(tokenizer: Tokenizer) -> dict[str, bool]:
+    """What asks a tokenizer for segments, also where it does not give them by itself: another model may read them."""
+    return {"return_token_type_ids": SEGMENTS in tokenizer.model_input_names or knows_segments(tokenizer)}
 
 
 def were_cut(encoded: BatchEncoding, limit: int) -> list[bool]:
@@ -165,7 +172,8 @@ def padded_inputs(
             "the tokenizer has no pad token, so that texts of several lengths make no batch; set tokenizer.pad_token "
             "(to its eos_token, say) and model.config.pad_token_id"
         )
-    names = [prefix + name for name in (*tokenizer.model_input_names, *more) if prefix + name in rows[0]]
+    read = dict.fromkeys((*tokenizer.model_input_names, SEGMENTS, *more))
+    names = [prefix + name for name in read if prefix + name in rows[0]]
     features = [{name.removeprefix(prefix): row[name] for name in names} for row in rows]
     filled = tokenizer.pad(features, return_tensors="pt")
     return {prefix + name: value for name, value in filled.items()}

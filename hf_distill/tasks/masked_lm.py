@@ -15,9 +15,9 @@ from transformers import AutoModelForMaskedLM
 from typing_extensions import override
 
 from hf_distill.errors import DataError
+from hf_distill.recipe.parse import check_option, checked_length
 from hf_distill.tasks.encoding import carried, check_apart, check_one_a_token, columns_of, padded, padded_inputs
 from hf_distill.tasks.language import PACKED_TOGETHER, LanguageTask
-from hf_distill.tasks.task import check_option, checked_length
 from hf_distill.types import IGNORED, Batch, Collate, LogitSource, Masks, Rows, Tokenizer, View
 
 

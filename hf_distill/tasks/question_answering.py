@@ -13,10 +13,12 @@ from torch import Tensor
 from transformers import AutoModelForQuestionAnswering
 from typing_extensions import override
 
+from hf_distill.data.classes import STREAMED_LABELS
 from hf_distill.errors import DataError, TeacherError
-from hf_distill.tasks.encoding import check_offsets, columns_of, padded_inputs, refuse_other_tokens
-from hf_distill.tasks.label_sets import STREAMED_ROWS
-from hf_distill.tasks.task import Task, check_option, checked_length
+from hf_distill.models.forward import SEGMENTS
+from hf_distill.recipe.parse import check_option, checked_length
+from hf_distill.tasks.encoding import asked_segments, check_offsets, columns_of, padded_inputs, refuse_other_tokens
+from hf_distill.tasks.task import Task
 from hf_distill.types import IGNORED, Batch, Collate, LogitSource, Masks, Rows, Tokenizer, View
 
 PLACES_OF_ANSWERS = ("start_positions", "end_positions")
@@ -68,8 +70,18 @@ class QuestionAnswering(Task):
 
     @override
     def read_labels(self, train: Rows) -> None:
-        rows = train["answers"] if isinstance(train, Dataset) else (r["answers"] for r in islice(train, STREAMED_ROWS))
+        rows = (
+            train["answers"] if isinstance(train, Dataset) else (r["answers"] for r in islice(train, STREAMED_LABELS))
+        )
         self.may_abstain = any(value is not None and not answers_of(value) for value in rows)
+
+    @override
+    def check_labels(self, rows: Dataset, split: str) -> None:
+        for number, (context, value) in enumerate(zip(rows["context"], rows["answers"], strict=True)):
+            try:
+                _check_places(context, [] if value is None else answers_of(value))
+            except DataError as error:
+                raise DataError(f"split {split!r}, row {number}: {error}") from error
 
     @override
     def model_options(self) -> dict[str, Any]:
@@ -99,7 +111,7 @@ class QuestionAnswering(Task):
             # No answer is the token that sums a text up, else the first.
             summing = tokenizer.cls_token_id
             nothing = [list(ids).index(summing) if summing in ids else 0 for ids in encoded["input_ids"]]
-            kept = [name for name in tokenizer.model_input_names if name != "attention_mask" and name in encoded]
+            kept = [name for name in ("input_ids", SEGMENTS) if name in encoded]
             return {
                 **{name: encoded[name] for name in kept},
                 "labels": [_label(p, n, known[i]) for p, n, i in zip(places, nothing, of_row, strict=True)],
@@ -175,17 +187,24 @@ class QuestionAnswering(Task):
             stride=min(self.doc_stride, limit // 2 - 1),
             return_overflowing_tokens=True,
             return_offsets_mapping=True,
+            **asked_segments(tokenizer),
         )
 
 
 def answers_of(value: Any) -> list[Answer]:
-    """The answers of a row, given as two lists or as a list of answers; empty where it has none."""
-    pairs = (
-        zip(value["text"], value["answer_start"], strict=True)
-        if isinstance(value, Mapping)
-        else ((each["text"], each["answer_start"]) for each in value)
-    )
-    return [Answer(text, int(start)) for text, start in pairs]
+    """The answers of a row, given as two lists, as a list of answers, or as a single one; empty where it has none."""
+    try:
+        if isinstance(value, Mapping):
+            texts, starts = value["text"], value["answer_start"]
+            pairs = [(texts, starts)] if isinstance(texts, str) else list(zip(texts, starts, strict=True))
+        else:
+            pairs = [(each["text"], each["answer_start"]) for each in value]
+        return [Answer(text, int(start)) for text, start in pairs]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"answers are {value!r}, but where they stand in the context is needed: {{text: [...], answer_start: "
+            "[...]} as SQuAD has them, or [{text: ..., answer_start: ...}]; give each its place"
+        ) from error
 
 
 def _check_places(context: str, answers: Sequence[Answer]) -> None:

@@ -13,10 +13,10 @@ from typing_extensions import override
 
 from hf_distill.errors import ModelError, RecipeError, TeacherError
 from hf_distill.models.sanity_checks import check_decoder_inputs, check_head
+from hf_distill.recipe.parse import check_option
 from hf_distill.tasks.encoding import columns_of, mask_of, pad_token, padded, were_cut
 from hf_distill.tasks.language import LanguageTask
 from hf_distill.tasks.rollout_batches import WRITTEN, AfterSources, Prompts
-from hf_distill.tasks.task import check_option
 from hf_distill.types import IGNORED, Batch, Collate, LogitSource, Masks, Rows, Tokenizer, View
 
 ROTATING = ("mbart", "plbart")

@@ -12,12 +12,14 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
+from hf_distill.data.classes import LabelSet
 from hf_distill.data.rows import Data
 from hf_distill.errors import RecipeError, TeacherError
+from hf_distill.models.forward import SEGMENTS
 from hf_distill.names import check_values
 from hf_distill.tasks.encoding import Completing
-from hf_distill.tasks.label_sets import LabelSet
 from hf_distill.tasks.rollout_batches import Prompted
+from hf_distill.tokenizers.compare import position_table
 from hf_distill.types import TAUGHT_BY, Batch, Collate, Distribution, LogitSource, Masks, Rows, Tokenizer, View
 
 TEACHER_PREFIX = "teacher_"
@@ -32,25 +34,6 @@ _NEEDED = ("name", "pipeline_tag", "auto_model", "required", "text_columns")
 _TUPLES = ("required", "optional", "text_columns", "scorers", "cache_schemes", "encoded_by")
 _VALUES: dict[str, Any] = {"distribution": Distribution, "usage": Usage, "scored_as": ScoredAs, "timed_as": TimedAs}
 _VALUES |= {"cache_schemes": CacheScheme}
-
-
-def check_option(name: str, value: Any, holds: bool, expected: str) -> None:
-    """Refuse the value of a task's option."""
-    if not holds:
-        raise RecipeError(f"task.{name}: expected {expected}, got {value!r}")
-
-
-def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
-    """Refuse an option that is none of the choices; None need not be named."""
-    told = ", ".join(str(choice) for choice in choices if choice is not None)
-    check_option(name, value, value in choices, f"one of {told}")
-
-
-def checked_length(max_length: int) -> int:
-    """``task.max_length``, where it leaves room for anything."""
-    fits = isinstance(max_length, int) and max_length >= 4
-    check_option("max_length", max_length, fits, "a whole number of at least 4")
-    return max_length
 
 
 class Task(Prompted, Completing, ABC):
@@ -155,8 +138,29 @@ class Task(Prompted, Completing, ABC):
     def read_labels(self, train: Rows) -> None:
         """Take the kind of labels and their names from the training split; there are none where tokens are labels."""
 
+    def label_notes(self, train: Rows) -> Iterator[str]:
+        """Lines that tell what was assumed of the labels of the training split, or looks wrong in them."""
+        yield from ()
+
+    def check_labels(self, rows: Dataset, split: str) -> None:
+        """Refuse a row whose label is none of the training split's, or cannot be read (DataError)."""
+
     def follow(self, config: PretrainedConfig) -> None:
         """Take the kind of labels and their names from a model's config, where there is no recipe."""
+
+    @property
+    def tried(self) -> Callable[..., PreTrainedModel] | None:
+        """What makes a small model on which a precision is tried; models with a vocabulary are too large for it."""
+        build: Callable[..., PreTrainedModel] = self.auto_model.from_config
+        return build if self.keeps_logits else None
+
+    def fit_positions(self, models: Iterable[PreTrainedModel]) -> Iterator[str]:
+        """Cut rows at the last position that all models have; gives a line where that is before ``max_length``."""
+        found = {type(each).__name__: position_table(each) for each in models if not each.config.is_encoder_decoder}
+        name, least = min(((n, at) for n, at in found.items() if at), key=lambda each: each[1], default=("", 0))
+        if 0 < least < self.max_length:
+            yield f"task.max_length: rows are cut at {least} tokens and not at {self.max_length}: {name} reads no more"
+            self.max_length = least
 
     def align(self, teacher: PretrainedConfig, names: list[str] | None = None) -> list[int] | None:
         """Which of the teacher's outputs belongs to each label of the data, or None where the order is the same."""
@@ -261,7 +265,7 @@ class Task(Prompted, Completing, ABC):
     def extra_columns(self) -> tuple[str, ...]:
         """Columns of encoded rows that are no argument of a model's forward, but are needed."""
         own = (TEACHER_PREFIX + name for name in ("input_ids", "token_type_ids", "attention_mask"))
-        return ("labels", "row_id", TAUGHT_BY, *own)
+        return ("labels", "row_id", TAUGHT_BY, SEGMENTS, *own)
 
     def student_inputs(self, batch: Batch) -> dict[str, Tensor]:
         """The part of a batch that the student reads."""

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, get_args
 
 import torch
-from datasets import IterableDataset
+from datasets import Dataset, IterableDataset
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PretrainedConfig
 from typing_extensions import override
 
+from hf_distill.data.classes import LabelSet, ProblemType, as_given, label_decoder, notes_of, read_label_set
 from hf_distill.data.rows import Data
 from hf_distill.data.set_aside import set_aside
 from hf_distill.errors import DataError, RecipeError
-from hf_distill.tasks.encoding import columns_of, label_column, padded_inputs, replaced, were_cut
-from hf_distill.tasks.label_sets import LabelSet, ProblemType, align_labels, label_decoder, label_set_of, read_label_set
-from hf_distill.tasks.task import TEACHER_PREFIX, Task, check_choice, check_option, checked_length
+from hf_distill.names import are_generic
+from hf_distill.recipe.parse import check_choice, check_option, checked_length
+from hf_distill.tasks.encoding import asked_segments, columns_of, label_column, padded_inputs, replaced, were_cut
+from hf_distill.tasks.label_sets import align_labels, label_set_of
+from hf_distill.tasks.task import TEACHER_PREFIX, Task
 from hf_distill.types import IGNORED, Batch, Collate, Distribution, LogitSource, Masks, Rows, Tokenizer, View
 
 _DISTRIBUTIONS: dict[ProblemType, Distribution] = {
@@ -52,6 +56,24 @@ class ClassificationTask(Task, abstract=True):
         return self.labels
 
     @override
+    def check_labels(self, rows: Dataset, split: str) -> None:
+        column = self.required[-1]
+        if column not in rows.column_names:
+            return
+        decode, known = label_decoder(rows, column, self.label_set), set[str]()
+        for number, value in enumerate(rows[column]):
+            if (shown := str(value)) in known:
+                continue
+            known.add(shown)
+            try:
+                self._encoded_label(decode(value))
+            except DataError as error:
+                raise DataError(f"split {split!r}, row {number}: {error}") from error
+
+    def _encoded_label(self, value: Any) -> Any:
+        return self.label_set.encode(value)
+
+    @override
     def model_options(self) -> dict[str, Any]:
         names = self.label_set.names
         ids = {name: i for i, name in enumerate(names)}
@@ -59,20 +81,27 @@ class ClassificationTask(Task, abstract=True):
 
     @override
     def align(self, teacher: PretrainedConfig, names: list[str] | None = None) -> list[int] | None:
+        # Multi-hot lists tell no names: they are the teacher's.
+        if self.label_set.multi_hot and are_generic(self.label_set.names):
+            own = label_set_of(teacher).names if names is None else tuple(names)
+            if len(own) == len(self.label_set.names):
+                self.labels = replace(self.label_set, names=own)
         return align_labels(self.label_set, teacher, names)
 
 
 class TextClassification(ClassificationTask):
     """Rows of ``text``, optionally ``text_pair``, and ``label``.
 
-    Labels are strings or whole numbers (one class), lists of them (several at once) or floats (a score). Rows whose
-    label is None are unlabelled: the teacher's targets alone teach there.
+    Labels are strings or whole numbers (one class), lists of them (several at once; also multi-hot, a list with 0 or 1
+    for each label) or floats (a score). Rows whose label is None, empty or -1 of a ClassLabel are unlabelled: the
+    teacher's targets alone teach there. Rows in memory may call the column ``labels``.
 
     Args:
         max_length: Tokens of one row, special ones included; longer texts are cut.
         problem_type: Overrules what the label column looks like: whole numbers that are a score, for instance.
         out_of_scope: The label of rows that are of no class. A run leaves them out of the training rows; where models
             are scored, they tell how well a model's confidence knows them from all others.
+        labels: The names of the labels, where the data do not tell them: of multi-hot lists in their order.
     """
 
     name = "text-classification"
@@ -84,12 +113,19 @@ class TextClassification(ClassificationTask):
     encoded_by = ("max_length", "problem_type", "out_of_scope")
 
     def __init__(
-        self, *, max_length: int = 128, problem_type: ProblemType | None = None, out_of_scope: str | None = None
+        self,
+        *,
+        max_length: int = 128,
+        problem_type: ProblemType | None = None,
+        out_of_scope: str | None = None,
+        labels: list[str] | None = None,
     ) -> None:
         super().__init__(max_length)
         check_choice("problem_type", problem_type, (*get_args(ProblemType), None))
         check_option("out_of_scope", out_of_scope, isinstance(out_of_scope, str | None), "the name of a label")
-        self._asked_type = problem_type
+        is_list = labels is None or (isinstance(labels, list) and len(set(map(str, labels))) == len(labels) > 1)
+        check_option("labels", labels, is_list, "a list of different names, at least two")
+        self._asked_type, self._asked_names = problem_type, None if labels is None else list(map(str, labels))
         self.out_of_scope = out_of_scope
 
     @property
@@ -109,7 +145,11 @@ class TextClassification(ClassificationTask):
 
     @override
     def read_labels(self, train: Rows) -> None:
-        self.labels = read_label_set(train, "label", self._asked_type)
+        self.labels = read_label_set(train, label_column(columns_of(train), "label"), self._asked_type, self._asked_names)
+
+    @override
+    def label_notes(self, train: Rows) -> Iterator[str]:
+        yield from notes_of(train, "label", self.label_set, self._asked_type)
 
     @override
     def follow(self, config: PretrainedConfig) -> None:
@@ -123,7 +163,8 @@ class TextClassification(ClassificationTask):
     def encode(self, rows: Rows, tokenizer: Tokenizer, teacher_tokenizer: Tokenizer | None = None) -> Rows:
         unlabelled: Any = self._unlabelled()
         column = label_column(columns_of(rows), "label")
-        decode = label_decoder(rows, column, self.label_set)
+        labels = as_given(rows, column, self.label_set)
+        decode = label_decoder(rows, column, labels)
 
         def encode_batch(batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
             encoded = self._tokens(batch, tokenizer)
@@ -132,8 +173,8 @@ class TextClassification(ClassificationTask):
                 own = self._tokens(batch, teacher_tokenizer)
                 encoded |= {TEACHER_PREFIX + name: values for name, values in own.items() if name != "cut"}
             raw = batch.get(column, [None] * len(batch["text"]))
-            labels = [self.label_set.encode(decode(value)) for value in raw]
-            encoded["labels"] = [unlabelled if label is None else label for label in labels]
+            given = [labels.encode(decode(value)) for value in raw]
+            encoded["labels"] = [unlabelled if label is None else label for label in given]
             return encoded
 
         return rows.map(encode_batch, batched=True, remove_columns=replaced(rows))
@@ -196,13 +237,13 @@ class TextClassification(ClassificationTask):
         if self.distribution != "categorical" or isinstance(rows, IterableDataset):
             return {}
         decode = label_decoder(rows, "label", self.label_set)
-        indices = Counter(self.label_set.encode(decode(value)) for value in rows["label"] if value is not None)
+        indices = Counter(self.label_set.encode(decode(value)) for value in rows["label"])
         return {name: indices[i] for i, name in enumerate(self.label_set.names)}
 
     def _tokens(self, batch: Mapping[str, list[Any]], tokenizer: Tokenizer) -> dict[str, list[Any]]:
         limit = min(self.max_length, tokenizer.model_max_length)
         pair = batch.get("text_pair")
-        encoded = tokenizer(batch["text"], pair, truncation=True, max_length=limit)
+        encoded = tokenizer(batch["text"], pair, truncation=True, max_length=limit, **asked_segments(tokenizer))
         tokens = {name: values for name, values in encoded.items() if name != "attention_mask"}
         return {**tokens, "cut": were_cut(encoded, limit)}
 

@@ -8,12 +8,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from torch import Tensor
 from transformers import AutoModelForTokenClassification, PretrainedConfig
 from typing_extensions import override
 
+from hf_distill.data.classes import label_decoder, read_label_set
 from hf_distill.errors import DataError
+from hf_distill.recipe.parse import check_option
 from hf_distill.tasks.encoding import (
+    asked_segments,
     check_offsets,
     check_one_a_token,
     columns_of,
@@ -24,8 +28,7 @@ from hf_distill.tasks.encoding import (
     replaced,
     were_cut,
 )
-from hf_distill.tasks.label_sets import label_decoder, label_set_of, read_label_set
-from hf_distill.tasks.task import check_option
+from hf_distill.tasks.label_sets import label_set_of
 from hf_distill.tasks.text_classification import ClassificationTask
 from hf_distill.types import IGNORED, Batch, Collate, LogitSource, Masks, Rows, Tokenizer, View
 
@@ -37,7 +40,7 @@ class TokenClassification(ClassificationTask):
 
     A row is read as its words with a blank between them, as a text is read later. The label of a word stands on its
     first token; the student learns from the teacher on all tokens that are not special. Rows whose ``labels`` are None
-    are unlabelled.
+    are unlabelled; so are words whose label is None, -100, or -1 of a ClassLabel.
 
     Args:
         max_length: Tokens of one row, special ones included; of longer rows the last words are not seen.
@@ -62,7 +65,7 @@ class TokenClassification(ClassificationTask):
 
     @override
     def read_labels(self, train: Rows) -> None:
-        found = read_label_set(train, "labels", None)
+        found = read_label_set(train, "labels", None, of_words=True)
         if found.problem_type != "multi_label_classification":
             raise DataError(
                 "column 'labels' of the training split holds no lists, but every word needs a label of its own; map "
@@ -90,7 +93,12 @@ class TokenClassification(ClassificationTask):
         def encode_batch(batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
             texts = [" ".join(words) for words in batch["tokens"]]
             encoded = tokenizer(
-                texts, truncation=True, max_length=limit, return_offsets_mapping=True, return_special_tokens_mask=True
+                texts,
+                truncation=True,
+                max_length=limit,
+                return_offsets_mapping=True,
+                return_special_tokens_mask=True,
+                **asked_segments(tokenizer),
             )
             raw = batch.get(column, [None] * len(texts))
             given = [
@@ -160,6 +168,18 @@ class TokenClassification(ClassificationTask):
     def extra_columns(self) -> tuple[str, ...]:
         return (*super().extra_columns, SPECIAL)
 
+    @override
+    def _encoded_label(self, value: Any) -> Any:
+        return None if value is None else self._word_labels(value, value)
+
+    @override
+    def label_notes(self, train: Rows) -> Iterator[str]:
+        if isinstance(train, Dataset):
+            decode = label_decoder(train, "labels", self.label_set)
+            tags = [tag for row in train["labels"] for tag in decode(row) or ()]
+            if ignored := sum(tag is None or tag == IGNORED for tag in tags):
+                yield f"labels: {ignored:,} of {len(tags):,} training words have none: they are ignored"
+
     def _word_labels(self, words: Sequence[str], values: Sequence[Any] | None) -> list[int]:
         if values is None:
             return [IGNORED] * len(words)
@@ -168,7 +188,7 @@ class TokenClassification(ClassificationTask):
                 f"a row has {len(words)} words and {len(values)} labels (it starts with {' '.join(words[:5])!r}); "
                 "every word needs one: correct the row, or map the right columns in data.columns"
             )
-        return [self.label_set.index(value) for value in values]
+        return [IGNORED if value is None or value == IGNORED else self.label_set.index(value) for value in values]
 
     def _following(self, name: str) -> int:
         """The label of the further tokens of a word: none, or the word's own, for which I-x stands in B-x's place."""
@@ -180,11 +200,11 @@ class TokenClassification(ClassificationTask):
 
     def _token_labels(self, words: np.ndarray, given: Sequence[int], following: np.ndarray) -> list[int]:
         """One label a token, :data:`IGNORED` where none counts."""
-        if not given or given[0] == IGNORED:
+        if not given:
             return [IGNORED] * len(words)
         own = np.asarray(given)[words]
-        labels = np.where(_is_first(words), own, following[own])
-        return np.where(words < 0, IGNORED, labels).tolist()
+        labels = np.where(_is_first(words), own, following[np.maximum(own, 0)])
+        return np.where((words < 0) | (own == IGNORED), IGNORED, labels).tolist()
 
 
 def _words_of(offsets: Sequence[Sequence[int]], words: Sequence[str]) -> np.ndarray:

@@ -22,9 +22,10 @@ from hf_distill.generation.hypotheses import ModelWriter, own_generation
 from hf_distill.generation.writer import Writer
 from hf_distill.models.attention import caught_projections, eager_attention
 from hf_distill.models.forward import ENCODED, STATES, accepted_inputs, compared_attentions, run_model
-from hf_distill.models.hardware import chosen_dtype, place
+from hf_distill.models.hardware import place
 from hf_distill.models.loading import license_of, load_config, load_model, load_tokenizer, model_folder
 from hf_distill.models.pooling import head_of, vector_size
+from hf_distill.models.precision import runnable_dtype
 from hf_distill.recipe import LabelConfig, LocalTeacher, TrainedTeacher
 from hf_distill.students import share_an_encoder
 from hf_distill.tasks import Task
@@ -97,10 +98,11 @@ class ModelTeacher(RunningTeacher):
 
         local = config.match(lambda local: local, trained)
         source, labels = local.model, local.labels
-        order = task.align(load_config(source, local.revision), labels)
+        loaded = load_config(source, local.revision)
+        order = task.align(loaded, labels)
         tokenizer = load_tokenizer(source, local.revision)
         more: dict[str, Any] = {"device_map": local.device_map} if local.device_map else {}
-        dtype = chosen_dtype(local.dtype, PartialState().device)
+        dtype = runnable_dtype(local.dtype, PartialState().device, task.tried, loaded)
         model = load_model(task.auto_model, source, revision=local.revision, dtype=dtype, **more)
         if labels is not None:
             model.config.id2label = dict(enumerate(labels))

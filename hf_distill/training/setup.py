@@ -10,8 +10,8 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from hf_distill.errors import LabelError, ObjectiveError, TeacherError
 from hf_distill.models.forward import STATES
-from hf_distill.models.hardware import best_dtype
-from hf_distill.models.loading import load_model, load_tokenizer
+from hf_distill.models.loading import load_config, load_model, load_tokenizer
+from hf_distill.models.precision import runnable_dtype
 from hf_distill.objectives import Objective, make_objective, named_objectives
 from hf_distill.students import frozen_encoder
 from hf_distill.tasks import Task, check_class, make_task, task_of
@@ -46,6 +46,7 @@ def set_up(
         step.notes += connect_tokenizers(step.objectives, step.task, tokenizer, teacher.tokenizer)
     for model in (student, *(teacher.models if teacher is not None else ())):
         step.task.check_model(model)
+    step.notes += step.task.fit_positions((student, *(teacher.models if teacher is not None else ())))
     connect(step, student, args.seed)
     check_encoder_learns(step.objectives, student)
     if frozen_encoder(student) is not None:
@@ -114,7 +115,8 @@ def make_teacher(
     """The teacher that a person gave: one, a model, or an id or folder, loaded in the device's best dtype."""
     if isinstance(given, str):
         teacher_tokenizer = teacher_tokenizer or load_tokenizer(given)
-        given = load_model(task.auto_model, given, dtype=best_dtype(args.device))
+        best = runnable_dtype("auto", args.device, task.tried, load_config(given))
+        given = load_model(task.auto_model, given, dtype=best)
     if isinstance(given, PreTrainedModel):
         check_class(task, given)
         made = ModelTeacher(given, teacher_tokenizer if tokenizer is not None else None)

@@ -9,8 +9,8 @@ import torch
 from datasets import Dataset, DatasetDict
 from transformers import AutoModelForSequenceClassification
 
+from hf_distill.data.classes import LabelSet
 from hf_distill.tasks import Task
-from hf_distill.tasks.label_sets import LabelSet
 from hf_distill.types import View
 from tests.helpers import tiny
 

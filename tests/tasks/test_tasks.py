@@ -102,7 +102,7 @@ def test_every_kind_of_label_trains_against_a_teacher_and_alone(kind, tmp_path):
     labels = tiny.rows(32)["label"]
     values = {
         "several": [["good"] if label else ["bad", "other"] for label in labels],
-        "score": [float(label) for label in labels],
+        "score": [label + 0.5 for label in labels],
         "pairs": ["good" if label else "bad" for label in labels],
     }[kind]
     rows = of(values, texts=texts, **({"text_pair": texts} if kind == "pairs" else {}))

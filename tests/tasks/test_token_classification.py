@@ -157,7 +157,7 @@ def test_rows_without_words_and_test_rows_with_hidden_labels_are_refused(tmp_pat
     with pytest.raises(DataError, match="no text in column 'tokens'"):
         load(tokens=[" "])
     with pytest.raises(DataError, match="have no label"):
-        load(labels=[0, -1])
+        load(labels=[-1, -1])
 
 
 def test_what_cannot_be_labelled_is_refused_with_the_reason():
@@ -281,7 +281,7 @@ def test_a_recipe_runs_from_words_to_the_card(tmp_path):
     recipe = tiny.recipe(
         name="tags",
         task={"name": "token-classification", "max_length": 32},
-        data={"path": "tests.helpers.data:tagged_splits", "unlabelled_split": "validation"},
+        data={"path": "tests.helpers.data:tagged_splits", "unlabelled_split": "train"},
         evaluate={"resamples": 100},
     )
     result = run(recipe, runs=tmp_path, report=lambda line: None)
