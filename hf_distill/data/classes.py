@@ -55,7 +55,7 @@ class LabelSet:
         if name in self.names:
             return self.names.index(name)
         # Where the names are numbers themselves, another number is another class, and no place among them.
-        is_place = isinstance(value, Integral) and not isinstance(value, bool) and 0 <= value < len(self.names)
+        is_place = isinstance(value, Integral) and not isinstance(value, bool) and 0 <= int(value) < len(self.names)
         if is_place and not all(map(_is_number, self.names)):
             return int(value)
         raise DataError(
@@ -245,7 +245,10 @@ def _check_apart(names: Sequence[str], column: str) -> None:
 
 
 def _given_names(names: Sequence[str], own: Sequence[str], column: str, in_order: bool) -> list[str]:
-    """The names that ``task.labels`` gives, where they fit what a column holds."""
+    """The names that ``task.labels`` gives, where they fit what a column holds: names, or places among them."""
+    places = all(name.isdigit() and int(name) < len(names) for name in own)
+    if places and not in_order and not any(map(_is_number, names)):
+        return list(names)
     unknown = [] if in_order else [name for name in own if name not in names]
     if unknown or (in_order and len(names) != len(own)):
         held = f"lists of {len(own)}" if in_order else f"{shortened(unknown)}, too"
@@ -259,7 +262,7 @@ def _are_multi_hot(values: Sequence[Any]) -> bool:
 
 
 def _is_share(value: Any) -> bool:
-    return isinstance(value, Real) and 0 <= value <= 1
+    return isinstance(value, Real) and 0 <= float(value) <= 1
 
 
 def _is_number(name: str) -> bool:

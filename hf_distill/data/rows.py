@@ -33,6 +33,7 @@ class Data:
         notes: How the splits were made, where the recipe does not say.
         labelled_rows: How many rows of each split have a label, and how many have none; nothing of a stream.
         taken_from_train: Splits whose rows were taken out of the training rows.
+        warnings: What makes scores on these rows doubtful.
         outside: Rows that a task set aside because they are of none of its classes, by split.
         loaded: The data before a task set rows aside.
     """
@@ -47,6 +48,7 @@ class Data:
     notes: tuple[str, ...] = ()
     labelled_rows: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     taken_from_train: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     outside: Mapping[str, Dataset] = field(default_factory=dict)
     loaded: Data | None = None
 

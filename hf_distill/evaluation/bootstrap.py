@@ -93,4 +93,5 @@ def compare(
 
 def _interval(value: float, draws: np.ndarray) -> dict[str, float]:
     low, high = np.percentile(draws, [2.5, 97.5])
-    return {"value": float(value), "low": float(low), "high": float(high)}
+    # A point may lie a rounding error outside the interval of equal draws.
+    return {"value": float(value), "low": float(min(low, value)), "high": float(max(high, value))}

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 from scipy.special import expit, softmax
 from typing_extensions import override
 
@@ -15,6 +16,9 @@ from hf_distill.errors import LabelError
 from hf_distill.evaluation.analysis import Decided, Evaluated, beside_control, short
 from hf_distill.evaluation.metrics import OUT_OF_SCOPE
 from hf_distill.evaluation.scores import LABEL_ORDER, Chance, DecisionScores, ratio
+
+SURE, SMALL_GAIN = 4.0, 0.05
+"""By how many standard errors and how much accuracy another order of the classes is better, to be told."""
 
 
 class ClassScores(DecisionScores):
@@ -63,10 +67,25 @@ class ClassScores(DecisionScores):
             return Chance(metric, 0.5, "chance", LABEL_ORDER)
         if metric != "accuracy":
             return None
-        share = np.bincount(self.labels).max() / len(self.labels)
-        # Beyond two standard errors above always naming the most frequent class.
-        most = share + 2 * float(np.sqrt(share * (1 - share) / len(self.labels)))
-        return Chance(metric, min(most, 1.0), "chance", LABEL_ORDER)
+        # Of a model that names each class as often as this one does, but of any row: an accuracy of 0.99 means nothing
+        # where 99 rows of 100 are of one class, and much where the others are found (Cohen's kappa compares alike).
+        named, there = (np.bincount(each, minlength=len(self.label_names)) for each in (self.decisions, self.labels))
+        share = float(named @ there) / len(self.labels) ** 2
+        # Beyond two standard errors, but never more than halfway to all rows: of few rare ones, all may be right.
+        beyond = min(2 * float(np.sqrt(share * (1 - share) / len(self.labels))), (1 - share) / 2)
+        return Chance(metric, share + beyond, "chance", LABEL_ORDER)
+
+    @override
+    def better_order(self) -> dict[str, str] | None:
+        decided, labels, count = self.decisions, self.labels, len(self.label_names)
+        table = np.bincount(decided * count + labels, minlength=count * count).reshape(count, count)
+        order = linear_sum_assignment(table, maximize=True)[1]
+        moved = [i for i in range(count) if order[i] != i and table[i].any()]
+        # Of the rows on which both orders differ, how many more are right, in standard errors.
+        lost, won = (int(sum(table[i, to[i]] for i in moved)) for to in (np.arange(count), order))
+        if won - lost <= max(SURE * np.sqrt(won + lost), len(labels) * SMALL_GAIN):
+            return None
+        return {self.label_names[i]: self.label_names[order[i]] for i in moved}
 
     @override
     def agreement(self, teacher: ClassScores) -> float:
@@ -183,6 +202,10 @@ class LabelSetScores(ClassScores):
     """Several labels a row, each of which is one decision."""
 
     many = True
+
+    @override
+    def better_order(self) -> dict[str, str] | None:
+        return None  # A row has several labels, so that none stands in another's place.
 
     @property
     @override

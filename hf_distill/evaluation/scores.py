@@ -107,12 +107,22 @@ class Scores(ABC):
         once = self.score(np.ones((1, len(self.rows) + self.outside_rows)))
         return {name: float(values[0]) for name, values in once.items()}
 
+    def better_order(self) -> dict[str, str] | None:
+        """What each label that is read wrongly is rather, where another order of the outputs is clearly better."""
+        return None
+
     def check_above_chance(self, metric: str) -> None:
         """Stop where a teacher with these scores knows nothing of the task: it could only teach noise.
 
         Raises:
-            TeacherError: At or below chance.
+            TeacherError: At or below chance, or where its outputs are in another order than the labels.
         """
+        if order := self.better_order():
+            swaps = ", ".join(f"{name} is rather {other}" for name, other in order.items())
+            raise TeacherError(
+                f"the teacher's outputs are in another order than the labels: what is read as {swaps}; it would teach "
+                "wrong classes: name its outputs in its own order in teacher.labels"
+            )
         chance = self.chance(metric)
         if chance is None:
             return

@@ -13,31 +13,24 @@ import numpy as np
 from seqeval.metrics.sequence_labeling import get_entities
 from typing_extensions import override
 
+from hf_distill.data.tag_schemes import OUTSIDE, read_scheme
 from hf_distill.errors import LabelError
 from hf_distill.evaluation.analysis import Decided, Evaluated, beside_control, short
 from hf_distill.evaluation.classification import ClassScores
 from hf_distill.evaluation.scores import Chance, Evaluation, Scoreable, Scores, by_row, ratio
 from hf_distill.types import IGNORED, Batch
 
-OUTSIDE = "O"
-"""The label of a word that is part of nothing."""
-
 Span = tuple[str, int, int]
 """Type, first and last word of an entity."""
 
 
-def are_entities(names: Sequence[str]) -> bool:
-    """Whether labels tell where in an entity a word stands (begin, inside, end, single); parts of speech do not."""
-    marked = [name.startswith(("B-", "I-", "E-", "S-")) for name in names if name != OUTSIDE]
-    return bool(marked) and all(marked)
-
-
 def spans(names: Sequence[str], tags: Iterable[int]) -> list[Span]:
     """The entities of a row as seqeval finds them; where labels mark none, each labelled word is one."""
-    given = [names[tag] for tag in tags]
-    if are_entities(names):
+    scheme = read_scheme(tuple(names))
+    given = [scheme.tags[tag] for tag in tags]
+    if scheme.name is not None:
         return list(get_entities(given))
-    return [(name, place, place) for place, name in enumerate(given) if name != OUTSIDE]
+    return [(names[tag], place, place) for place, tag in enumerate(tags) if scheme.tags[tag] != OUTSIDE]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -119,7 +112,7 @@ class TagScores(Scores):
         texts = [" ".join(row) for row in words]
         of_words = [texts[row] for row in self.row_of]
         own, f1 = self.metrics(), {name: each.metrics()["f1"] for name, each in models.items()}
-        what = "entities" if are_entities(self.words.label_names) else "labelled words"
+        what = "labelled words" if read_scheme(tuple(self.words.label_names)).name is None else "entities"
         sure, right = self.confidences
         decided = Decided(
             by_class=named,
@@ -187,7 +180,7 @@ def score_tags(candidate: Scoreable, evaluation: Evaluation) -> TagScores:
     task, rows = evaluation.task, evaluation.rows
     names = task.label_set.names
     unseen = np.zeros(len(names), dtype=np.float32)
-    unseen[names.index(OUTSIDE) if OUTSIDE in names else 0] = 1e-3  # Decided, and as unsure as can be.
+    unseen[read_scheme(names).outside or 0] = 1e-3  # Decided, and as unsure as can be.
 
     def read(batch: Batch) -> list[np.ndarray]:
         logits: Any = candidate.run(task.student_inputs(batch), False)

@@ -46,9 +46,21 @@ def self_attentions(model: PreTrainedModel) -> list[nn.Module]:
     return found
 
 
+def attention_window(model: PreTrainedModel) -> Any:
+    """How far around itself a token looks, of models whose maps and projections are cut into windows; else None."""
+    return getattr(model.config, "attention_window", None)
+
+
 def projection_widths(model: PreTrainedModel, layer: int) -> dict[str, int]:
     """How wide ``q``, ``k`` and ``v`` of a layer are; keys and values are narrower where heads share them."""
     parts = _parts(self_attentions(model)[layer])
+    integers = any(type(module).__name__ == "QuantLinear" for _, module in parts)
+    if integers or attention_window(model) is not None:
+        how = "give integers with a scale (I-BERT)" if integers else "are padded to windows, tokens first (Longformer)"
+        raise ModelError(
+            f"{type(model).__name__}: its queries, keys and values {how}, which relations cannot be made of; use "
+            "hidden, or logits"
+        )
     return {name: _width(module) // len(names) for names, module in parts for name in names}
 
 

@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from hf_distill.errors import ObjectiveError
 from hf_distill.losses.divergences import kl
-from hf_distill.models.attention import self_attentions
+from hf_distill.models.attention import attention_window, self_attentions
 from hf_distill.objectives.layer_maps import Layers, check_layers, chosen_layers, readable
 from hf_distill.objectives.objective import Objective
 from hf_distill.objectives.schedules import Scheduled
@@ -49,6 +49,12 @@ class Attention(Objective):
 
     @override
     def check_models(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+        windows = {str(attention_window(model)) for model in (student, teacher)}
+        if len(windows) > 1:
+            raise ObjectiveError(
+                f"attention: student and teacher look at windows of different sizes ({', '.join(sorted(windows))}), so "
+                "their maps have other places; use hidden, or models of one window"
+            )
         own, other = (getattr(self_attentions(model)[0], "is_causal", False) for model in (student, teacher))
         if own and not other:
             raise ObjectiveError(

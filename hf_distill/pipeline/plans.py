@@ -15,6 +15,7 @@ from hf_distill.errors import TeacherError
 from hf_distill.models.hardware import chosen_dtype
 from hf_distill.models.loading import load_config, load_tokenizer
 from hf_distill.models.precision import runnable_dtype, trouble
+from hf_distill.names import are_generic, shortened
 from hf_distill.recipe import FromParts, LocalTeacher, Recipe, SingleTeacher, TrainedTeacher
 from hf_distill.students import Student, StudentRequest, build_student, learning, limit_learning, parts_of, quantized
 from hf_distill.tasks import Task
@@ -88,8 +89,7 @@ def _planned(config: SingleTeacher, task: Task, data: Data) -> ModelPlan:
     def local(config: LocalTeacher) -> ModelPlan:
         loaded = load_config(config.model, config.revision)
         order = task.align(loaded, config.labels)
-        how = "the same order" if order is None else "another order; aligned by name"
-        logger.info(f"labels: the teacher's stand in {how}")
+        _report_order(task, loaded, config.labels, order)
         tokenizer = load_tokenizer(config.model, config.revision)
         runs_in = runnable_dtype(config.dtype, PartialState().device, task.tried, loaded)
         if reason := trouble(task.tried, loaded, runs_in):
@@ -101,6 +101,21 @@ def _planned(config: SingleTeacher, task: Task, data: Data) -> ModelPlan:
         return plan
 
     return config.match(local, trained)
+
+
+def _report_order(task: Task, config: PretrainedConfig, names: list[str] | None, order: list[int] | None) -> None:
+    """Report in which order a teacher gives the labels, where it has labels."""
+    labels = task.label_set
+    if labels is None or labels.problem_type == "regression":
+        return
+    if names is None and are_generic([str(name) for name in config.id2label.values()]):
+        logger.info(
+            f"labels: the teacher's outputs are called LABEL_0, LABEL_1, ...: their order is not verified, and taken "
+            f"for {shortened(labels.names)}; name them in teacher.labels"
+        )
+        return
+    how = "the same order" if order is None else "another order; aligned by name"
+    logger.info(f"labels: the teacher's stand in {how}")
 
 
 def planned_student(recipe: Recipe, task: Task, data: Data, teacher: ModelPlan | None) -> ModelPlan:

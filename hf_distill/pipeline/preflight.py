@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ def read_data(recipe: Recipe, task: Task, stages: Sequence[Stage], data: Data | 
         for route in routes:
             names = [str(member.name) for member in members]
             data = with_teachers(data, route, names, (*task.required, *task.optional))
-    data = task.set_aside(data)
+    data = task.set_aside(_with_warning(recipe, data))
     task.read_labels(data.train)
     for split in ("train", "validation", "test"):
         if isinstance(rows := data.splits[split], Dataset):
@@ -127,6 +128,23 @@ def read_data(recipe: Recipe, task: Task, stages: Sequence[Stage], data: Data | 
         logger.info(note)
     _report_data(task, data)
     return data
+
+
+def _with_warning(recipe: Recipe, data: Data) -> Data:
+    """The data, with a warning where a teacher that was trained elsewhere may have seen what it is scored on."""
+    teacher, split = recipe.teacher, recipe.evaluate.split
+    ready = teacher is not None and (
+        teacher.endpoint is not None or any(each.match(lambda _: True, lambda _: False) for each in teacher.models)
+    )
+    if not ready or split not in data.taken_from_train:
+        return data
+    warning = (
+        f"the {split} rows are taken out of the training rows, and the teacher was trained elsewhere: it may have seen "
+        "them, and its score be too high; name rows that it never saw (data.test_split, data.test)"
+    )
+    if data.warnings:
+        return data
+    return replace(data, warnings=(warning,), notes=(*data.notes, f"warning: data: {warning}"))
 
 
 def command_of(

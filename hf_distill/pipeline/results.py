@@ -101,6 +101,8 @@ def _data_facts(recipe: Recipe, data: Data, task: Task) -> dict[str, Any]:
         "dataset_id": data.dataset_id,
         "fingerprint": data.fingerprint,
         "rows": data.counts,
+        **({"labelled_rows": dict(data.labelled_rows)} if data.labelled_rows else {}),
+        **({"warnings": list(data.warnings)} if data.warnings else {}),
         "evaluated_split": recipe.evaluate.split,
         "labels": list(task.label_set.names) if task.label_set else [],
         **({"out_of_scope": {"label": task.out_of_scope, "rows": len(outside)}} if outside is not None else {}),

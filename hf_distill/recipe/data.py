@@ -41,6 +41,10 @@ class TestDataConfig(Section, where="recipe.data.test"):
     def check(self) -> None:
         self.require((self.path is None) != (self.files is None), ": expected exactly one of path and files")
 
+    @override
+    def to_dict(self) -> dict[str, Any]:
+        return _without(super().to_dict(), {"files": None})
+
     def source(self) -> DataConfig:
         """The same as a source of splits."""
         files: Any = None if self.files is None else {self.split: self.files}
@@ -110,6 +114,10 @@ class DataConfig(Section, where="recipe.data"):
             several = sum(getattr(self, name) is not None for name in names) > 1
             self.require(not several, f": expected at most one of {', '.join(names[:-1])} and {names[-1]}")
 
+    @override
+    def to_dict(self) -> dict[str, Any]:
+        return _without(super().to_dict(), _LATER)
+
     @property
     def files_by_split(self) -> dict[str, str | list[str]]:
         """The local files of each split."""
@@ -118,3 +126,11 @@ class DataConfig(Section, where="recipe.data"):
     def labelled(self) -> DataConfig:
         """The same without the unlabelled rows."""
         return dataclasses.replace(self, unlabelled_split=None, unlabelled_files=None)
+
+
+_LATER = {"encoding": None, "delimiter": None, "field": None, "missing_labels": "unlabelled"}
+
+
+def _without(keys: dict[str, Any], unset: dict[str, Any]) -> dict[str, Any]:
+    """Keys that say something: those that came later are left out unset, so that a recipe's hash stays as it was."""
+    return {key: value for key, value in keys.items() if key not in unset or value != unset[key]}

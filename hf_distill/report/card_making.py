@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from hf_distill.data.labels import told
 from hf_distill.objectives import readable_option
 from hf_distill.report.card_metadata import lessons_of
 from hf_distill.report.markdown import code, escaped, table
@@ -49,6 +50,10 @@ def making(results: Mapping[str, Any]) -> Iterator[str]:
     yield " ".join(_trained(name, each) for name, each in results["training"].items())
     counts = ", ".join(f"{count:,} {escaped(name)}" for name, count in data["rows"].items())
     yield f"Data: {escaped(data['source'])} ({counts}); fingerprint {code(data['fingerprint'][:16])}."
+    if labelled := data.get("labelled_rows"):
+        yield f"Labels: {escaped(told(labelled))}."
+    for warning in data.get("warnings", ()):
+        yield f"Warning: {escaped(warning)}."
     versions = ", ".join(f"{name} {escaped(version)}" for name, version in results["versions"].items())
     yield f"Command: {code(results['command'])}, recipe {code(results['recipe_sha256'][:16])}. With {versions}."
 

@@ -35,9 +35,12 @@ _DISTRIBUTIONS: dict[ProblemType, Distribution] = {
 class ClassificationTask(Task, abstract=True):
     """Labels of a fixed set, known to the data and to models by their names."""
 
-    def __init__(self, max_length: int) -> None:
+    def __init__(self, max_length: int, labels: list[str] | None = None) -> None:
+        is_list = labels is None or (isinstance(labels, list) and len(set(map(str, labels))) == len(labels) > 1)
+        check_option("labels", labels, is_list, "a list of different names, at least two")
         self.max_length = checked_length(max_length)
         self.labels: LabelSet | None = None
+        self._asked_names = None if labels is None else list(map(str, labels))
 
     @property
     @override
@@ -101,7 +104,7 @@ class TextClassification(ClassificationTask):
         problem_type: Overrules what the label column looks like: whole numbers that are a score, for instance.
         out_of_scope: The label of rows that are of no class. A run leaves them out of the training rows; where models
             are scored, they tell how well a model's confidence knows them from all others.
-        labels: The names of the labels, where the data do not tell them: of multi-hot lists in their order.
+        labels: The names of the labels, where the data do not tell them: of numbers and multi-hot lists in their order.
     """
 
     name = "text-classification"
@@ -120,12 +123,10 @@ class TextClassification(ClassificationTask):
         out_of_scope: str | None = None,
         labels: list[str] | None = None,
     ) -> None:
-        super().__init__(max_length)
+        super().__init__(max_length, labels)
         check_choice("problem_type", problem_type, (*get_args(ProblemType), None))
         check_option("out_of_scope", out_of_scope, isinstance(out_of_scope, str | None), "the name of a label")
-        is_list = labels is None or (isinstance(labels, list) and len(set(map(str, labels))) == len(labels) > 1)
-        check_option("labels", labels, is_list, "a list of different names, at least two")
-        self._asked_type, self._asked_names = problem_type, None if labels is None else list(map(str, labels))
+        self._asked_type = problem_type
         self.out_of_scope = out_of_scope
 
     @property
@@ -145,7 +146,9 @@ class TextClassification(ClassificationTask):
 
     @override
     def read_labels(self, train: Rows) -> None:
-        self.labels = read_label_set(train, label_column(columns_of(train), "label"), self._asked_type, self._asked_names)
+        self.labels = read_label_set(
+            train, label_column(columns_of(train), "label"), self._asked_type, self._asked_names
+        )
 
     @override
     def label_notes(self, train: Rows) -> Iterator[str]:

@@ -14,7 +14,9 @@ from transformers import AutoModelForTokenClassification, PretrainedConfig
 from typing_extensions import override
 
 from hf_distill.data.classes import label_decoder, read_label_set
+from hf_distill.data.tag_schemes import OUTSIDE, read_scheme
 from hf_distill.errors import DataError
+from hf_distill.names import shortened
 from hf_distill.recipe.parse import check_option
 from hf_distill.tasks.encoding import (
     asked_segments,
@@ -45,6 +47,7 @@ class TokenClassification(ClassificationTask):
     Args:
         max_length: Tokens of one row, special ones included; of longer rows the last words are not seen.
         label_all_subwords: Whether a word's further tokens have its label, too: I-x where the word's is B-x.
+        labels: The names of the labels, where the data have numbers, in their order.
     """
 
     name = "token-classification"
@@ -57,15 +60,17 @@ class TokenClassification(ClassificationTask):
     counted = "words"
     encoded_by = ("max_length", "label_all_subwords")
 
-    def __init__(self, *, max_length: int = 128, label_all_subwords: bool = False) -> None:
-        super().__init__(max_length)
+    def __init__(
+        self, *, max_length: int = 128, label_all_subwords: bool = False, labels: list[str] | None = None
+    ) -> None:
+        super().__init__(max_length, labels)
         is_flag = isinstance(label_all_subwords, bool)
         check_option("label_all_subwords", label_all_subwords, is_flag, "true or false")
         self.label_all_subwords = label_all_subwords
 
     @override
     def read_labels(self, train: Rows) -> None:
-        found = read_label_set(train, "labels", None, of_words=True)
+        found = read_label_set(train, "labels", None, self._asked_names, of_words=True)
         if found.problem_type != "multi_label_classification":
             raise DataError(
                 "column 'labels' of the training split holds no lists, but every word needs a label of its own; map "
@@ -174,6 +179,15 @@ class TokenClassification(ClassificationTask):
 
     @override
     def label_notes(self, train: Rows) -> Iterator[str]:
+        names = self.label_set.names
+        scheme = read_scheme(names)
+        if scheme.name is not None:
+            kinds = sorted({tag[2:] for tag in scheme.tags if tag != OUTSIDE})
+            yield f"labels: tags are {scheme.name}: whole entities are scored, of the types {shortened(kinds)}"
+        else:
+            unknown = "" if scheme.outside is not None else ", and none stands for no entity"
+            hint = "; name them in task.labels" if all(name.lstrip("-").isdigit() for name in names) else ""
+            yield f"labels: tags mark no entities (no B- or I-){unknown}: each word is scored by itself{hint}"
         if isinstance(train, Dataset):
             decode = label_decoder(train, "labels", self.label_set)
             tags = [tag for row in train["labels"] for tag in decode(row) or ()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.models.forward import SEGMENTS, reads_segments
@@ -40,10 +41,10 @@ def position_table(model: PreTrainedModel) -> int | None:
     """
     told = getattr(model.config, "max_position_embeddings", None)
     for name, module in model.named_modules():
-        rows = getattr(getattr(module, "weight", None), "shape", ())
-        if name.endswith(POSITIONS) and len(rows) == 2:
+        weight = getattr(module, "weight", None)
+        if name.endswith(POSITIONS) and isinstance(weight, Tensor) and weight.ndim == 2:
             first = getattr(module, "padding_idx", None)
-            limit = rows[0] - (getattr(module, "offset", 0) if first is None else first + 1)
+            limit = len(weight) - (getattr(module, "offset", 0) if first is None else first + 1)
             return limit if told is None else min(limit, told)
     return None
 
