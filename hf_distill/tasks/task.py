@@ -156,8 +156,8 @@ class Task(Prompted, Completing, ABC):
 
     def fit_positions(self, models: Iterable[PreTrainedModel]) -> Iterator[str]:
         """Cut rows at the last position that all models have; gives a line where that is before ``max_length``."""
-        found = {type(each).__name__: position_table(each) for each in models if not each.config.is_encoder_decoder}
-        name, least = min(((n, at) for n, at in found.items() if at), key=lambda each: each[1], default=("", 0))
+        found = [(position_table(each), type(each).__name__) for each in models if not each.config.is_encoder_decoder]
+        least, name = min(((at, name) for at, name in found if at), default=(0, ""))
         if 0 < least < self.max_length:
             yield f"task.max_length: rows are cut at {least} tokens and not at {self.max_length}: {name} reads no more"
             self.max_length = least
