@@ -183,7 +183,7 @@ def _scheme(source: Source, objectives: Mapping[str, Objective], config: CacheCo
                 f"teacher.cache.scheme: dense keeps all {vocabulary:,} logits of every position; it is for up to "
                 f"{MOST_DENSE} classes: use sampled, or top_k"
             )
-        return SCHEMES["dense"](vocabulary)
+        return SCHEMES["dense"](source.task.reduced(torch.zeros(1, vocabulary)).shape[-1])
     if source.teacher.likeliest is not None:
         check_targets(TargetsCase(traits=frozenset({"served"}), task=source.task, objectives=objectives))
         return TopK(1.0, vocabulary, source.teacher.likeliest)

@@ -164,11 +164,13 @@ def test_a_control_reads_a_text_that_stands_alone_twice_and_a_pair_as_it_is():
     ],
     ids=["one text", "several texts", "two views", "all at once"],
 )
-def test_a_cached_teacher_says_what_the_live_one_says(data, objectives, tmp_path):
-    task = Embeddings()
+@pytest.mark.parametrize("dimensions", [None, 8])
+def test_a_cached_teacher_says_what_the_live_one_says(data, objectives, dimensions, tmp_path):
+    task = Embeddings(dimensions=dimensions)
     task = task.with_pairs() if any("pairs" in each.needs for each in objectives) else task
     teacher, student = ModelTeacher(bert(2, layers=4)), bert(1)
     task.check_model(teacher.model)
+    task.prepare_student(student, TOKENIZER, teacher.model, TOKENIZER, lambda: texts(64))
     for each in objectives:
         each.connect(student.config, teacher.config)
     source = Source(
