@@ -32,8 +32,8 @@ from hf_distill.types import Batch, Collate, Need, Targets
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
-"""Of the files; raised when what they hold changes."""
+FORMAT = 2
+"""Of the files; raised when what they hold changes: in 1 some teachers of pairs read no segments."""
 
 MOST_DENSE = 4096
 """Classes up to which all logits are kept."""
