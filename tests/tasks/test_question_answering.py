@@ -22,6 +22,7 @@ from hf_distill.evaluation.scores import Evaluation
 from hf_distill.losses.divergences import DIVERGENCES
 from hf_distill.pipeline.preflight import check
 from hf_distill.tasks import QuestionAnswering
+from hf_distill.tasks.question_answering import Answer, answers_of
 from tests.helpers import one_step, tiny
 from tests.helpers.one_step import assert_same
 from tests.helpers.seams import accept_any_teacher
@@ -248,3 +249,33 @@ def test_a_recipe_runs_from_questions_to_the_card(tmp_path, monkeypatch):
     assert "of the questions" in card
     assert "AutoModelForQuestionAnswering" in card
     assert json.loads((result.folder / "analysis.json").read_text())["classes"]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"text": ["warm"], "answer_start": [3]}, [Answer("warm", 3)]),
+        ({"text": "warm", "answer_start": 3}, [Answer("warm", 3)]),
+        ([{"text": "warm", "answer_start": 3}], [Answer("warm", 3)]),
+        ({"text": [], "answer_start": []}, []),
+        ([], []),
+    ],
+)
+def test_answers_are_read_in_every_form_that_has_their_places(value, expected):
+    assert answers_of(value) == expected
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "warm",
+        ["warm"],
+        {"text": ["warm"]},
+        {"text": "warm"},
+        {"text": ["warm"], "answer_start": []},
+        [{"text": "warm"}],
+    ],
+)
+def test_answers_without_a_place_are_refused_with_the_forms_that_are_read(value):
+    with pytest.raises(DataError, match="where they stand in the context.*answer_start"):
+        answers_of(value)
