@@ -77,6 +77,8 @@ class ClassScores(DecisionScores):
 
     @override
     def better_order(self) -> dict[str, str] | None:
+        if self.many:  # No label of a row stands in another's place.
+            return None
         decided, labels, count = self.decisions, self.labels, len(self.label_names)
         table = np.bincount(decided * count + labels, minlength=count * count).reshape(count, count)
         order = linear_sum_assignment(table, maximize=True)[1]
@@ -202,10 +204,6 @@ class LabelSetScores(ClassScores):
     """Several labels a row, each of which is one decision."""
 
     many = True
-
-    @override
-    def better_order(self) -> dict[str, str] | None:
-        return None  # A row has several labels, so that none stands in another's place.
 
     @property
     @override

@@ -111,18 +111,26 @@ class Scores(ABC):
         """What each label that is read wrongly is rather, where another order of the outputs is clearly better."""
         return None
 
-    def check_above_chance(self, metric: str) -> None:
-        """Stop where a teacher with these scores knows nothing of the task: it could only teach noise.
+    def check_order(self) -> None:
+        """Stop where the outputs of a teacher with these scores, on validation rows, stand in another order.
 
         Raises:
-            TeacherError: At or below chance, or where its outputs are in another order than the labels.
+            TeacherError: It names what each label that is read wrongly is rather.
         """
         if order := self.better_order():
             swaps = ", ".join(f"{name} is rather {other}" for name, other in order.items())
             raise TeacherError(
-                f"the teacher's outputs are in another order than the labels: what is read as {swaps}; it would teach "
-                "wrong classes: name its outputs in its own order in teacher.labels"
+                f"the teacher's outputs are in another order than the labels: on {len(self.rows):,} validation rows, "
+                f"what is read as {swaps}; it would teach wrong classes: name its outputs in its own order in "
+                "teacher.labels"
             )
+
+    def check_above_chance(self, metric: str) -> None:
+        """Stop where a teacher with these scores knows nothing of the task: it could only teach noise.
+
+        Raises:
+            TeacherError: At or below chance.
+        """
         chance = self.chance(metric)
         if chance is None:
             return

@@ -103,7 +103,7 @@ def _whole_flow(experiment: Experiment) -> dict[str, Any]:
     if recipe.teacher is not None:
         scores.teacher = load_teacher(experiment)
         scores.add("teacher", scores.teacher)
-        scores.predictions["teacher"].check_above_chance(experiment.metric)
+        scores.check_teacher()
     if recipe.label is not None:
         assert scores.teacher is not None
         labels = write_labels(experiment, scores.teacher)

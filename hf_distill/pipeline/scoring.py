@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
@@ -103,6 +104,15 @@ class RunScores:
         logger.info(f"{name}: {experiment.metric} {value:.4f} on {rows}")
         return value
 
+    def check_teacher(self) -> None:
+        """Stop where the teacher gives the labels in another order, or knows nothing of the task."""
+        experiment, scored = self.experiment, self.predictions["teacher"]
+        if experiment.task.row_labels is not None:
+            rows = experiment.data.validation  # Rows that are scored last must choose nothing.
+            ordered = scored if rows is experiment.rows else self._scored(self.candidates["teacher"], rows)
+            ordered.check_order()
+        scored.check_above_chance(experiment.metric)
+
     def add_trained(self, name: str, facts: dict[str, Any]) -> None:
         """Score what was trained, after each of its stages; the facts of each get the metric that decides."""
         experiment, metric = self.experiment, self.experiment.metric
@@ -127,11 +137,11 @@ class RunScores:
         logger.info(f"start: {experiment.metric} {metrics[experiment.metric]:.4f}, before the student is trained")
         return metrics
 
-    def _scored(self, candidate: Scoreable) -> Scores:
+    def _scored(self, candidate: Scoreable, rows: Dataset | None = None) -> Scores:
         experiment = self.experiment
         evaluation = Evaluation(
             task=experiment.task,
-            rows=experiment.rows,
+            rows=experiment.rows if rows is None else rows,
             config=experiment.recipe.evaluate,
             reference=self.teacher,
             outside=experiment.outside,

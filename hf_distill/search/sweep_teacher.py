@@ -73,6 +73,7 @@ def score_teacher(
     metric, metrics = experiment.metric, scored.metrics()
     value = metrics[metric]
     logger.info(f"teacher: {metric} {value:.4f} on {len(experiment.rows)} validation rows")
+    scored.check_order()
     scored.check_above_chance(metric)
     return {
         "model": teacher.facts["model"],
