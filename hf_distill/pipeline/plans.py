@@ -108,7 +108,7 @@ def _report_order(task: Task, config: PretrainedConfig, names: list[str] | None,
     labels = task.label_set
     if labels is None or labels.problem_type == "regression":
         return
-    if names is None and are_generic([str(name) for name in config.id2label.values()]):
+    if names is None and are_generic([str(name) for name in (config.id2label or {}).values()]):
         logger.info(
             f"labels: the teacher's outputs are called LABEL_0, LABEL_1, ...: their order is not verified, and taken "
             f"for {shortened(labels.names)}; name them in teacher.labels"

@@ -277,5 +277,5 @@ def test_answers_are_read_in_every_form_that_has_their_places(value, expected):
     ],
 )
 def test_answers_without_a_place_are_refused_with_the_forms_that_are_read(value):
-    with pytest.raises(DataError, match="where they stand in the context.*answer_start"):
+    with pytest.raises(DataError, match=r"where they stand in the context.*answer_start"):
         answers_of(value)
