@@ -2,11 +2,12 @@
 
     python -m tests.survival --kills 40 --damages 10
 
-kills: SIGKILL after a random line of a run of every stage (teacher recipe, cache, texts of the teacher, two stages,
-    student, control, evaluation, card, push to a Hub on loopback); the same call then has to end with the weights of
+kills: SIGKILL at a random moment of every stage of a run in turn (teacher recipe, cache, texts of the teacher, two
+    stages, control, evaluation, card, push to a Hub on loopback); the same call then has to end with the weights of
     the unbroken run.
-damages: of a run that was killed in training, the newest checkpoint is damaged; of a complete one, any of its files.
-    The same call has to end with the weights of the unbroken run and has to name what is damaged, or to refuse.
+damages: of a run that was killed in training, the newest checkpoint is damaged; the same call has to end with the
+    student of the unbroken run and to name what is damaged. It is ended when the student is scored.
+finished: the same of any file of a complete run, to the end of the call, which may refuse.
 
 Every call is a process of its own, forked from one that has imported everything.
 """
@@ -20,126 +21,44 @@ os.environ |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1", "HF_T
 os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
 
 import argparse
-import hashlib
+import gc
 import itertools
 import multiprocessing
 import random
-import select
+import re
 import shutil
 import signal
 import sys
 import tempfile
-import time
-import traceback
-import urllib.request
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from tests.helpers.damages import CHECKPOINT, FINISHED, Damage
+from tests.helpers.forked_runs import Runs
 from tests.helpers.hub_server import hub_server
 
-NUMBERS = itertools.count()
+STAGES = {
+    "the teacher's recipe": r"  |teacher: classes-teacher",
+    "the teacher's scores": r"teacher: (accuracy|bleu)",
+    "cache": r"stage first: cache",
+    "texts of the teacher": r"labels: t5 writes",
+    "first stage": r"stage first: student: hidden",
+    "student": r"(stage second: )?student: (fresh|encoder)",
+    "control": r"(stage first: )?control: (fresh|encoder)",
+    "evaluation": r"student after|student: (accuracy|bleu)",
+    "card": r"control: (accuracy|bleu)",
+    "push": r"checkpoints: ",
+}
+"""With which line the stages of a run begin; before them are its checks."""
 
 
-@dataclass
-class Outcome:
-    """What a call did: its exit code, its lines, and when they came."""
-
-    code: int
-    lines: list[str]
-    times: list[float]
-
-
-class Runs:
-    """Starts calls of one recipe, and knows the weights that all of them must end with."""
-
-    def __init__(self, recipe: dict[str, Any], place: Path) -> None:
-        self.recipe, self.place = recipe, place
-        self.unbroken = self.fresh()
-        self.outcome = self.call(self.unbroken)
-        assert self.outcome.code == 0, self.outcome.lines[-1]
-        self.expected = self.weights(self.unbroken)
-        name, lines = recipe["name"], len(self.outcome.lines)
-        print(f"{name}: unbroken, {lines} lines, {len(self.expected)} files of weights", flush=True)
-
-    def fresh(self, copy_of: Path | None = None) -> Path:
-        """A folder of runs that is not there yet, or a copy."""
-        folder = Path(tempfile.mkdtemp(prefix=self.recipe["name"] + "-", dir=self.place)) / f"runs-{next(NUMBERS)}"
-        if copy_of is not None:
-            shutil.copytree(copy_of, folder)
-        return folder
-
-    def call(
-        self,
-        runs: Path,
-        kill: Callable[[int], float | None] = lambda count: None,
-        before: Callable[[], None] = lambda: None,
-    ) -> Outcome:
-        """Run the recipe; ``kill`` says after how many seconds from a line on it is killed, if it is."""
-        reader, writer = os.pipe()
-        child = os.fork()
-        if child == 0:
-            os.close(reader)
-            self._child(runs, writer, before)
-        os.close(writer)
-        outcome, rest, deadline = Outcome(0, [], []), b"", None
-        while True:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if not select.select([reader], [], [], left)[0]:
-                os.kill(child, signal.SIGKILL)
-                deadline = None
-                continue
-            read = os.read(reader, 65536)
-            if not read:
-                break
-            *lines, rest = (rest + read).split(b"\n")
-            for line in lines:
-                outcome.lines.append(line.decode())
-                outcome.times.append(time.monotonic())
-                delay = kill(len(outcome.lines))
-                deadline = time.monotonic() + delay if delay is not None else deadline
-        os.close(reader)
-        outcome.code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        return outcome
-
-    def _child(self, runs: Path, writer: int, before: Callable[[], None]) -> None:
-        from hf_distill import run
-        from hf_distill.errors import HfDistillError
-
-        def report(line: str) -> None:
-            os.write(writer, line.replace("\n", " ").encode() + b"\n")
-
-        code = 0
-        try:
-            before()
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-            run(self.recipe, {"hub.push": True, "hub.model_id": f"me/{runs.name}"}, runs=runs, report=report)
-        except HfDistillError as error:
-            report(f"error: {error}")
-            code = error.exit_code
-        except BaseException:
-            report(f"TRACEBACK: {traceback.format_exc()}")
-            code = 70
-        os._exit(code)
-
-    def weights(self, runs: Path) -> dict[str, str]:
-        """The digest of all weights that a run leaves, and of those that it pushed."""
-        folder = runs / self.recipe["name"]
-        paths = [
-            *folder.glob("student/model.safetensors"),
-            *folder.glob("control/model.safetensors"),
-            *folder.glob("stages/*/student/model.safetensors"),
-            *folder.glob("stages/*/control/model.safetensors"),
-            *runs.glob("teachers/*/student/model.safetensors"),
-        ]
-        found = {str(path.relative_to(runs)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-        address = f"{os.environ['HF_ENDPOINT']}/me/{runs.name}/resolve/main/model.safetensors"
-        request = urllib.request.Request(address, headers={"Authorization": "Bearer hf_me"})
-        with urllib.request.urlopen(request) as answer:
-            found["pushed"] = hashlib.sha256(answer.read()).hexdigest()
-        return found
+def stages_of(lines: list[str]) -> list[str]:
+    """In which stage a run is at its start and after each of its lines."""
+    found = ["checks"]
+    for line in lines:
+        found.append(next((name for name, pattern in STAGES.items() if re.match(pattern, line)), found[-1]))
+    return found
 
 
 def translations(place: Path) -> dict[str, Any]:
@@ -174,15 +93,17 @@ def translations(place: Path) -> dict[str, Any]:
     }
 
 
-def classes(name: str, **evaluate: Any) -> dict[str, Any]:
+def classes(name: str) -> dict[str, Any]:
     """A recipe of two stages with a teacher that is trained and cached, and a best model that is loaded in the end."""
     from tests.helpers import tiny
 
-    made = tiny.recipe(name=name, evaluate={"resamples": 100, **evaluate})
+    made = tiny.recipe(name=name, evaluate={"resamples": 100})
+    made["data"]["arguments"] = {"train": 64, "test": 24}
     made["teacher"]["kind"] = "cached"
-    made["teacher"]["recipe"]["training"] |= {"save_strategy": "steps", "save_steps": 20, "logging_steps": 10}
+    teacher = made["teacher"]["recipe"]["training"]
+    teacher |= {"save_strategy": "steps", "save_steps": 5, "logging_steps": 5, "max_steps": 15}
     objectives = made.pop("objectives")
-    del made["training"]["num_train_epochs"], made["training"]["save_total_limit"]
+    del teacher["num_train_epochs"], made["training"]["num_train_epochs"], made["training"]["save_total_limit"]
     made["training"] |= {"save_steps": 2, "eval_steps": 2, "load_best_model_at_end": True, "logging_steps": 1}
     made["stages"] = [
         {"name": "first", "objectives": objectives[1:], "training": {"max_steps": 2}},
@@ -191,58 +112,87 @@ def classes(name: str, **evaluate: Any) -> dict[str, Any]:
     return made
 
 
+def small(place: Path) -> dict[str, Any]:
+    """A recipe that does little but train, with weights beside the student's and a best model."""
+    from tests.helpers import tiny
+
+    tiny.bert(3, 48, seed=3).save_pretrained(place / "bert")
+    tiny.tokenizer().save_pretrained(place / "bert")
+    made = tiny.recipe(name="small", evaluate={"resamples": 100, "control": False, "floor": False})
+    made["data"]["arguments"] = {"train": 32, "test": 8}
+    made["teacher"] = {"model": str(place / "bert")}
+    del made["training"]["num_train_epochs"], made["training"]["save_total_limit"]
+    made["training"] |= {"save_steps": 2, "eval_steps": 2, "load_best_model_at_end": True, "max_steps": 8}
+    made["training"]["per_device_train_batch_size"] = 4
+    return made
+
+
 def killed(runs: Runs, times: int, draw: random.Random) -> list[str]:
-    """Kill the run at random moments and call it again; what went wrong."""
-    wrong = []
-    gaps = [after - before for before, after in itertools.pairwise(runs.outcome.times)] + [0.5]
+    """Kill the run at random moments of each stage in turn and call it again; what went wrong."""
+    wrong, kills, names = [], Counter[str](), stages_of(runs.outcome.lines)
+    starts = [0.0, *runs.outcome.times]
+    lengths = [after - before for before, after in itertools.pairwise([*starts, starts[-1] + 0.2])]
+    order = draw.sample(sorted(set(names)), len(set(names)))
     for number in range(times):
-        place, line = runs.fresh(), draw.randrange(len(gaps))
-        delay = draw.uniform(0, gaps[line])
-        first = runs.call(place, lambda count, line=line, delay=delay: delay if count == line + 1 else None)
+        stage, first, place = order[number % len(order)], None, runs.fresh()
+        while first is None or first.code == 0:  # It may have been faster this time.
+            shutil.rmtree(place, ignore_errors=True)
+            own = [index for index, name in enumerate(names) if name == stage]
+            line = draw.choices(own, [lengths[index] for index in own])[0]
+            delay = draw.uniform(0, lengths[line])
+            first = runs.call(place, lambda count, line=line, delay=delay: delay if count == line else None)
         second = runs.call(place)
-        last = first.lines[-1] if first.lines else "before the first line"
-        faults = compared(runs, place, second)
+        faults = runs.differences(place, second)
         if list(place.rglob("*.partial")):
             faults.append("something partial is left")
-        said = f"kill {number + 1} of {runs.recipe['name']} ({first.code}) after {last[:70]!r}"
+        stage, last = stages_of(first.lines)[-1], first.lines[-1] if first.lines else ""
+        said = f"kill {number + 1} of {runs.recipe['name']} ({first.code}) in {stage}, after {last[:70]!r}"
         print(f"{said}: {'; '.join(faults) or 'the same'}", flush=True)
+        kills[stage] += 1
         wrong += [said] if faults else []
-        shutil.rmtree(place)
+        shutil.rmtree(place.parent)
+    told = ", ".join(f"{stage} {count}" for stage, count in kills.items())
+    print(
+        f"{times} kills of {runs.recipe['name']} ({told}): {times - len(wrong)} the same, {len(wrong)} not", flush=True
+    )
     return wrong
 
 
-def compared(runs: Runs, place: Path, outcome: Outcome) -> list[str]:
-    """How a call that must end well ended otherwise."""
-    if outcome.code:
-        return [f"exit code {outcome.code}: {outcome.lines[-1][-600:]}"]
-    found = runs.weights(place)
-    names = runs.expected.keys() | found.keys()
-    return [f"{name} is another" for name in sorted(names) if runs.expected.get(name) != found.get(name)]
-
-
-def damaged(runs: Runs, state: Path, damages: dict[str, Damage], times: int, draw: random.Random) -> list[str]:
+def damaged(
+    runs: Runs, state: Path, damages: dict[str, Damage], times: int, draw: random.Random, until: str | None
+) -> list[str]:
     """Damage copies of a state in every way and call the recipe again; what went wrong."""
-    wrong = []
+    wrong, ends = [], Counter[str]()
     for kind, damage in damages.items():
-        faults = []
+        faults, how, told = [], Counter[str](), ""
         for _ in range(times):
             place = runs.fresh(state)
             part = damage.apply(place / runs.recipe["name"], draw)
-            outcome = runs.call(place)
+            outcome = runs.call(place, until=until)
             if damage.refused:
                 bad = [] if outcome.code == 2 else [f"exit code {outcome.code}"]
             else:
-                bad = compared(runs, place, outcome)
+                bad = runs.differences(place, outcome, pushed=until is None)
             if not any(part in line for line in outcome.lines):
                 bad.append(f"no line names {part!r}")
+            told = next((line for line in outcome.lines if part and part in line), told)
             faults += bad
-            told = next((line for line in outcome.lines if part and part in line), "")
-            shutil.rmtree(place)
-        print(
-            f"{times} x {kind}: {'; '.join(faults[:3]) or 'refused' * damage.refused or 'the same'}: {told}", flush=True
-        )
+            how["wrong" if bad else "refused" if damage.refused else _end(outcome.lines)] += 1
+            shutil.rmtree(place.parent)
+        ends += how
+        counted = ", ".join(f"{count} {each}" for each, count in how.items())
+        told = told.replace(str(runs.place), "")
+        print(f"{times} x {kind}: {counted}{': ' * bool(faults)}{'; '.join(faults[:3])}: {told}", flush=True)
         wrong += [kind] if faults else []
+    counted = ", ".join(f"{count} {each}" for each, count in ends.items())
+    print(f"{times} x {len(damages)} kinds: {counted}", flush=True)
     return wrong
+
+
+def _end(lines: list[str]) -> str:
+    """How a run came to the same weights."""
+    ways = {"training goes on from": "fell back: the same", "training starts anew": "started anew: the same"}
+    return next((way for part, way in ways.items() if any(part in line for line in lines)), "the same")
 
 
 def in_training(runs: Runs, sealed: int) -> Path:
@@ -289,21 +239,22 @@ def main() -> int:
     import hf_distill.pipeline.run  # Before the processes part.
     from hf_distill.evaluation.scores import Scores
 
-    hf_distill.evaluation.speed.ROUNDS = 1
+    vars(hf_distill.evaluation.speed).update(ROUNDS=1, TIMED_ROWS=2, TIMED_TEXTS=1)
     Scores.check_above_chance = lambda *_: None  # type: ignore[method-assign]  # Of the texts, the teacher is random.
     draw, wrong = random.Random(given.seed), []
+    gc.freeze()  # Each process would copy all that it looks through.
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         if given.kills:
             kills = round(0.7 * given.kills)
-            wrong += killed(Runs(classes("classes"), place), kills, draw)
             wrong += killed(Runs(translations(place), place), given.kills - kills, draw)
+            wrong += killed(Runs(classes("classes"), place), kills, draw)
         if given.damages:
-            runs = Runs(classes("classes", control=False), place)
-            wrong += damaged(runs, in_training(runs, 3), CHECKPOINT, given.damages, draw)
+            runs = Runs(small(place), place)
+            wrong += damaged(runs, in_training(runs, 3), CHECKPOINT, given.damages, draw, "student: accuracy")
         if given.finished:
             runs = Runs(classes("classes"), place)
-            wrong += damaged(runs, runs.unbroken, FINISHED, given.finished, draw)
+            wrong += damaged(runs, runs.unbroken, FINISHED, given.finished, draw, None)
     print(f"{len(wrong)} went wrong{': ' * bool(wrong)}{', '.join(wrong)}")
     here.send(None)
     return 1 if wrong else 0

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 import hf_distill
 from hf_distill import load_recipe, run
 from hf_distill.errors import HubError, OutputError, RecipeError, TeacherError
-from hf_distill.pipeline import run as flow
+from hf_distill.pipeline import flow
 from hf_distill.pipeline.preflight import command_of
 from hf_distill.recipe.load_recipe import dump_recipe
 from tests.helpers import tiny
