@@ -39,8 +39,9 @@ MEMORY_SAID = (
     "bad_alloc",
     "bad allocation",
     "alloc_failed",
+    "can't start new thread",
 )
-"""What is said where memory is used up, by allocators and by libraries that calculate."""
+"""What is said where memory is used up, by allocators, by libraries that calculate, and by threads."""
 
 
 @contextmanager

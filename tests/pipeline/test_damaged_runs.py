@@ -208,6 +208,7 @@ FAULTS = {
     "Python's memory": (MemoryError(), "memory is used up"),
     "no fork": (OSError(errno.ENOMEM, "Cannot allocate memory"), "memory is used up"),
     "torch's memory": (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 8 bytes"), "gradient_acc"),
+    "no thread": (RuntimeError("can't start new thread"), "memory is used up"),
     "oneDNN": (RuntimeError("could not create a primitive"), "gradient_accumulation_steps"),
     "CUDA": (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), "per_device_train_batch_size"),
 }
