@@ -42,8 +42,12 @@ def by_main(find: Callable[[], T]) -> T:
 
 
 def check_owner(folder: Path, name: str) -> None:
-    """Refuse a folder that holds files but not the one that says whose they are."""
-    files = [path.name for path in folder.iterdir() if not path.name.startswith(LOCK)] if folder.is_dir() else []
+    """Refuse a folder that holds files but not the one that says whose they are.
+
+    Locks, and what was being written when a process was killed, are nobody's.
+    """
+    there = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    files = [file for file in there if not file.startswith(LOCK) and not file.endswith(".partial")]
     if files and name not in files:
         raise OutputError(f"{folder} holds files but no {name}; choose another name (name=...) or empty the folder")
 

@@ -105,10 +105,11 @@ class RunFolder:
             with writing_to(self.path):
                 if self.recipe.is_file():
                     self._check_same(recipe, made_of)
+                # First the file that says whose folder this is: what comes after may be cut off.
+                write_whole(self.recipe, lambda path: dump_recipe(recipe, path))
                 stamp = self.path / "checkpoints" / "made_of.json"
                 stamp.parent.mkdir(parents=True, exist_ok=True)
                 write_json(stamp, made_of)
-                write_whole(self.recipe, lambda path: dump_recipe(recipe, path))
         PartialState().wait_for_everyone()
 
     def _check_same(self, recipe: Recipe, asked: Mapping[str, str]) -> None:

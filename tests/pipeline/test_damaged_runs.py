@@ -21,6 +21,7 @@ from hf_distill import run
 from hf_distill.artifacts import faults_told, locked
 from hf_distill.errors import OutputError, RecipeError, ResourceError
 from hf_distill.pipeline.run_folder import RunFolder
+from hf_distill.recipe.load_recipe import load_recipe
 from tests.helpers import tiny
 from tests.helpers.command_line import ROOT, call, process
 from tests.helpers.damages import braces, cut, empty, flip, gone
@@ -298,3 +299,28 @@ def test_sigterm_while_a_model_is_scored_stops_at_once(copied, monkeypatch, capf
 def test_runs_that_are_killed_anywhere_end_with_the_same_weights():
     done = process("-m", "tests.survival", "--kills", "6", "--damages", "0", "--finished", "0")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_folder_is_taken_again_whatever_a_kill_left_of_taking_it(number, tmp_path, monkeypatch):
+    recipe, folder, replaced = load_recipe(tiny.recipe()), RunFolder(tmp_path / "runs" / "tiny"), []
+
+    def killed(source: Path, target: Path) -> None:
+        """A kill leaves the files as they are, also the one that is being written."""
+        if len(replaced) == number // 2:
+            if number % 2:
+                shutil.copy(source, target)
+            shutil.copy(source, f"{target}.kept")
+            raise KeyboardInterrupt
+        replaced.append(target)
+        shutil.move(source, target)
+
+    monkeypatch.setattr("hf_distill.artifacts.files.os.replace", killed)
+    with folder.working(), pytest.raises(KeyboardInterrupt):
+        folder.claim(recipe, "data")
+    monkeypatch.undo()
+    for kept in folder.path.rglob("*.kept"):
+        kept.rename(kept.with_name(kept.name.removesuffix(".kept") + ".partial"))
+    with folder.working():
+        folder.claim(recipe, "data")
+    assert load_recipe(folder.recipe) == recipe

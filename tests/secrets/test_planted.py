@@ -279,7 +279,7 @@ def test_a_hub_that_repeats_the_token_shows_it_to_nobody(status, hub, planted, t
         push_folder(folder / "student", "me/student", wait=lambda _: None)
     assert_nowhere(chain(raised.value))
     assert str(raised.value).isprintable()
-    monkeypatch.setattr("hf_distill.report.hub.WAITS", ())
+    monkeypatch.setattr("hf_distill.report.hub.retries.WAITS", ())
     assert call("push", folder, "--model-id", "me/student") == 3
     told = capsys.readouterr()
     assert_nowhere(told.out, told.err, folder)
