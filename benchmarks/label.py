@@ -33,6 +33,7 @@ from hf_distill.generation.generate import writer_inputs
 from hf_distill.generation.hypotheses import ModelWriter, writing_settings
 from hf_distill.labelling.shards import write_all
 from hf_distill.recipe import LabelConfig
+from hf_distill.tasks import Summarization
 from hf_distill.tasks.rollout_batches import Prompts
 
 FASTER = {"generate, sorted": 1.0, "generate, as the data come": 1.5}
@@ -111,7 +112,7 @@ def writers(setting: Setting) -> dict[str, Callable[[], Any]]:
     model, tokenizer, prompts, config = setting.teacher(), stand_in_tokenizer(), setting.prompts(), setting.config
     settings = writing_settings(config, setting.longest, {})
     own = model.generation_config
-    writer = ModelWriter(model, tokenizer, config, own=own, longest=setting.longest, options={})
+    writer = ModelWriter(model, tokenizer, config, own=own, task=Summarization(max_length=setting.longest), options={})
 
     def ours() -> None:
         with tempfile.TemporaryDirectory() as folder:

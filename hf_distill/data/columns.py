@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from hf_distill.data.forms.chat_rows import Invalid, read_chats
+from hf_distill.data.forms.known_forms import recognised
 from hf_distill.data.labels import STREAMED_ROWS
 from hf_distill.errors import DataError
 from hf_distill.names import nearest
@@ -22,11 +24,17 @@ class Columns:
     """The data's columns under the task's names.
 
     ``mapping``, which stands in the recipe at ``where``, has the data's names by the task's: a name, ``outer.inner``,
-    or several that are joined.
+    or several that are joined. ``invalid`` says what becomes of chats that cannot be read; ``notes`` tell of them, and
+    of forms that were recognised.
     """
 
     def __init__(
-        self, mapping: Mapping[str, str | list[str]], required: Sequence[str], optional: Sequence[str], where: str
+        self,
+        mapping: Mapping[str, str | list[str]],
+        required: Sequence[str],
+        optional: Sequence[str],
+        where: str,
+        invalid: Invalid = "refuse",
     ) -> None:
         known = (*required, *optional)
         for name in mapping:
@@ -36,6 +44,8 @@ class Columns:
         self.joined = {name: names for name, names in mapping.items() if not isinstance(names, str)}
         self.mapping = {name: each if isinstance(each, str) else JOIN.join(each) for name, each in mapping.items()}
         self.required, self.optional = required, optional
+        self.invalid: Invalid = invalid
+        self.notes: dict[str, None] = {}
 
     @property
     def used(self) -> set[str]:
@@ -46,10 +56,13 @@ class Columns:
 
     def named(self, rows: Any, split: str, labelled: bool = True) -> Any:
         """Keep the task's columns only; a label column may be missing where rows need no labels."""
+        if "messages" in self.optional:
+            rows, told = recognised(rows, self.mapping)
+            self.notes |= dict.fromkeys(told)
         rows = _unnested(rows, [*self.mapping.values(), *(name for names in self.joined.values() for name in names)])
         for name, names in self.joined.items():
             rows = _with_joined(rows, names, split, apart=name in LISTS)
-        there = rows.column_names or list(next(iter(rows), {}))
+        there = columns_of(rows)
         chosen = {}
         for name in (*self.required, *self.optional):
             source = self.mapping.get(name, name)
@@ -65,12 +78,20 @@ class Columns:
         swap = {source: f"__{name}" for name, source in chosen.items() if source != name}
         for source, name in [*swap.items(), *((name, name.removeprefix("__")) for name in swap.values())]:
             rows = rows.rename_column(source, name)
+        if "messages" in chosen and "messages" in self.optional:
+            rows, told = read_chats(rows, split, self.invalid, answered=labelled)
+            self.notes |= dict.fromkeys(told)
         return rows
+
+
+def columns_of(rows: Any) -> list[str]:
+    """The columns of rows, for which a stream that does not know them is asked for its first row."""
+    return list(rows.column_names or next(iter(rows), {}))
 
 
 def _unnested(rows: Any, names: Iterable[str]) -> Any:
     """Give nested names, such as ``translation.de``, columns of their own."""
-    there = rows.column_names or list(next(iter(rows), {}))
+    there = columns_of(rows)
     for name in names:
         outer, dot, inner = name.partition(".")
         if dot and name not in there and outer in there and inner in _inner_names(rows, outer):
@@ -88,7 +109,7 @@ def _inner_names(rows: Any, outer: str) -> Collection[str]:
 
 def _with_joined(rows: Any, names: Sequence[str], split: str, *, apart: bool) -> Any:
     """Join columns to one, as a list or with a blank line between; empty texts are left out."""
-    there = rows.column_names or list(next(iter(rows), {}))
+    there = columns_of(rows)
     for name in names:
         if name not in there:
             known = ", ".join(map(repr, there)) or "none"

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from datasets import Dataset, IterableDataset
+from datasets import Dataset, IterableDataset, Value
 
-from hf_distill.data.columns import LABELS, Columns
+from hf_distill.data.columns import LABELS, Columns, columns_of
+from hf_distill.data.forms.text_rows import read_texts
 from hf_distill.data.labels import STREAMED_ROWS, settle, told
 from hf_distill.data.local_files import read_files
 from hf_distill.data.sources import Splits, source_of, splits_of
@@ -90,16 +91,22 @@ class Data:
 
 
 def load_data(
-    config: DataConfig, required: Sequence[str], optional: Sequence[str], texts: Sequence[str], seed: int
+    config: DataConfig,
+    required: Sequence[str],
+    optional: Sequence[str],
+    texts: Sequence[str],
+    seed: int,
+    *,
+    prompts: bool = False,
 ) -> Data:
-    """Load a recipe's data."""
-    columns = Columns(config.columns, required, optional, "data.columns")
+    """Load a recipe's data; training rows may be ``prompts`` alone where models write what follows."""
+    columns = Columns(config.columns, required, optional, "data.columns", config.invalid_rows)
     splits = splits_of(config, columns.used)
     names, notes = _split_names(config, splits)
     taken: list[str] = []
-    train = columns.named(splits[names["train"]], names["train"])
+    train = columns.named(splits[names["train"]], names["train"], labelled=not prompts)
     if config.test is not None:
-        named = Columns(config.test.columns, required, optional, "data.test.columns")
+        named = Columns(config.test.columns, required, optional, "data.test.columns", config.invalid_rows)
         elsewhere = splits_of(config.test.source(), named.used)
         name = _checked_split(config.test.split, "data.test.split", elsewhere)
         test = named.named(_in_memory(elsewhere[name]), name)
@@ -119,6 +126,7 @@ def load_data(
     unlabelled = _unlabelled(config, splits, columns, names, train)
     if unlabelled is not None and not LABELS & {*required, *optional}:
         raise DataError("data: no row of this task has a label that could be missing; add the rows to the train split")
+    notes += [*columns.notes, *(named.notes if config.test is not None else ())]
     source, dataset_id = source_of(config)
     parts = {
         "train": _limited(train, config.train_limit, seed),
@@ -139,7 +147,10 @@ def load_data(
         taken_from_train=tuple(taken),
     )
     for name, rows in data.splits.items():
-        _check_rows(rows, name, texts)
+        checked = [each for each in texts if not (prompts and name == "train" and each in LABELS)]
+        read, lines = read_texts(rows, name, checked, config.invalid_rows, STREAMED_ROWS)
+        read = _check_answered(read, name, prompts) if "completion" in optional else read
+        data = dataclasses.replace(data, **{name: read}, notes=(*data.notes, *lines))
     return dataclasses.replace(data, fingerprint=data.digest())
 
 
@@ -235,21 +246,22 @@ def _unlabelled(
     return texts
 
 
-def _check_rows(rows: Dataset | IterableDataset, split: str, columns: Sequence[str]) -> None:
-    looked_at: Any = list(rows.take(STREAMED_ROWS)) if isinstance(rows, IterableDataset) else rows
-    if len(looked_at) == 0:
-        raise DataError(f"split {split!r} has no rows; check the file, data.{split}_split and data.{split}_limit")
-    for column in [name for name in columns if name in looked_at[0]]:
-        values = [row[column] for row in looked_at] if isinstance(looked_at, list) else looked_at[column]
-        if bad := [i for i, value in enumerate(values) if not _has_text(value)]:
-            raise DataError(
-                f"split {split!r}: {len(bad)} of {len(values)} rows have no text in column {column!r} "
-                f"(first: row {bad[0]}, {values[bad[0]]!r}); remove or fill them: an empty text teaches nothing"
-            )
-
-
-def _has_text(value: Any) -> bool:
-    """Whether it is a text, or a list of words, that says something."""
-    if isinstance(value, list):
-        return any(map(_has_text, value)) and all(isinstance(word, str) for word in value)
-    return isinstance(value, str) and bool(value.strip())
+def _check_answered(rows: Any, split: str, prompts: bool) -> Any:
+    """Refuse rows without what should be written, where it is learned or models are scored on it."""
+    names = columns_of(rows)
+    is_open = "prompt" in names and not {"completion", "messages", "text"} & set(names)
+    if is_open and prompts and split == "train":
+        return rows.add_column("completion", [None] * len(rows), feature=Value("string")) if len(rows) else rows
+    if is_open and split != "unlabelled":
+        way = "name rows with answers in data.test and data.validation_split"
+        if split == "train":
+            way = "name their column in data.columns: {completion: ...}, set rollout.share: 1.0, or add label: {}"
+        raise DataError(f"split {split!r}: its rows are prompts alone, without what should follow; {way}")
+    if split in ("validation", "test") and "messages" in names:
+        for number, chat in enumerate(rows["messages"]):
+            if not any(turn["role"] == "assistant" for turn in chat):
+                raise DataError(
+                    f"split {split!r}: row {number} has no assistant's turn, and models are scored on it; name rows "
+                    "with answers in data.test and data.validation_split"
+                )
+    return rows

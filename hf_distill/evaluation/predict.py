@@ -24,6 +24,7 @@ from hf_distill.evaluation.regression import RealScores, SimilarityScores
 from hf_distill.evaluation.retrieval import score_vectors
 from hf_distill.evaluation.scores import DecisionScores, Evaluation, Scoreable, Scores, by_row
 from hf_distill.evaluation.tags import score_tags
+from hf_distill.generation.ends import with_ends
 from hf_distill.generation.generate import generate, with_length, writer_inputs
 from hf_distill.models.forward import accepted_inputs, run_model
 from hf_distill.models.hardware import place, share_rows
@@ -192,5 +193,6 @@ def write_and_score(
 ) -> Written:
     """Let a model write after every row's prompt, and judge it by scorers of these names."""
     prompts = task.prompts(rows, tokenizer)
-    texts = write_texts(model, tokenizer, prompts, with_length(settings, task.longest_text), batch_size)
+    settings = with_ends(with_length(settings, task.longest_text), model, tokenizer, task)
+    texts = write_texts(model, tokenizer, prompts, settings, batch_size)
     return judged(texts, prompts, names)

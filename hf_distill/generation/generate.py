@@ -68,12 +68,6 @@ def writer_inputs(model: PreTrainedModel, tokenizer: Tokenizer, rows: list[list[
     return {"input_ids": ids, "attention_mask": mask, "pad_token_id": pad}
 
 
-def end_tokens(generation: GenerationConfig | None) -> list[int]:
-    """The tokens that end a text."""
-    ends = getattr(generation, "eos_token_id", None)
-    return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
-
-
 @contextmanager
 def _only(model: PreTrainedModel, generation: GenerationConfig) -> Iterator[None]:
     """Hide the model's own settings: ``generate`` fills in from them what it is not told."""

@@ -14,11 +14,13 @@ from transformers import GenerationConfig, PreTrainedModel
 from typing_extensions import override
 
 from hf_distill.errors import WritingError
-from hf_distill.generation.generate import end_tokens, generate, with_length, writer_inputs
+from hf_distill.generation.ends import end_tokens, with_ends
+from hf_distill.generation.generate import generate, with_length, writer_inputs
 from hf_distill.generation.logprobs import Likelihood
 from hf_distill.generation.writer import Hypothesis, Writer, repeated_share
 from hf_distill.models.hardware import place
 from hf_distill.recipe import LabelConfig
+from hf_distill.tasks import Task
 from hf_distill.tasks.rollout_batches import Prompts
 from hf_distill.types import Tokenizer
 
@@ -49,7 +51,7 @@ class ModelWriter(Writer):
         tokenizer: Its own.
         config: ``label`` of a recipe.
         own: How the model writes unless the config says otherwise.
-        longest: Tokens of a text at most, unless the config says otherwise.
+        task: Says how long a text is at most unless the config does, and what ends it.
         options: What the rows ask for.
     """
 
@@ -60,11 +62,12 @@ class ModelWriter(Writer):
         config: LabelConfig,
         *,
         own: GenerationConfig,
-        longest: int,
+        task: Task,
         options: Mapping[str, Any],
     ) -> None:
         self.model, self.tokenizer, self._config = model, tokenizer, config
-        self._settings = writing_settings(config, longest, options)
+        settings = writing_settings(config, task.longest_text, options)
+        self._settings = with_ends(settings, model, tokenizer, task, own)
         self._generation: Any = copy.deepcopy(own)
         self._generation.update(**self._settings)
         self._ends = end_tokens(self._generation)

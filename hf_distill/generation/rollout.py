@@ -21,8 +21,9 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from hf_distill.artifacts import seed_of
 from hf_distill.errors import RecipeError, TeacherError
+from hf_distill.generation.ends import ends_of
 from hf_distill.generation.engines import Engine, make_engine
-from hf_distill.generation.rollout_checks import check_judged, ends_of, shared_context, with_room
+from hf_distill.generation.rollout_checks import check_ends, check_judged, shared_context, with_room
 from hf_distill.objectives import Objective
 from hf_distill.recipe import RolloutConfig
 from hf_distill.students import has_adapters
@@ -112,7 +113,8 @@ class Rollout:
         config = self.config
         check_judged(config, objectives)
         self._writing = task.writing(tokenizer, config.prompt_tokens)
-        ends = ends_of(student, tokenizer)
+        ends = ends_of(student, tokenizer, task)
+        check_ends(ends)
         pad = tokenizer.pad_token_id if tokenizer is not None else None
         self._settings = {
             "max_new_tokens": config.max_new_tokens,

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from datasets import Dataset, IterableDataset
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig
 
 from hf_distill.errors import DataError, ModelError, ObjectiveError
-from hf_distill.generation.generate import end_tokens
 from hf_distill.objectives import Objective
 from hf_distill.recipe import RolloutConfig
 from hf_distill.tasks.rollout_batches import Writing
-from hf_distill.types import OF_THE_DATA, Tokenizer
+from hf_distill.types import OF_THE_DATA
 
 
 def check_judged(config: RolloutConfig, objectives: Mapping[str, Objective]) -> None:
@@ -36,17 +35,13 @@ def check_judged(config: RolloutConfig, objectives: Mapping[str, Objective]) -> 
             )
 
 
-def ends_of(student: PreTrainedModel, tokenizer: Tokenizer | None) -> list[int]:
-    """The tokens that end a text, as the student's generation config and its tokenizer tell."""
-    ends = end_tokens(student.generation_config)
-    if tokenizer is not None and isinstance(tokenizer.eos_token_id, int):
-        ends.append(tokenizer.eos_token_id)
+def check_ends(ends: Sequence[int]) -> None:
+    """Refuse a student that would never stop."""
     if not ends:
         raise ModelError(
             "rollout: neither the student's generation config nor its tokenizer names an end token, so it would never "
             "stop writing; set eos_token_id"
         )
-    return list(dict.fromkeys(ends))
 
 
 def shared_context(*configs: PretrainedConfig | None) -> int | None:

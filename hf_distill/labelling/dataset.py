@@ -76,7 +76,7 @@ def label_rows(recipe: Recipe, task: Task, data: Data, teacher: Teacher, folder:
     rows = rows_to_write_for(task, data)
     assert teacher.tokenizer is not None
     prompts = task.prompts(rows, teacher.tokenizer)
-    writer = teacher.writer(config, task.longest_text, prompts.options)
+    writer = teacher.writer(config, task, prompts.options)
     identity = identity_of(recipe, config, task, data, teacher, writer)
     made = folder / digest({**identity, "label": asdict(config)})[:12]
     labels = _made_before(made, data)

@@ -94,6 +94,14 @@ def load_model(
     return model
 
 
+def load_generation(name: str, revision: str | None = None) -> GenerationConfig | None:
+    """How a model writes unless somebody says otherwise; None where no file tells it."""
+    with _as_model_error("generation config", name, revision):
+        if _optional_file(name, "generation_config.json", revision) is None:
+            return None
+        return GenerationConfig.from_pretrained(name, revision=revision or "main")
+
+
 def model_folder(name: str, revision: str | None = None) -> Path:
     """The folder that holds a model's files: the folder itself, or the Hub's snapshot in the cache, with its README."""
     if Path(name).is_dir():

@@ -10,9 +10,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
+from transformers import PretrainedConfig
+
 from hf_distill.data.rows import Data
-from hf_distill.errors import TeacherError
+from hf_distill.errors import RecipeError, TeacherError
 from hf_distill.evaluation.metrics import AGAINST_TEACHER, primary_metric
+from hf_distill.models.precision import trouble
 from hf_distill.pipeline.cases import (
     RecipeCase,
     TargetsCase,
@@ -179,3 +183,55 @@ def table() -> str:
     rows = [("key", "does not go with", "why", "instead"), ("---",) * 4]
     rows += [(f"`{rule.what}`", rule.beside, rule.why, rule.instead) for rule in rules]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows).replace("{}", "...")
+
+
+def with_warning(recipe: Recipe, data: Data) -> Data:
+    """The data, with a warning where a teacher that was trained elsewhere may have seen what it is scored on."""
+    teacher, split = recipe.teacher, recipe.evaluate.split
+    ready = teacher is not None and (
+        teacher.endpoint is not None or any(each.match(lambda _: True, lambda _: False) for each in teacher.models)
+    )
+    if not ready or split not in data.taken_from_train:
+        return data
+    warning = (
+        f"the {split} rows are taken out of the training rows, and the teacher was trained elsewhere: it may have seen "
+        "them, and its score be too high; name rows that it never saw (data.test_split, data.test)"
+    )
+    if data.warnings:
+        return data
+    return replace(data, warnings=(warning,), notes=(*data.notes, f"warning: data: {warning}"))
+
+
+def prompts_are_enough(recipe: Recipe, task: Task) -> bool:
+    """Whether a model writes whatever is learned, so that training rows need no answers of their own."""
+    rollouts = [stage.rollout for stage in recipe.by_stage().values()]
+    written = all(rollout is not None and rollout.share == 1.0 for rollout in rollouts)
+    return "messages" in task.optional and (recipe.label is not None or written)
+
+
+def check_prompts(recipe: Recipe, data: Data) -> None:
+    """Refuse keys that ask for what training rows without answers do not say."""
+    row, label = next(iter(data.train)), recipe.label
+    is_open = "completion" in row and row["completion"] is None
+    if row.get("messages") is not None:
+        is_open = not any(turn["role"] == "assistant" for turn in row["messages"])
+    if is_open and label is None and recipe.evaluate.control:
+        raise RecipeError(
+            "recipe.evaluate.control: a control learns from the data's answers alone, and the training rows are "
+            "prompts without any; set it to false"
+        )
+    if is_open and label is not None and (label.scores or label.keep_original):
+        raise RecipeError(
+            "recipe.label: the training rows are prompts without answers, which nothing can be judged by or kept; "
+            "remove keep_original, choose: best, scorer and filters.reference_score"
+        )
+
+
+def check_precision(stages: Sequence[Stage], task: Task, config: PretrainedConfig) -> None:
+    """Refuse mixed precision that models of the student's kind do not compute in."""
+    for stage in stages:
+        for name, dtype in (("bf16", torch.bfloat16), ("fp16", torch.float16)):
+            if getattr(stage.arguments, name) and (reason := trouble(task.tried, config, dtype, autocast=True)):
+                raise RecipeError(
+                    f"training.{name}: {config.model_type} does not compute in it ({reason}); set it to false"
+                )

@@ -13,7 +13,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from hf_distill.data.rows import Data
 from hf_distill.errors import TeacherError
 from hf_distill.models.hardware import chosen_dtype
-from hf_distill.models.loading import load_config, load_tokenizer
+from hf_distill.models.loading import load_config, load_generation, load_tokenizer
 from hf_distill.models.precision import runnable_dtype, trouble
 from hf_distill.names import are_generic, shortened
 from hf_distill.recipe import FromParts, LocalTeacher, Recipe, SingleTeacher, TrainedTeacher
@@ -96,7 +96,7 @@ def _planned(config: SingleTeacher, task: Task, data: Data) -> ModelPlan:
             told = f"{loaded.model_type} does not compute in {config.dtype} ({reason}); set it to float32"
             raise TeacherError(f"teacher.dtype: {told}")
         dtype = str(runs_in).removeprefix("torch.")
-        plan = ModelPlan(model=_on_meta(task, loaded), tokenizer=tokenizer, dtype=dtype)
+        plan = ModelPlan(model=_on_meta(task, loaded, config.model, config.revision), tokenizer=tokenizer, dtype=dtype)
         logger.info(f"teacher: {config.model}: {described(plan)}")
         return plan
 
@@ -127,7 +127,9 @@ def planned_student(recipe: Recipe, task: Task, data: Data, teacher: ModelPlan |
             setattr(config, name, value)
         named = start.tokenizer if isinstance(start.tokenizer, str) else None
         tokenizer = load_tokenizer(named) if named else load_tokenizer(start.pretrained, start.revision)
-        whole = Student(model=_on_meta(task, config), tokenizer=tokenizer, origin=start.pretrained)
+        whole = Student(
+            model=_on_meta(task, config, start.pretrained, start.revision), tokenizer=tokenizer, origin=start.pretrained
+        )
         quantized(asked.adapters)
         with torch.device("meta"):
             student = parts_of(whole, _request(task, data, asked.cut)) if asked.cut is not None else whole
@@ -157,9 +159,11 @@ def _request(task: Task, data: Data, cut: FromParts) -> StudentRequest[FromParts
     )
 
 
-def _on_meta(task: Task, config: PretrainedConfig) -> PreTrainedModel:
+def _on_meta(task: Task, config: PretrainedConfig, name: str, revision: str | None) -> PreTrainedModel:
     with torch.device("meta"):
         model: PreTrainedModel = task.auto_model.from_config(config)
+    if model.can_generate() and (own := load_generation(name, revision)) is not None:
+        model.generation_config = own
     return model
 
 

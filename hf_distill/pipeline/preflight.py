@@ -5,30 +5,35 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import PartialState
 from datasets import Dataset
 
 from hf_distill.data.routing import with_teachers
 from hf_distill.data.rows import Data, load_data
-from hf_distill.errors import RecipeError
+from hf_distill.errors import DataError
 from hf_distill.evaluation.metrics import scorer_names
 from hf_distill.evaluation.predict import check_generation
+from hf_distill.generation.ends import keep_ends
 from hf_distill.generation.rollout import Rollout
 from hf_distill.labelling import check_label
 from hf_distill.logs import Report, prefixed, reported
 from hf_distill.models.hardware import multiplies_bfloat16
 from hf_distill.models.loading import load_tokenizer
-from hf_distill.models.precision import trouble
 from hf_distill.names import portable
 from hf_distill.objectives import Objective
-from hf_distill.pipeline.compatibility import check_recipe, check_stage
+from hf_distill.pipeline.compatibility import (
+    check_precision,
+    check_prompts,
+    check_recipe,
+    check_stage,
+    prompts_are_enough,
+    with_warning,
+)
 from hf_distill.pipeline.experiment import Experiment, Stage, stages_of, with_defaults
-from hf_distill.pipeline.plans import ModelPlan, described, planned_student, planned_teacher
+from hf_distill.pipeline.plans import described, planned_student, planned_teacher
 from hf_distill.pipeline.run_folder import RunFolder
 from hf_distill.recipe import Recipe
 from hf_distill.recipe.load_recipe import load_recipe
@@ -82,7 +87,7 @@ def resolve(recipe: Recipe, runs: str | Path = "runs", command: str = "", data: 
     planned = (student, *((teacher, *teacher.others) if teacher is not None else ()))
     for line in task.fit_positions([each.model for each in planned]):
         logger.info(line)
-    _check_precision(stages, task, student)
+    check_precision(stages, task, student.model.config)
     experiment = Experiment(
         recipe=recipe,
         task=task,
@@ -95,6 +100,7 @@ def resolve(recipe: Recipe, runs: str | Path = "runs", command: str = "", data: 
         command=command,
     )
     _report_student(experiment)
+    _report_rows(experiment)
     if not task.is_bound:
         task.follow((teacher or student).model.config)
     _check_writing(experiment)
@@ -109,11 +115,13 @@ def read_data(recipe: Recipe, task: Task, stages: Sequence[Stage], data: Data | 
     if data is None:
         routes, members = (recipe.teacher.columns, recipe.teacher.members) if recipe.teacher else ((), ())
         optional = (*task.optional, *routes)
-        data = load_data(recipe.data, task.required, optional, task.text_columns, recipe.seed)
+        prompts = prompts_are_enough(recipe, task)
+        data = load_data(recipe.data, task.required, optional, task.text_columns, recipe.seed, prompts=prompts)
+        check_prompts(recipe, data)
         for route in routes:
             names = [str(member.name) for member in members]
             data = with_teachers(data, route, names, (*task.required, *task.optional))
-    data = task.set_aside(_with_warning(recipe, data))
+    data = task.set_aside(with_warning(recipe, data))
     task.read_labels(data.train)
     for split in ("train", "validation", "test"):
         if isinstance(rows := data.splits[split], Dataset):
@@ -130,23 +138,6 @@ def read_data(recipe: Recipe, task: Task, stages: Sequence[Stage], data: Data | 
     return data
 
 
-def _with_warning(recipe: Recipe, data: Data) -> Data:
-    """The data, with a warning where a teacher that was trained elsewhere may have seen what it is scored on."""
-    teacher, split = recipe.teacher, recipe.evaluate.split
-    ready = teacher is not None and (
-        teacher.endpoint is not None or any(each.match(lambda _: True, lambda _: False) for each in teacher.models)
-    )
-    if not ready or split not in data.taken_from_train:
-        return data
-    warning = (
-        f"the {split} rows are taken out of the training rows, and the teacher was trained elsewhere: it may have seen "
-        "them, and its score be too high; name rows that it never saw (data.test_split, data.test)"
-    )
-    if data.warnings:
-        return data
-    return replace(data, warnings=(warning,), notes=(*data.notes, f"warning: data: {warning}"))
-
-
 def command_of(
     verb: str,
     recipe: str | Path | Mapping[str, Any] | Recipe,
@@ -160,17 +151,6 @@ def command_of(
     pairs = [f"{key}={value}" for key, value in overrides.items()] if isinstance(overrides, Mapping) else overrides
     options = ["--allow-code"] if allow_code else []
     return shlex.join(map(portable, ["hf-distill", verb, str(recipe), *pairs, *options]))
-
-
-def _check_precision(stages: Sequence[Stage], task: Task, student: ModelPlan) -> None:
-    """Refuse mixed precision that models of the student's kind do not compute in."""
-    for stage in stages:
-        for name, dtype in (("bf16", torch.bfloat16), ("fp16", torch.float16)):
-            config, asked = student.model.config, getattr(stage.arguments, name)
-            if asked and (reason := trouble(task.tried, config, dtype, autocast=True)):
-                raise RecipeError(
-                    f"training.{name}: {config.model_type} does not compute in it ({reason}); set it to false"
-                )
 
 
 def _check_writing(experiment: Experiment) -> None:
@@ -210,6 +190,22 @@ def _report_student(experiment: Experiment) -> None:
         logger.info("student: learns without dropout")
     if teacher is not None and student.parameters > teacher.parameters:
         logger.info("student: larger than its teacher; allowed, but slower")
+
+    for line in keep_ends(student.model, student.tokenizer, experiment.task):
+        logger.info(line)
+
+
+def _report_rows(experiment: Experiment) -> None:
+    """Report what becomes of all rows, and refuse those that cannot be read by student or teacher."""
+    student, teacher = experiment.student.tokenizer, experiment.teacher
+    others = [] if teacher is None or same_tokenizer(student, teacher.tokenizer) else [teacher.tokenizer]
+    for split, rows in experiment.data.splits.items():
+        for whose, tokenizer in zip((split, f"{split}, the teacher's tokens"), (student, *others), strict=False):
+            try:
+                for line in experiment.task.check_rows(rows, tokenizer) if isinstance(rows, Dataset) else ():
+                    logger.info(f"{whose}: {line}")
+            except DataError as error:
+                raise DataError(f"split {split!r}: {error}") from error
 
 
 def _report_stage(experiment: Experiment, stage: Stage) -> None:

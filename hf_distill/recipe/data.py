@@ -99,6 +99,9 @@ class DataConfig(Section, where="recipe.data"):
     missing_labels: Literal["refuse", "drop", "unlabelled"] = "unlabelled"
     """What becomes of rows without a label (empty, null, NaN, -1 of a ClassLabel): the teacher alone teaches on them
     (``unlabelled``; where models are scored they are refused), they are dropped, or refused everywhere."""
+    invalid_rows: Literal["refuse", "drop"] = "refuse"
+    """What becomes of rows that nothing can be learned from: an empty text, a chat without turns or with unknown roles.
+    They are counted either way."""
     streaming: bool = False
     """Read the training rows as they come, for data larger than memory."""
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from hf_distill.errors import RecipeError
 from hf_distill.names import look_up
-from hf_distill.tasks.causal_lm import CausalLanguageModeling
+from hf_distill.tasks.causal.causal_lm import CausalLanguageModeling
 from hf_distill.tasks.embeddings import Embeddings
 from hf_distill.tasks.masked_lm import MaskedLanguageModeling
 from hf_distill.tasks.question_answering import QuestionAnswering

@@ -11,7 +11,7 @@ from transformers import BatchEncoding
 
 from hf_distill.errors import DataError, ObjectiveError, RecipeError
 from hf_distill.models.forward import SEGMENTS
-from hf_distill.tokenizers.chat import render_chat
+from hf_distill.tokenizers.chat import Chat, render_chats
 from hf_distill.tokenizers.compare import knows_segments
 from hf_distill.types import IGNORED, TAUGHT_BY, Batch, Rows, Tokenizer
 
@@ -25,16 +25,26 @@ def read_text(tokenizer: Tokenizer, text: str) -> Example:
     return _ended(tokenizer, _tokens(tokenizer, text, [(0, len(text))], special=True))
 
 
-def read_completion(tokenizer: Tokenizer, prompt: str, completion: str, separator: str = "") -> Example:
-    """A prompt and its completion, cut into tokens as one text; only the completion and the end token count."""
+def read_completion(tokenizer: Tokenizer, prompt: str, completion: str | None, separator: str = "") -> Example:
+    """A prompt and its completion, cut into tokens as one text; only the completion and the end token count.
+
+    Nothing counts where the completion is null: somebody is to write it.
+    """
     prompt += separator
+    if completion is None:
+        return _unended(tokenizer, _tokens(tokenizer, prompt, [], special=True))
     spans = [(len(prompt), len(prompt) + len(completion))]
     return _ended(tokenizer, _tokens(tokenizer, prompt + completion, spans, special=True))
 
 
-def read_chat(tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]]) -> Example:
-    """A chat in the tokenizer's template; only the assistant's turns count, see :func:`render_chat`."""
-    chat = render_chat(tokenizer, messages)
+def read_chat(tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]], tools: Any = None) -> list[Example]:
+    """A chat in the tokenizer's template, perhaps in several parts; only the assistant's turns count, see
+    :func:`render_chats`."""
+    return [read_rendered(tokenizer, chat) for chat in render_chats(tokenizer, messages, tools)]
+
+
+def read_rendered(tokenizer: Tokenizer, chat: Chat) -> Example:
+    """The tokens of a rendered chat."""
     return _tokens(tokenizer, chat.text, chat.spans, special=False, scored=chat.contents)
 
 
@@ -274,3 +284,10 @@ def _ended(tokenizer: Tokenizer, example: Example) -> Example:
     if ids and ids[-1] == end:
         return ids, [*labels[:-1], end], sizes
     return [*ids, end], [*labels, end], [*sizes, 0]
+
+
+def _unended(tokenizer: Tokenizer, example: Example) -> Example:
+    """Without the end token that a tokenizer may add by itself: a text that is to go on."""
+    is_ended = len(example[0]) > 1 and example[0][-1] == tokenizer.eos_token_id
+    ids, labels, sizes = (part[:-1] if is_ended else part for part in example)
+    return ids, labels, sizes

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -14,16 +13,7 @@ from typing_extensions import override
 
 from hf_distill.errors import DataError, ObjectiveError
 from hf_distill.models.sanity_checks import check_head
-from hf_distill.tasks.encoding import (
-    Example,
-    check_one_a_token,
-    mask_of,
-    pad_token,
-    padded,
-    read_chat,
-    read_completion,
-    read_text,
-)
+from hf_distill.tasks.encoding import check_one_a_token, mask_of, pad_token, padded
 from hf_distill.tasks.rollout_batches import WRITTEN
 from hf_distill.tasks.task import TEACHER_PREFIX, Task
 from hf_distill.tokenizers.cross_reader import NOWHERE
@@ -173,31 +163,3 @@ class CausalTask(LanguageTask, abstract=True):
             return values.gather(1, before[..., None].expand(-1, -1, values.shape[-1])).flatten(0, 1)
 
         return logits.map(moved)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Form:
-    """A form of rows: its columns, what makes tokens of them, and the task's options that do something for them."""
-
-    columns: tuple[str, ...]
-    read: Callable[..., Example]
-    options: tuple[str, ...]
-
-
-FORMS = {
-    "messages": Form(columns=("messages",), read=read_chat, options=("too_long",)),
-    "completion": Form(columns=("prompt", "completion"), read=read_completion, options=("too_long", "separator")),
-    "text": Form(columns=("text",), read=read_text, options=("packing",)),
-}
-"""The first whose columns are all there wins."""
-
-
-def form_of(columns: Collection[str]) -> str:
-    """The form of rows with these columns."""
-    for name, form in FORMS.items():
-        if set(form.columns) <= set(columns):
-            return name
-    raise DataError(
-        "causal-lm needs a column text, or prompt and completion, or messages; there are "
-        f"{', '.join(columns) or 'none'}: name the right ones in data.columns"
-    )

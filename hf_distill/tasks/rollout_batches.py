@@ -34,11 +34,12 @@ class Prompts:
     row_ids: list[int]
     options: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of ``generate`` that the rows ask for."""
-    chats: list[list[dict[str, Any]]] | None = None
-    """The turns that ``input_ids`` are made of, which a server is sent in their place, where rows are chats."""
+    chats: list[dict[str, Any]] | None = None
+    """The turns that ``input_ids`` are made of, which a server is sent in their place, where rows are chats: as
+    ``messages``, and ``tools`` where there are some."""
 
-    def sent(self, place: int) -> list[int] | list[dict[str, Any]]:
-        """What a server is sent of one of them: the turns of a chat, or tokens."""
+    def sent(self, place: int) -> list[int] | dict[str, Any]:
+        """What a server is sent of one of them: a chat, or tokens."""
         return self.input_ids[place] if self.chats is None else self.chats[place]
 
 
@@ -52,6 +53,10 @@ class Prompted:
     def longest_text(self) -> int:
         """How many tokens are written at most, unless the recipe says otherwise."""
         return self.max_length
+
+    def turn_ends(self, tokenizer: Tokenizer) -> list[int]:
+        """The tokens that end a text in the rows, beside the tokenizer's own end token."""
+        return []
 
     def prompts(self, rows: Dataset, tokenizer: Tokenizer) -> Prompts:
         """What models are asked to write after, and what they should write, for every row that is encoded."""

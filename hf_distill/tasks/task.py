@@ -173,6 +173,10 @@ class Task(Prompted, Completing, ABC):
     def check_model(self, model: PreTrainedModel) -> None:
         """Refuse a model that lacks what this task relies on (ModelError); give it what lies beside its weights."""
 
+    def check_rows(self, rows: Dataset, tokenizer: Tokenizer) -> Iterator[str]:
+        """Lines that tell what becomes of rows with a tokenizer; refused where one cannot be read (DataError)."""
+        yield from ()
+
     def check_evaluated(self, rows: Dataset) -> None:
         """Refuse rows that models cannot be scored on (DataError)."""
 

@@ -169,8 +169,8 @@ class Teacher(ABC):
         """Logits in the order of the task's labels, or what they are made of; of teachers that run here."""
         raise self._cannot("be run: its models are not here")
 
-    def writer(self, config: LabelConfig, longest: int, options: Mapping[str, Any]) -> Writer:
-        """What writes its texts, of ``longest`` tokens unless the config says otherwise; ``options`` are the rows'."""
+    def writer(self, config: LabelConfig, task: Task, options: Mapping[str, Any]) -> Writer:
+        """What writes its texts, as long and ended as the task has them; ``options`` are the rows'."""
         raise self._cannot("write; remove label, or take a teacher that writes")
 
     def _cannot(self, what: str) -> TeacherError:

@@ -158,10 +158,10 @@ class ModelTeacher(RunningTeacher):
         return {**super().identity(), "labels": self.label_order}
 
     @override
-    def writer(self, config: LabelConfig, longest: int, options: Mapping[str, Any]) -> Writer:
+    def writer(self, config: LabelConfig, task: Task, options: Mapping[str, Any]) -> Writer:
         assert self.tokenizer is not None
         own = own_generation(self.folders[0], self.model)
-        return ModelWriter(self.model, self.tokenizer, config, own=own, longest=longest, options=options)
+        return ModelWriter(self.model, self.tokenizer, config, own=own, task=task, options=options)
 
     @override
     def run(self, inputs: Batch, has_vocabulary: bool) -> Tensor | LogitSource:

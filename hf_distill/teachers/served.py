@@ -133,8 +133,8 @@ class ServedTeacher(Teacher):
         return replace(scores, written=self._written(task, rows, names, evaluation.config)) if names else scores
 
     @override
-    def writer(self, config: LabelConfig, longest: int, options: Mapping[str, Any]) -> ServedWriter:
-        settings = with_length({**options, **config.generation}, longest)
+    def writer(self, config: LabelConfig, task: Task, options: Mapping[str, Any]) -> ServedWriter:
+        settings = with_length({**options, **config.generation}, task.longest_text)
         return ServedWriter(self.client, self._own_tokenizer, config, settings)
 
     @property

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import re
 from collections.abc import Collection
 from typing import Any
 
 import torch
-from datasets import Dataset, IterableDataset
+from datasets import Dataset, IterableDataset, List
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState, TrainingArguments
 from typing_extensions import override
 
+from hf_distill.data.forms.chat_rows import read_chats
+from hf_distill.data.forms.known_forms import recognised
+from hf_distill.data.forms.text_rows import LISTS_OF_TEXTS
 from hf_distill.errors import DataError
 from hf_distill.tasks import Task
 from hf_distill.tasks.encoding import columns_of, with_row_ids
 from hf_distill.training.sampler import LengthGroupedSampler
 from hf_distill.types import Collate, Rows, Tokenizer
+
+logger = logging.getLogger(__name__)
 
 LABEL_COLUMNS = ("label", "labels", "label_ids", "answers")
 """Columns without which a row can be predicted."""
@@ -31,6 +37,7 @@ class DataLoading(Trainer):
     """The part of a ``Trainer`` that makes batches: its task encodes and collates rows."""
 
     task: Task
+    _reads_prompts: bool = False  # Whether the student writes whatever it learns from.
 
     def _prepare_data(
         self,
@@ -72,6 +79,8 @@ class DataLoading(Trainer):
                     "tokenizer as processing_class, or tokenise them"
                 )
             return rows
+        rows = self._read(rows, role)
+        columns = columns_of(rows)
         if missing := [name for name in self.task.required if name not in columns and name not in LABEL_COLUMNS]:
             raise DataError(
                 f"{role}: no column {' or '.join(missing)} among {', '.join(columns)}: {self.task.name} reads "
@@ -86,6 +95,35 @@ class DataLoading(Trainer):
                 raise
             told = f"{role}: row {empty[0]} has no text in column {empty[1]!r}; fill or remove such rows"
             raise DataError(f"{told}: an empty text teaches nothing") from error
+
+    def _read(self, rows: Rows, role: str) -> Rows:
+        """Chats of every form as the task reads them; refused where nothing can be read or learned of them."""
+        if "messages" in self.task.optional:
+            rows = self._read_chats(rows, role)
+        features = rows.features or {}
+        lists = [name for name in self.task.text_columns if isinstance(features.get(name), List)]
+        if lists := [name for name in lists if name not in LISTS_OF_TEXTS]:
+            raise DataError(
+                f"{role}: column {', '.join(lists)} holds lists where one text is meant; choose one of each row, or "
+                "join them"
+            )
+        return rows
+
+    def _read_chats(self, rows: Rows, role: str) -> Rows:
+        answered = not (role == "train_dataset" and self._reads_prompts)
+        rows, notes = recognised(rows)
+        columns = columns_of(rows)
+        if "messages" in columns:
+            rows, told = read_chats(rows, role, "refuse", answered=answered)
+            notes += told
+        elif answered and "prompt" in columns and not {"completion", "text"} & set(columns):
+            raise DataError(
+                f"{role}: its rows are prompts alone, without what should follow, so nothing counts; add a column "
+                "completion, or pass a rollout of share 1.0"
+            )
+        for line in notes:
+            logger.info(line)
+        return rows
 
     @override
     def _set_signature_columns_if_needed(self) -> None:

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, TrainingArguments, enable_full_determi
 from transformers.trainer_utils import default_compute_objective
 
 from hf_distill.errors import RecipeError
+from hf_distill.generation.ends import keep_ends
 from hf_distill.generation.rollout import Rollout
 from hf_distill.models.attention import show_attention
 from hf_distill.objectives import Objective
@@ -109,8 +110,9 @@ class DistillationTrainer(GuardedTraining, DataLoading, StudentSaving, Predictio
         other = self.teacher.tokenizer if self.teacher is not None else None
         data_collator = self._prepare_data(data_collator, (processing_class, other), student, args)
         self.connection_notes += labels_of_training(self.step, train_dataset)
-        train_dataset = self.encoded(train_dataset, "train_dataset")
         self._rollout = rollout if rollout is not None and rollout.config.share else None
+        self._reads_prompts = self._rollout is not None and self._rollout.config.share == 1.0
+        train_dataset = self.encoded(train_dataset, "train_dataset")
         if self._rollout is not None:
             train_dataset, notes = self._rollout.prepare(
                 train_dataset, self.task, processing_class, student, self.teacher, self.objectives
@@ -174,7 +176,11 @@ class DistillationTrainer(GuardedTraining, DataLoading, StudentSaving, Predictio
         return super().hyperparameter_search(hp_space, compute_objective or without_terms, *args, **kwargs)
 
     def _prepare_student(self, student: PreTrainedModel) -> None:
-        """Let it carry the objectives' weights, and show what they look at; neither is part of what is saved."""
+        """Let it carry the objectives' weights, and show what they look at; neither is part of what is saved.
+
+        What ends a turn in chats is: whoever loads the student stops there.
+        """
+        self.connection_notes += keep_ends(student, self._tokenizers[0], self.task)
         attach(student, self.extra_weights)
         if "attentions" in self.step.needs:
             show_attention(student)

@@ -26,7 +26,7 @@ from benchmarks import (
 from benchmarks.losses import Cell, ours, plain, products
 from hf_distill.generation.hypotheses import ModelWriter
 from hf_distill.recipe import CacheConfig
-from hf_distill.tasks import CausalLanguageModeling
+from hf_distill.tasks import CausalLanguageModeling, Summarization
 from hf_distill.teachers import ModelTeacher
 from tests.helpers import tiny
 
@@ -143,7 +143,9 @@ def test_the_texts_of_that_teacher_are_as_long_as_their_sources():
     prompts, tokenizer = setting.prompts(), language.stand_in_tokenizer()
     teacher = setting.teacher()
     own = teacher.generation_config
-    writer = ModelWriter(teacher, tokenizer, setting.config, own=own, longest=setting.longest, options={})
+    writer = ModelWriter(
+        teacher, tokenizer, setting.config, own=own, task=Summarization(max_length=setting.longest), options={}
+    )
     written = [texts[0] for texts in writer.write(prompts, range(len(prompts.input_ids)), 0)]
     assert all(text.ended for text in written)
     assert [text.tokens for text in written] == [len(ids) for ids in prompts.input_ids]

@@ -14,8 +14,9 @@ from transformers import AutoModelForCausalLM, GPT2Config, TrainingArguments
 
 from hf_distill import DistillationTrainer, Hidden, Labels, Logits, ModelTeacher, Rollout, RolloutConfig
 from hf_distill.errors import DataError, ModelError, ObjectiveError, RecipeError, TeacherError
+from hf_distill.generation.ends import ends_of
 from hf_distill.generation.engines import TransformersEngine
-from hf_distill.generation.rollout_checks import ends_of
+from hf_distill.generation.rollout_checks import check_ends
 from hf_distill.recipe import LoraConfig
 from hf_distill.recipe.load_recipe import load_recipe
 from hf_distill.students.adapters import add_adapters
@@ -437,12 +438,12 @@ def test_a_cached_teacher_and_a_task_that_writes_nothing_are_refused():
 
 def test_a_student_that_no_token_stops_is_refused():
     student = tiny.decoder(1)
-    assert ends_of(student, tiny.chat_tokenizer()) == [END]
+    assert ends_of(student, tiny.chat_tokenizer(), CausalLanguageModeling()) == [END]
     student.generation_config.eos_token_id = [30, END]
-    assert ends_of(student, None) == [30, END]
+    assert ends_of(student, None, CausalLanguageModeling()) == [30, END]
     student.generation_config.eos_token_id = None
     with pytest.raises(ModelError, match="never stop writing"):
-        ends_of(student, None)
+        check_ends(ends_of(student, None, CausalLanguageModeling()))
 
 
 @pytest.mark.parametrize(

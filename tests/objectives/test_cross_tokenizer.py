@@ -22,7 +22,7 @@ from hf_distill.pipeline.preflight import check
 from hf_distill.tasks import CausalLanguageModeling
 from hf_distill.teachers import ModelTeacher
 from hf_distill.tokenizers.alignment import token_bytes
-from hf_distill.tokenizers.chat import render_chat
+from hf_distill.tokenizers.chat import render_chats
 from hf_distill.tokenizers.cross_reader import NOWHERE
 from hf_distill.tokenizers.shared_vocabulary import beginnings, shared_classes
 from hf_distill.types import IGNORED, Head, HeadLogits
@@ -248,7 +248,7 @@ def test_chats_stand_in_each_models_own_template_and_what_the_assistant_says_is_
     assert said.startswith("i")
     assert not set(said) - set("is good slow</s>")
     assert all(row["labels"][i] != IGNORED for i in compared)
-    own = render_chat(teacher, chat)
+    (own,) = render_chats(teacher, chat)
     assert [own.text[slice(*span)] for span in own.contents] == ["is good", "is slow"]
 
 

@@ -220,7 +220,7 @@ def test_of_a_chat_only_the_assistants_turns_count(template):
         {"role": "user", "content": "the bank"},
         {"role": "assistant", "content": "is slow"},
     ]
-    ids, labels, _ = read_chat(made, chat)
+    ((ids, labels, _),) = read_chat(made, chat)
     counted = made.convert_ids_to_tokens([token for token in labels if token != IGNORED])
     marks = [] if template == MARKED else ["assistant"]
     assert counted == [*marks, "is", "good", "[SEP]", *marks, "is", "slow", "[SEP]"]
@@ -363,11 +363,10 @@ def test_a_float64_model_has_float64_logits_also_in_mixed_precision():
     [
         ({"sentence": ["a"]}, {}, "needs a column text, or prompt and completion, or messages"),
         ({"messages": [[{"role": "assistant", "content": "a"}]]}, {}, "has none; take an instruction-tuned"),
-        ({"messages": [[{"role": "user", "content": "a"}]]}, {"template": tiny.CHAT_TEMPLATE}, "no assistant's turn"),
         (
-            {"messages": [[{"role": "assistant", "content": "good"}, {"role": "user", "content": "a"}]]},
-            {"template": "{% for m in messages %}{{ loop.length }}{{ m.role }} {{ m.content }}{% endfor %}"},
-            "renders a turn otherwise once others follow",
+            {"messages": [[{"role": "user", "content": "a"}, {"role": "assistant", "content": "good"}]]},
+            {"template": "{{ messages | length }}{% for m in messages %}{{ m.role }} {{ m.content }}{% endfor %}"},
+            "row 0: .*begins an assistant's turn otherwise",
         ),
     ],
 )

@@ -10,8 +10,8 @@ from hf_distill.recipe.server import GENERATION
 from hf_distill.teachers.endpoint.client import Client
 from hf_distill.teachers.endpoint.faults import MISSHAPEN, SHOWN, Unusable, log_probability
 
-Prompt = Sequence[int] | Sequence[dict[str, Any]]
-"""Tokens, or the turns of a chat."""
+Prompt = Sequence[int] | Mapping[str, Any]
+"""Tokens, or a chat: its ``messages``, and ``tools`` where there are some."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +33,10 @@ def sampling(settings: Mapping[str, Any]) -> dict[str, Any]:
 def write(client: Client, prompt: Prompt, asked: Mapping[str, Any], texts: int, seed: int) -> list[Answer]:
     """What the model writes after a prompt."""
     body = {"model": client.config.model, "n": texts, "seed": seed, **asked}
-    path, more = "/completions", {"prompt": list(prompt), "logprobs": 1}
-    if prompt and isinstance(prompt[0], dict):
-        path, more = "/chat/completions", {"messages": list(prompt), "logprobs": True}
+    if isinstance(prompt, Mapping):
+        path, more = "/chat/completions", {**prompt, "logprobs": True}
+    else:
+        path, more = "/completions", {"prompt": list(prompt), "logprobs": 1}
     return client.ask(path, {**body, **more}, lambda answer: _answers(answer, texts))
 
 

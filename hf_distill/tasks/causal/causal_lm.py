@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, Literal
 
-from datasets import Dataset, Features, Value
+from datasets import Dataset
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from typing_extensions import override
 
+from hf_distill.data.forms.chat_rows import numbers_of
 from hf_distill.errors import DataError, RecipeError
 from hf_distill.models.sanity_checks import check_packing
 from hf_distill.recipe.parse import check_option, checked_length
-from hf_distill.tasks.encoding import Example, carried, check_apart, columns_of, fit, last_turn, pack
-from hf_distill.tasks.language import FORMS, PACKED_TOGETHER, PLACES, CausalTask, form_of
-from hf_distill.tasks.rollout_batches import AfterPrompts, Prompts, check_prompt_tokens
+from hf_distill.tasks.causal.after_prompts import FIRST, AfterPromptsTask
+from hf_distill.tasks.causal.row_checks import at_row, lines_of
+from hf_distill.tasks.causal.row_forms import columns_read, form_of
+from hf_distill.tasks.encoding import (
+    Example,
+    carried,
+    check_apart,
+    columns_of,
+    fit,
+    pack,
+    read_rendered,
+)
+from hf_distill.tasks.language import PACKED_TOGETHER, PLACES
 from hf_distill.tasks.task import TEACHER_PREFIX
-from hf_distill.tokenizers.chat import answered, render_chat
-from hf_distill.tokenizers.cross_reader import Reading, TeacherReader
+from hf_distill.tokenizers.chat import (
+    Chat,
+    read_template,
+)
+from hf_distill.tokenizers.cross_reader import TeacherReader
 from hf_distill.types import IGNORED, Rows, Tokenizer
 
 
-class CausalLanguageModeling(CausalTask):
+class CausalLanguageModeling(AfterPromptsTask):
     """Rows of ``text``, of ``prompt`` and ``completion``, or of ``messages``; each token predicts the next.
 
     Texts are packed: laid end to end and cut into blocks of ``max_length`` tokens, without padding. The positions start
@@ -36,13 +51,15 @@ class CausalLanguageModeling(CausalTask):
             as is done unless given, or ``truncate`` the prompt from its start. A completion is cut at its end.
         separator: Only for ``prompt`` and ``completion``: stands between them, and belongs to the prompt; nothing does
             unless given.
+        chat_template: Only for ``messages``: the template itself, a file of it (.jinja), or a tokenizer's folder or Hub
+            id; it takes the place of each model's own, and is saved with the student.
     """
 
     name = "causal-lm"
     pipeline_tag = "text-generation"
     auto_model = AutoModelForCausalLM
     required = ()
-    optional = ("text", "prompt", "completion", "messages")
+    optional = ("text", "prompt", "completion", "messages", "tools")
     text_columns = ("text", "prompt", "completion")
     reads_served = True
     encoded_by = ("max_length", "packing", "too_long", "separator")
@@ -54,12 +71,17 @@ class CausalLanguageModeling(CausalTask):
         packing: bool | None = None,
         too_long: Literal["drop", "truncate"] | None = None,
         separator: str | None = None,
+        chat_template: str | None = None,
     ) -> None:
         self.max_length = checked_length(max_length)
         check_option("too_long", too_long, too_long in ("drop", "truncate", None), "drop or truncate")
         check_option("separator", separator, isinstance(separator, str | None), "a text")
         check_option("packing", packing, isinstance(packing, bool | None), "true or false")
-        self._given = {"packing": packing, "too_long": too_long, "separator": separator}
+        check_option("chat_template", chat_template, isinstance(chat_template, str | None), "a text")
+        given = {"packing": packing, "too_long": too_long, "separator": separator, "chat_template": chat_template}
+        self._given = given
+        self.chat_template = None if chat_template is None else read_template(chat_template)
+        self._first: list[tuple[int, dict[str, Any]]] = []  # Chats that tell how turns end.
         self.packing = packing is not False
         self.too_long = too_long or "drop"
         self.separator = separator or ""
@@ -68,6 +90,14 @@ class CausalLanguageModeling(CausalTask):
     @override
     def read_labels(self, train: Rows) -> None:
         self._read_form(columns_of(train))
+        if self.form == "messages":
+            first = train.select(range(min(FIRST, len(train)))) if isinstance(train, Dataset) else train.take(FIRST)
+            self._first = [(numbers_of(train)(number), dict(row)) for number, row in enumerate(first)]
+
+    @property
+    @override
+    def settings(self) -> dict[str, Any]:
+        return super().settings | ({} if self.chat_template is None else {"chat_template": self.chat_template})
 
     @override
     def check_model(self, model: PreTrainedModel) -> None:
@@ -90,27 +120,27 @@ class CausalLanguageModeling(CausalTask):
         check_apart(columns, packed)
         if teacher_tokenizer is not None:
             self._check_not_packed()
-        reader = None if teacher_tokenizer is None else TeacherReader(tokenizer, teacher_tokenizer)
+        reader = None
+        if teacher_tokenizer is not None:
+            reader = TeacherReader(self._with_template(tokenizer), self._with_template(teacher_tokenizer))
+        if form == "messages" and not self._first:
+            self.read_labels(rows)
+        numbered, names = numbers_of(rows), columns_read(form, columns)
 
         def encode_batch(batch: Mapping[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
-            given = [list(values) for values in zip(*(batch[name] for name in FORMS[form].columns), strict=True)]
-            examples = [self._read(tokenizer, form, values) for values in given]
+            given = [list(values) for values in zip(*(batch[name] for name in names), strict=True)]
             if packed:
-                return pack(examples, limit)
+                return pack([example for values in given for example in self._read(tokenizer, form, values)], limit)
             made: dict[str, list[Any]] = {name: [] for name in (*_COLUMNS, *(_READ_BESIDE if reader else ()))}
             pieces = []
-            for number, values, example in zip(numbers, given, examples, strict=True):
-                fitted = list(fit(example, limit, form == "text", self.too_long))
-                for row in fitted:
-                    ids, labels, sizes = (part[row] for part in example)
-                    labels = [IGNORED, *labels[1:]] if form == "text" else labels
-                    counted = sum(size for size, label in zip(sizes, labels, strict=True) if label != IGNORED)
-                    cut = form != "text" and len(example[0]) > limit
-                    beside = self._read_beside(reader, tokenizer, form, values, example[0], row) if reader else ()
-                    found = (ids, labels, len(ids), cut, counted, number, *beside)
-                    for column, value in zip(made.values(), found, strict=True):
+            for number, values in zip(numbers, given, strict=True):
+                with at_row(numbered(number)):
+                    examples = list(self._examples(tokenizer, form, values, reader))
+                before = len(made["source"])
+                for found in self._pieces(examples, limit, form == "text"):
+                    for column, value in zip(made.values(), (*found[:5], number, *found[5:]), strict=True):
                         column.append(value)
-                pieces.append(len(fitted))
+                pieces.append(len(made["source"]) - before)
             return {**made, **carried(batch, pieces)}
 
         size = PACKED_TOGETHER if packed else 1000
@@ -123,62 +153,46 @@ class CausalLanguageModeling(CausalTask):
         return encoded
 
     @override
-    def prompts(self, rows: Dataset, tokenizer: Tokenizer) -> Prompts:
-        """Prompts without their completion, chats without the assistant's last turn."""
-        form = self._read_form(columns_of(rows))
-        if form == "text":
-            raise RecipeError(
-                "recipe.evaluate.scorers: plain text has no prompt to write after; remove them, or give rows of prompt "
-                "and completion, or of messages"
-            )
-        limit = min(self.max_length, tokenizer.model_max_length)
-        input_ids: list[list[int]] = []
-        references, row_ids, chats = [], [], []
-        for number, row in enumerate(rows):
-            example = self._read(tokenizer, form, [row[name] for name in FORMS[form].columns])
-            if not list(fit(example, limit, False, self.too_long)):
-                continue
-            input_ids.append(example[0][: last_turn(example[1])][-limit:])
-            turns = [turn for turn in row.get("messages") or () if turn["role"] == "assistant"]
-            references.append(turns[-1]["content"] if turns else row["completion"])
-            row_ids.append(number)
-            if turns:
-                chats.append(answered(row["messages"], "")[:-1])
-        return Prompts(input_ids=input_ids, references=references, row_ids=row_ids, chats=chats or None)
+    def check_rows(self, rows: Dataset, tokenizer: Tokenizer) -> Iterator[str]:
+        if (form := form_of(columns_of(rows))) == "text":
+            return
+        limit, names = min(self.max_length, tokenizer.model_max_length), columns_read(form, rows.column_names)
 
-    @override
-    def with_answers(self, rows: Dataset, texts: Sequence[str] | None) -> Dataset:
-        """Other completions, or another last turn of the assistant."""
-        if "messages" in rows.column_names:
-            chats = map(answered, rows["messages"], texts or ["."] * len(rows))
-            return _with_column(rows, "messages", list(chats))
-        if "prompt" in rows.column_names:
-            return _with_column(rows, "completion", list(texts or [""] * len(rows)))
-        raise RecipeError(
-            "recipe.label: plain text has no prompt that a teacher could write after; remove it, or give rows of "
-            "prompt (with or without a completion), or of messages"
-        )
+        def read(row: Mapping[str, Any]) -> tuple[list[Chat], list[Example]]:
+            values = [row[name] for name in names]
+            chats = self._chats(tokenizer, values) if form == "messages" else []
+            return chats, [read_rendered(tokenizer, chat) for chat in chats] or self._read(tokenizer, form, values)
 
-    @override
-    def writing(self, tokenizer: Tokenizer | None, prompt_tokens: int | None = None) -> AfterPrompts:
-        check_prompt_tokens(prompt_tokens, self.form)
-        if self.form == "text" and self.packing:
-            raise RecipeError(
-                "task.packing: of texts that are laid end to end most have no beginning to write after; set it to "
-                "false, or remove rollout"
-            )
-        return AfterPrompts(prompt_tokens)
+        yield from lines_of(rows, read, lambda example: list(fit(example, limit, False, self.too_long)), limit)
 
-    def _read(self, tokenizer: Tokenizer, form: str, values: list[Any]) -> Example:
-        options = {"separator": self.separator} if form == "completion" else {}
-        return FORMS[form].read(tokenizer, *values, **options)
+    def _pieces(
+        self, examples: list[tuple[Example, Callable[[slice], tuple[Any, ...]]]], limit: int, is_text: bool
+    ) -> Iterator[tuple[Any, ...]]:
+        """The rows that examples make: tokens, labels, length, whether it was cut, bytes, and what a teacher reads."""
+        for example, read_beside in examples:
+            for row in fit(example, limit, is_text, self.too_long):
+                ids, labels, sizes = (part[row] for part in example)
+                labels = [IGNORED, *labels[1:]] if is_text else labels
+                counted = sum(size for size, label in zip(sizes, labels, strict=True) if label != IGNORED)
+                cut = not is_text and len(example[0]) > limit
+                yield (ids, labels, len(ids), cut, counted, *read_beside(row))
 
-    def _read_beside(
-        self, reader: TeacherReader, tokenizer: Tokenizer, form: str, values: list[Any], ids: list[int], row: slice
-    ) -> Reading:
-        if form == "messages":
-            return reader.of_chat(render_chat(tokenizer, *values), render_chat(reader.tokenizer, *values), ids, row)
-        return reader.of_text(self.separator.join(values), ids, row)
+    def _examples(
+        self, tokenizer: Tokenizer, form: str, values: list[Any], reader: TeacherReader | None
+    ) -> Iterator[tuple[Example, Callable[[slice], tuple[Any, ...]]]]:
+        """The examples of a row, each with what reads a part of it with the teacher's tokenizer, if that is another."""
+        if reader is None:
+            yield from ((example, lambda row: ()) for example in self._read(tokenizer, form, values))
+        elif form != "messages":
+            (example,) = self._read(tokenizer, form, values)
+            yield example, partial(reader.of_text, self.separator.join(map(str, values)), example[0])
+        else:
+            chats, others = self._chats(tokenizer, values), self._chats(reader.tokenizer, values)
+            if len(chats) != len(others):
+                chats, others = (self._chats(each, values, apart=True) for each in (tokenizer, reader.tokenizer))
+            for chat, other in zip(chats, others, strict=True):
+                example = read_rendered(tokenizer, chat)
+                yield example, partial(reader.of_chat, chat, other, example[0])
 
     def _check_not_packed(self) -> None:
         if self.packing and self.form in (None, "text"):
@@ -186,15 +200,6 @@ class CausalLanguageModeling(CausalTask):
                 "task.packing: a teacher with another tokenizer cuts texts that are laid end to end into other blocks "
                 "than the student's; set it to false"
             )
-
-    def _read_form(self, columns: list[str]) -> str:
-        """What the rows are made of; refused where an option does nothing for them."""
-        self.form = form = form_of(columns)
-        told = " and ".join(FORMS[form].columns)
-        for name, value in self._given.items():
-            if value is not None and name not in FORMS[form].options:
-                raise RecipeError(f"task.{name}: does nothing for rows of {told}; remove it")
-        return form
 
     @override
     def check_tokenizers(self, by_bytes: bool) -> None:
@@ -231,15 +236,11 @@ class CausalLanguageModeling(CausalTask):
     def texts(self, rows: Rows) -> Iterator[str]:
         for row in rows:
             if row.get("messages") is not None:
-                yield "\n".join(f"{turn['role']}: {turn['content']}" for turn in row["messages"])
+                turns = ((turn["role"], turn["content"], turn.get("tool_calls")) for turn in row["messages"])
+                yield "\n".join(f"{role}: {content or calls or ''}" for role, content, calls in turns)
             else:
-                yield row["text"] if row.get("text") is not None else row["prompt"] + row["completion"]
+                yield row["text"] if row.get("text") is not None else row["prompt"] + (row.get("completion") or "")
 
 
 _COLUMNS = ("input_ids", "labels", "length", "cut", "bytes", "source")  # Of encoded rows that are not packed.
 _READ_BESIDE = (TEACHER_PREFIX + "input_ids", PLACES)  # Beside them, where the teacher has another tokenizer.
-
-
-def _with_column(rows: Dataset, name: str, values: list[Any]) -> Dataset:
-    features = Features({**rows.features, name: rows.features.get(name, Value("string"))})
-    return Dataset.from_dict({**rows.to_dict(), name: values}, features=features)
