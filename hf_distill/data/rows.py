@@ -146,12 +146,18 @@ def load_data(
         labelled_rows=labelled_rows,
         taken_from_train=tuple(taken),
     )
+    data = _read(data, config, texts, answered="completion" in optional, prompts=prompts)
+    return dataclasses.replace(data, fingerprint=data.digest())
+
+
+def _read(data: Data, config: DataConfig, texts: Sequence[str], *, answered: bool, prompts: bool) -> Data:
+    """The data without rows of which nothing can be learned, or refused because of them."""
     for name, rows in data.splits.items():
         checked = [each for each in texts if not (prompts and name == "train" and each in LABELS)]
         read, lines = read_texts(rows, name, checked, config.invalid_rows, STREAMED_ROWS)
-        read = _check_answered(read, name, prompts) if "completion" in optional else read
+        read = _check_answered(read, name, prompts) if answered else read
         data = dataclasses.replace(data, **{name: read}, notes=(*data.notes, *lines))
-    return dataclasses.replace(data, fingerprint=data.digest())
+    return data
 
 
 def fingerprint(parts: Sequence[Dataset], more: str = "") -> str:
