@@ -48,6 +48,10 @@ __all__ = [
 ]  # fmt: skip
 
 
+SHARED = ("caches", "labels", "teachers")
+"""Folders beside those of the runs, whose names no run can have."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TaskConfig(Section, where="recipe.task"):
     """What the rows mean."""
@@ -162,6 +166,10 @@ class Recipe(Section, where="recipe"):
 
     @override
     def check(self) -> None:
+        told = (
+            f".name: {self.name} is the folder beside the runs in which they share what they made; choose another name"
+        )
+        self.require(self.name.lower() not in SHARED, told)
         check_rules(RULES, self)
         self.by_stage()  # Each is checked as a recipe is.
 

@@ -105,6 +105,8 @@ def test_a_teachers_recipe_inherits_task_data_and_seed_and_may_lie_in_another_fi
         ("a: [1", "not valid YAML: line 1"),
         (SHORT.replace("version: 1", "version: 2"), "recipe.version: expected 1, got 2"),
         (SHORT.replace("name: short", "name: ../up"), "recipe.name"),
+        (SHORT.replace("name: short", "name: Labels"), "recipe.name: Labels is the folder"),
+        (SHORT.replace("name: short", "name: caches"), "recipe.name: caches is the folder"),
         (SHORT.replace("name: short\n", ""), "recipe.name: required, but missing"),
         (
             SHORT.replace("layers: 2", "config: {}, pretrained: a/b"),
