@@ -105,6 +105,7 @@ class RunFolder:
             with writing_to(self.path):
                 if self.recipe.is_file():
                     self._check_same(recipe, made_of)
+                self.path.mkdir(parents=True, exist_ok=True)
                 # First the file that says whose folder this is: what comes after may be cut off.
                 write_whole(self.recipe, lambda path: dump_recipe(recipe, path))
                 stamp = self.path / "checkpoints" / "made_of.json"

@@ -464,7 +464,7 @@ def test_the_chosen_map_and_the_projections_are_told():
         (lambda: make_objective("logit", {}), "labels, logits, hidden"),
         (lambda: make_objective("logits", {"temprature": 2}), "temperature"),
         (lambda: make_objective("no.such.module:Loss", {}), "cannot be imported"),
-        (lambda: make_objective("math:pi", {}), "no subclass"),
+        (lambda: make_objective("math:pi", {}), "standard library"),
         (lambda: Logits().check("real"), "mse"),
     ],
 )

@@ -65,7 +65,7 @@ def no_chance(monkeypatch):
         ({"ensemble": [{"weight": 1.0}]}, "exactly one of model and recipe"),
         ({"ensemble": [{"model": "a", "weight": 0.0}]}, r"ensemble\.0\.weight: expected a number above 0"),
         ({"ensemble": [{"model": "a", "weight": -1}]}, r"ensemble\.0\.weight: expected a number above 0"),
-        ({"ensemble": [{"model": "a", "weight": float("nan")}]}, r"ensemble\.0\.weight: expected a number above 0"),
+        ({"ensemble": [{"model": "a", "weight": float("nan")}]}, r"ensemble\.0\.weight: expected a finite number"),
         ({"ensemble": [{"model": "a", "name": "x"}, {"model": "b", "name": "x"}]}, "two teachers are called x"),
         ({"ensemble": [{"model": "a/x"}, {"model": "b/x"}]}, "two teachers are called x"),
         ({"ensemble": PAIR, "route": "language"}, "each needs a name"),

@@ -11,16 +11,14 @@ from dataclasses import dataclass
 
 import pytest
 
-from hf_distill.artifacts import checksums, write_json
 from hf_distill.cli import app
 from hf_distill.pipeline import flow
-from hf_distill.pipeline.run_folder import RunFolder, recipe_hash
-from hf_distill.recipe import Recipe
 from hf_distill.recipe.load_recipe import dump_recipe, load_recipe
 from hf_distill.report.hub import push_folder
 from tests.helpers import tiny
 from tests.helpers.error_pages import check_page
 from tests.helpers.hub_server import CUT, HANG, LOST, RESET, hub_server
+from tests.helpers.pushable import pushable
 
 OPENING = """
 # What the Hub may answer to a push
@@ -89,27 +87,9 @@ SOME = {
 CASES = [(stage, fault) for stage in STAGES for fault in (*EVERYWHERE, *SOME.get(stage, ()))]
 
 
-RESULTS = {
-    "card": {"quoted_rows": 0, "labels": 0, "words": False},
-    "data": {"source": "rows", "evaluated_split": "test"},
-}
-
-
 @pytest.fixture
 def run_folder(tmp_path):
-    """A finished run, as far as a push looks at it."""
-    student = tmp_path / "tiny" / "student"
-    student.mkdir(parents=True)
-    recipe = load_recipe(tiny.recipe())
-    assert isinstance(recipe, Recipe)
-    dump_recipe(recipe, tmp_path / "tiny" / "recipe.yaml")
-    (student / "README.md").write_text("---\nlicense: mit\n---\n# tiny\n")
-    (student / "config.json").write_text("{}")
-    (student / "model.safetensors").write_bytes(b"\x00" * 1000)
-    write_json(tmp_path / "tiny" / "results.json", RESULTS | {"recipe_sha256": recipe_hash(recipe)})
-    RunFolder(tmp_path / "tiny").complete.parent.mkdir()
-    write_json(RunFolder(tmp_path / "tiny").complete, {"files": checksums(tmp_path / "tiny", ["results.json"])})
-    return tmp_path / "tiny"
+    return pushable(tmp_path / "tiny")
 
 
 @dataclass

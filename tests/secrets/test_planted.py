@@ -16,11 +16,12 @@ from ruamel.yaml import YAML
 from hf_distill import check, evaluate, label, run, sweep
 from hf_distill.cli import main
 from hf_distill.errors import DataError, HubError, RecipeError
-from hf_distill.recipe.load_recipe import dump_recipe, load_recipe
+from hf_distill.recipe.load_recipe import load_recipe
 from hf_distill.report.hub import push_folder
 from tests.helpers import tiny
 from tests.helpers.command_line import call, refused
 from tests.helpers.hub_server import Handler, hub_server
+from tests.helpers.pushable import pushable
 from tests.helpers.seams import accept_any_teacher
 from tests.helpers.serving import serving
 
@@ -272,9 +273,7 @@ def test_a_hub_that_repeats_the_token_shows_it_to_nobody(status, hub, planted, t
 
     monkeypatch.setattr(Handler, "create", repeat)
     folder = tmp_path / "run"
-    (folder / "student").mkdir(parents=True)
-    (folder / "student" / "README.md").write_text("# student\n")
-    dump_recipe(load_recipe(tiny.recipe()), folder / "recipe.yaml")
+    pushable(folder)
     with pytest.raises(HubError) as raised:
         push_folder(folder / "student", "me/student", wait=lambda _: None)
     assert_nowhere(chain(raised.value))

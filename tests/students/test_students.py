@@ -641,7 +641,7 @@ def test_a_pretrained_student_is_float32_with_its_own_tokenizer_and_a_new_head_f
     assert student.model.dtype == torch.float32
     assert student.model.config.id2label[4] == "five"
     assert student.tokenizer.get_vocab() == tokenizer.get_vocab()
-    assert student.origin == str(saved)
+    assert student.origin == saved.name
     source = AutoModelForSequenceClassification.from_pretrained(saved, dtype=torch.float32).state_dict()
     for name, tensor in student.model.electra.state_dict().items():
         assert torch.equal(tensor, source["electra." + name])
@@ -657,7 +657,7 @@ def test_layers_of_a_pretrained_model_are_its_own_and_not_the_teachers(saved: An
     student = build(make_teacher("electra"), pretrained=str(saved), layers=[0, -1])
     source = AutoModelForSequenceClassification.from_pretrained(saved, dtype=torch.float32).electra.encoder.layer
     assert student.layer_map == {"": (0, len(source) - 1)}
-    assert student.origin == f"layers 0, {len(source) - 1} of {len(source)} of {saved}"
+    assert student.origin == f"layers 0, {len(source) - 1} of {len(source)} of {saved.name}"
     for own, other in zip(student.model.electra.encoder.layer, (source[0], source[-1]), strict=True):
         for name, tensor in own.state_dict().items():
             assert torch.equal(tensor, other.state_dict()[name])
