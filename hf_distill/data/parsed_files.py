@@ -5,6 +5,8 @@ from __future__ import annotations
 import codecs
 import json
 import logging
+import lzma
+import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,13 +28,23 @@ READ_AT_ONCE = 1 << 24
 @contextmanager
 def bytes_of(path: Path) -> Iterator[Any]:
     """The bytes of a file, unpacked."""
-    with fsspec.open(str(path), "rb", compression="infer") as file:
-        yield file
+    try:
+        with fsspec.open(str(path), "rb", compression="infer") as file:
+            yield file
+    except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        raise DataError(f"{path} cannot be read ({error}); it is cut, or not packed as its ending says") from speakable(
+            error
+        )
 
 
 def encoding_of(path: Path, config: DataConfig) -> str:
     """What a file's text is written in: named, told by its first bytes, UTF-8, or what Excel writes in the West."""
     if config.encoding is not None:
+        try:
+            "a".encode(config.encoding)
+        except LookupError:
+            known = "utf-8, utf-16, cp1252 or another of Python's text encodings"
+            raise DataError(f"data.encoding: expected {known}, got {config.encoding!r}") from None
         return config.encoding
     with bytes_of(path) as file:
         first = file.read(4)
@@ -78,16 +90,19 @@ def parsed_json(path: Path, ending: str, config: DataConfig) -> list[dict[str, A
             raise DataError(f"data.field: {path} is no JSON object with fields, but a list of rows; remove it")
         if encoding_of(path, config) == "utf-8":
             return None
-        return whole if isinstance(whole, list) else [json.loads(line) for line in text.splitlines() if line.strip()]
+        rows = whole if isinstance(whole, list) else list(_lines(path, text))
+        if not _are_rows(rows):
+            raise DataError(f"{path}: expected rows, which are JSON objects, got {str(rows)[:80]}")
+        return rows
     field = config.field or ("data" if _are_rows(whole.get("data")) else None)
     if field is None:
         return None
     if not _are_rows(whole.get(field)):
         fields = ", ".join(name for name, value in whole.items() if _are_rows(value)) or "none"
         raise DataError(f"data.field: {path} has no list of rows in its field {field!r}; there are some in: {fields}")
-    rows: list[dict[str, Any]] = whole[field]
+    rows = whole[field]
     if "paragraphs" in rows[0]:
-        rows = [row for article in rows for row in _questions(article)]
+        rows = [row for number, article in enumerate(rows) for row in _questions(path, number, article)]
     logger.info(f"data: {path.name}: {len(rows):,} rows in its field {field!r}")
     return rows
 
@@ -96,7 +111,27 @@ def _are_rows(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
 
 
-def _questions(article: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _lines(path: Path, text: str) -> Iterator[Any]:
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            if line.strip():
+                yield json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}, line {number}: no JSON ({error.msg}); correct or remove it") from None
+
+
+def _questions(path: Path, number: int, article: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    try:
+        yield from _rows_of(article)
+    except (KeyError, TypeError) as error:
+        what = f"has no {error}" if isinstance(error, KeyError) else "holds what is no list of objects"
+        raise DataError(
+            f"{path}: article {number} {what}; expected SQuAD's form: paragraphs with a context and qas, each of these "
+            "with a question and answers (text, answer_start)"
+        ) from None
+
+
+def _rows_of(article: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The questions of an article of SQuAD, each with its context."""
     for paragraph in article["paragraphs"]:
         for each in paragraph["qas"]:

@@ -257,6 +257,8 @@ def _check_answered(rows: Any, split: str, prompts: bool) -> Any:
     names = columns_of(rows)
     is_open = "prompt" in names and not {"completion", "messages", "text"} & set(names)
     if is_open and prompts and split == "train":
+        if isinstance(rows, IterableDataset):
+            return rows.map(lambda _: {"completion": None})
         return rows.add_column("completion", [None] * len(rows), feature=Value("string")) if len(rows) else rows
     if is_open and split != "unlabelled":
         way = "name rows with answers in data.test and data.validation_split"

@@ -53,6 +53,49 @@ def write(path: Path, text: str, encoding: str = "utf-8", pack: Any = PACKERS[""
 EXPECTED = sorted((row["text"], row["label"]) for row in ROWS)
 
 
+def squad(**second: Any) -> bytes:
+    """A good article, and a second one."""
+    answers = [{"text": "a", "answer_start": 0}]
+    good = {"paragraphs": [{"context": "a b", "qas": [{"question": "q", "answers": answers}] * 5}]}
+    return json.dumps({"data": [good, second]}).encode()
+
+
+WORDS = ("\n".join(json.dumps(row) for row in ROWS) + "\n").encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.json", squad(title="x"), "article 1 has no 'paragraphs'"),
+        ("a.json", squad(paragraphs="x"), "article 1 holds what is no list of objects"),
+        ("a.json", squad(paragraphs=[{"context": "a"}]), "article 1 has no 'qas'"),
+        ("a.json", squad(paragraphs=[{"context": "a", "qas": None}]), "article 1 holds what is no list"),
+        ("a.json", squad(paragraphs=[{"context": "a", "qas": [{}]}]), "article 1 has no 'question'"),
+        ("a.json", squad(paragraphs=[{"context": "a", "qas": [{"question": "q", "answers": [{}]}]}]), "'text'"),
+        ("a.json", squad(paragraphs=[{"context": "a", "qas": [{"question": "q", "answers": "a"}]}]), "article 1 holds"),
+        ("a.json", "[1, 2, 3]".encode("utf-16"), r"expected rows, which are JSON objects, got \[1, 2, 3\]"),
+        ("a.jsonl", (WORDS.decode() + "{bad").encode("utf-16"), "line 13: no JSON"),
+        ("a.csv.gz", gzip.compress(table().encode())[:-9], "it is cut, or not packed"),
+        ("a.jsonl.gz", gzip.compress(WORDS)[:-9], "it is cut, or not packed"),
+        ("a.csv.gz", table().encode(), "it is cut, or not packed"),
+        ("a.csv.bz2", bz2.compress(table().encode())[:-9], "it is cut, or not packed"),
+        ("a.csv.xz", lzma.compress(table().encode())[:20], "it is cut, or not packed"),
+        ("a.csv.xz", table().encode(), "it is cut, or not packed"),
+    ],
+)
+def test_a_file_that_is_cut_or_of_another_form_is_refused_by_its_place(name, content, told, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    task = QuestionAnswering if content.startswith(b'{"data"') else TextClassification
+    with pytest.raises(DataError, match=f"{name}.*{told}"):
+        load(str(tmp_path / name), task)
+
+
+@pytest.mark.parametrize("encoding", ["nope", "base64", "hex"])
+def test_an_encoding_that_is_none_is_refused_by_its_key(encoding, tmp_path):
+    with pytest.raises(DataError, match=f"data.encoding: .*'{encoding}'"):
+        load(write(tmp_path / "a.csv", table()), encoding=encoding)
+
+
 @pytest.mark.parametrize("packed", PACKERS)
 @pytest.mark.parametrize("ending", TEXTS)
 def test_packed_files_of_every_kind_give_their_rows(ending, packed, tmp_path):

@@ -7,13 +7,17 @@ import re
 import unicodedata
 from html.parser import HTMLParser
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from rich.console import Console
 
 from hf_distill.names import UNSEEN, in_texts, one_line, portable
+from hf_distill.report import figures
 from hf_distill.report.card import model_card
 from hf_distill.report.figures import quality_against_speed, sweep_scores, training_curves
 from hf_distill.report.tables import plan_table, results_table, sweep_table
@@ -299,10 +303,20 @@ def test_tables_at_the_terminal_show_names_as_they_are(kind):
 
 
 @pytest.mark.parametrize("kind", ["formula", "control", "underscore first", "long", "rich", "separators"])
-def test_figures_show_names_as_they_are(kind, tmp_path):
-    name = HOSTILE[kind]
+def test_figures_show_names_as_they_are(kind, tmp_path, monkeypatch):
+    name, save, shown = HOSTILE[kind], figures._save, []
+
+    def seen(figure: Figure, path: Path) -> None:
+        save(figure, path)
+        shown.append([each.get_text().replace("\\$", "$").strip() for each in figure.findobj(Text)])
+
+    monkeypatch.setattr(figures, "_save", seen)
     history = [{"step": step, f"eval_{name}": 0.5, f"weighted_loss_{name}": 1.0} for step in (1, 2)]
     training_curves({"student": history, "control": history}, name, tmp_path / "training.png")
     quality_against_speed(filled(SEVERAL, name), tmp_path / "quality.png")
     sweep = {**SWEEP, "metric": name, "axes": {name: [name, "b"]}, "combinations": combinations(name)}
     sweep_scores(sweep, tmp_path / "sweep.png")
+    for texts in shown:
+        assert any(one_line(name)[:39] in text for text in texts)
+        assert not {unicodedata.category(each) for each in "".join(texts).replace("\n", "")} & {*UNSEEN, "Zl", "Zp"}
+    assert len(shown) == 3

@@ -148,6 +148,12 @@ def growing(steps: int, after: int, factor: float, weight=1.0) -> Scripted:
     return Scripted(dict.fromkeys(range(after, steps), factor), weight=weight)
 
 
+def trains(one) -> None:
+    """Train to the last step."""
+    one.train()
+    assert one.state.global_step == one.args.max_steps
+
+
 def run_of(folder, *objectives: Objective, steps: int = 40, **options):
     return trainer(folder, list(objectives), max_steps=steps, learning_rate=0.0, **options)
 
@@ -167,20 +173,20 @@ def test_a_loss_that_stays_a_hundred_times_above_its_best_stops_it(after, accumu
 
 
 def test_a_loss_that_grew_less_or_for_a_moment_does_not(tmp_path):
-    run_of(tmp_path, growing(40, 5, 60.0)).train()
+    trains(run_of(tmp_path, growing(40, 5, 60.0)))
     spikes = dict.fromkeys((*range(12, 12 + STEPS - 1), *range(30, 34)), 1e6)
-    run_of(tmp_path, Scripted(spikes)).train()
+    trains(run_of(tmp_path, Scripted(spikes)))
 
 
 def test_a_loss_next_to_0_may_grow_as_it_likes_until_it_is_one(tmp_path):
     tiny_then = dict.fromkeys(range(15), 1e-09) | dict.fromkeys(range(15, 40), 0.01)
-    run_of(tmp_path, Scripted(tiny_then)).train()
+    trains(run_of(tmp_path, Scripted(tiny_then)))
     lucky = {0: 1e-9}  # The first batch, by chance.
-    run_of(tmp_path, Scripted(lucky)).train()
+    trains(run_of(tmp_path, Scripted(lucky)))
 
 
 def test_a_weight_that_a_schedule_moves_is_no_growth_of_the_loss(tmp_path):
-    run_of(tmp_path, Scripted(weight={"from": 1e-4, "to": 1e4})).train()
+    trains(run_of(tmp_path, Scripted(weight={"from": 1e-4, "to": 1e4})))
     weight = {"from": 1e4, "to": 1e-4}
     assert "times its best" in stopped(run_of(tmp_path, growing(40, 5, 1e4, weight=weight)))
 
@@ -188,7 +194,7 @@ def test_a_weight_that_a_schedule_moves_is_no_growth_of_the_loss(tmp_path):
 def test_a_temperature_that_a_schedule_moves_is_not_compared(tmp_path):
     term = Logits(temperature={"from": 1.0, "to": 4.0})
     term.weight = 1e9  # Far above the floors, were it compared with a best next to 0.
-    run_of(tmp_path, term, Labels()).train()
+    trains(run_of(tmp_path, term, Labels()))
 
 
 # Turned off, fp16, and a healthy training.
@@ -271,4 +277,4 @@ def test_a_second_training_of_a_trainer_begins_anew(tmp_path):
     stopped(one)
     one.optimizer = None
     one.model.load_state_dict(tiny.bert(2, 32, seed=1).state_dict())
-    one.train()
+    trains(one)

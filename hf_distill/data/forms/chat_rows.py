@@ -38,6 +38,12 @@ def without_invalid(
     return kept, [f"data: split {split!r}: {len(faults):,} of {len(rows):,} rows are dropped: they {told}"]
 
 
+def of_stream(split: str, invalid: Invalid) -> list[str]:
+    """A line for rows of a stream that are dropped: nobody has counted them when training begins."""
+    told = f"data: split {split!r}: invalid rows of the stream are dropped as they come, and are not counted"
+    return [told] if invalid == "drop" else []
+
+
 def read_chats(
     rows: Dataset | IterableDataset, split: str, invalid: Invalid, *, answered: bool = True
 ) -> tuple[Any, list[str]]:
@@ -53,7 +59,7 @@ def read_chats(
         return found | ({"tools": read_tools(row["tools"])} if has_tools else {})
 
     if isinstance(rows, IterableDataset):
-        return rows.map(_Streamed(read, split, invalid), batched=True, with_indices=True), []
+        return rows.map(_Streamed(read, split, invalid), batched=True, with_indices=True), of_stream(split, invalid)
     faults: dict[int, str] = {}
     keys: dict[str, None] = dict.fromkeys(("role", "content"))
     changed = False

@@ -7,7 +7,7 @@ from typing import Any
 
 from datasets import Dataset, IterableDataset
 
-from hf_distill.data.forms.chat_rows import Invalid, numbers_of, without_invalid
+from hf_distill.data.forms.chat_rows import Invalid, numbers_of, of_stream, without_invalid
 from hf_distill.errors import DataError
 
 LISTS_OF_TEXTS = frozenset({"tokens", "words", "candidates"})
@@ -35,7 +35,7 @@ def read_texts(rows: Any, split: str, columns: Sequence[str], invalid: Invalid, 
                 empty[column] = None
     if is_stream and invalid == "drop":
         names = [name for name in columns if name in looked_at.column_names]
-        return rows.filter(lambda row: all(_has_text(row[name]) for name in names)), []
+        return rows.filter(lambda row: all(_has_text(row[name]) for name in names)), of_stream(split, invalid)
     return without_invalid(rows, split, faults, invalid, f"have no text in column {', '.join(map(repr, empty))}")
 
 
