@@ -76,9 +76,14 @@ def evaluate(
             "overrides: a run that is there is evaluated again, so only keys of evaluate may change "
             "(evaluate.split=...); for another student give another name to: hf-distill run"
         )
-    RunFolder(Path(folder)).check_models()
+    there = Path(folder).resolve()
+    if there.name != recipe.name:
+        raise RecipeError(
+            f"{folder} holds the run {recipe.name}, which is found by its name; rename it to {recipe.name}"
+        )
+    RunFolder(there).check_models()
     recipe = dataclasses.replace(recipe, hub=dataclasses.replace(recipe.hub, push=False))
-    return run(recipe, runs=Path(folder).resolve().parent, report=report, again=True, allow_code=allow_code)
+    return run(recipe, runs=there.parent, report=report, again=True, allow_code=allow_code)
 
 
 def cache(

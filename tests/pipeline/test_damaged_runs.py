@@ -96,6 +96,13 @@ def test_a_damaged_model_is_not_evaluated(file, harm, finished, tmp_path):
         hf_distill.evaluate(folder, report=lambda line: None)
 
 
+def test_a_run_whose_folder_was_renamed_is_not_trained_again_by_an_evaluation(finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "best")
+    with pytest.raises(RecipeError, match=r"holds the run tiny.*rename it to tiny"):
+        hf_distill.evaluate(folder, report=lambda line: None)
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("checkpoints", ["kept", "gone"])
 def test_a_damaged_student_is_trained_anew_to_the_same_student(checkpoints, copied, finished):
