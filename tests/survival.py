@@ -191,7 +191,7 @@ def damaged(
 
 def _end(lines: list[str]) -> str:
     """How a run came to the same weights."""
-    ways = {"training goes on from": "fell back: the same", "training starts anew": "started anew: the same"}
+    ways = {"which is whole": "fell back: the same", "training starts anew": "started anew: the same"}
     return next((way for part, way in ways.items() if any(part in line for line in lines)), "the same")
 
 

@@ -35,7 +35,7 @@ def seal(checkpoint: Path) -> None:
 
 
 def last_whole_checkpoint(folder: Path, *, with_best: bool = False) -> Path | None:
-    """The newest checkpoint that is as it was written, or None; what is damaged before it is told in one line.
+    """The newest checkpoint that is as it was written, or None; one line names it and what is damaged before it.
 
     Args:
         folder: Where checkpoints lie.
@@ -47,6 +47,8 @@ def last_whole_checkpoint(folder: Path, *, with_best: bool = False) -> Path | No
         if found is None:
             if skipped:
                 logger.warning(f"{'; '.join(skipped)}; training goes on from {path.name}, which is whole")
+            else:
+                logger.info(f"training goes on from {path.name}")
             return path
         skipped.append(f"{path} is not whole: {found}")
     if skipped:

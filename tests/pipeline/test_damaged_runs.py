@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -291,6 +292,47 @@ def test_sigterm_saves_a_checkpoint_and_the_same_command_ends_with_the_same_stud
     monkeypatch.undo()
     assert call("run", tmp_path / "recipe.yaml", "--runs", tmp_path / "runs") == 0
     assert same_student(tmp_path / "runs" / "tiny", expected)
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_at_sigterm_and_end_with_the_same_student(tmp_path):
+    from hf_distill.recipe.load_recipe import dump_recipe, load_recipe
+
+    made = labels_only()
+    made["training"] |= {"max_steps": 60, "save_steps": 1000}
+    dump_recipe(load_recipe(made), tmp_path / "recipe.yaml")
+
+    def start(runs: str) -> subprocess.Popen[str]:
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+        command = ["-m", "hf_distill", "run", str(tmp_path / "recipe.yaml"), "--allow-code"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)}
+        return subprocess.Popen(
+            [*launcher, *command, "--runs", str(tmp_path / runs)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def stop(of_all: bool) -> str:
+        process, told = start("broken"), ""
+        assert process.stdout is not None
+        for line in process.stdout:
+            told += line
+            if re.search("student: step .*8 of 60", line) and "stopped by" not in told:
+                children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout
+                os.kill(process.pid if of_all else int(children.split()[-1]), signal.SIGTERM)
+        assert process.wait(60) != 0
+        return told
+
+    assert start("whole").wait(200) == 0
+    first, second = stop(of_all=True), stop(of_all=False)
+    assert all(told.count("stopped by SIGTERM; the same command goes on") == 2 for told in (first, second))
+    assert "training goes on from checkpoint-" in second
+    ended, _ = (process := start("broken")).communicate(timeout=200)
+    assert process.returncode == 0, ended[-3000:]
+    assert "training goes on from checkpoint-" in ended
+    assert same_student(tmp_path / "broken" / "tiny", tmp_path / "whole" / "tiny")
 
 
 def test_sigterm_while_a_model_is_scored_stops_at_once(copied, monkeypatch, capfd):
