@@ -27,6 +27,7 @@ DISK_SAID = {
     "pytorchstreamwriter failed": "a file could not be written to its end",
     "file write failed": "a file could not be written to its end",
     "unexpected pos": "a file could not be written to its end",
+    "iostream error": "a file could not be written to its end",
 }
 """What libraries that are not written in Python say in their messages of the same errors."""
 

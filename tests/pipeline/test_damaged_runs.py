@@ -213,6 +213,7 @@ FAULTS = {
     "read-only": (OSError(errno.EROFS, "Read-only file system"), "read-only"),
     "safetensors": (RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"), "full"),
     "torch's file": (RuntimeError("[enforce fail at inline_container.cc:668] . unexpected pos 128 vs 22"), "its end"),
+    "C++'s file": (RuntimeError("basic_ios::clear: iostream error"), "its end"),
     "wrapped": (OutputError("cannot be written (No space left on device)"), "disk is full"),
     "Python's memory": (MemoryError(), "memory is used up"),
     "no fork": (OSError(errno.ENOMEM, "Cannot allocate memory"), "memory is used up"),
