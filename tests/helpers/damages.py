@@ -62,6 +62,8 @@ class Damage:
         harm: What happens to it.
         named: What a line must name; the name of the file unless given.
         refused: Whether the call must refuse to go on.
+
+    What lies beside the run is looked at by a run that needs it, so the evaluation is then taken back, too.
     """
 
     file: str
@@ -74,6 +76,8 @@ class Damage:
         folder, _, name = self.file.rpartition("/")
         places = sorted(run.glob(folder) if folder else [run], key=_number)
         self.harm(places[-1] / name, draw)
+        if folder.startswith("../"):
+            (run / "checkpoints" / "complete.json").unlink()
         return name if self.named is None else self.named
 
 
