@@ -20,19 +20,23 @@ from typing_extensions import override
 
 from hf_distill.errors import DataError
 
-Unit = Literal["labels", "positions", "tokens", "sources"]
+Unit = Literal["labels", "positions", "tokens", "sources", "batches"]
 """What an objective averages over: labelled positions, all compared positions, real (unpadded) tokens of the compared
-stack, or those that an encoder reads beside it."""
+stack, or those that an encoder reads beside it; or micro-batches that hold anything."""
 UNITS: tuple[Unit, ...] = get_args(Unit)
 
 Distribution = Literal["categorical", "bernoulli", "real", "vector"]
 """What the logits of one position mean: one class of C, C yes/no classes, C real values, or a vector of a text."""
 
-Need = Literal["labels", "pairs", "logits", "hidden_states", "encoder_states", "projections", "attentions"]
-"""What an objective asks for: labels, or pairs of texts that mean the same, of the data; all else of the teacher."""
+Need = Literal["labels", "pairs", "routers", "logits", "hidden_states", "encoder_states", "projections", "attentions"]
+"""What an objective asks for: labels, or pairs of texts that mean the same, of the data; how evenly the student uses its
+experts; all else of the teacher."""
 
-OF_THE_DATA: frozenset[Need] = frozenset({"labels", "pairs"})
+OF_THE_DATA: frozenset[Need] = frozenset({"labels", "pairs", "routers"})
 """What no teacher gives."""
+
+WITHIN: frozenset[Need] = frozenset({"hidden_states", "encoder_states", "projections", "attentions"})
+"""What lies in the layers of both models."""
 
 Batch = dict[str, Any]
 """A collated batch: tensors by name, on the model's device."""
@@ -245,6 +249,7 @@ class View:
         encoder_states: ``[B, S, H]`` each, the same of an encoder beside a decoder, or None.
         projections: Of the layers that objectives look at, by layer; None unless one does.
         attentions: ``[B, heads, T, T]`` each, the probabilities of every layer; None unless an objective needs them.
+        balance: What Transformers adds to the loss of the batch for its routers, a scalar; None unless one needs it.
     """
 
     logits: Tensor | LogitSource
@@ -256,6 +261,7 @@ class View:
     encoder_states: tuple[Tensor, ...] | None = None
     projections: Mapping[int, Projections] | None = None
     attentions: tuple[Tensor, ...] | None = None
+    balance: Tensor | None = None
 
     def check_sizes(self, given: View | Targets) -> None:
         """Refuse labels, logits and states of other positions than the masks have (DataError)."""

@@ -27,6 +27,10 @@ ENCODED = "encoder_outputs"
 """What Transformers calls an encoder's output; in a batch where student and teacher share it."""
 
 
+ROUTER_LOGITS = "output_router_logits"
+"""What Transformers calls the switch, in configs and calls, of what balances the experts of a model."""
+
+
 class Caught:
     """What entered the head in the last forward pass: ``[B, T, H]``."""
 
@@ -91,7 +95,7 @@ def without_head(model: PreTrainedModel) -> Iterator[Caught]:
 
 def accepted_inputs(model: PreTrainedModel, inputs: dict[str, Any]) -> dict[str, Any]:
     """The inputs that a model reads; another model's tokenizer may give more (segments to a DistilBERT)."""
-    names = set(_arguments(model))
+    names = set(arguments_of(model))
     if SEGMENTS in inputs and not reads_segments(model):
         names.discard(SEGMENTS)
     return {name: value for name, value in inputs.items() if name in names}
@@ -103,12 +107,13 @@ def reads_segments(model: PreTrainedModel) -> bool:
     RoBERTa knows one segment only, for which id 1 is out of range. GPT-2 and its like take the ids for tokens. BigBird
     never saw any: its own tokenizer gives none.
     """
-    if SEGMENTS not in _arguments(model) or model.config.model_type == "big_bird":
+    if SEGMENTS not in arguments_of(model) or model.config.model_type == "big_bird":
         return False
     return getattr(model.config, "type_vocab_size", 0) > 1 or model.config.model_type in ("xlnet", "funnel")
 
 
-def _arguments(model: PreTrainedModel) -> Collection[str]:
+def arguments_of(model: PreTrainedModel) -> Collection[str]:
+    """The names of what a model's forward takes."""
     # The model under an adapter names the arguments of its forward.
     base: Any = getattr(model, "get_base_model", lambda: model)()
     return inspect.signature(base.forward).parameters.keys()
@@ -160,10 +165,12 @@ def run_model(
     has_vocabulary: bool,
     hidden: bool,
     attention: bool = False,
+    routers: bool = False,
 ) -> tuple[Any, Tensor | HeadLogits]:
     """A forward pass: a model's outputs, and its logits; those of a model that gives vectors are these, ``[B, D]``.
 
     Logits over a vocabulary are not made: what enters the head (``[B, T, H]``) is given with the head instead.
+    ``routers``: whether the outputs tell how evenly a model uses its experts, whatever its config says.
     """
     more: dict[str, Any] = {"output_hidden_states": hidden, **({"output_attentions": True} if attention else {})}
     if not has_vocabulary:
@@ -177,7 +184,10 @@ def run_model(
             )
         return outputs, output_logits(outputs)
     # A key-value cache would let packed texts see each other, and only costs memory here.
-    more |= accepted_inputs(model, {"use_cache": False})
+    more |= accepted_inputs(model, {"use_cache": False, ROUTER_LOGITS: routers})
+    if routers and model.config.is_encoder_decoder:
+        # NLLB-MoE tells it beside a loss only; that of these labels is of the stand-in for logits, and nobody reads it.
+        more["labels"] = torch.zeros_like(inputs["decoder_input_ids"][:, :1])
     with without_head(model) as caught:
         outputs = forward(**inputs, **more)
     outputs.logits = None  # The stand-in must not be taken for the real ones.

@@ -16,12 +16,13 @@ from hf_distill.objectives.attention_maps import Attention
 from hf_distill.objectives.contrastive import Contrastive
 from hf_distill.objectives.dkd import DKD
 from hf_distill.objectives.hidden import Hidden
-from hf_distill.objectives.label_loss import Labels
+from hf_distill.objectives.label_loss import Labels, Router
 from hf_distill.objectives.logits import Logits
 from hf_distill.objectives.objective import Objective
 from hf_distill.objectives.relation import Relation
 from hf_distill.objectives.schedules import readable_option
 from hf_distill.objectives.similarity import Similarity
+from hf_distill.types import WITHIN
 
 __all__ = [
     "DKD",
@@ -33,7 +34,9 @@ __all__ = [
     "Logits",
     "Objective",
     "Relation",
+    "Router",
     "Similarity",
+    "looks_into_layers",
     "make_objective",
     "named_objectives",
     "readable_option",
@@ -54,6 +57,11 @@ def make_objective(kind: str, options: Mapping[str, Any]) -> Objective:
         return cls(**options)
     except TypeError as error:
         raise ObjectiveError(f"objective {kind}: {error}") from error
+
+
+def looks_into_layers(objectives: Iterable[Objective]) -> bool:
+    """Whether some of them look into layers of the student, and not at its outputs alone."""
+    return any(not objective.needs.isdisjoint(WITHIN) for objective in objectives)
 
 
 def named_objectives(objectives: Iterable[Objective]) -> dict[str, Objective]:

@@ -1,7 +1,8 @@
-"""The task's own loss, on the rows that have a label."""
+"""The task's own loss, on the rows that have a label; and what a model of several experts adds to it."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 from typing_extensions import override
@@ -35,3 +36,21 @@ class Labels(Objective):
     def fused_term(self, view: View, factor: Tensor) -> FusedTerm | None:
         mask = view.masks["labels"]
         return None if view.labels is None else FusedTerm(divergence=None, factor=factor, mask=mask, options={})
+
+
+class Router(Objective):
+    """What keeps the experts of a student evenly used, see :func:`hf_distill.models.experts.balance`.
+
+    No recipe names it: it belongs to a student whose config asks for it (``output_router_logits: true``), with the
+    config's own coefficients, in training and in evaluations alike, as in Transformers' Trainer. It is a mean over
+    micro-batches, those of an accumulation window and of all processes: never their sum.
+    """
+
+    unit = "batches"
+    needs = frozenset({"routers"})
+    distributions = frozenset({"categorical"})
+    paper = "Fedus et al. 2021, Switch Transformers, arXiv:2101.03961"
+
+    @override
+    def total(self, view: View, targets: Targets) -> Tensor:
+        return torch.zeros(()) if view.balance is None else view.balance

@@ -20,6 +20,7 @@ from hf_distill.generation.ends import keep_ends
 from hf_distill.generation.rollout import Rollout
 from hf_distill.labelling import check_label
 from hf_distill.logs import Report, prefixed, reported
+from hf_distill.models.experts import balance_note
 from hf_distill.models.hardware import multiplies_bfloat16
 from hf_distill.models.loading import load_tokenizer
 from hf_distill.names import portable
@@ -41,7 +42,7 @@ from hf_distill.recipe.stages import check_training, in_stage
 from hf_distill.tasks import Task, make_task
 from hf_distill.teachers import teacher_class
 from hf_distill.tokenizers.compare import fitted, same_tokenizer
-from hf_distill.training.setup import check_encoder_learns, check_tokens, connect_tokenizers
+from hf_distill.training.setup import check_encoder_learns, check_tokens, connect_tokenizers, undropped_layers
 
 logger = logging.getLogger(__name__)
 
@@ -188,6 +189,8 @@ def _report_student(experiment: Experiment) -> None:
         logger.info(f"student: {student.learning:,} parameters learn, all others stay as they are")
     if config.disable_dropout:
         logger.info("student: learns without dropout")
+    if (balanced := balance_note(student.model)) is not None:
+        logger.info(f"student: {balanced}")
     if teacher is not None and student.parameters > teacher.parameters:
         logger.info("student: larger than its teacher; allowed, but slower")
 
@@ -214,6 +217,8 @@ def _report_stage(experiment: Experiment, stage: Stage) -> None:
     objectives = stage.new_objectives()
     _check_served_tokens(experiment, objectives)
     check_encoder_learns(objectives, student.model)
+    for line in undropped_layers(student.model, objectives):
+        logger.info(f"student: {line}")
     if teacher is not None and not same_tokenizer(student.tokenizer, teacher.tokenizer):
         for line in connect_tokenizers(objectives, task, student.tokenizer, teacher.tokenizer):
             logger.info(f"objective {line}")

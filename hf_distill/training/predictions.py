@@ -167,7 +167,8 @@ class Predictions(Trainer):
 
     def _masks(self, batch: Batch) -> Masks:
         with self._named(batch):
-            return self.step.task.masks(batch)
+            masks = self.step.task.masks(batch)
+            return {**masks, "batches": batch["attention_mask"].any()} if "routers" in self.step.needs else masks
 
     @contextmanager
     def _named(self, batch: Mapping[str, Any]) -> Iterator[None]:

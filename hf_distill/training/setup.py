@@ -9,10 +9,12 @@ from torch import nn
 from transformers import PreTrainedModel, TrainingArguments
 
 from hf_distill.errors import LabelError, ObjectiveError, TeacherError
+from hf_distill.models.dropout import layerdrop_note
+from hf_distill.models.experts import balance_note, balances_experts
 from hf_distill.models.forward import STATES
 from hf_distill.models.loading import load_config, load_model, load_tokenizer
 from hf_distill.models.precision import runnable_dtype
-from hf_distill.objectives import Objective, make_objective, named_objectives
+from hf_distill.objectives import Objective, Router, looks_into_layers, make_objective, named_objectives
 from hf_distill.students import frozen_encoder
 from hf_distill.tasks import Task, check_class, make_task, task_of
 from hf_distill.teachers import ModelTeacher, Teacher
@@ -37,6 +39,7 @@ def set_up(
     if not objectives:
         raise ObjectiveError("objectives: expected at least one, got none; without one there is nothing to train for")
     made = [make_objective(o, {}) if isinstance(o, str) else o for o in objectives]
+    made += [Router()] if balances_experts(student) else []
     step = Step(task=task, teacher=teacher, objectives=named_objectives(made))
     if "pairs" in step.needs:
         step.task = task.with_pairs()
@@ -48,12 +51,20 @@ def set_up(
         step.task.check_model(model)
     step.notes += step.task.fit_positions((student, *(teacher.models if teacher is not None else ())))
     connect(step, student, args.seed)
+    step.notes += undropped_layers(student, step.objectives)
+    step.notes += [str(balance_note(student))] if balances_experts(student) else []
     check_encoder_learns(step.objectives, student)
     if frozen_encoder(student) is not None:
         step.shares_encoder = teacher is not None and teacher.shares_encoder(student)
         whose = "student's and teacher's alike" if step.shares_encoder else "the student's"
         step.notes.append(f"encoder: {whose}, frozen: run once a step, without dropout")
     return step
+
+
+def undropped_layers(student: PreTrainedModel, objectives: Mapping[str, Objective]) -> list[str]:
+    """A line that tells where a student keeps layers that it would drop; none of most."""
+    line = layerdrop_note(student) if looks_into_layers(objectives.values()) else None
+    return [line] if line is not None else []
 
 
 def connect(step: Step, student: PreTrainedModel, seed: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -13,8 +13,10 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from hf_distill.models.attention import caught_projections, check_learning
+from hf_distill.models.dropout import without_layerdrop
+from hf_distill.models.experts import balance
 from hf_distill.models.forward import ENCODED, STATES, accepted_inputs, compared_attentions, run_model
-from hf_distill.objectives import Objective
+from hf_distill.objectives import Objective, looks_into_layers
 from hf_distill.students import frozen_encoder
 from hf_distill.tasks import Task
 from hf_distill.teachers import Teacher
@@ -56,6 +58,11 @@ class Step:
     def needs(self) -> frozenset[Need]:
         """What the objectives ask for, all together."""
         return frozenset().union(*(objective.needs for objective in self.objectives.values()))
+
+    @property
+    def looks_into_layers(self) -> bool:
+        """Whether objectives look into the student's layers, so that none of them may be dropped."""
+        return looks_into_layers(self.objectives.values())
 
     def follow_schedules(self, fraction: float) -> None:
         """Let scheduled options be what they are when a fraction of the training is done."""
@@ -120,8 +127,10 @@ class Step:
     ) -> Terms:
         inputs = accepted_inputs(student, self.task.student_inputs(batch))
         hidden, attention = not self.needs.isdisjoint(STATES), "attentions" in self.needs
-        with caught_projections(student, self.layers[0]) as projections:
-            outputs, logits = run_model(forward, student, inputs, not self.task.keeps_logits, hidden, attention)
+        routers = "routers" in self.needs
+        whole = without_layerdrop(student) if self.looks_into_layers else nullcontext()
+        with whole, caught_projections(student, self.layers[0]) as projections:
+            outputs, logits = run_model(forward, student, inputs, not self.task.keeps_logits, hidden, attention, routers)
         states = {need: find(outputs) for need, find in STATES.items() if need in self.needs}
         view = self.task.view(logits, states.get("hidden_states"), batch)
         view = replace(view, encoder_states=states.get("encoder_states"))
@@ -131,6 +140,9 @@ class Step:
         if attention:
             view = replace(view, attentions=compared_attentions(outputs, student))
             check_learning(view.attentions or ())
+        if routers:
+            # Of a batch in which nothing counts it would be no number.
+            view = replace(view, balance=balance(student, outputs).where(batch["attention_mask"].any(), 0.0))
         for given in (view, targets):
             view.check_sizes(given)
         if with_logits and isinstance(logits, LogitSource):
