@@ -29,8 +29,8 @@ Distribution = Literal["categorical", "bernoulli", "real", "vector"]
 """What the logits of one position mean: one class of C, C yes/no classes, C real values, or a vector of a text."""
 
 Need = Literal["labels", "pairs", "routers", "logits", "hidden_states", "encoder_states", "projections", "attentions"]
-"""What an objective asks for: labels, or pairs of texts that mean the same, of the data; how evenly the student uses its
-experts; all else of the teacher."""
+"""What an objective asks for: labels, or pairs of texts that mean the same, of the data; how evenly a student uses
+its experts; all else of the teacher."""
 
 OF_THE_DATA: frozenset[Need] = frozenset({"labels", "pairs", "routers"})
 """What no teacher gives."""

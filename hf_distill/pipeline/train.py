@@ -29,8 +29,8 @@ from hf_distill.data.rows import Data
 from hf_distill.errors import TrainingError
 from hf_distill.evaluation.predict import decision_scores
 from hf_distill.generation.rollout import Rollout
-from hf_distill.models.dropout import without_dropout
-from hf_distill.objectives import Contrastive, Labels, Objective
+from hf_distill.models.dropout import without_dropout, without_layerdrop
+from hf_distill.objectives import Contrastive, Labels, Objective, looks_into_layers
 from hf_distill.pipeline.experiment import Experiment, Stage, training_arguments
 from hf_distill.pipeline.run_folder import RunFolder
 from hf_distill.pipeline.teacher_cache import Demand, Source, cached
@@ -96,9 +96,12 @@ def train_model(
     paired = paired or pair(experiment, stage, lesson, student)
     trainer = _trainer(experiment, stage, lesson, student, paired)
     resumed = any(folder.checkpoints(name).glob("checkpoint-*"))
-    undropped = _is_without_dropout(recipe, lesson)
+    is_without_dropout = _is_without_dropout(recipe, lesson)
+    # No layer is left out of the control either where objectives keep its student's.
+    keeps_layers = looks_into_layers(stage.objectives.values())
+    undropped = without_dropout if is_without_dropout else without_layerdrop if keeps_layers else nullcontext
     with saving_first():
-        with _named(stage, name), without_dropout(student.model) if undropped else nullcontext():
+        with _named(stage, name), undropped(student.model):
             output = trainer.train(resume_from_checkpoint=True)
         if recipe.student.adapters is not None and recipe.student.adapters.merge:
             merge_adapters(student.model)
@@ -108,7 +111,7 @@ def train_model(
             **({"kept": student.report} if student.report is not None else {}),
             "trainable_parameters": trained,
             "some_are_frozen": trained < total,
-            **({"without_dropout": True} if undropped else {}),
+            **({"without_dropout": True} if is_without_dropout else {}),
             "seconds": None if resumed else round(output.metrics["train_runtime"], 1),
             "steps": trainer.state.global_step,
             "padding": round(float(np.mean(padding or [0.0])), 4),

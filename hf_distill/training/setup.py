@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, TrainingArguments
 
-from hf_distill.errors import LabelError, ObjectiveError, TeacherError
+from hf_distill.errors import LabelError, ObjectiveError, StudentError, TeacherError
 from hf_distill.models.dropout import layerdrop_note
 from hf_distill.models.experts import balance_note, balances_experts
 from hf_distill.models.forward import STATES
@@ -160,6 +160,11 @@ def check_objectives(objectives: Mapping[str, Objective], task: Task, args: Trai
 
 def check_encoder_learns(objectives: Mapping[str, Objective], student: PreTrainedModel) -> None:
     """Refuse what would teach an encoder that does not learn."""
+    if frozen_encoder(student) is not None and balances_experts(student):
+        raise StudentError(
+            "student.freeze: its config asks to balance the experts of the encoder, too (output_router_logits), and "
+            "these do not learn; set that to false, or remove student.freeze"
+        )
     for name, objective in objectives.items():
         if "encoder_states" in objective.needs and frozen_encoder(student) is not None:
             raise ObjectiveError(

@@ -130,7 +130,9 @@ class Step:
         routers = "routers" in self.needs
         whole = without_layerdrop(student) if self.looks_into_layers else nullcontext()
         with whole, caught_projections(student, self.layers[0]) as projections:
-            outputs, logits = run_model(forward, student, inputs, not self.task.keeps_logits, hidden, attention, routers)
+            outputs, logits = run_model(
+                forward, student, inputs, not self.task.keeps_logits, hidden, attention, routers
+            )
         states = {need: find(outputs) for need, find in STATES.items() if need in self.needs}
         view = self.task.view(logits, states.get("hidden_states"), batch)
         view = replace(view, encoder_states=states.get("encoder_states"))

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from safetensors.torch import save_file
-from transformers import BertModel, TrainingArguments
+from transformers import BertModel, MixtralConfig, MixtralForCausalLM, TrainingArguments
 
 from hf_distill import Attention, DistillationTrainer, Hidden, Labels, Logits, Relation, Rollout, RolloutConfig
 from hf_distill.objectives import Objective, Similarity
@@ -45,6 +45,8 @@ def pair(task: str) -> dict[str, Any]:
             "eval_dataset": evaluation,
             "processing_class": tiny.chat_tokenizer(),
         }
+    if task == "experts":
+        return {**pair("causal-lm"), "model": experts()}
     if task == "cross-tokenizer":
         student, teacher = byte_level(), sentencepiece()
         return {
@@ -68,6 +70,14 @@ def pair(task: str) -> dict[str, Any]:
         "eval_dataset": evaluation.add_column("source", evaluation["text"]).rename_column("text", "target"),
         "processing_class": tiny.chat_tokenizer(),
     }
+
+
+def experts() -> Any:
+    """A Mixtral whose config asks for balance."""
+    torch.manual_seed(3)
+    shape = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
+    asked = {"num_local_experts": 4, "output_router_logits": True, "router_aux_loss_coef": 1.0}
+    return MixtralForCausalLM(MixtralConfig(vocab_size=len(tiny.CHAT_WORDS), num_key_value_heads=2, **shape, **asked))
 
 
 def vectors(train: Dataset, evaluation: Dataset) -> dict[str, Any]:
@@ -103,6 +113,8 @@ def objectives(task: str) -> list[Objective]:
 
 
 def main(folder: Path, batch: int, resume: bool, task: str, steps: int) -> None:
+    # What balances experts is a mean over micro-batches, so that these must be the same.
+    batch = 4 if task == "experts" else batch
     trainer = DistillationTrainer(
         **pair(task),
         objectives=objectives(task),
@@ -110,6 +122,7 @@ def main(folder: Path, batch: int, resume: bool, task: str, steps: int) -> None:
             output_dir=str(folder),
             use_cpu=True,
             per_device_train_batch_size=batch,
+            gradient_accumulation_steps=8 // (batch * int(os.environ["WORLD_SIZE"])),
             per_device_eval_batch_size=5,
             max_steps=steps,
             optim="sgd",
@@ -131,6 +144,7 @@ def main(folder: Path, batch: int, resume: bool, task: str, steps: int) -> None:
             "losses": [entry["loss"] for entry in entries],
             "written": [entry.get("rollout_length") for entry in entries],
             "terms": [entry.get("loss_hidden") for entry in entries],
+            "balance": [entry.get("loss_router") for entry in entries],
             "compared": [entry.get("compared_positions") for entry in entries],
             "eval_loss": evaluation["eval_loss"],
         }
@@ -152,6 +166,6 @@ if __name__ == "__main__":
     assert os.environ["OMP_NUM_THREADS"] == "1"
     place, size, again = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:] == ["resume"]
     main(place, size, again, "text-classification", 12)
-    for name in () if again else ("causal-lm", "translation", "embeddings", "rollout", "cross-tokenizer"):
+    for name in () if again else ("causal-lm", "translation", "embeddings", "rollout", "cross-tokenizer", "experts"):
         main(place / name, size, again, name, 4)
     leave()

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from hf_distill import check, run
 from hf_distill.errors import RecipeError
-from hf_distill.models.dropout import without_dropout
+from hf_distill.models.dropout import layerdrop_note, without_dropout, without_layerdrop
 from hf_distill.recipe import FromPretrained, LoraConfig
 from tests.helpers import tiny
 from tests.helpers.vectors import saved, vector_recipe, with_head
@@ -77,6 +77,70 @@ def test_it_comes_back_where_training_breaks_off():
         raise KeyboardInterrupt
     assert model.config.hidden_dropout_prob == 0.5
     assert not torch.equal(state(model, 1), state(model, 2))
+
+
+SPEECH = {**SMALL, "mask_time_prob": 0.0, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
+LAYERS = {
+    **dict.fromkeys(("bart", "mbart", "marian", "pegasus", "blenderbot", "m2m_100", "plbart", "bigbird_pegasus"), BART),
+    "led": {**BART, "attention_window": 4},
+    "opt": {**SMALL, "ffn_dim": 48, "word_embed_proj_dim": 32},
+    "xglm": {"d_model": 32, "num_layers": 3, "attention_heads": 4, "ffn_dim": 48, "vocab_size": 60},
+    "biogpt": SMALL,
+    "flaubert": {"emb_dim": 32, "n_layers": 3, "n_heads": 4, "n_words": 60},
+    "whisper": KINDS["whisper"],
+    **dict.fromkeys(("wav2vec2", "hubert", "wavlm", "unispeech"), SPEECH),
+}
+
+
+def states(model: PreTrainedModel, seed: int) -> list[torch.Tensor]:
+    """Of all layers, of both sides."""
+    drawn = torch.Generator().manual_seed(1)
+    inputs = {"input_ids": torch.randint(5, 60, (2, 12), generator=drawn)}
+    if model.config.model_type == "whisper":
+        inputs = {"input_features": torch.randn(2, 8, 16, generator=drawn)}
+    elif "num_conv_pos_embeddings" in vars(model.config):
+        inputs = {"input_values": torch.randn(2, 2000, generator=drawn)}
+    if model.config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = torch.randint(5, 60, (2, 6), generator=drawn)
+    torch.manual_seed(seed)
+    found = model(**inputs, output_hidden_states=True, return_dict=True)
+    names = ("hidden_states", "encoder_hidden_states", "decoder_hidden_states")
+    return [state.detach() for name in names for state in found.get(name) or ()]
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_no_layer_is_left_out_and_nothing_else_is_changed(kind):
+    config = AutoConfig.for_model(kind, **{"pad_token_id": 0, "encoder_layers": 3, "decoder_layers": 3, **LAYERS[kind]})
+    config.pad_token_id, before = 0, config.to_dict()
+    dropped = [name for name in before if "drop" in name and name.endswith("layerdrop")] or ["layerdrop"]
+    for name, value in before.items():
+        if "drop" in name and isinstance(value, (int, float)) and not isinstance(value, bool):
+            setattr(config, name, 0.0)
+    for name in dropped:
+        setattr(config, name, 0.9)
+    torch.manual_seed(0)
+    model = AutoModel.from_config(config).train()
+    given = model.config.to_dict()
+    whole = states(model.eval(), 0)
+    assert all(map(torch.equal, whole, states(model, 1)))  # In eval mode no layer is dropped: no teacher's.
+    model.train()
+    for seed in (1, 2, 3):
+        with without_layerdrop(model):
+            found = states(model, seed)
+        assert len(found) == len(whole)
+        assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(found, whole, strict=True))
+    assert model.config.to_dict() == given
+    assert all(name in str(layerdrop_note(model)) for name in dropped)
+    drops = [states(model, seed) for seed in range(4)]
+    assert any(len(each) != len(whole) or not all(map(torch.equal, each, whole)) for each in drops)
+
+
+def test_dropout_of_values_stays():
+    model = dropping("bart")
+    with without_layerdrop(model):
+        assert not torch.equal(state(model, 1), state(model, 2))
+        assert model.config.dropout == 0.5
+    assert layerdrop_note(dropping("bert")) is None
 
 
 def losses(folder, name: str) -> list[float]:

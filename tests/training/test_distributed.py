@@ -80,6 +80,15 @@ def test_two_processes_train_and_evaluate_a_student_that_writes_as_one(one_and_t
     assert_equal_weights(weights, other_weights)
 
 
+def test_two_processes_balance_experts_as_one_does_in_two_steps(one_and_two):
+    *_, folder = one_and_two
+    (one, weights), (two, other_weights) = (trained(folder / n / "experts", i) for n, i in (("one", 1), ("two", 2)))
+    assert one["balance"] == pytest.approx(two["balance"], abs=1e-6)
+    assert min(one["balance"]) > 1.9  # 2 where all of the two experts of four are used alike.
+    assert one["losses"] == pytest.approx(two["losses"], abs=1e-6)
+    assert_equal_weights(weights, other_weights)
+
+
 def test_two_processes_meet_a_teacher_with_other_tokens_as_often_as_one(one_and_two):
     *_, folder = one_and_two
     (one, weights), (two, other_weights) = (
