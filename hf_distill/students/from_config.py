@@ -14,6 +14,7 @@ from hf_distill.models.forward import compared_layers
 from hf_distill.names import nearest
 from hf_distill.recipe import FromConfig
 from hf_distill.students.request import Student, StudentRequest, per_layer_lists, refused_as, set_options
+from hf_distill.tokenizers.compare import same_tokenizer
 from hf_distill.tokenizers.trained import choose_tokenizer
 
 # Special tokens that configs name, and which other one stands in where the tokenizer has none.
@@ -33,13 +34,16 @@ def from_config(request: StudentRequest[FromConfig]) -> Student:
         raise StudentError("student.config: without a teacher it must say what to build; add model_type, such as bert")
     if model_type is not None or tokenizer is not request.teacher_tokenizer:
         _follow_tokenizer(config, tokenizer)
+    pattern = request.teacher if same_tokenizer(tokenizer, request.teacher_tokenizer) else None
+    if pattern is not None and config.is_encoder_decoder:
+        _start_as(config, pattern.config)
     _check_heads(config)
     set_options(config, request.model_options)
     with refused_as("student.config"):
         config.validate()
         model = request.auto_model.from_config(config, dtype=torch.float32)
-    if request.teacher is not None and tokenizer is request.teacher_tokenizer and model.can_generate():
-        model.generation_config = copy.deepcopy(request.teacher.generation_config)
+    if pattern is not None and model.can_generate():
+        model.generation_config = copy.deepcopy(pattern.generation_config)
     decoder = f" and {compared_layers(config)}" if config.is_encoder_decoder else ""
     depth = f"{config.num_hidden_layers}{decoder}"
     origin = f"fresh {config.model_type}, {depth} layers, hidden size {config.hidden_size}"
@@ -98,6 +102,13 @@ def _follow_tokenizer(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBa
         config.decoder_start_token_id = config.pad_token_id if start is None else start
         if hasattr(config, "forced_eos_token_id"):
             config.forced_eos_token_id = config.eos_token_id
+
+
+def _start_as(config: PretrainedConfig, teacher: PretrainedConfig) -> None:
+    """Let a decoder begin and end as its teacher's, which reads the same inputs: BART's begins with the end token."""
+    for name in ("decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id"):
+        if hasattr(config, name) and (given := getattr(teacher, name, None)) is not None:
+            setattr(config, name, given)
 
 
 def _check_heads(config: PretrainedConfig) -> None:
