@@ -35,9 +35,6 @@ its experts; all else of the teacher."""
 OF_THE_DATA: frozenset[Need] = frozenset({"labels", "pairs", "routers"})
 """What no teacher gives."""
 
-WITHIN: frozenset[Need] = frozenset({"hidden_states", "encoder_states", "projections", "attentions"})
-"""What lies in the layers of both models."""
-
 Batch = dict[str, Any]
 """A collated batch: tensors by name, on the model's device."""
 

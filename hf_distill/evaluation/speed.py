@@ -20,6 +20,7 @@ from hf_distill.errors import ModelError
 from hf_distill.evaluation.scores import Scoreable
 from hf_distill.generation.generate import generate
 from hf_distill.models.forward import accepted_inputs
+from hf_distill.models.loading import stored_dtype
 from hf_distill.models.precision import common_dtype
 from hf_distill.tasks import Task
 from hf_distill.tasks.encoding import with_row_ids
@@ -64,6 +65,12 @@ def disk_bytes(folder: Path) -> int:
     if not weights:
         raise ModelError(f"expected *.safetensors in {folder}, found none; save the model with save_pretrained first")
     return sum(each.stat().st_size for each in [*weights, *folder.glob("*.safetensors.index.json")])
+
+
+def _disk_dtype(folders: Sequence[Path]) -> str | None:
+    """In which dtype all of them are; None where they differ, or are no safetensors."""
+    first, *others = {stored_dtype(str(folder)) for folder in folders}
+    return str(first).removeprefix("torch.") if first is not None and not others else None
 
 
 def measure_speed(
@@ -127,6 +134,7 @@ def sizes_and_speeds(
         name: {
             "parameters": sum(map(parameters, candidate.models)),
             "disk_bytes": sum(map(disk_bytes, candidate.folders)),
+            "disk_dtype": _disk_dtype(candidate.folders),
             **speeds[name],
         }
         for name, candidate in candidates.items()

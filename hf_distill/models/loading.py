@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 import torch
 from huggingface_hub import errors as hub
 from huggingface_hub import hf_hub_download, metadata_load
+from safetensors import safe_open
 from transformers import (
     AutoConfig,
     AutoTokenizer,
@@ -34,6 +37,10 @@ os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
 
 ADAPTED_CONFIG = "adapted_config.json"
 """The config of a model beside its adapters; beside a ``config.json`` Transformers would look for a whole model."""
+
+
+_FLOATS = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}
+"""As safetensors call them."""
 
 
 def save_adapted_config(config: PretrainedConfig, folder: Path) -> None:
@@ -89,9 +96,26 @@ def load_model(
             **options,
         )
     _check_complete(name, model, info, new_head)
+    model.stored_dtype = stored_dtype(name, revision)
     if (unused := sorted(info["unexpected_keys"])) and not new_head:
         logger.info(f"{name}: left out, for {type(model).__name__} has no such weights: {shortened(unused, 3)}")
     return model
+
+
+def stored_dtype(name: str, revision: str | None = None) -> torch.dtype | None:
+    """In which dtype most weights of a model's files are; None where these are no safetensors."""
+    path = _optional_file(name, "model.safetensors", revision)
+    if path is None and (index := _optional_file(name, "model.safetensors.index.json", revision)) is not None:
+        first = next(iter(json.loads(Path(index).read_text())["weight_map"].values()))
+        path = _optional_file(name, first, revision)
+    if path is None:
+        return None
+    counts: Counter[str] = Counter()
+    with safe_open(path, framework="pt") as weights:
+        for key in weights.keys():  # noqa: SIM118  # It cannot be iterated over.
+            part = weights.get_slice(key)
+            counts[part.get_dtype()] += math.prod(part.get_shape())
+    return _FLOATS.get(max(_FLOATS, key=lambda kind: counts[kind]))
 
 
 def load_generation(name: str, revision: str | None = None) -> GenerationConfig | None:

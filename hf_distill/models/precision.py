@@ -1,15 +1,18 @@
-"""In which precision a family of models computes; some have parts that only run in float32."""
+"""In which precision a family of models computes, and in which a model is saved; some parts only run in float32."""
 
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import re
 from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import PretrainedConfig, PreTrainedModel
 
 from hf_distill.models.hardware import best_dtype, chosen_dtype
@@ -79,3 +82,46 @@ def common_dtype(device: torch.device, models: list[Any]) -> torch.dtype:
         return trouble(build, model.config, dtype) is not None
 
     return torch.float32 if any(map(fails, models)) else dtype
+
+
+HALVES = (torch.bfloat16, torch.float16)
+
+
+def dtype_to_save(named: str, source: torch.dtype | None) -> torch.dtype:
+    """The dtype that a recipe names; ``auto`` is that of a source's files where it is a half precision."""
+    if named != "auto":
+        found: torch.dtype = getattr(torch, named)
+        return found
+    return source if source in HALVES else torch.float32
+
+
+def cast_saved(folder: Path, dtype: torch.dtype) -> torch.dtype:
+    """Give the weights in a folder that a model was saved to, in float32, another dtype; gives the one they have.
+
+    A number that is finite and would not be any more leaves all as it is, which is reported.
+    """
+    if dtype == torch.float32:
+        return dtype
+    files = sorted(folder.rglob("*.safetensors"))
+    for path in files:
+        for name, tensor in load_file(path).items():
+            if tensor.is_floating_point() and not tensor.to(dtype).isfinite().equal(tensor.isfinite()):
+                logger.warning(f"{name} is too large for {_shown(dtype)}: the model is saved in float32")
+                return torch.float32
+    for path in files:
+        tensors = {name: x.to(dtype) if x.is_floating_point() else x for name, x in load_file(path).items()}
+        save_file(tensors, path, metadata={"format": "pt"})
+    if (index := folder / "model.safetensors.index.json").is_file():
+        content = json.loads(index.read_text())
+        content["metadata"]["total_size"] = sum(x.nbytes for path in files for x in load_file(path).values())
+        index.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    config = json.loads((folder / "config.json").read_text())
+    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
+        if "dtype" in part:
+            part["dtype"] = _shown(dtype)
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    return dtype
+
+
+def _shown(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

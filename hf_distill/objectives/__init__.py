@@ -22,7 +22,7 @@ from hf_distill.objectives.objective import Objective
 from hf_distill.objectives.relation import Relation
 from hf_distill.objectives.schedules import readable_option
 from hf_distill.objectives.similarity import Similarity
-from hf_distill.types import WITHIN
+from hf_distill.types import Need
 
 __all__ = [
     "DKD",
@@ -43,6 +43,7 @@ __all__ = [
 ]
 
 _ALL: tuple[type[Objective], ...] = (Labels, Logits, Hidden, Relation, Attention, DKD, Similarity, Contrastive)
+_WITHIN: frozenset[Need] = frozenset({"hidden_states", "encoder_states", "projections", "attentions"})
 OBJECTIVES: dict[str, type[Objective]] = {kind.__name__.lower(): kind for kind in _ALL}
 
 
@@ -61,7 +62,7 @@ def make_objective(kind: str, options: Mapping[str, Any]) -> Objective:
 
 def looks_into_layers(objectives: Iterable[Objective]) -> bool:
     """Whether some of them look into layers of the student, and not at its outputs alone."""
-    return any(not objective.needs.isdisjoint(WITHIN) for objective in objectives)
+    return any(not objective.needs.isdisjoint(_WITHIN) for objective in objectives)
 
 
 def named_objectives(objectives: Iterable[Objective]) -> dict[str, Objective]:

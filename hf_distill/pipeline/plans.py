@@ -14,7 +14,7 @@ from hf_distill.data.rows import Data
 from hf_distill.errors import TeacherError
 from hf_distill.models.hardware import chosen_dtype
 from hf_distill.models.loading import load_config, load_generation, load_tokenizer
-from hf_distill.models.precision import runnable_dtype, trouble
+from hf_distill.models.precision import dtype_to_save, runnable_dtype, trouble
 from hf_distill.names import are_generic, shortened
 from hf_distill.recipe import FromParts, LocalTeacher, Recipe, SingleTeacher, TrainedTeacher
 from hf_distill.students import Student, StudentRequest, build_student, learning, limit_learning, parts_of, quantized
@@ -32,7 +32,7 @@ class ModelPlan:
         model: On the meta device: shapes without weights.
         tokenizer: Its own.
         others: Further teachers of the same student.
-        dtype: As a recipe names it; of a teacher.
+        dtype: As a recipe names it: in which a teacher runs, and a student is saved.
     """
 
     model: PreTrainedModel
@@ -84,6 +84,7 @@ def _planned(config: SingleTeacher, task: Task, data: Data) -> ModelPlan:
     def trained(config: TrainedTeacher) -> ModelPlan:
         plan = planned_student(config.recipe, task, data, None)
         logger.info(f"teacher: made first, by the recipe {config.recipe.name}: {described(plan)}")
+        plan.model.stored_dtype = getattr(torch, plan.dtype)
         return dataclasses.replace(plan, dtype=config.dtype)
 
     def local(config: LocalTeacher) -> ModelPlan:
@@ -95,8 +96,8 @@ def _planned(config: SingleTeacher, task: Task, data: Data) -> ModelPlan:
         if reason := trouble(task.tried, loaded, runs_in):
             told = f"{loaded.model_type} does not compute in {config.dtype} ({reason}); set it to float32"
             raise TeacherError(f"teacher.dtype: {told}")
-        dtype = str(runs_in).removeprefix("torch.")
-        plan = ModelPlan(model=_on_meta(task, loaded, config.model, config.revision), tokenizer=tokenizer, dtype=dtype)
+        model = _on_meta(task, loaded, config.model, config.revision)
+        plan = ModelPlan(model=model, tokenizer=tokenizer, dtype=_shown(runs_in))
         logger.info(f"teacher: {config.model}: {described(plan)}")
         return plan
 
@@ -134,7 +135,11 @@ def planned_student(recipe: Recipe, task: Task, data: Data, teacher: ModelPlan |
         with torch.device("meta"):
             student = parts_of(whole, _request(task, data, asked.cut)) if asked.cut is not None else whole
             limit_learning(student.model, asked)
-        return ModelPlan(model=student.model, tokenizer=student.tokenizer)
+        return ModelPlan(
+            model=student.model,
+            tokenizer=student.tokenizer,
+            dtype=_shown(dtype_to_save(asked.dtype, whole.model.dtype)),
+        )
     with torch.device("meta"):
         student = build_student(
             asked,
@@ -144,7 +149,12 @@ def planned_student(recipe: Recipe, task: Task, data: Data, teacher: ModelPlan |
             texts=lambda: task.texts(data.train),
             model_options=task.model_options(),
         )
-    return ModelPlan(model=student.model, tokenizer=student.tokenizer)
+    assert student.dtype is not None
+    return ModelPlan(model=student.model, tokenizer=student.tokenizer, dtype=_shown(student.dtype))
+
+
+def _shown(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _request(task: Task, data: Data, cut: FromParts) -> StudentRequest[FromParts]:

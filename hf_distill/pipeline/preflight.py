@@ -189,6 +189,8 @@ def _report_student(experiment: Experiment) -> None:
         logger.info(f"student: {student.learning:,} parameters learn, all others stay as they are")
     if config.disable_dropout:
         logger.info("student: learns without dropout")
+    if student.dtype != "float32" and (config.adapters is None or config.adapters.merge):
+        logger.info(f"student: learns in float32 and is saved in {student.dtype}")
     if (balanced := balance_note(student.model)) is not None:
         logger.info(f"student: {balanced}")
     if teacher is not None and student.parameters > teacher.parameters:

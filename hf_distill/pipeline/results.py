@@ -117,6 +117,7 @@ def joined(stages: Sequence[Stage], facts: Sequence[Mapping[str, Any]]) -> dict[
     done = list(accumulate(steps, initial=0))
     return {
         **facts[0],
+        **{name: value for name, value in facts[-1].items() if name == "dtype"},
         "steps": done[-1],
         "seconds": None if None in seconds else round(sum(seconds), 1),
         "padding": round(sum(each["padding"] * each["steps"] for each in facts) / done[-1], 4),

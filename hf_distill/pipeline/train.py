@@ -30,13 +30,14 @@ from hf_distill.errors import TrainingError
 from hf_distill.evaluation.predict import decision_scores
 from hf_distill.generation.rollout import Rollout
 from hf_distill.models.dropout import without_dropout, without_layerdrop
+from hf_distill.models.precision import cast_saved
 from hf_distill.objectives import Contrastive, Labels, Objective, looks_into_layers
 from hf_distill.pipeline.experiment import Experiment, Stage, training_arguments
 from hf_distill.pipeline.run_folder import RunFolder
 from hf_distill.pipeline.teacher_cache import Demand, Source, cached
 from hf_distill.recipe import Recipe
 from hf_distill.signals import saving_first
-from hf_distill.students import Student, learning, merge_adapters
+from hf_distill.students import Student, has_adapters, learning, merge_adapters
 from hf_distill.tasks import Task
 from hf_distill.teachers import Teacher
 from hf_distill.training.stopping import StopWhenAsked
@@ -117,7 +118,10 @@ def train_model(
             "padding": round(float(np.mean(padding or [0.0])), 4),
             "log_history": trainer.state.log_history,
         }
-        _keep(trainer, folder, name, facts)
+        # A stage that goes on with it goes on in float32.
+        whole = stage is experiment.stages[-1] and not has_adapters(student.model)
+        dtype = student.dtype if whole and student.dtype is not None else torch.float32
+        facts = _keep(trainer, folder, name, facts, dtype)
     return facts
 
 
@@ -244,8 +248,10 @@ def _metrics_of(task: Task) -> Callable[[EvalPrediction], dict[str, float]] | No
     return metrics
 
 
-def _keep(trainer: DistillationTrainer, folder: RunFolder, name: str, facts: dict[str, Any]) -> None:
-    """Save under another name on every process that must, then rename."""
+def _keep(
+    trainer: DistillationTrainer, folder: RunFolder, name: str, facts: dict[str, Any], dtype: torch.dtype
+) -> dict[str, Any]:
+    """Save under another name on every process that must, cast what lies there, then rename; the facts with that."""
     partial = folder.model(f"{name}.partial")
     state = PartialState()
     if state.is_main_process:
@@ -256,12 +262,16 @@ def _keep(trainer: DistillationTrainer, folder: RunFolder, name: str, facts: dic
         state.wait_for_everyone()
         if state.is_main_process:
             (partial / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # Pickled, and names this machine's folders.
+            facts = {**facts, "dtype": str(cast_saved(partial, dtype)).removeprefix("torch.")}
+            if facts["dtype"] != "float32":
+                logger.info(f"{name}: saved in {facts['dtype']}, and scored as it is saved")
             folder.keep(name, partial, facts)
     except BaseException:
         if state.is_main_process:
             shutil.rmtree(partial, ignore_errors=True)
         raise
     state.wait_for_everyone()
+    return facts
 
 
 class _Lines(TrainerCallback):

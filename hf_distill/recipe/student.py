@@ -25,6 +25,9 @@ class StudentConfig(Section, where="recipe.student"):
     disable_dropout: bool = False
     """Whether nothing of it is dropped at random while it learns; its saved config has the rates as before. For the
     control, too, unless it learns to tell two views of a text apart from others, which dropout makes."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """In which its weights are saved when it is trained, and scored: ``auto`` is that of the files of its teacher, or
+    of what it is made of; float32 where it is made of none. It learns in float32, and its checkpoints are that."""
 
     @override
     def check(self) -> None:
@@ -37,6 +40,8 @@ class StudentConfig(Section, where="recipe.student"):
             self.require(0 < len(self.freeze) == len(set(self.freeze)), told)
             told = ".freeze: does nothing with lora, beside which all weights are frozen; remove it, or choose "
             self.require(adapters is None, told + "lora.target_modules")
+        told = ".dtype: adapters are saved as they learn, in float32; remove it, or set lora.merge to true"
+        self.require(self.dtype == "auto" or adapters is None or adapters.merge, told)
 
     @property
     def kind_name(self) -> str:
@@ -70,7 +75,7 @@ class StudentConfig(Section, where="recipe.student"):
             return cls, value
         if ":" in str(value.get("kind")):
             plain = {key: item for key, item in value.items() if key not in _UNSET or item != _UNSET[key]}
-            return PluginStudent, gathered(plain, ("kind", "freeze", "disable_dropout"), where)
+            return PluginStudent, gathered(plain, ("kind", "freeze", "disable_dropout", "dtype"), where)
         given = [key for key in (*PARTS, "config", "pretrained") if value.get(key) is not None]
         if not given or ("config" in given and len(given) > 1):
             check_known(value, _UNSET, where)
@@ -222,7 +227,8 @@ class PluginStudent(StudentConfig):
 
     @override
     def to_dict(self) -> dict[str, Any]:
-        return {"kind": self.kind, "freeze": self.freeze, "disable_dropout": self.disable_dropout, **self.options}
+        own = {name: getattr(self, name) for name in ("kind", "freeze", "disable_dropout", "dtype")}
+        return {**own, **self.options}
 
 
 PARTS = ("layers", "width", "vocabulary")
@@ -231,5 +237,6 @@ PARTS = ("layers", "width", "vocabulary")
 _UNSET = {
     **dict.fromkeys((*PARTS, "config", "pretrained", "revision", "tokenizer", "lora", "freeze")),
     "disable_dropout": False,
+    "dtype": "auto",
 }
 """What the keys of all kinds hold where nobody asks for anything."""

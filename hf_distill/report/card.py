@@ -166,6 +166,11 @@ def _speed(results: Mapping[str, Any]) -> Iterator[str]:
     where = escaped(machine.get("accelerator") or speed["device"])
     if speed["device"] == "cpu":
         where = f"{escaped(machine['cpu'])}, threads: {speed['threads']}"
+    stored = {name: m["disk_dtype"] for name, m in results["models"].items() if m.get("disk_dtype")}
+    if stored:
+        alike = len({*stored.values()}) == 1
+        told = [f"{name} {dtype}" for name, dtype in stored.items()]
+        yield f"On disk: {stored['student'] if alike and 'student' in stored else ', '.join(told)}."
     yield (
         f"{speed['dtype']} on {speed['device']} ({where}). rows/s: in batches of {speed['batch_size']}{written}. "
         f"Medians of {speed['rounds']} rounds, the models in turn."

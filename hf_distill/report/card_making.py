@@ -100,5 +100,6 @@ def _stages(stages: Mapping[str, Any], training: Mapping[str, Mapping[str, Any]]
 def _trained(name: str, facts: Mapping[str, Any]) -> str:
     seconds = f" in {facts['seconds']:,.0f} s" if facts["seconds"] else ""
     part = f", {facts['trainable_parameters']:,} of its parameters learned" if facts.get("some_are_frozen") else ""
+    saved = f", saved in {facts['dtype']}" if facts.get("dtype", "float32") != "float32" else ""
     undropped = ", without dropout" if facts.get("without_dropout") else ""
-    return f"{name.capitalize()}: {facts['steps']:,} steps{seconds}{undropped}{part}."
+    return f"{name.capitalize()}: {facts['steps']:,} steps{seconds}{undropped}{part}{saved}."

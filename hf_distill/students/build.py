@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.errors import StudentError
+from hf_distill.models.precision import dtype_to_save
 from hf_distill.names import look_up
 from hf_distill.students.adapters import add_adapters
 from hf_distill.students.freezing import freeze
@@ -51,6 +52,7 @@ def build_student(
     )
     student = look_up(config.kind_name, STUDENTS, "recipe.student.kind", StudentError)(request)
     model, tokenizer = student.model, student.tokenizer
+    dtype = dtype_to_save(config.dtype, student.dtype or model.dtype)
     if not getattr(model, "is_loaded_in_4bit", False):
         model = model.float()
     embeddings: Any = model.get_input_embeddings()
@@ -60,7 +62,7 @@ def build_student(
             "use the tokenizer that belongs to the model"
         )
     limit_learning(model, config)
-    return dataclasses.replace(student, model=model, tokenizer=fitted(tokenizer, model))
+    return dataclasses.replace(student, model=model, tokenizer=fitted(tokenizer, model), dtype=dtype)
 
 
 def limit_learning(model: PreTrainedModel, config: StudentConfig) -> None:

@@ -13,7 +13,14 @@ from hf_distill.errors import StudentError
 from hf_distill.models.forward import compared_layers
 from hf_distill.names import nearest
 from hf_distill.recipe import FromConfig
-from hf_distill.students.request import Student, StudentRequest, per_layer_lists, refused_as, set_options
+from hf_distill.students.request import (
+    Student,
+    StudentRequest,
+    dtype_of_files,
+    per_layer_lists,
+    refused_as,
+    set_options,
+)
 from hf_distill.tokenizers.compare import same_tokenizer
 from hf_distill.tokenizers.trained import choose_tokenizer
 
@@ -27,9 +34,9 @@ def from_config(request: StudentRequest[FromConfig]) -> Student:
     model_type = changes.pop("model_type", None)
     tokenizer = choose_tokenizer(request.config.tokenizer, request.teacher_tokenizer, request.texts)
     if model_type is not None:
-        config = _new_config(model_type, changes)
+        config, dtype = _new_config(model_type, changes), torch.float32
     elif request.teacher is not None:
-        config = _changed_config(request.teacher.config, changes)
+        config, dtype = _changed_config(request.teacher.config, changes), dtype_of_files(request.teacher)
     else:
         raise StudentError("student.config: without a teacher it must say what to build; add model_type, such as bert")
     if model_type is not None or tokenizer is not request.teacher_tokenizer:
@@ -47,7 +54,7 @@ def from_config(request: StudentRequest[FromConfig]) -> Student:
     decoder = f" and {compared_layers(config)}" if config.is_encoder_decoder else ""
     depth = f"{config.num_hidden_layers}{decoder}"
     origin = f"fresh {config.model_type}, {depth} layers, hidden size {config.hidden_size}"
-    return Student(model=model, tokenizer=tokenizer, origin=origin)
+    return Student(model=model, tokenizer=tokenizer, origin=origin, dtype=dtype)
 
 
 def _new_config(model_type: str, changes: dict[str, Any]) -> PretrainedConfig:

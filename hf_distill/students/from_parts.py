@@ -18,7 +18,7 @@ from hf_distill.students.pruning.families import shape_of
 from hf_distill.students.pruning.importance import Importance, activation_importance, random_importance, sample
 from hf_distill.students.pruning.slicing import Kept, first_ones, most_important, prune
 from hf_distill.students.pruning.target_shape import chosen_shape
-from hf_distill.students.request import Student, StudentRequest, set_options
+from hf_distill.students.request import Student, StudentRequest, dtype_of_files, set_options
 from hf_distill.students.vocabulary import cut_vocabulary
 
 
@@ -36,7 +36,8 @@ def whole(request: StudentRequest[FromParts]) -> Student:
         raise StudentError(f"student.{key}: needs a teacher to take {key} from; name one, or use student.config")
     if request.config.tokenizer is not None:
         raise StudentError(f"student.tokenizer: a student of {key} keeps its embeddings and tokenizer; leave it out")
-    return Student(model=request.teacher, tokenizer=request.teacher_tokenizer, origin="the teacher")
+    dtype = dtype_of_files(request.teacher)
+    return Student(model=request.teacher, tokenizer=request.teacher_tokenizer, origin="the teacher", dtype=dtype)
 
 
 def parts_of(source: Student, request: StudentRequest[FromParts]) -> Student:

@@ -8,7 +8,7 @@ from hf_distill.names import portable
 from hf_distill.recipe import FromPretrained
 from hf_distill.students.adapters import has_adapters, quantized
 from hf_distill.students.label_heads import label_order, names_of, reorder_outputs
-from hf_distill.students.request import Student, StudentRequest
+from hf_distill.students.request import Student, StudentRequest, dtype_of_files
 
 
 def from_pretrained(request: StudentRequest[FromPretrained]) -> Student:
@@ -30,4 +30,5 @@ def from_pretrained(request: StudentRequest[FromPretrained]) -> Student:
         )
     reorder_outputs(model, outputs)
     tokenizer = load_tokenizer(request.config.tokenizer) if request.config.tokenizer else load_tokenizer(name, revision)
-    return Student(model=model, tokenizer=tokenizer, origin=f"{name}@{revision}" if revision else portable(name))
+    origin = f"{name}@{revision}" if revision else portable(name)
+    return Student(model=model, tokenizer=tokenizer, origin=origin, dtype=dtype_of_files(model))

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -38,6 +39,7 @@ class Student:
         origin: Where its weights come from, for people: ``layers 0, 2, 5 of 6 of the teacher``.
         layer_map: By side (``encoder``, ``decoder``; empty for one stack) the layers that its own were copied from.
         report: What was kept of its source where it is narrower or knows fewer tokens, as plain data.
+        dtype: In which it is saved, after ``build_student``; before, of the files that its weights come from, or None.
     """
 
     model: PreTrainedModel
@@ -45,6 +47,13 @@ class Student:
     origin: str
     layer_map: dict[str, tuple[int, ...]] | None = None
     report: dict[str, Any] | None = None
+    dtype: torch.dtype | None = None
+
+
+def dtype_of_files(model: PreTrainedModel) -> torch.dtype:
+    """In which dtype the files of a model are that was loaded here; else its own."""
+    found: torch.dtype | None = getattr(model, "stored_dtype", None)
+    return model.dtype if found is None else found
 
 
 def set_options(config: PretrainedConfig, options: dict[str, Any]) -> None:
