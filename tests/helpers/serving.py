@@ -27,6 +27,15 @@ DROP, GARBAGE, CUT = -1, -2, -3
 Fault = int | Callable[[dict], tuple[int, dict]]
 
 
+def called(turn: dict) -> dict:
+    """A turn as templates take it: OpenAI's interface has the arguments of a call as a JSON text."""
+    calls = [
+        {**call, "function": {**call["function"], "arguments": json.loads(call["function"]["arguments"])}}
+        for call in turn.get("tool_calls", ())
+    ]
+    return {"content": "", **turn, **({"tool_calls": calls} if calls else {})}
+
+
 class Server:
     """What is served, and what was asked."""
 
@@ -91,7 +100,8 @@ class Server:
         return 200, {"object": "text_completion", "choices": choices, "usage": {"prompt_tokens": len(ids)}}
 
     def chat(self, body: dict) -> tuple[int, dict]:
-        text = self.tokenizer.apply_chat_template(body["messages"], tokenize=False, add_generation_prompt=True)
+        turns, tools = [called(turn) for turn in body["messages"]], body.get("tools")
+        text = self.tokenizer.apply_chat_template(turns, tools=tools, tokenize=False, add_generation_prompt=True)
         choices = self.written(self.tokenizer(text, add_special_tokens=False)["input_ids"], body)
         for choice in choices:
             choice["message"] = {"role": "assistant", "content": choice.pop("text")}

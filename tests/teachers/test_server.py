@@ -203,6 +203,63 @@ def test_a_served_teacher_writes_what_the_same_model_writes_here(recipe, folder,
             assert [row[name] for row in ours] == pytest.approx([row[name] for row in theirs], abs=1e-3)
 
 
+WITH_TOOLS = (
+    "{% for tool in tools or [] %}{{ tool.function.name }} {% endfor %}{% for m in messages %}{{ m.role }} "
+    "{{ m.content }} {% for c in m.tool_calls or [] %}{% for v in c.function.arguments.values() %}{{ v }} "
+    "{% endfor %}{% endfor %}[SEP] {% endfor %}"
+)
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+def test_tools_and_their_calls_reach_a_served_teacher_as_its_interface_takes_them(as_text, recipe, server, tmp_path):
+    """Arrow gives each tool the argument names of the others, as nulls: none of these may be sent."""
+
+    def chat(i: int) -> dict:
+        name, argument, value = (("bank", "city", "river"), ("garden", "zone", "house"))[i % 2]
+        given = json.dumps({argument: value}) if as_text else {argument: value}
+        call = {"type": "function", "id": f"call{i}", "function": {"name": name, "arguments": given}}
+        parameters = {"type": "object", "properties": {argument: {"type": "string"}}}
+        return {
+            "messages": [
+                {"role": "user", "content": f"my {tiny.SUBJECTS[i % 8]}"},
+                {"role": "assistant", "content": None, "tool_calls": [call]},
+                {"role": "tool", "content": "good", "tool_call_id": f"call{i}"},
+                {"role": "assistant", "content": "is fine"},
+            ],
+            "tools": [{"type": "function", "function": {"name": name, "parameters": parameters}}],
+        }
+
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps(chat(i)) + "\n" for i in range(8)))
+    server.tokenizer.chat_template = WITH_TOOLS
+    tiny.decoder(2, seed=3).save_pretrained(tmp_path / "llama")
+    server.tokenizer.save_pretrained(tmp_path / "llama")
+    settings = recipe(label={"generation": {"num_beams": 1, "max_new_tokens": 4}}, name="tools")
+    settings["data"] = {"files": dict.fromkeys(("train", "validation", "test"), str(rows))}
+    settings["teacher"]["server"]["tokenizer"] = settings["student"]["tokenizer"] = str(tmp_path / "llama")
+    settings["task"]["max_length"] = 64
+    local = {**settings, "teacher": {"model": str(tmp_path / "llama"), "dtype": "float32"}}
+    ours, theirs = (written(label(each, runs=tmp_path / "runs", report=silent)) for each in (settings, local))
+    assert len(ours) > 4
+    assert [row["messages"] for row in ours] == [row["messages"] for row in theirs]
+    asked = [body for path, body in server.requests if path == "/v1/chat/completions"]
+    sent = {body["messages"][0]["content"]: body for body in asked}
+    for i in range(8):
+        expected, body = chat(i), sent[f"my {tiny.SUBJECTS[i % 8]}"]
+        assert body["tools"] == expected["tools"]
+        user, call, tool = body["messages"]
+        assert (user, tool) == (expected["messages"][0], expected["messages"][2])
+        (made,) = call["tool_calls"]
+        (meant,) = expected["messages"][1]["tool_calls"]
+        arguments = meant["function"]["arguments"]
+        assert json.loads(made["function"]["arguments"]) == (json.loads(arguments) if as_text else arguments)
+        assert (made["id"], made["type"], made["function"]["name"]) == (
+            f"call{i}",
+            "function",
+            meant["function"]["name"],
+        )
+
+
 def written(folder: Path) -> list[dict]:
     return list(Dataset.from_parquet(str(folder / "datasets" / "train-00000-of-00001.parquet")))
 
