@@ -285,6 +285,7 @@ GROUPS: dict[str, tuple[str, tuple[Case, ...]]] = {
             check(
                 "adapters on what is not there", "'student={pretrained: teacher, lora: {target_modules: [nothing]}}'"
             ),
+            check("a dtype for adapters alone", "'student={pretrained: teacher, lora: {}, dtype: bfloat16}'"),
             check("all of it frozen", "'student={layers: 1, freeze: [embeddings, encoder]}'"),
             check("a temperature of 0", "objectives.1.temperature=0"),
             check("a weight below 0", "objectives.1.weight=-1"),

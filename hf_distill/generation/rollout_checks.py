@@ -28,7 +28,7 @@ def check_judged(config: RolloutConfig, objectives: Mapping[str, Objective]) -> 
                 "not read what a student has just written; remove rollout, or take a teacher with the student's "
                 "tokenizer"
             )
-        if config.share == 1.0 and objective.needs & OF_THE_DATA:
+        if config.share == 1.0 and objective.needs & {"labels", "pairs"}:
             raise ObjectiveError(
                 f"objective {name} does nothing with rollout.share 1.0: what a student writes has no labels; remove "
                 "it, or lower the share"

@@ -8,6 +8,9 @@ from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedModel
 
+Rate = tuple[Any, str]
+"""A module or a config, and what it calls a rate above 0."""
+
 
 @contextmanager
 def without_dropout(model: PreTrainedModel) -> Iterator[None]:
@@ -15,32 +18,30 @@ def without_dropout(model: PreTrainedModel) -> Iterator[None]:
 
     Rates are found by name, in modules and in configs, which some models (Falcon, Wav2Vec2) read while they run.
     """
-    with _at_zero(_owned_rates(model)):
+    with at_zero(_owned_rates(model)):
         yield
 
 
-@contextmanager
-def without_layerdrop(model: PreTrainedModel) -> Iterator[None]:
-    """Let a model run all its layers, also where it would leave some out at random (Fan et al. 2019, LayerDrop).
+def layer_rates(model: PreTrainedModel) -> list[Rate]:
+    """The rates at which a model leaves out layers at random while it learns (Fan et al. 2019, LayerDrop).
 
     A layer that is left out has nothing to be compared, and Transformers counts the others as if it were not there.
     """
-    with _at_zero(_layer_rates(model)):
-        yield
+    return [(owner, name) for owner, name in _owned_rates(model) if "layerdrop" in name or "layer_drop" in name]
 
 
-def layerdrop_note(model: PreTrainedModel) -> str | None:
-    """A line that tells which rates :func:`without_layerdrop` sets to 0; None where there is none."""
-    rates = {f"{name} {rate:g}" for _, name, rate in _layer_rates(model)}
-    if not rates:
-        return None
-    return f"no layer is dropped ({', '.join(sorted(rates))} in its config), since objectives look into layers"
+def layerdrop_note(rates: list[Rate]) -> list[str]:
+    """A line that tells that these are 0 while objectives look into layers; none without any."""
+    named = ", ".join(sorted({f"{name} {getattr(owner, name):g}" for owner, name in rates}))
+    return [f"no layer is dropped ({named}), since objectives look into layers"] if rates else []
 
 
 @contextmanager
-def _at_zero(before: list[tuple[Any, str, float]]) -> Iterator[None]:
+def at_zero(rates: list[Rate]) -> Iterator[None]:
+    """Set rates to 0; afterwards they are what they were."""
+    before = [(owner, name, getattr(owner, name)) for owner, name in rates]
     try:
-        for owner, name, _ in before:
+        for owner, name in rates:
             setattr(owner, name, 0.0)
         yield
     finally:
@@ -48,20 +49,15 @@ def _at_zero(before: list[tuple[Any, str, float]]) -> Iterator[None]:
             setattr(owner, name, rate)
 
 
-def _layer_rates(model: PreTrainedModel) -> list[tuple[Any, str, float]]:
-    return [each for each in _owned_rates(model) if "layerdrop" in each[1] or "layer_drop" in each[1]]
-
-
-def _owned_rates(model: PreTrainedModel) -> list[tuple[Any, str, float]]:
-    """Each rate above 0, with its name and its owner: a module or a config."""
+def _owned_rates(model: PreTrainedModel) -> list[Rate]:
     owners: list[Any] = list(model.modules())
     found = (vars(owner).get("config") for owner in owners)
     configs = {id(config): config for config in found if isinstance(config, PretrainedConfig)}
-    return [(owner, name, rate) for owner in [*owners, *configs.values()] for name, rate in _rates(owner)]
+    return [(owner, name) for owner in [*owners, *configs.values()] for name in _rates(owner)]
 
 
-def _rates(owner: Any) -> Iterator[tuple[str, float]]:
+def _rates(owner: Any) -> Iterator[str]:
     for name, value in list(vars(owner).items()):
         is_rate = "drop" in name or (name == "p" and "Dropout" in type(owner).__name__)
         if is_rate and isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
-            yield name, float(value)
+            yield name

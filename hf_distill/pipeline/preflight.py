@@ -20,11 +20,12 @@ from hf_distill.generation.ends import keep_ends
 from hf_distill.generation.rollout import Rollout
 from hf_distill.labelling import check_label
 from hf_distill.logs import Report, prefixed, reported
+from hf_distill.models.dropout import layer_rates, layerdrop_note
 from hf_distill.models.experts import balance_note
 from hf_distill.models.hardware import multiplies_bfloat16
 from hf_distill.models.loading import load_tokenizer
 from hf_distill.names import portable
-from hf_distill.objectives import Objective
+from hf_distill.objectives import Objective, looks_into_layers
 from hf_distill.pipeline.compatibility import (
     check_precision,
     check_prompts,
@@ -42,7 +43,7 @@ from hf_distill.recipe.stages import check_training, in_stage
 from hf_distill.tasks import Task, make_task
 from hf_distill.teachers import teacher_class
 from hf_distill.tokenizers.compare import fitted, same_tokenizer
-from hf_distill.training.setup import check_encoder_learns, check_tokens, connect_tokenizers, undropped_layers
+from hf_distill.training.setup import check_encoder_learns, check_tokens, connect_tokenizers
 
 logger = logging.getLogger(__name__)
 
@@ -219,7 +220,7 @@ def _report_stage(experiment: Experiment, stage: Stage) -> None:
     objectives = stage.new_objectives()
     _check_served_tokens(experiment, objectives)
     check_encoder_learns(objectives, student.model)
-    for line in undropped_layers(student.model, objectives):
+    for line in layerdrop_note(layer_rates(student.model)) if looks_into_layers(objectives.values()) else ():
         logger.info(f"student: {line}")
     if teacher is not None and not same_tokenizer(student.tokenizer, teacher.tokenizer):
         for line in connect_tokenizers(objectives, task, student.tokenizer, teacher.tokenizer):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,7 @@ from hf_distill.data.rows import Data
 from hf_distill.errors import TrainingError
 from hf_distill.evaluation.predict import decision_scores
 from hf_distill.generation.rollout import Rollout
-from hf_distill.models.dropout import without_dropout, without_layerdrop
+from hf_distill.models.dropout import at_zero, layer_rates, without_dropout
 from hf_distill.models.precision import cast_saved
 from hf_distill.objectives import Contrastive, Labels, Objective, looks_into_layers
 from hf_distill.pipeline.experiment import Experiment, Stage, training_arguments
@@ -99,10 +99,10 @@ def train_model(
     resumed = any(folder.checkpoints(name).glob("checkpoint-*"))
     is_without_dropout = _is_without_dropout(recipe, lesson)
     # No layer is left out of the control either where objectives keep its student's.
-    keeps_layers = looks_into_layers(stage.objectives.values())
-    undropped = without_dropout if is_without_dropout else without_layerdrop if keeps_layers else nullcontext
+    rates = layer_rates(student.model) if looks_into_layers(stage.objectives.values()) else []
+    undropped = without_dropout(student.model) if is_without_dropout else at_zero(rates)
     with saving_first():
-        with _named(stage, name), undropped(student.model):
+        with _named(stage, name), undropped:
             output = trainer.train(resume_from_checkpoint=True)
         if recipe.student.adapters is not None and recipe.student.adapters.merge:
             merge_adapters(student.model)

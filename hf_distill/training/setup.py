@@ -9,7 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel, TrainingArguments
 
 from hf_distill.errors import LabelError, ObjectiveError, StudentError, TeacherError
-from hf_distill.models.dropout import layerdrop_note
+from hf_distill.models.dropout import layer_rates, layerdrop_note
 from hf_distill.models.experts import balance_note, balances_experts
 from hf_distill.models.forward import STATES
 from hf_distill.models.loading import load_config, load_model, load_tokenizer
@@ -51,7 +51,7 @@ def set_up(
         step.task.check_model(model)
     step.notes += step.task.fit_positions((student, *(teacher.models if teacher is not None else ())))
     connect(step, student, args.seed)
-    step.notes += undropped_layers(student, step.objectives)
+    step.notes += layerdrop_note(step.layer_rates)
     step.notes += [str(balance_note(student))] if balances_experts(student) else []
     check_encoder_learns(step.objectives, student)
     if frozen_encoder(student) is not None:
@@ -61,15 +61,10 @@ def set_up(
     return step
 
 
-def undropped_layers(student: PreTrainedModel, objectives: Mapping[str, Objective]) -> list[str]:
-    """A line that tells where a student keeps layers that it would drop; none of most."""
-    line = layerdrop_note(student) if looks_into_layers(objectives.values()) else None
-    return [line] if line is not None else []
-
-
 def connect(step: Step, student: PreTrainedModel, seed: int) -> None:
     """Fit the objectives to the pair, and gather the weights that they bring, new, drawn from the seed alone."""
     teacher, objectives = step.teacher, step.objectives
+    step.layer_rates = layer_rates(student) if looks_into_layers(objectives.values()) else []
     for objective in objectives.values():
         objective.module = None
     config = teacher.config if teacher is not None else None

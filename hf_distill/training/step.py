@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -13,10 +13,10 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from hf_distill.models.attention import caught_projections, check_learning
-from hf_distill.models.dropout import without_layerdrop
+from hf_distill.models.dropout import Rate, at_zero
 from hf_distill.models.experts import balance
 from hf_distill.models.forward import ENCODED, STATES, accepted_inputs, compared_attentions, run_model
-from hf_distill.objectives import Objective, looks_into_layers
+from hf_distill.objectives import Objective
 from hf_distill.students import frozen_encoder
 from hf_distill.tasks import Task
 from hf_distill.teachers import Teacher
@@ -41,6 +41,7 @@ class Step:
         layers: Whose projections objectives look at, of the student and of the teacher.
         states: Which of the teacher's hidden states they look at; of kinds that are not named, all.
         weights: The objectives' own, trained with the student.
+        layer_rates: At which the student would drop layers that objectives look into: 0 while it runs.
         shares_encoder: Whether the teacher reads what the student's frozen encoder makes of a batch.
         notes: Lines that tell how student and teacher were connected.
     """
@@ -51,6 +52,7 @@ class Step:
     layers: tuple[frozenset[int], frozenset[int]] = (frozenset(), frozenset())
     states: dict[Need, frozenset[int]] = field(default_factory=dict)
     weights: nn.ModuleDict = field(default_factory=nn.ModuleDict)
+    layer_rates: list[Rate] = field(default_factory=list)
     shares_encoder: bool = False
     notes: list[str] = field(default_factory=list)
 
@@ -58,11 +60,6 @@ class Step:
     def needs(self) -> frozenset[Need]:
         """What the objectives ask for, all together."""
         return frozenset().union(*(objective.needs for objective in self.objectives.values()))
-
-    @property
-    def looks_into_layers(self) -> bool:
-        """Whether objectives look into the student's layers, so that none of them may be dropped."""
-        return looks_into_layers(self.objectives.values())
 
     def follow_schedules(self, fraction: float) -> None:
         """Let scheduled options be what they are when a fraction of the training is done."""
@@ -128,8 +125,7 @@ class Step:
         inputs = accepted_inputs(student, self.task.student_inputs(batch))
         hidden, attention = not self.needs.isdisjoint(STATES), "attentions" in self.needs
         routers = "routers" in self.needs
-        whole = without_layerdrop(student) if self.looks_into_layers else nullcontext()
-        with whole, caught_projections(student, self.layers[0]) as projections:
+        with at_zero(self.layer_rates), caught_projections(student, self.layers[0]) as projections:
             outputs, logits = run_model(
                 forward, student, inputs, not self.task.keeps_logits, hidden, attention, routers
             )

@@ -38,7 +38,9 @@ class DistillationTrainer(GuardedTraining, DataLoading, StudentSaving, Predictio
     """A ``transformers.Trainer`` whose loss is a weighted sum of objectives, most of which ask a teacher.
 
     Everything that Trainer does keeps working: callbacks, reports, resume, early stopping, mixed precision,
-    compilation, several processes. Any split of a batch over accumulation steps and processes gives the same gradients.
+    compilation, several processes. Any split of a batch over accumulation steps and processes gives the same gradients,
+    the load-balancing loss of routers aside: it is a mean over micro-batches, in training and in evaluations, where the
+    student's config has ``output_router_logits``. Objectives that look into layers keep layers that it would drop.
 
     The first arguments are those of Trainer, in its order; those that follow ``compute_metrics`` are given by name.
 

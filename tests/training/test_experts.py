@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel, TrainingArguments
 
-from hf_distill import DistillationTrainer, Labels, Logits
+from hf_distill import DistillationTrainer, Labels, Logits, Rollout, RolloutConfig, run
 from hf_distill.models.experts import balances_experts
 from hf_distill.tasks import CausalLanguageModeling, Translation
 from tests.helpers import tiny
 from tests.helpers.one_step import assert_same, terms
+from tests.helpers.seams import accept_any_teacher
+from tests.helpers.trainers import arguments
 
 WIDE = {
     "vocab_size": len(tiny.CHAT_WORDS),
@@ -174,3 +178,45 @@ def test_where_it_is_off_nothing_changes_and_no_line_is_told(kind):
 def test_models_without_experts_are_not_asked():
     assert not balances_experts(tiny.decoder(output_router_logits=True))
     assert not balances_experts(tiny.bert())
+
+
+def test_a_student_that_writes_all_that_it_learns_from_balances_its_experts(tmp_path):
+    trainer = DistillationTrainer(
+        model=experts(),
+        teacher=tiny.decoder(2, 48, seed=2),
+        task=CausalLanguageModeling(max_length=32),
+        objectives=[Logits()],
+        rollout=Rollout(RolloutConfig(share=1.0, max_new_tokens=4)),
+        args=arguments(tmp_path, max_steps=2, train_sampling_strategy="random"),
+        train_dataset=Dataset.from_dict({"prompt": tiny.rows(16)["text"]}),
+        processing_class=tiny.chat_tokenizer(),
+    )
+    trainer.train()
+    assert all(entry["loss_router"] > 1.5 for entry in trainer.state.log_history if "loss" in entry)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asks", [True, False])
+def test_a_recipe_balances_student_and_control_where_the_config_of_the_student_asks(asks, tmp_path, monkeypatch):
+    accept_any_teacher(monkeypatch)
+    experts(asks=asks).save_pretrained(tmp_path / "teacher")
+    tiny.chat_tokenizer().save_pretrained(tmp_path / "teacher")
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in tiny.rows(32)["text"]))
+    recipe = {
+        "version": 1,
+        "name": "experts",
+        "task": {"name": "causal-lm", "max_length": 32},
+        "data": {"files": dict.fromkeys(("train", "validation", "test"), str(tmp_path / "texts.jsonl"))},
+        "teacher": {"model": str(tmp_path / "teacher"), "kind": "cached", "cache": {"scheme": "top_k", "k": 8}},
+        "student": {"layers": 1},
+        "objectives": [{"kind": "labels"}, {"kind": "logits", "temperature": 1.0}],
+        "training": {"max_steps": 2, "logging_steps": 1, "use_cpu": True, "save_strategy": "no"},
+        "evaluate": {"resamples": 100},
+    }
+    told: list[str] = []
+    result = run(recipe, runs=tmp_path / "runs", report=told.append)
+    assert sum("experts are not balanced" in line for line in told) == (not asks)
+    for name in ("student", "control"):
+        history = json.loads((result.folder / "checkpoints" / f"{name}.json").read_text())["log_history"]
+        assert all((entry.get("loss_router", 0.0) > 1.5) == asks for entry in history if "loss" in entry)
+    assert AutoConfig.from_pretrained(result.student).output_router_logits == asks
