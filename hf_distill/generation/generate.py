@@ -19,7 +19,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from hf_distill.models.forward import evaluated
+from hf_distill.models.forward import ROUTER_LOGITS, accepted_inputs, evaluated
 from hf_distill.tasks.encoding import padded
 from hf_distill.types import Tokenizer
 
@@ -47,6 +47,8 @@ def generate(
     writer: Any = model
     with evaluated(model), _only(model, generation), _drawing(seed, model.device):
         more = {**tensors, **beam_cache(model, generation), "logits_processor": LogitsProcessorList(processors)}
+        # What balances experts is about whole texts: with a cache Transformers fails to compute it.
+        more |= accepted_inputs(model, {ROUTER_LOGITS: False})
         found = writer.generate(**more, generation_config=generation)
     start = 0 if model.config.is_encoder_decoder else inputs["input_ids"].shape[1]  # type: ignore[union-attr]
     return Generated(tokens=found.sequences[:, start:], beams=getattr(found, "beam_indices", None))

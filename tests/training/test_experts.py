@@ -12,6 +12,7 @@ from datasets import Dataset
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel, TrainingArguments
 
 from hf_distill import DistillationTrainer, Labels, Logits, Rollout, RolloutConfig, run
+from hf_distill.generation.generate import generate
 from hf_distill.models.experts import balances_experts
 from hf_distill.tasks import CausalLanguageModeling, Translation
 from tests.helpers import tiny
@@ -193,6 +194,19 @@ def test_a_student_that_writes_all_that_it_learns_from_balances_its_experts(tmp_
     )
     trainer.train()
     assert all(entry["loss_router"] > 1.5 for entry in trainer.state.log_history if "loss" in entry)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_writes_as_one_whose_config_asks_for_no_balance(kind):
+    found = []
+    for asks in (True, False):
+        model = experts(kind, asks=asks).eval()
+        batch = batch_of(model)
+        read = {"input_ids": batch["input_ids"].flip(1), "attention_mask": batch["attention_mask"].flip(1)}
+        for beams in (1, 2):
+            settings = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False, "num_beams": beams}
+            found.append(generate(model, {**read, "pad_token_id": 0}, settings).tokens)
+    assert all(torch.equal(*pair) for pair in zip(found[:2], found[2:], strict=True))
 
 
 @pytest.mark.slow
