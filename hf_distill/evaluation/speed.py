@@ -68,9 +68,9 @@ def disk_bytes(folder: Path) -> int:
 
 
 def _disk_dtype(folders: Sequence[Path]) -> str | None:
-    """In which dtype all of them are; None where they differ, or are no safetensors."""
-    first, *others = {stored_dtype(str(folder)) for folder in folders}
-    return str(first).removeprefix("torch.") if first is not None and not others else None
+    """In which dtype all of them are; None where they differ, are no safetensors, or there are none."""
+    found = {str(stored_dtype(str(folder))).removeprefix("torch.") for folder in folders} - {"None"}
+    return found.pop() if len(found) == 1 else None
 
 
 def measure_speed(

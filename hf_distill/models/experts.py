@@ -14,7 +14,7 @@ from hf_distill.models.forward import ROUTER_LOGITS, arguments_of
 _COEFFICIENTS = {"aux_loss": ("router_aux_loss_coef", "aux_loss_coef"), "z_loss": ("router_z_loss_coef",)}
 """By the end of an output's name: what a model, or its config, calls the factor of it."""
 
-_COUNTS = ("num_experts", "num_local_experts")
+_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 
 
 def balances_experts(model: PreTrainedModel) -> bool:

@@ -170,7 +170,7 @@ def _speed(results: Mapping[str, Any]) -> Iterator[str]:
     if stored:
         alike = len({*stored.values()}) == 1
         told = [f"{name} {dtype}" for name, dtype in stored.items()]
-        yield f"On disk: {stored['student'] if alike and 'student' in stored else ', '.join(told)}."
+        yield f"Weights on disk: {stored['student'] if alike and 'student' in stored else ', '.join(told)}."
     yield (
         f"{speed['dtype']} on {speed['device']} ({where}). rows/s: in batches of {speed['batch_size']}{written}. "
         f"Medians of {speed['rounds']} rounds, the models in turn."

@@ -82,6 +82,10 @@ def _checked(config: PretrainedConfig, changes: dict[str, Any]) -> dict[str, Any
     general = {field.name for field in dataclasses.fields(PretrainedConfig)}
     own = {field.name for field in dataclasses.fields(config)} - general
     for key in changes:
+        if key in ("dtype", "torch_dtype"):
+            raise StudentError(
+                f"student.config.{key}: fresh weights are float32; set student.dtype to what they are saved in"
+            )
         if key in general or key in ("num_labels", "vocab_size", "name_or_path") or key.endswith("_token_id"):
             raise StudentError(
                 f"student.config.{key}: is set from the data and the tokenizer; leave it out "

@@ -500,7 +500,7 @@ def test_an_objective_of_ones_own_is_named_by_its_dotted_path():
 @pytest.mark.parametrize(
     ("attributes", "message"),
     [
-        ({"needs": frozenset()}, r"\.Own: unit: expected one of labels, positions, tokens, sources, got none"),
+        ({"needs": frozenset()}, r"\.Own: unit: expected one of labels, positions, tokens, sources, batches, got none"),
         ({"unit": "rows", "needs": frozenset()}, "unit: expected one of labels, .*, got 'rows'"),
         ({"unit": frozenset({"labels"}), "needs": frozenset()}, "unit: expected one of"),
         ({"unit": "labels"}, "needs: expected a set of labels, .*attentions, got none"),

@@ -11,7 +11,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from hf_distill import check, evaluate, run
-from hf_distill.errors import RecipeError
+from hf_distill.errors import RecipeError, StudentError
 from hf_distill.evaluation.speed import disk_bytes
 from hf_distill.models.loading import load_model, stored_dtype
 from hf_distill.models.pooling import attach_head, head_of, read_head
@@ -87,7 +87,7 @@ def test_it_is_saved_as_its_source_is_or_as_the_recipe_says(source, student, exp
     assert results["models"]["student"]["disk_bytes"] == disk_bytes(result.student)
     trained = load_file(checkpoint / "model.safetensors")
     assert all(torch.equal(x, trained[name].to(x.dtype)) for name, x in _weights(result.student).items())
-    assert f"student {shown}" in _card(result) or f"On disk: {shown}." in _card(result)
+    assert f"student {shown}" in _card(result) or f"Weights on disk: {shown}." in _card(result)
 
 
 def _weights(folder) -> dict[str, torch.Tensor]:
@@ -167,6 +167,8 @@ def test_a_dtype_of_adapters_alone_and_one_that_is_none_are_refused(tmp_path):
     folder = saved(tmp_path / "teacher")
     with pytest.raises(RecipeError, match=r"student\.dtype: adapters are saved as they learn"):
         check(recipe(folder, student={"pretrained": str(folder), "lora": {}, "dtype": "bfloat16"}))
+    with pytest.raises(StudentError, match=r"student\.config\.dtype: .*set student\.dtype"):
+        check(recipe(folder, student={"config": {**SMALLER, "dtype": "bfloat16"}}))
     with pytest.raises(RecipeError, match=r"student\.dtype.*float64"):
         check(recipe(folder, student={"layers": 1, "dtype": "float64"}))
 
