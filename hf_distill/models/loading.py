@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import math
@@ -24,6 +25,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.quantizers.auto import get_hf_quantizer
 from transformers.utils import cached_file
 from transformers.utils import logging as library_logging
 
@@ -55,10 +57,16 @@ def load_config(name: str, revision: str | None = None) -> PretrainedConfig:
     adapter = _adapter(name, revision)
     with _as_model_error("config", name, revision):
         if adapter is None:
-            return AutoConfig.from_pretrained(name, revision=revision or "main", trust_remote_code=False)
+            return _runnable(AutoConfig.from_pretrained(name, revision=revision or "main", trust_remote_code=False))
         if (own := _optional_file(name, ADAPTED_CONFIG, revision)) is not None:
             return AutoConfig.from_pretrained(own, trust_remote_code=False)
     return load_config(adapter["base_model_name_or_path"], adapter.get("revision"))
+
+
+def _runnable(config: PretrainedConfig) -> PretrainedConfig:
+    """A config as it is; refused where its weights are quantised in a way that this machine cannot load."""
+    get_hf_quantizer(copy.deepcopy(config), None, None, True, {})
+    return config
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +75,36 @@ def _with_metric(recipe: Recipe) -> Recipe:
 
 
 def training_arguments(recipe: Recipe, output_dir: str, **more: Any) -> TrainingArguments:
-    """``training`` as TrainingArguments."""
+    """``training`` as TrainingArguments; refused by the key that they cannot be made of."""
     here = {"disable_tqdm": not sys.stderr.isatty(), "dataloader_pin_memory": torch.cuda.is_available()}
-    settings = {**here, "save_total_limit": KEPT_CHECKPOINTS, **recipe.training, **more}
-    try:
+
+    def made(training: Mapping[str, Any]) -> TrainingArguments:
+        settings = {**here, "save_total_limit": KEPT_CHECKPOINTS, **training, **more}
         return TrainingArguments(output_dir=output_dir, seed=recipe.seed, **settings)
-    except (ValueError, TypeError, ImportError) as error:
-        raise RecipeError(f"recipe.training: {error}") from error
+
+    try:
+        return made(recipe.training)
+    except Exception as error:  # Whatever they raise is of what they were given.
+        key = at_fault(recipe.training, made)
+        way = "; correct or remove it" if key else ""
+        raise RecipeError(f"recipe.training{key}: {one_line(error)}{way}") from error
+
+
+def at_fault(training: Mapping[str, Any], attempt: Callable[[dict[str, Any]], object]) -> str:
+    """The key of ``training`` without which an attempt succeeds, behind a dot; nothing where there is none."""
+    for key in sorted(training, key=lambda key: bool(training[key] == DEFAULTS.get(key))):
+        with suppress(Exception):
+            attempt({name: value for name, value in training.items() if name != key})
+            return f".{key}"
+    return ""
+
+
+def one_line(error: Exception) -> str:
+    """What an error of a library says, in one line."""
+    text = str(error.args[0]) if isinstance(error, PackageNotFoundError) and error.args else str(error)
+    wanted = re.match(r"The '([^']+)' distribution was not found", text)
+    text = f"{wanted[1]} is not installed: pip install '{wanted[1]}'" if wanted else text
+    return " ".join(text.split()).rstrip(".") or type(error).__name__
 
 
 @dataclass(frozen=True, kw_only=True)

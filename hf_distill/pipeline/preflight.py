@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from datasets import Dataset
 
 from hf_distill.data.routing import with_teachers
@@ -22,10 +21,12 @@ from hf_distill.labelling import check_label
 from hf_distill.logs import Report, prefixed, reported
 from hf_distill.models.dropout import layer_rates, layerdrop_note
 from hf_distill.models.experts import balance_note
-from hf_distill.models.hardware import multiplies_bfloat16
 from hf_distill.models.loading import load_tokenizer
 from hf_distill.names import portable
 from hf_distill.objectives import Objective, looks_into_layers
+from hf_distill.pipeline.checks.costs import first_rows, report_costs, report_teaching
+from hf_distill.pipeline.checks.machine import check_modules, try_training
+from hf_distill.pipeline.checks.made_teachers import check_making
 from hf_distill.pipeline.compatibility import (
     check_precision,
     check_prompts,
@@ -83,6 +84,9 @@ def resolve(recipe: Recipe, runs: str | Path = "runs", command: str = "", data: 
     task = make_task(recipe.task.name, recipe.task.options)
     folder = RunFolder(Path(runs) / recipe.name)
     stages = stages_of(recipe, folder)
+    for each in stages:
+        with in_stage(each.name):
+            try_training(each)
     data = read_data(recipe, task, stages, data)
     teacher = planned_teacher(recipe, task, data)
     student = planned_student(recipe, task, data, teacher)
@@ -90,6 +94,9 @@ def resolve(recipe: Recipe, runs: str | Path = "runs", command: str = "", data: 
     for line in task.fit_positions([each.model for each in planned]):
         logger.info(line)
     check_precision(stages, task, student.model.config)
+    for each in stages:
+        with in_stage(each.name):
+            check_modules(each, student.model)
     experiment = Experiment(
         recipe=recipe,
         task=task,
@@ -102,10 +109,12 @@ def resolve(recipe: Recipe, runs: str | Path = "runs", command: str = "", data: 
         command=command,
     )
     _report_student(experiment)
-    _report_rows(experiment)
     if not task.is_bound:
         task.follow((teacher or student).model.config)
+    _report_rows(experiment)
     _check_writing(experiment)
+    check_making(experiment, resolve)
+    report_teaching(experiment)
     for each in stages:
         with in_stage(each.name), prefixed(each.prefix):
             _report_stage(experiment, each)
@@ -240,50 +249,4 @@ def _report_stage(experiment: Experiment, stage: Stage) -> None:
     if rollout is not None and rollout.share:
         other = teacher.model.config if teacher is not None else None
         logger.info(Rollout(rollout).fit(task, student.tokenizer, student.model, other, stage.new_objectives()))
-    _report_costs(experiment, stage)
-
-
-SAMPLE = 200
-"""Rows that are tokenised to learn how long rows are."""
-
-
-def _report_costs(experiment: Experiment, stage: Stage) -> None:
-    """Report estimates: steps from the rows; memory from weights, gradients, Adam's moments and rough activations."""
-    task, data, student, teacher = experiment.task, experiment.data, experiment.student, experiment.teacher
-    args = stage.arguments
-    batch = args.per_device_train_batch_size
-    tokens = task.max_length
-    sample = first_rows(data)
-    if sample is not None:
-        encoded = task.encode(sample, student.tokenizer)
-        lengths = sorted(encoded["length"])
-        tokens = lengths[-1]
-        logger.info(
-            f"tokens a row: median {lengths[len(lengths) // 2]}, longest {tokens} in {len(lengths)} rows "
-            f"(cut at {task.max_length})"
-        )
-    if isinstance(data.train, Dataset):
-        rows = len(data.train) + (len(data.unlabelled) if teacher and data.unlabelled is not None else 0)
-        window = batch * args.gradient_accumulation_steps * PartialState().num_processes
-        steps = args.max_steps if args.max_steps > 0 else int(args.num_train_epochs * -(-rows // window))
-        logger.info(
-            f"steps: {steps:,} of {window} rows"
-            + (", and as many for the control" if teacher and experiment.recipe.evaluate.control else "")
-        )
-    weights = 4 * student.parameters + 12 * student.learning + (teacher.bytes if teacher else 0)
-    # About 34 half-precision values a token, layer and unit of width (Korthikanti et al. 2022, 4.1), in float32.
-    activations = 2 * 34 * batch * tokens * student.model.config.hidden_size * student.model.config.num_hidden_layers
-    logger.info(
-        f"memory: about {(weights + activations) / 2**30:.1f} GiB to train "
-        f"(an estimate; longest rows of {tokens} tokens)"
-    )
-    if args.bf16 and args.device.type == "cpu" and multiplies_bfloat16() is False:
-        logger.info(
-            "bf16: this CPU has no instructions that multiply bfloat16, so that float32 is several times as fast here; "
-            "set training.bf16: false"
-        )
-
-
-def first_rows(data: Data) -> Dataset | None:
-    """The first training rows; None of a stream."""
-    return data.train.select(range(min(SAMPLE, len(data.train)))) if isinstance(data.train, Dataset) else None
+    report_costs(experiment, stage)

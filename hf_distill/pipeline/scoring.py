@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -15,14 +14,15 @@ from sklearn.metrics import accuracy_score, f1_score
 from sklearn.pipeline import make_pipeline
 from transformers import set_seed
 
-from hf_distill.data.rows import Data, load_data
+from hf_distill.data.rows import Data
 from hf_distill.errors import TrainingError
 from hf_distill.evaluation.predict import Candidate, set_generation
 from hf_distill.evaluation.scores import Evaluation, Scoreable, Scores
 from hf_distill.logs import prefixed
 from hf_distill.models.loading import license_of, load_model, load_tokenizer, model_folder
+from hf_distill.pipeline.checks.made_teachers import making
 from hf_distill.pipeline.experiment import Experiment
-from hf_distill.pipeline.run_folder import RunFolder, recipe_hash, training_part
+from hf_distill.pipeline.run_folder import RunFolder
 from hf_distill.recipe import Recipe
 from hf_distill.students import Student, build_student, has_adapters, load_adapters
 from hf_distill.tasks import Task
@@ -174,17 +174,11 @@ def teacher_of(experiment: Experiment, make: Make, *, writes_only: bool = False)
 
 def _made(own: Recipe, experiment: Experiment, make: Make) -> Path:
     """What a teacher's own recipe trains, unless it did before."""
-    # The experiment's seed splits the data, whatever seed the teacher trains by: the teacher must not have learned from
-    # rows that the student is scored on.
-    recipe, task, folder = experiment.recipe, experiment.task, experiment.runs / "teachers"
-    given = experiment.data.labelled()
-    if own.data != recipe.data.labelled():
-        given = load_data(own.data, task.required, task.optional, task.text_columns, recipe.seed)
-    name = recipe_hash(dataclasses.replace(training_part(own), name="teacher"), given.fingerprint)[:12]
-    logger.info(f"teacher: {own.name}, from {folder / name}")
+    made = making(own, experiment)
+    logger.info(f"teacher: {own.name}, from {made.folder}")
     try:
         with prefixed("  "):
-            return make(dataclasses.replace(own, name=name), folder, given)
+            return make(made.recipe, made.runs, made.data)
     except TrainingError as error:
         raise TrainingError(f"teacher {own.name}: {str(error).removeprefix('student: ')}") from error
 

@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -39,6 +41,7 @@ from hf_distill.recipe import Recipe
 from hf_distill.signals import saving_first
 from hf_distill.students import Student, has_adapters, learning, merge_adapters
 from hf_distill.tasks import Task
+from hf_distill.tasks.lost_rows import of_rows, told_lost
 from hf_distill.teachers import Teacher
 from hf_distill.training.stopping import StopWhenAsked
 from hf_distill.training.trainer import DistillationTrainer
@@ -130,7 +133,7 @@ def _trainer(
 ) -> DistillationTrainer:
     name, recipe = lesson.name, stage.recipe
     if name == "student":
-        _report_lost(experiment.task, experiment.data, paired.train)
+        _report_lost(experiment.task, lesson.data, paired.train)
     length = {} if lesson.max_steps is None else {"max_steps": lesson.max_steps}
     trainer = DistillationTrainer(
         model=student.model,
@@ -227,13 +230,12 @@ def _report_lost(task: Task, data: Data, encoded: Dataset | IterableDataset) -> 
     """Report training rows that are gone or shorter than they were."""
     if not isinstance(encoded, Dataset) or not isinstance(data.train, Dataset) or "cut" not in encoded.column_names:
         return
-    given = len(data.train)
-    if len(encoded) < given:
-        gone = f"{given - len(encoded):,} of {given:,} rows are dropped"
-        logger.info(f"student: {gone}: their prompts are longer than task.max_length ({task.max_length} tokens)")
-    cut = sum(encoded["cut"])
-    if cut:
-        logger.info(f"student: {cut:,} of {len(encoded):,} rows are cut: they are longer than {task.length_limit}")
+    sources = encoded["source"] if "source" in encoded.column_names else range(len(encoded))
+    parts = groupby(zip(sources, encoded["cut"], strict=True), key=itemgetter(0))  # A row may have become several.
+    kept = [any(is_cut for _, is_cut in row) for _, row in parts]
+    given = len(data.train) + len(data.unlabelled or ())
+    for line in told_lost(max(given - len(kept), 0), sum(kept), of_rows(given, given), task.length_limit, "are"):
+        logger.info(f"student: {line}")
 
 
 def _metrics_of(task: Task) -> Callable[[EvalPrediction], dict[str, float]] | None:

@@ -148,10 +148,13 @@ def check_training_values(training: Any, where: str) -> None:
 
 
 def check_training(training: Mapping[str, Any]) -> None:
-    """Refuse keys that TrainingArguments does not know."""
+    """Refuse keys that TrainingArguments does not know, and values that are not among those it names."""
     from transformers import TrainingArguments
 
-    known = [each.name for each in dataclasses.fields(TrainingArguments) if each.init]
-    for key in training:
+    known = {each.name: each for each in dataclasses.fields(TrainingArguments) if each.init}
+    for key, value in training.items():
         if key not in known:
             raise RecipeError(f"recipe.training.{key}: TrainingArguments has no such key{nearest_or_all(key, known)}")
+        choices = [*known[key].metadata.get("choices", ())]
+        if choices and value is not None and value not in choices:
+            raise RecipeError(f"recipe.training.{key}: expected one of {', '.join(choices)}, got {shown(value)}")

@@ -12,10 +12,8 @@ from datasets import Dataset
 from hf_distill.data.forms.chat_rows import numbers_of
 from hf_distill.errors import DataError
 from hf_distill.tasks.encoding import Example
+from hf_distill.tasks.lost_rows import LOOKED_AT, of_rows, told_lost
 from hf_distill.tokenizers.chat import Chat, ChatError
-
-LOOKED_AT = 20_000
-"""Rows of a split, at most, that are read whole before anything is trained."""
 
 
 @contextmanager
@@ -48,11 +46,8 @@ def lines_of(
 
 def _told(counts: Counter[str], left_out: Counter[str], rows: int, given: int, limit: str) -> Iterator[str]:
     """Lines that tell what becomes of rows; refused where a template leaves nothing of what the assistant says."""
-    of = f"of {rows:,} rows" if rows == given else f"of the first {rows:,} rows"
-    if counts["dropped"]:
-        yield f"{counts['dropped']:,} {of} will be dropped: their prompts are longer than {limit}"
-    if counts["cut"]:
-        yield f"{counts['cut']:,} {of} will be cut: they are longer than {limit}"
+    of = of_rows(rows, given)
+    yield from told_lost(counts["dropped"], counts["cut"], of, limit, "will be")
     if counts["apart"]:
         yield (
             f"the chat template renders earlier turns otherwise than the last in {counts['apart']:,} {of}: each turn "

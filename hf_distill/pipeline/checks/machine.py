@@ -1,0 +1,123 @@
+"""Whether this machine can do what ``training`` asks: a tiny model is trained for a step with the very same keys."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+from transformers import DefaultFlowCallback, PretrainedConfig, PreTrainedModel, Trainer, TrainingArguments
+from transformers.integrations import get_reporting_integration_callbacks
+from transformers.utils import logging
+
+from hf_distill.errors import RecipeError
+from hf_distill.pipeline.experiment import Stage, at_fault, one_line, training_arguments
+from hf_distill.recipe import Recipe
+
+
+class _Tiny(PreTrainedModel):
+    """The least that Trainer trains."""
+
+    config_class = PretrainedConfig
+    supports_gradient_checkpointing = True
+    gradient_checkpointing = False
+
+    def __init__(self) -> None:
+        super().__init__(PretrainedConfig())
+        self.embeddings, self.linear = nn.Embedding(2, 8), nn.Linear(8, 8)
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embeddings
+
+    def forward(self, input_ids: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
+        logits = self.linear(self.embeddings(input_ids))
+        return {"loss": logits.float().pow(2).mean(), "logits": logits}
+
+
+_ROWS = [{"input_ids": [0, 1], "labels": [0, 1]}] * 64
+
+_ONE_STEP: Mapping[str, Any] = {
+    "max_steps": 1,
+    "gradient_accumulation_steps": 1,
+    "eval_strategy": "no",
+    "save_strategy": "no",
+    "logging_strategy": "no",
+    "load_best_model_at_end": False,
+    "disable_tqdm": True,
+    "log_level": "error",
+}
+
+
+def try_training(stage: Stage) -> None:
+    """Train a tiny model for a step with the keys of a stage: packages, precision, optimizer, schedule, compilation.
+
+    Raises:
+        RecipeError: Where that fails, naming the key without which it goes.
+    """
+    recipe = stage.recipe
+    try:
+        for callback in get_reporting_integration_callbacks(stage.arguments.report_to):
+            callback()
+    except Exception as error:
+        raise RecipeError(f"recipe.training.report_to: {one_line(error)}; or set it to none") from error
+    try:
+        _step(recipe)
+    except Exception as error:
+        key = at_fault(recipe.training, lambda training: _step(dataclasses.replace(recipe, training=training)))
+        way = "; correct or remove it" if key else ""
+        raise RecipeError(f"recipe.training{key}: cannot be done here: {one_line(error)}{way}") from error
+
+
+def check_modules(stage: Stage, student: PreTrainedModel) -> None:
+    """Refuse keys of ``training`` that ask for parts or abilities that the student does not have."""
+    args = stage.arguments
+    if args.activation_checkpointing and not student.supports_gradient_checkpointing:
+        raise RecipeError(
+            f"recipe.training.activation_checkpointing: {type(student).__name__} does not support it; remove it"
+        )
+    if args.optim_target_modules is None:
+        return
+    try:
+        Trainer.get_optimizer_cls_and_kwargs(args, student)
+    except Exception as error:
+        raise RecipeError(f"recipe.training.optim_target_modules: {one_line(error)}") from error
+
+
+def _step(recipe: Recipe) -> None:
+    """Train a tiny model with a recipe's ``training`` for a step; only set it up where it would be split."""
+    with tempfile.TemporaryDirectory() as folder, _undisturbed():
+        args = training_arguments(recipe, folder)
+        args.report_to = []
+        if args.optim_target_modules is not None:
+            args.optim_target_modules = "all-linear"
+        for name, value in _ONE_STEP.items():
+            setattr(args, name, value)
+        trainer = Trainer(model=_Tiny(), args=args, train_dataset=_ROWS, eval_dataset=_ROWS)
+        trainer.callback_handler.callbacks = [DefaultFlowCallback()]
+        # It would collect garbage, which takes longer than all else.
+        trainer.accelerator.free_memory = lambda *objects: objects
+        if not (trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled):
+            trainer.train()
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Print nothing, and leave random numbers and what libraries keep of a trainer as they were."""
+    python, numpy, verbosity = random.getstate(), np.random.get_state(), logging.get_verbosity()
+    try:
+        with torch.random.fork_rng(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        random.setstate(python)
+        np.random.set_state(numpy)
+        AcceleratorState._reset_state(reset_partial_state=False)

@@ -1,0 +1,38 @@
+"""Rows that are dropped or cut because they are too long: counted with a tokenizer, and told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from datasets import Dataset
+
+from hf_distill.types import Tokenizer
+
+if TYPE_CHECKING:
+    from hf_distill.tasks.task import Task
+
+LOOKED_AT = 20_000
+"""Rows of a split, at most, that are read whole before anything is trained."""
+
+
+def of_rows(looked_at: int, given: int) -> str:
+    """The rows that are counted among, in words: all of them, or the first."""
+    return f"of {given:,} rows" if looked_at == given else f"of the first {looked_at:,} rows"
+
+
+def told_lost(dropped: int, cut: int, of: str, limit: str, verb: str) -> Iterator[str]:
+    """Lines on rows that are lost, or shorter than they were; ``verb``: are, or will be."""
+    if dropped:
+        yield f"{dropped:,} {of} {verb} dropped: their prompts are longer than {limit}"
+    if cut:
+        yield f"{cut:,} {of} {verb} cut: they are longer than {limit}"
+
+
+def cut_rows(task: Task, rows: Dataset, tokenizer: Tokenizer) -> Iterator[str]:
+    """A line that tells how many rows a task will cut, where it marks those."""
+    looked_at = rows.select(range(min(LOOKED_AT, len(rows))))
+    encoded = task.encode(looked_at, tokenizer)
+    if "cut" in (encoded.column_names or ()):
+        of = of_rows(len(looked_at), len(rows))
+        yield from told_lost(0, sum(encoded["cut"]), of, task.length_limit, "will be")
