@@ -146,7 +146,7 @@ def run(
     _line(f"card: {result.student / 'README.md'}; {contents(result.results)}")
 
 
-@_command()
+@_command(models=True)
 def check(recipe: RecipeFile, overrides: Overrides = None, allow_code: AllowCode = False) -> None:
     """Tell everything that can be known before training; loads no weights where configs are enough."""
     from hf_distill.pipeline.preflight import check as check_recipe

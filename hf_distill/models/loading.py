@@ -30,6 +30,7 @@ from transformers.utils import cached_file
 from transformers.utils import logging as library_logging
 
 from hf_distill.errors import HfDistillError, ModelError
+from hf_distill.logs import reported, silenced
 from hf_distill.names import shortened
 
 logger = logging.getLogger(__name__)
@@ -124,6 +125,16 @@ def stored_dtype(name: str, revision: str | None = None) -> torch.dtype | None:
             part = weights.get_slice(key)
             counts[part.get_dtype()] += math.prod(part.get_shape())
     return _FLOATS.get(max(_FLOATS, key=lambda kind: counts[kind]))
+
+
+def check_weights(
+    auto_model: Any, name: str, config: PretrainedConfig, *, new_head: bool = False, **options: Any
+) -> None:
+    """Refuse a folder whose weights :func:`load_model` would refuse; its files are opened, and no weight is read."""
+    is_plain = Path(name).is_dir() and _adapter(name, None) is None
+    if is_plain and getattr(config, "quantization_config", None) is None:
+        with reported(silenced):
+            load_model(auto_model, name, new_head=new_head, device_map="meta", **options)
 
 
 def load_generation(name: str, revision: str | None = None) -> GenerationConfig | None:

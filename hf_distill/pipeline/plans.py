@@ -13,7 +13,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from hf_distill.data.rows import Data
 from hf_distill.errors import TeacherError
 from hf_distill.models.hardware import chosen_dtype
-from hf_distill.models.loading import load_config, load_generation, load_tokenizer
+from hf_distill.models.loading import check_weights, load_config, load_generation, load_tokenizer
 from hf_distill.models.precision import dtype_to_save, runnable_dtype, trouble
 from hf_distill.names import are_generic, shortened
 from hf_distill.recipe import FromParts, LocalTeacher, Recipe, SingleTeacher, TrainedTeacher
@@ -89,6 +89,7 @@ def _planned(config: SingleTeacher, task: Task, data: Data) -> ModelPlan:
 
     def local(config: LocalTeacher) -> ModelPlan:
         loaded = load_config(config.model, config.revision)
+        check_weights(task.auto_model, config.model, loaded)
         order = task.align(loaded, config.labels)
         _report_order(task, loaded, config.labels, order)
         tokenizer = load_tokenizer(config.model, config.revision)
@@ -124,6 +125,7 @@ def planned_student(recipe: Recipe, task: Task, data: Data, teacher: ModelPlan |
     asked = recipe.student
     if (start := asked.start) is not None:
         config = load_config(start.pretrained, start.revision)
+        check_weights(task.auto_model, start.pretrained, config, new_head=True, **task.model_options())
         for name, value in task.model_options().items():
             setattr(config, name, value)
         named = start.tokenizer if isinstance(start.tokenizer, str) else None

@@ -27,6 +27,7 @@ from hf_distill.objectives import Objective, looks_into_layers
 from hf_distill.pipeline.checks.costs import first_rows, report_costs, report_teaching
 from hf_distill.pipeline.checks.machine import check_modules, try_training
 from hf_distill.pipeline.checks.made_teachers import check_making
+from hf_distill.pipeline.checks.scored_rows import check_best_metric, check_scored_rows
 from hf_distill.pipeline.compatibility import (
     check_precision,
     check_prompts,
@@ -94,9 +95,6 @@ def resolve(recipe: Recipe, runs: str | Path = "runs", command: str = "", data: 
     for line in task.fit_positions([each.model for each in planned]):
         logger.info(line)
     check_precision(stages, task, student.model.config)
-    for each in stages:
-        with in_stage(each.name):
-            check_modules(each, student.model)
     experiment = Experiment(
         recipe=recipe,
         task=task,
@@ -108,6 +106,11 @@ def resolve(recipe: Recipe, runs: str | Path = "runs", command: str = "", data: 
         student=student,
         command=command,
     )
+    for each in stages:
+        with in_stage(each.name):
+            check_modules(each, student.model)
+            check_best_metric(experiment, each)
+    check_scored_rows(experiment)
     _report_student(experiment)
     if not task.is_bound:
         task.follow((teacher or student).model.config)

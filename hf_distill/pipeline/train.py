@@ -78,9 +78,14 @@ def lesson_of_control(experiment: Experiment, stage: Stage, student: Mapping[str
     return Lesson(
         name="control",
         data=experiment.data,
-        objectives={"contrastive": Contrastive()} if task.distribution == "vector" else {"labels": Labels()},
+        objectives=control_objectives(task),
         max_steps=None if all(each is None for each in only_the_student) else student["steps"],
     )
+
+
+def control_objectives(task: Task) -> dict[str, Objective]:
+    """What a control learns from, by name."""
+    return {"contrastive": Contrastive()} if task.distribution == "vector" else {"labels": Labels()}
 
 
 def train_model(

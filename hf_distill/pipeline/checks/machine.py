@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
-from transformers import DefaultFlowCallback, PretrainedConfig, PreTrainedModel, Trainer, TrainingArguments
+from transformers import DefaultFlowCallback, PretrainedConfig, PreTrainedModel, Trainer
 from transformers.integrations import get_reporting_integration_callbacks
 from transformers.utils import logging
 

@@ -11,11 +11,11 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from typing_extensions import override
 
 from hf_distill.data.forms.chat_rows import numbers_of
-from hf_distill.errors import DataError, RecipeError
+from hf_distill.errors import RecipeError
 from hf_distill.models.sanity_checks import check_packing
 from hf_distill.recipe.parse import check_option, checked_length
 from hf_distill.tasks.causal.after_prompts import FIRST, AfterPromptsTask
-from hf_distill.tasks.causal.row_checks import at_row, lines_of
+from hf_distill.tasks.causal.row_checks import at_row, lines_of, none_left
 from hf_distill.tasks.causal.row_forms import columns_read, form_of
 from hf_distill.tasks.encoding import (
     Example,
@@ -146,10 +146,7 @@ class CausalLanguageModeling(AfterPromptsTask):
         size = PACKED_TOGETHER if packed else 1000
         encoded: Rows = rows.map(encode_batch, batched=True, with_indices=True, batch_size=size, remove_columns=columns)
         if isinstance(encoded, Dataset) and not len(encoded):
-            raise DataError(
-                f"none of {len(rows)} rows is left: every prompt fills the {limit} tokens of task.max_length; raise "
-                "it, or set task.too_long to truncate"
-            )
+            raise none_left(len(rows), limit)
         return encoded
 
     @override

@@ -41,7 +41,17 @@ def lines_of(
         counts.update(dropped=not fitted, cut=fitted and any(len(ids) > limit for ids, *_ in examples))
         counts.update(examples=len(examples), apart=len(chats) > 1, mute=any(chat.is_mute for chat in chats))
         left_out.update({name for chat in chats for name in chat.left_out})
+    if len(rows) == counts["dropped"] > 0:
+        raise none_left(len(rows), limit)
     yield from _told(counts, left_out, len(looked_at), len(rows), f"task.max_length ({limit} tokens)")
+
+
+def none_left(rows: int, limit: int) -> DataError:
+    """Of a split that loses all rows."""
+    return DataError(
+        f"none of {rows:,} rows is left: every prompt fills the {limit} tokens of task.max_length; raise it, or set "
+        "task.too_long to truncate"
+    )
 
 
 def _told(counts: Counter[str], left_out: Counter[str], rows: int, given: int, limit: str) -> Iterator[str]:

@@ -1,0 +1,111 @@
+"""Rows that models are scored on, and what is logged of them: whether they can tell a good model from a bad one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from datasets import Dataset
+
+from hf_distill.data.classes import as_given, label_decoder
+from hf_distill.errors import DataError, RecipeError, TeacherError
+from hf_distill.evaluation.answers import AnswerScores
+from hf_distill.evaluation.classification import ClassScores
+from hf_distill.evaluation.metrics import MEASURED
+from hf_distill.evaluation.predict import decision_scores
+from hf_distill.evaluation.regression import SimilarityScores
+from hf_distill.evaluation.retrieval import RetrievalScores
+from hf_distill.evaluation.scores import Scores
+from hf_distill.evaluation.tags import TagScores
+from hf_distill.names import nearest_or_all
+from hf_distill.pipeline.experiment import Experiment, Stage
+from hf_distill.pipeline.train import control_objectives
+from hf_distill.tasks import Task
+from hf_distill.tasks.question_answering import answers_of
+
+
+def check_scored_rows(experiment: Experiment) -> None:
+    """Refuse rows on which a teacher that is always right would be taken for one that knows nothing."""
+    task, split = experiment.task, experiment.recipe.evaluate.split
+    perfect = PERFECT.get(task.scored_as)
+    if experiment.recipe.teacher is None or perfect is None:
+        return
+    try:
+        perfect(task, experiment.rows).check_above_chance(experiment.metric)
+    except TeacherError as error:
+        column = next((name for name in ("label", "score") if name in experiment.rows.column_names), None)
+        found = {str(value) for value in experiment.rows[column]} if column else set()
+        told = f" ({column} is {found.pop()} in all of them)" if len(found) == 1 else ""
+        raise DataError(
+            f"split {split!r}: on its {len(experiment.rows):,} rows{told} a teacher that is always right scores no "
+            f"better than one that knows nothing; score on more rows, and with other answers (data.{split}_split, "
+            f"data.{split}_limit)"
+        ) from error
+
+
+def check_best_metric(experiment: Experiment, stage: Stage) -> None:
+    """Refuse a ``metric_for_best_model`` that no evaluation of the student or its control would log."""
+    args = stage.arguments
+    if args.metric_for_best_model is None or args.eval_strategy == "no":
+        return
+    asked = args.metric_for_best_model.removeprefix("eval_")
+    of_rows = MEASURED[experiment.task.problem_type] if experiment.task.row_labels is not None else ()
+    trained = {"the student": stage.objectives}
+    if experiment.recipe.teacher is not None and experiment.recipe.evaluate.control:
+        trained["the control"] = control_objectives(experiment.task)
+    for name, objectives in trained.items():
+        known = ["loss", *(f"loss_{each}" for each in objectives), *of_rows]
+        if asked not in known:
+            raise RecipeError(
+                f"recipe.training.metric_for_best_model: {asked!r} is not logged where {name} is evaluated in "
+                f"training{nearest_or_all(asked, known)}"
+            )
+
+
+def _decisions(task: Task, rows: Dataset) -> Scores:
+    labels = task.row_labels
+    assert labels is not None
+    decode, given = label_decoder(rows, "label", labels), as_given(rows, "label", labels)
+    right = np.array([given.encode(decode(value)) for value in rows["label"]], dtype=float)
+    logits = right.reshape(len(rows), -1)
+    if labels.problem_type == "single_label_classification":
+        right = right.astype(int)
+        logits = np.eye(len(labels.names))[right]
+    if labels.problem_type != "regression":
+        logits = 20 * logits - 10
+    return decision_scores(logits, right, labels.problem_type, labels.names)
+
+
+def _tags(task: Task, rows: Dataset) -> Scores:
+    labels = task.label_set
+    assert labels is not None
+    decode = label_decoder(rows, "labels", labels)
+    words = [(row, tag) for row, tags in enumerate(rows["labels"]) for tag in decode(tags) if tag is not None]
+    row_of = np.array([row for row, _ in words], dtype=int)
+    right = np.array([labels.index(tag) for _, tag in words], dtype=int)
+    decided = ClassScores(np.eye(len(labels.names))[right], right, labels.problem_type, labels.names)
+    return TagScores(words=decided, row_of=row_of, seen=np.ones_like(right, dtype=bool))
+
+
+def _answers(task: Task, rows: Dataset) -> Scores:
+    right = [[answer.text for answer in answers_of(value)] for value in rows["answers"]]
+    return AnswerScores(texts=[next(iter(each), "") for each in right], references=right, sure=np.ones(len(right)))
+
+
+def _vectors(task: Task, rows: Dataset) -> Scores:
+    if task.problem_type == "similarity":
+        right = np.asarray(rows["score"], dtype=np.float64)
+        return SimilarityScores(right[:, None], right, "similarity", ("score",))
+    queries = np.array(list(dict.fromkeys(rows["text"])), dtype=object)
+    firsts = [np.zeros(1, dtype=int)] * len(queries)
+    passages = len(set(rows["text_pair"]))
+    return RetrievalScores(queries=queries, ranks=firsts, nearest=np.zeros(len(queries), dtype=int), passages=passages)
+
+
+PERFECT: dict[str, Callable[[Task, Dataset], Scores]] = {
+    "decisions": _decisions,
+    "tags": _tags,
+    "answers": _answers,
+    "vectors": _vectors,
+}
+"""The scores of a model that is always right, by a task's ``scored_as``."""
