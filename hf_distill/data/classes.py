@@ -226,7 +226,13 @@ def _check_classes(values: Sequence[Any], column: str, problem_type: ProblemType
 def _names_in(values: Sequence[Any], found: ProblemType) -> list[str]:
     """The names of classes, sorted."""
     single = found == "single_label_classification"
-    distinct = {value for value in (values if single else chain.from_iterable(values)) if not is_missing(value)}
+    given = [*(values if single else chain.from_iterable(values))]
+    if (odd := next((value for value in given if isinstance(value, (dict, list))), None)) is not None:
+        raise DataError(
+            f"a label is {odd!r}; expected a text, a number, or a list of them: name the part of it that tells the "
+            "class in data.columns ({label: column.part}), or make it one in a function (data.path)"
+        )
+    distinct = {value for value in given if not is_missing(value)}
     numeric = all(isinstance(value, Real) and float(value).is_integer() for value in distinct)
     are_bools = any(isinstance(value, bool) for value in distinct)
     return sorted({class_name(value) for value in distinct}, key=int if numeric and not are_bools else str)
@@ -274,9 +280,12 @@ def _is_number(name: str) -> bool:
 
 def _score(value: Any) -> float:
     try:
-        return float(value)
+        found = float(value)
     except (TypeError, ValueError):
+        found = math.inf
+    if math.isinf(found):
         raise DataError(
-            f"label {value!r} is no number, but the labels are scores (regression); correct the row, or set "
+            f"label {value!r} is no finite number, but the labels are scores (regression); correct the row, or set "
             "data.missing_labels where it stands for none"
-        ) from None
+        )
+    return found

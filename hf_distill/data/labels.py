@@ -136,4 +136,12 @@ def _settled_stream(rows: IterableDataset, name: str, missing: Missing, policy: 
         values = _first(rows, name)
         if without := [i for i, value in enumerate(values) if missing(value)]:
             raise _refusal("train", without, values)
+
+        def labelled(row: Mapping[str, Any], number: int) -> Mapping[str, Any]:
+            if missing(row[name]):
+                told = f"split 'train': row {number} has no label ({row[name]!r}), but data.missing_labels is refuse"
+                raise DataError(f"{told}: label it, or set data.missing_labels: drop")
+            return row
+
+        return rows.map(labelled, with_indices=True)
     return rows

@@ -24,10 +24,15 @@ from hf_distill.models.experts import balance_note
 from hf_distill.models.loading import load_tokenizer
 from hf_distill.names import portable
 from hf_distill.objectives import Objective, looks_into_layers
-from hf_distill.pipeline.checks.costs import first_rows, report_costs, report_teaching
+from hf_distill.pipeline.checks.costs import check_batches, first_rows, report_costs, report_teaching
 from hf_distill.pipeline.checks.machine import check_modules, try_training
 from hf_distill.pipeline.checks.made_teachers import check_making
-from hf_distill.pipeline.checks.scored_rows import check_best_metric, check_scored_rows
+from hf_distill.pipeline.checks.scored_rows import (
+    check_best_metric,
+    check_counted_tokens,
+    check_floor,
+    check_scored_rows,
+)
 from hf_distill.pipeline.compatibility import (
     check_precision,
     check_prompts,
@@ -39,6 +44,7 @@ from hf_distill.pipeline.compatibility import (
 from hf_distill.pipeline.experiment import Experiment, Stage, stages_of, with_defaults
 from hf_distill.pipeline.plans import described, planned_student, planned_teacher
 from hf_distill.pipeline.run_folder import RunFolder
+from hf_distill.pipeline.teacher_cache import scheme_of
 from hf_distill.recipe import Recipe
 from hf_distill.recipe.load_recipe import load_recipe
 from hf_distill.recipe.stages import check_training, in_stage
@@ -110,11 +116,14 @@ def resolve(recipe: Recipe, runs: str | Path = "runs", command: str = "", data: 
         with in_stage(each.name):
             check_modules(each, student.model)
             check_best_metric(experiment, each)
+            check_batches(experiment, each)
     check_scored_rows(experiment)
+    check_floor(experiment)
     _report_student(experiment)
     if not task.is_bound:
         task.follow((teacher or student).model.config)
     _report_rows(experiment)
+    check_counted_tokens(experiment)
     _check_writing(experiment)
     check_making(experiment, resolve)
     report_teaching(experiment)
@@ -184,6 +193,15 @@ def _check_served_tokens(experiment: Experiment, objectives: Mapping[str, Object
         check_tokens(objectives, experiment.task)
 
 
+def _check_kept(experiment: Experiment, stage: Stage) -> None:
+    """Refuse to keep in a cache what a vocabulary of this size does not allow."""
+    task, config = experiment.task, stage.recipe.teacher
+    head = experiment.teacher.model.get_output_embeddings() if experiment.teacher is not None else None
+    asked = any("logits" in each.needs for each in stage.objectives.values())
+    if config is not None and config.is_cached and asked and not task.keeps_logits and head is not None:
+        scheme_of(task, stage.objectives, config.cache_settings, head.weight.shape[0])
+
+
 def _report_data(task: Task, data: Data) -> None:
     rows = ", ".join(f"{count:,} {name}" for name, count in data.counts.items())
     labels = task.label_set
@@ -240,6 +258,7 @@ def _report_stage(experiment: Experiment, stage: Stage) -> None:
         rows = (first_rows(experiment.data), experiment.rows)
         for line in task.compare_tokenizers(*rows, student.tokenizer, fitted(teacher.tokenizer, teacher.model)):
             logger.info(line)
+    _check_kept(experiment, stage)
     for name, objective in objectives.items():
         lines = objective.connect(student.model.config, teacher.model.config if teacher else None)
         moving = {option: f"{option} {schedule}" for option, schedule in objective.schedules.items()}

@@ -104,7 +104,9 @@ def cached(
 
 
 def _plan(source: Source, rows: int, demands: Sequence[Demand], config: CacheConfig, folder: Path) -> Plan:
-    schemes = [_scheme(source, each.objectives, config) for each in demands if "logits" in _needs(each)]
+    task, vocabulary, likeliest = source.task, source.teacher.outputs, source.teacher.likeliest
+    asking = [each.objectives for each in demands if "logits" in _needs(each)]
+    schemes = [scheme_of(task, objectives, config, vocabulary, likeliest) for objectives in asking]
     scheme = schemes[0] if schemes else None
     if any(each.settings != schemes[0].settings for each in schemes):
         told = ", ".join(str(each.settings) for each in schemes)
@@ -174,20 +176,22 @@ def _now(
     return found
 
 
-def _scheme(source: Source, objectives: Mapping[str, Objective], config: CacheConfig) -> Scheme:
-    vocabulary = source.teacher.outputs
-    name = source.task.cache_schemes[0] if config.scheme == "auto" else config.scheme
+def scheme_of(
+    task: Task, objectives: Mapping[str, Objective], config: CacheConfig, vocabulary: int, likeliest: int | None = None
+) -> Scheme:
+    """What is kept of so many logits of a position, of a served teacher the likeliest alone."""
+    name = task.cache_schemes[0] if config.scheme == "auto" else config.scheme
     if name == "dense":
         if vocabulary > MOST_DENSE:
             raise TeacherError(
                 f"teacher.cache.scheme: dense keeps all {vocabulary:,} logits of every position; it is for up to "
                 f"{MOST_DENSE} classes: use sampled, or top_k"
             )
-        return SCHEMES["dense"](source.task.reduced(torch.zeros(1, vocabulary)).shape[-1])
-    if source.teacher.likeliest is not None:
-        check_targets(TargetsCase(traits=frozenset({"served"}), task=source.task, objectives=objectives))
-        return TopK(1.0, vocabulary, source.teacher.likeliest)
-    case = TargetsCase(traits=frozenset({"cached"}), cache=config, task=source.task, objectives=objectives)
+        return SCHEMES["dense"](task.reduced(torch.zeros(1, vocabulary)).shape[-1])
+    if likeliest is not None:
+        check_targets(TargetsCase(traits=frozenset({"served"}), task=task, objectives=objectives))
+        return TopK(1.0, vocabulary, likeliest)
+    case = TargetsCase(traits=frozenset({"cached"}), cache=config, task=task, objectives=objectives)
     check_targets(case)
     (temperature,) = set(case.temperatures.values())
     if name == "sampled":

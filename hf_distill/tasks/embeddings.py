@@ -15,6 +15,8 @@ from torch import Tensor
 from transformers import AutoModel, PreTrainedModel
 from typing_extensions import override
 
+from hf_distill.data.classes import LabelSet
+from hf_distill.data.labels import is_missing
 from hf_distill.errors import DataError, ModelError
 from hf_distill.models.loading import vector_folder
 from hf_distill.models.pooling import POOLINGS, Pooling, VectorHead, attach_head, head_of, read_head, save_head
@@ -90,14 +92,19 @@ class Embeddings(Task):
     def check_evaluated(self, rows: Dataset) -> None:
         wanted = ("text_pair", "score") if self.evaluation == "similarity" else ("text_pair",)
         for name in wanted:
-            if name in rows.column_names and all(value is not None for value in rows[name]):
+            missing = [i for i, row in enumerate(rows) if is_missing(row.get(name))]
+            if not missing:
                 continue
-            missing = [i for i, row in enumerate(rows) if row.get(name) is None]
             raise DataError(
                 f"{len(missing)} of {len(rows)} evaluated rows have no {name} (first: row {missing[0]}), without which "
                 f"{self.evaluation} cannot be measured; fill the column, name it in data.columns, or set "
                 f"task.evaluation to {'retrieval' if name == 'score' else 'what the rows hold'}"
             )
+        for number, value in enumerate(rows["score"] if self.evaluation == "similarity" else ()):
+            try:
+                LabelSet(problem_type="regression", names=("score",)).encode(value)
+            except DataError as error:
+                raise DataError(f"evaluated row {number}: {error}") from error
 
     @override
     def with_pairs(self) -> Embeddings:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from datasets import Dataset, IterableDataset
@@ -36,7 +36,22 @@ def read_texts(rows: Any, split: str, columns: Sequence[str], invalid: Invalid, 
     if is_stream and invalid == "drop":
         names = [name for name in columns if name in looked_at.column_names]
         return rows.filter(lambda row: all(_has_text(row[name]) for name in names)), of_stream(split, invalid)
+    if is_stream and not faults:
+        return rows.map(_refuse_empty(split, columns), with_indices=True), []
     return without_invalid(rows, split, faults, invalid, f"have no text in column {', '.join(map(repr, empty))}")
+
+
+def _refuse_empty(split: str, columns: Sequence[str]) -> Callable[[Mapping[str, Any], int], Mapping[str, Any]]:
+    """What looks at rows of a stream as they come."""
+
+    def refuse(row: Mapping[str, Any], number: int) -> Mapping[str, Any]:
+        for name in columns:
+            if name in row and not _has_text(row[name]):
+                told = f"split {split!r}: row {number} of the stream has no text in column {name!r}"
+                raise DataError(f"{told} ({_short(row[name])}); correct it, or set data.invalid_rows: drop")
+        return row
+
+    return refuse
 
 
 def _has_text(value: Any) -> bool:

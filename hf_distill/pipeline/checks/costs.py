@@ -8,6 +8,7 @@ from accelerate import PartialState
 from datasets import Dataset
 
 from hf_distill.data.rows import Data
+from hf_distill.errors import RecipeError
 from hf_distill.models.hardware import multiplies_bfloat16
 from hf_distill.pipeline.experiment import Experiment, Stage
 
@@ -54,7 +55,7 @@ def report_teaching(experiment: Experiment) -> None:
     recipe, data = experiment.recipe, experiment.data
     if recipe.teacher is None or not isinstance(data.train, Dataset):
         return
-    rows = len(data.train) + len(data.unlabelled or ())
+    rows = _taught_rows(experiment)
     if (label := recipe.label) is not None:
         several = f", {label.hypotheses} each" if label.hypotheses > 1 else ""
         logger.info(f"label: the teacher writes texts for {rows:,} rows{several}, before the student learns")
@@ -67,8 +68,25 @@ def steps_of(experiment: Experiment, stage: Stage) -> int | None:
     data, args = experiment.data, stage.arguments
     if args.max_steps > 0 or not isinstance(data.train, Dataset):
         return args.max_steps if args.max_steps > 0 else None
-    taught = data.unlabelled if experiment.recipe.teacher is not None else None
-    return int(args.num_train_epochs * -(-(len(data.train) + len(taught or ())) // _window(stage)))
+    return int(args.num_train_epochs * -(-_taught_rows(experiment) // _window(stage)))
+
+
+def check_batches(experiment: Experiment, stage: Stage) -> None:
+    """Refuse a training of no batch: an incomplete one is dropped, and there are too few rows for another."""
+    args, rows = stage.arguments, _taught_rows(experiment)
+    batch = args.per_device_train_batch_size * PartialState().num_processes
+    if args.dataloader_drop_last and 0 < rows < batch:
+        raise RecipeError(
+            f"recipe.training.dataloader_drop_last: {rows:,} training rows make no batch of {batch:,}, so that nothing "
+            "would be learned; set it to false, or lower per_device_train_batch_size"
+        )
+
+
+def _taught_rows(experiment: Experiment) -> int:
+    """Rows that a student learns from; 0 of a stream."""
+    data = experiment.data
+    unlabelled = data.unlabelled if experiment.recipe.teacher is not None else None
+    return len(data.train) + len(unlabelled or ()) if isinstance(data.train, Dataset) else 0
 
 
 def first_rows(data: Data) -> Dataset | None:

@@ -56,6 +56,7 @@ def check_making(experiment: Experiment, resolve: Callable[[Recipe, Path, str, D
         with _of_teacher(own.name), reported(lines.append):
             made = making(own, experiment)
             resolved = resolve(made.recipe, made.runs, "", made.data)
+            experiment.task.align(resolved.student.model.config)
         for line in lines:
             if line.startswith("warning"):
                 logger.info(f"teacher {own.name}: {line}")

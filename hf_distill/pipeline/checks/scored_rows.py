@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 from datasets import Dataset
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from hf_distill.data.classes import as_given, label_decoder
 from hf_distill.errors import DataError, RecipeError, TeacherError
@@ -22,6 +23,9 @@ from hf_distill.pipeline.experiment import Experiment, Stage
 from hf_distill.pipeline.train import control_objectives
 from hf_distill.tasks import Task
 from hf_distill.tasks.question_answering import answers_of
+
+LOOKED_AT_ONCE = 64
+"""Rows that are read together to find a token that counts."""
 
 
 def check_scored_rows(experiment: Experiment) -> None:
@@ -41,6 +45,33 @@ def check_scored_rows(experiment: Experiment) -> None:
             f"better than one that knows nothing; score on more rows, and with other answers (data.{split}_split, "
             f"data.{split}_limit)"
         ) from error
+
+
+def check_counted_tokens(experiment: Experiment) -> None:
+    """Refuse rows of which no token counts where models are scored on tokens."""
+    task, rows, tokenizer = experiment.task, experiment.rows, experiment.student.tokenizer
+    if task.scored_as != "tokens":
+        return
+    collate = task.collator(tokenizer)
+    for start in range(0, len(rows), LOOKED_AT_ONCE):
+        encoded = list(task.encode(rows.select(range(start, min(start + LOOKED_AT_ONCE, len(rows)))), tokenizer))
+        if encoded and task.masks(collate(encoded))["labels"].any():
+            return
+    raise DataError(
+        f"split {experiment.recipe.evaluate.split!r}: no token of its {len(rows):,} rows counts, so that nothing can "
+        "be scored; add longer texts, or other ones"
+    )
+
+
+def check_floor(experiment: Experiment) -> None:
+    """Refuse a bag of words where texts have none that it counts."""
+    data, texts = experiment.data, experiment.task.texts
+    counts = TfidfVectorizer().build_analyzer()
+    if experiment.recipe.evaluate.floor and not any(counts(text) for text in texts(data.train)):
+        raise RecipeError(
+            "recipe.evaluate.floor: it counts words of two letters and more, of which the training texts have none; "
+            "set it to false"
+        )
 
 
 def check_best_metric(experiment: Experiment, stage: Stage) -> None:
