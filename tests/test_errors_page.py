@@ -6,13 +6,18 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import json
 import logging
 import os
 import re
 import shlex
 import shutil
 import sys
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pytest
@@ -24,6 +29,7 @@ from tests.helpers.bad_inputs import (
     cut,
     damaged,
     data,
+    edited,
     entries,
     flipped,
     held,
@@ -55,8 +61,59 @@ HEAD_OF_RECIPE = "version: 1\nname: x\n"
 BILLION = "a: &a [1, 2, 3, 4, 5, 6, 7, 8, 9]\n" + "".join(
     f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
 )
+PACKAGES = "What this machine cannot do"
+WANTED = ("wandb", "tensorboard", "mlflow", "bitsandbytes", "torchao", "galore_torch", "lomo_optim", "deepspeed")
+QUANTISED = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+MADE = "name: big, student: {pretrained: teacher}, objectives: [{kind: labels}]"
+FEW = "text,label\n" + "good card,good\nbad card,bad\n" * 3
 ROWS = "text,label\n" + "good card,good\nbad card,bad\n" * 8
 PLANTED = "hf_" + "abcdefghijklmnopqrstuvwxyz01234567"
+
+SYMBOLS = "text,label\n" + "!,good\n?,bad\n" * 8
+CONTROL = "evaluate.control=true"
+BEST = "training.load_best_model_at_end=true training.eval_strategy=epoch training.save_strategy=epoch"
+JSONL = {"name": "rows.jsonl", "overrides": "'data.files={train: rows.jsonl, test: rows.jsonl}'"}
+TAGS = [(["good", "card"], ["B-X", "O"]), (["bad", "card"], ["O", "B-X"])] * 8
+
+
+def lines(rows: Iterable[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def several(*labels: list[Any]) -> str:
+    """Rows with these labels."""
+    return lines({"text": f"card {i}", "label": label} for i, label in enumerate(chain.from_iterable(labels)))
+
+
+def tagged(tried: str, *splits: list[tuple[list[Any], list[str]]]) -> Case:
+    """A check of words with tags, of the training and the test rows."""
+    files = {
+        f"{name}.jsonl": lines({"tokens": words, "labels": tags} for words, tags in rows)
+        for name, rows in zip(("words", "test"), splits, strict=True)
+    }
+    overrides = "task=token-classification 'data.files={train: words.jsonl, test: test.jsonl}'"
+    return check(tried, overrides, "alone.yaml", files=files)
+
+
+def turns(*said: str) -> list[dict[str, str]]:
+    """A chat: roles and what they say."""
+    return [{"role": role, "content": content} for role, content in zip(said[::2], said[1::2], strict=True)]
+
+
+CHAT = turns("user", "good card", "assistant", "bad card")
+
+
+def chats(tried: str, messages: list[Any]) -> Case:
+    """A check of training rows that are these chats."""
+    rows = {
+        "chats.jsonl": lines({"messages": each} for each in messages),
+        "test.jsonl": lines([{"messages": CHAT}] * 4),
+    }
+    template = "{% for m in messages %}{{ m.role }} {{ m.content }} [SEP] {% endfor %}"
+    files = {**rows, "template.jinja": template}
+    overrides = "'data.files={train: chats.jsonl, test: test.jsonl}' 'task={name: causal-lm, max_length: 16, "
+    return check(tried, f"{overrides}chat_template: template.jinja}}'", "texts.yaml", files=files)
+
 
 GROUPS: dict[str, tuple[str, tuple[Case, ...]]] = {
     "The command line": (
@@ -240,6 +297,32 @@ GROUPS: dict[str, tuple[str, tuple[Case, ...]]] = {
             data("a row without a text", ROWS + ",good\n"),
             data("a row without a label", ROWS + "good card,\n"),
             data("a file of texts of no column that counts", "sentence,label\n" + "good card,good\nbad card,bad\n" * 8),
+            data("labels that differ by case alone", ROWS + "good card,Good\n" * 3),
+            data("scores as texts", "text,label\n" + "".join(f"card {i},{i / 7:.3f}?\n" for i in range(30))),
+            data("a class that only the test rows have", ROWS + "odd card,odd\n", name="test.csv"),
+            data("test rows of one class", "text,label\n" + "good card,good\n" * 8, name="test.csv"),
+            data("a bad row far down", "text,label\n" + "good card,good\n" * 500 + ",bad\n", name="test.csv"),
+            data("numbers where texts are meant", "text,label\n" + "12,good\n13,bad\n" * 8, name="test.csv"),
+            data("a column that the test rows lack", ROWS.replace("text", "sentence"), name="test.csv"),
+            data("lists of classes of another length", several([[1, 0], [0, 1]] * 8, [[1, 0, 1]]), **JSONL),
+            data("a label that is an object", several([{"class": "good"}] * 8), **JSONL),
+            data("labels within lists of lists", several([[["good"]], [["bad"]]] * 8), **JSONL),
+            data("a score that is infinite", several([0.5, 0.25, 1e400] * 8), **JSONL),
+            tagged("a tag that only the test rows have", TAGS, [*TAGS, (["good"], ["B-Y"])]),
+            tagged("more tags than words", TAGS, [*TAGS, (["good"], ["O", "O"])]),
+            tagged("a word that is null", TAGS, [*TAGS, (["good", None], ["O", "O"])]),
+            chats("a role that nobody knows, far down", [CHAT] * 800 + [turns("narrator", "good")]),
+            chats("a chat that is null, far down", [CHAT] * 800 + [None]),
+            chats(
+                "prompts that leave no room for any answer", [turns("user", "good card " * 20, "assistant", "bad")] * 8
+            ),
+            check("a floor of words where there are none", "evaluate.floor=true", files={"train.csv": SYMBOLS}),
+            check("a metric that no evaluation logs", f"{BEST} training.metric_for_best_model=accurracy"),
+            check(
+                "a metric that the control does not log", f"{BEST} training.metric_for_best_model=loss_logits {CONTROL}"
+            ),
+            check("more tokens to be kept than there are", "'teacher.cache={scheme: top_k, k: 5000}'", "cached.yaml"),
+            check("more draws than a cache counts", "'teacher.cache={scheme: sampled, draws: 5000}'", "cached.yaml"),
         ),
     ),
     "Models": (
@@ -249,18 +332,16 @@ GROUPS: dict[str, tuple[str, tuple[Case, ...]]] = {
             check("a folder that is not there", "teacher.model=./no/such/folder"),
             check("a folder without a model", "teacher.model=./not-a-model"),
             check("a model with code of its own", "teacher.model=./own-code"),
-            case("weights that are a pickle", "run classes.yaml teacher.model=./pickled"),
-            case("weights that are cut", "run classes.yaml teacher.model=./broken-weights"),
-            case("weights that are missing", "run classes.yaml teacher.model=./without-weights"),
-            case("a layer without weights", "run classes.yaml teacher.model=./more-layers"),
+            check("weights that are a pickle", "teacher.model=./pickled"),
+            check("weights that are cut", "teacher.model=./broken-weights"),
+            check("weights that are missing", "teacher.model=./without-weights"),
+            check("a layer without weights", "teacher.model=./more-layers"),
+            check("a student whose weights are cut", "'student={pretrained: ./broken-weights}'"),
             check("a model without a tokenizer", "teacher.model=./without-tokenizer"),
             check("more labels than the data have", "teacher.model=./three-labels"),
             check("labels of other names", "teacher.model=./other-labels"),
             check("a config that is cut", "", before=damaged("teacher/config.json", cut)),
-            case(
-                "a model that writes, for classes",
-                "run classes.yaml teacher.model=./decoder 'teacher.labels=[bad, good]'",
-            ),
+            check("a model that writes, for classes", "teacher.model=./decoder 'teacher.labels=[bad, good]'"),
             check("a revision of a folder", "teacher.revision=v2"),
         ),
     ),
@@ -320,6 +401,34 @@ GROUPS: dict[str, tuple[str, tuple[Case, ...]]] = {
             ),
             check("a batch of no rows", "training.per_device_train_batch_size=0"),
             check("a warm-up in a wrong word", "training.lr_scheduler_type=gently"),
+            check("a warm-up without what it needs", "training.lr_scheduler_type=cosine_with_min_lr"),
+            check("a rate of Adam beyond 1", "training.adam_beta1=2"),
+            check("an order of rows that is not there", "training.train_sampling_strategy=by_length"),
+            check("too few rows for a whole batch", "training.dataloader_drop_last=true", files={"train.csv": FEW}),
+        ),
+    ),
+    PACKAGES: (
+        "A tiny model is trained for a step with the very keys of `training`, and each report is made without sending "
+        "anything, so that what this machine lacks is known before any work. The key that is named is one without "
+        "which that step goes.",
+        (
+            check("a report to what is not installed", "training.report_to=wandb"),
+            check("several reports, one not installed", "'training.report_to=[tensorboard, mlflow]'"),
+            check("a report to nobody", "training.report_to=nobody"),
+            check("an optimizer of bitsandbytes", "training.optim=adamw_bnb_8bit"),
+            check("an optimizer of torchao", "training.optim=adamw_torch_4bit"),
+            check("an optimizer of galore", "training.optim=galore_adamw 'training.optim_target_modules=[query]'"),
+            check("an optimizer of lomo", "training.optim=lomo"),
+            check("DeepSpeed", "'training.deepspeed={zero_optimization: {stage: 2}}'"),
+            check("FSDP in one process", "training.fsdp=true"),
+            check("a file of FSDP that is not there", "training.fsdp=true training.fsdp_config=none.json"),
+            check("kernels of Liger", "training.use_liger_kernel=true"),
+            check(
+                "weights quantised by bitsandbytes",
+                "",
+                before=edited("teacher/config.json", quantization_config=QUANTISED),
+            ),
+            check("the same where a teacher is made", f"'teacher={{recipe: {{{MADE}, training: {{optim: lomo}}}}}}'"),
         ),
     ),
     "Caches and texts of a teacher": (
@@ -534,6 +643,8 @@ def shown(each: Case) -> str:
 @pytest.mark.parametrize("title", GROUPS)
 def test_every_bad_input_is_one_line_and_an_exit_code(title, models, tmp_path, capsys, monkeypatch):
     about, cases = GROUPS[title]
+    if title == PACKAGES and any(map(importlib.util.find_spec, (*WANTED, "liger_kernel"))):
+        pytest.skip("some of the packages that are asked for are installed here")
     rows = []
     for number, each in enumerate(cases):
         copy = shutil.copy2 if each.before else os.link
@@ -544,6 +655,19 @@ def test_every_bad_input_is_one_line_and_an_exit_code(title, models, tmp_path, c
         assert PLANTED not in line
         rows.append((each.tried, shown(each), f"`` {line} ``", code))
     check_section("errors.md", OPENING, list(GROUPS), title, f"{about}\n\n{table(HEAD, rows)}")
+
+
+def test_check_refuses_what_is_wrong_with_recipes_data_and_models():
+    """What ``run`` alone refuses is a training that runs away, or what lies in folders."""
+    for title in (
+        "Keys of a recipe",
+        "Keys that do not go together",
+        "Data",
+        "Models",
+        "Students and objectives",
+        PACKAGES,
+    ):
+        assert all(each.command.startswith("check ") for each in GROUPS[title][1])
 
 
 def test_the_page_has_many_kinds_of_bad_input():

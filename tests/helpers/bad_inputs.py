@@ -60,9 +60,11 @@ def written(tried: str, recipe: str | bytes, command: str = "check bad.yaml") ->
     return Case(tried=tried, command=command, files={"bad.yaml": recipe})
 
 
-def data(tried: str, train: str | bytes | None, name: str = "train.csv", recipe: str = "classes.yaml") -> Case:
-    """A check of a recipe whose training rows are these."""
-    return Case(tried=tried, command=f"check {recipe}", files={name: train})
+def data(
+    tried: str, rows: str | bytes | None, name: str = "train.csv", recipe: str = "classes.yaml", overrides: str = ""
+) -> Case:
+    """A check of a recipe whose training rows, or those in another file, are these."""
+    return Case(tried=tried, command=f"check {recipe} {overrides}".strip(), files={name: rows})
 
 
 def served(tried: str, answer: Any, overrides: str = "", **more: Any) -> Case:

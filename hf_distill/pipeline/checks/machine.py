@@ -63,17 +63,26 @@ def try_training(stage: Stage) -> None:
         RecipeError: Where that fails, naming the key without which it goes.
     """
     recipe = stage.recipe
-    try:
-        for callback in get_reporting_integration_callbacks(stage.arguments.report_to):
-            callback()
-    except Exception as error:
-        raise RecipeError(f"recipe.training.report_to: {one_line(error)}; or set it to none") from error
+    for name in stage.arguments.report_to:
+        _try_report(name)
     try:
         _step(recipe)
     except Exception as error:
         key = at_fault(recipe.training, lambda training: _step(dataclasses.replace(recipe, training=training)))
         way = "; correct or remove it" if key else ""
         raise RecipeError(f"recipe.training{key}: cannot be done here: {one_line(error)}{way}") from error
+
+
+def _try_report(name: str) -> None:
+    """Make what reports to a package, which looks for the package; nothing is reported."""
+    try:
+        for callback in get_reporting_integration_callbacks([name]):
+            # Some that are half made complain when they are deleted.
+            type(callback.__name__, (callback,), {"__del__": lambda self: None})()
+    except Exception as error:
+        told = one_line(error)
+        how = "" if "pip install" in told or isinstance(error, ValueError) else f": pip install {name}"
+        raise RecipeError(f"recipe.training.report_to: {told}{how}; or set it to none") from error
 
 
 def check_modules(stage: Stage, student: PreTrainedModel) -> None:
@@ -115,6 +124,7 @@ def _undisturbed() -> Iterator[None]:
     try:
         with torch.random.fork_rng(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            logging.set_verbosity_error()
             yield
     finally:
         logging.set_verbosity(verbosity)
