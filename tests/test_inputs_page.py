@@ -1,4 +1,4 @@
-"""Inputs that people bring, of 24 kinds that fail elsewhere: each is run, or refused, and a page shows what comes of it.
+"""Inputs that people bring, of kinds that fail elsewhere: each is run, or refused, and a page shows what comes of it.
 
 ``HF_DISTILL_WRITE_PAGES=1 pytest -n 0 -m slow tests/test_inputs_page.py`` writes ``docs/inputs.md``.
 """
@@ -57,6 +57,9 @@ def chat(*turns: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"messages": list(turns or (turn("user"), turn("assistant"))), **more}
 
 
+UNPACKED = {"name": "causal-lm", "max_length": 16, "packing": False}
+TOOLS = "{% for t in tools or [] %}{{ t.function.name }} {% endfor %}"
+EXPERTS = {"num_key_value_heads": 2, "num_local_experts": 4}
 THOUGHT = "<think>the bank</think>is good"
 CALL = {"type": "function", "function": {"name": "look", "arguments": '{"card": "good"}'}}
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
@@ -183,12 +186,8 @@ def shared_start(place: Path) -> dict[str, Any]:
 
 
 def dropping(place: Path) -> dict[str, Any]:
-    model = family("opt", ffn_dim=48, word_embed_proj_dim=32, layerdrop=0.5)
-    text = [{"text": SAID}] * 16
-    alone = {"task": {"name": "causal-lm", "max_length": 16, "packing": False}}
-    return taught(
-        place, text, saved(place / "opt", model), {"pretrained": str(place / "opt")}, [{"kind": "hidden"}], **alone
-    )
+    source = saved(place / "opt", family("opt", ffn_dim=48, word_embed_proj_dim=32, layerdrop=0.5))
+    return taught(place, TEXTS, source, {"pretrained": source}, [{"kind": "hidden"}], task=UNPACKED)
 
 
 def half(place: Path) -> dict[str, Any]:
@@ -202,6 +201,10 @@ def one_more_token(place: Path) -> dict[str, Any]:
     return taught(place, [{"text": SAID}] * 16, writer(place / "writer"), student)
 
 
+SYSTEM = chat(turn("system"), turn("user"), turn("assistant"))
+HALF_LEARNED = chat(turn("user"), turn("assistant", weight=0), turn("user"), turn("assistant"))
+PARTS = turn("user", [{"type": "text", "text": SAID}])
+OF_PARTS = chat(PARTS, turn("assistant", None, tool_calls=[CALL]), turn("tool"), turn("assistant"))
 TEXTS = [{"text": SAID}] * 16
 SHAREGPT = {"conversations": [{"from": "human", "value": SAID}, {"from": "gpt", "value": SAID}]}
 ALPACA = {"instruction": SAID, "input": "", "output": SAID}
@@ -265,8 +268,7 @@ KINDS = [
         tried="contents that are lists of parts, or null beside a call of a tool",
         make=lambda place: recipe(
             place,
-            [chat(turn("user", [{"type": "text", "text": SAID}]), turn("assistant", None, tool_calls=[CALL]), turn("tool"), turn("assistant"))]
-            * 16,
+            [OF_PARTS] * 16,
         ),
         line="tool_calls",
     ),
@@ -276,7 +278,7 @@ KINDS = [
     ),
     Kind(
         tried="a system turn in a template that refuses it (Gemma)",
-        make=lambda place: recipe(place, [chat(turn("system"), turn("user"), turn("assistant"))] * 16, **templated(NO_SYSTEM + CHATML)),
+        make=lambda place: recipe(place, [SYSTEM] * 16, **templated(NO_SYSTEM + CHATML)),
         refused=True,
     ),
     Kind(
@@ -287,18 +289,22 @@ KINDS = [
     Kind(
         tried="in Python: a mask of what counts under a name that nothing reads",
         make=lambda place: trained(
-            place, decoder(), {**tokenised(), "response_mask": tokenised()["attention_mask"]}, task="causal-lm", objectives=["labels"]
+            place,
+            decoder(),
+            {**tokenised(), "response_mask": tokenised()["attention_mask"]},
+            task="causal-lm",
+            objectives=["labels"],
         ),
         refused=True,
     ),
     Kind(
         tried="a model of text and images as a model of text (Gemma 3)",
-        make=lambda place: taught(place, TEXTS, wrapper(place), {"layers": 1}, task={"name": "causal-lm", "max_length": 16, "packing": False}),
+        make=lambda place: taught(place, TEXTS, wrapper(place), {"layers": 1}, task=UNPACKED),
     ),
     Kind(
         tried="descriptions of tools beside messages, in a template that writes them",
         make=lambda place: recipe(
-            place, [chat(tools=[TOOL])] * 16, **templated("{% for t in tools or [] %}{{ t.function.name }} {% endfor %}" + CHATML)
+            place, [chat(tools=[TOOL])] * 16, **templated(TOOLS + CHATML)
         ),
     ),
     Kind(
@@ -316,7 +322,10 @@ KINDS = [
     Kind(
         tried="a model with a table of positions (GPT-2) whose tokenizer pads on the left",
         make=lambda place: recipe(
-            place, TEXTS, student={"pretrained": saved(place / "gpt2", family("gpt2", n_positions=64), left())}, task=UNPACKED
+            place,
+            TEXTS,
+            student={"pretrained": saved(place / "gpt2", family("gpt2", n_positions=64), left())},
+            task=UNPACKED,
         ),
     ),
     Kind(
@@ -329,7 +338,7 @@ KINDS = [
         make=lambda place: recipe(
             place,
             TEXTS,
-            student={"pretrained": saved(place / "experts", family("mixtral", num_key_value_heads=2, num_local_experts=4, output_router_logits=True))},
+            student={"pretrained": saved(place / "experts", family("mixtral", output_router_logits=True, **EXPERTS))},
         ),
         line="router",
     ),
@@ -376,7 +385,10 @@ KINDS = [
     Kind(
         tried="chats most of which are longer than task.max_length",
         make=lambda place: recipe(
-            place, [chat()] * 4 + [chat(turn("user", SAID * 20), turn("assistant"))] * 12, [chat()] * 8, task={"name": "causal-lm", "max_length": 24}
+            place,
+            [chat()] * 4 + [chat(turn("user", SAID * 20), turn("assistant"))] * 12,
+            [chat()] * 8,
+            task={"name": "causal-lm", "max_length": 24},
         ),
         line="train: .*will be dropped",
     ),
@@ -387,7 +399,7 @@ KINDS = [
     ),
     Kind(
         tried="turns with weight: 0 (OpenAI) or train: false",
-        make=lambda place: recipe(place, [chat(turn("user"), turn("assistant", weight=0), turn("user"), turn("assistant"))] * 16),
+        make=lambda place: recipe(place, [HALF_LEARNED] * 16),
     ),
     Kind(
         tried="several references where one text is meant",
@@ -398,8 +410,6 @@ KINDS = [
     ),
 ]  # fmt: skip
 
-UNPACKED = {"name": "causal-lm", "max_length": 16, "packing": False}
-
 
 def left() -> Any:
     made = tokenizer()
@@ -407,28 +417,34 @@ def left() -> Any:
     return made
 
 
+def told(kind: Kind, place: Path) -> list[str]:
+    """What check tells of a recipe that then runs; or what a trainer tells."""
+    made, lines = kind.make(place), []
+    if not isinstance(made, dict):
+        return list(made)
+    hf_distill.check(made, report=lines.append)
+    result = hf_distill.run(made, runs=place / "runs", report=lambda line: None)
+    assert result.metrics["loss"] > 0
+    return lines
+
+
 def outcome(kind: Kind, place: Path) -> tuple[str, str]:
     """What happens, and the line."""
-    lines: list[str] = []
-    try:
-        made = kind.make(place)
-        if isinstance(made, dict):
-            hf_distill.check(made, report=lines.append)
-            result = hf_distill.run(made, runs=place / "runs", report=lambda line: None)
-            assert result.metrics["loss"] > 0
-        else:
-            lines += made
-    except HfDistillError as error:
-        lines.append(str(error))
-        assert kind.refused, (kind.tried, str(error))
-        assert not (place / "runs").exists(), kind.tried
-        return "refused", f"`` {lines[-1]} ``".replace(f"{place}/", "")
-    assert not kind.refused, (kind.tried, lines)
+    if kind.refused:
+        with pytest.raises(HfDistillError) as error:
+            told(kind, place)
+        assert not (place / "runs").exists()
+        return "refused", shown(str(error.value), place)
+    lines = told(kind, place)
     if kind.line is None:
         return "works", ""
     found = [line for line in lines if re.search(kind.line, line)]
     assert found, (kind.tried, lines)
-    return "works", f"`` {found[0]} ``".replace(f"{place}/", "")
+    return "works", shown(found[0], place)
+
+
+def shown(line: str, place: Path) -> str:
+    return f"`` {line.replace(f'{place}/', '')} ``"
 
 
 @pytest.mark.slow

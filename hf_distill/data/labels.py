@@ -54,7 +54,7 @@ def settle(splits: Mapping[str, Any], policy: MissingLabels) -> tuple[dict[str, 
     """
     settled, counts = dict(splits), {}
     for name in COUNTED:
-        there = [split for split, rows in settled.items() if name in (rows.column_names or ())]
+        there = [split for split, rows in settled.items() if name in (rows.column_names or next(iter(rows), ()))]
         tests = _tests(settled, there, name)
         for split in there:
             rows = settled[split]

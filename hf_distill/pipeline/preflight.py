@@ -25,7 +25,7 @@ from hf_distill.models.loading import load_tokenizer
 from hf_distill.names import portable
 from hf_distill.objectives import Objective, looks_into_layers
 from hf_distill.pipeline.checks.costs import check_batches, first_rows, report_costs, report_teaching
-from hf_distill.pipeline.checks.machine import check_modules, try_training
+from hf_distill.pipeline.checks.machine import check_family, check_modules, try_training
 from hf_distill.pipeline.checks.made_teachers import check_making
 from hf_distill.pipeline.checks.scored_rows import (
     check_best_metric,
@@ -122,6 +122,8 @@ def resolve(recipe: Recipe, runs: str | Path = "runs", command: str = "", data: 
     _report_student(experiment)
     if not task.is_bound:
         task.follow((teacher or student).model.config)
+    for plan in planned:
+        check_family(task, plan.model)
     _report_rows(experiment)
     check_counted_tokens(experiment)
     _check_writing(experiment)

@@ -14,6 +14,7 @@ from transformers import AutoModelForQuestionAnswering
 from typing_extensions import override
 
 from hf_distill.data.classes import STREAMED_LABELS
+from hf_distill.data.forms.chat_rows import numbers_of
 from hf_distill.errors import DataError, TeacherError
 from hf_distill.models.forward import SEGMENTS
 from hf_distill.recipe.parse import check_option, checked_length
@@ -81,7 +82,7 @@ class QuestionAnswering(Task):
             try:
                 _check_places(context, [] if value is None else answers_of(value))
             except DataError as error:
-                raise DataError(f"split {split!r}, row {number}: {error}") from error
+                raise DataError(f"split {split!r}, row {numbers_of(rows)(number)}: {error}") from error
 
     @override
     def model_options(self) -> dict[str, Any]:

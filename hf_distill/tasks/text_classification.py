@@ -15,6 +15,7 @@ from transformers import AutoModelForSequenceClassification, PretrainedConfig
 from typing_extensions import override
 
 from hf_distill.data.classes import LabelSet, ProblemType, as_given, label_decoder, notes_of, read_label_set
+from hf_distill.data.forms.chat_rows import numbers_of
 from hf_distill.data.rows import Data
 from hf_distill.data.set_aside import set_aside
 from hf_distill.errors import DataError, RecipeError
@@ -63,7 +64,7 @@ class ClassificationTask(Task, abstract=True):
         column = self.required[-1]
         if column not in rows.column_names:
             return
-        decode, known = label_decoder(rows, column, self.label_set), set[str]()
+        decode, known, numbered = label_decoder(rows, column, self.label_set), set[str](), numbers_of(rows)
         for number, value in enumerate(rows[column]):
             if (shown := str(value)) in known:
                 continue
@@ -71,7 +72,7 @@ class ClassificationTask(Task, abstract=True):
             try:
                 self._encoded_label(decode(value))
             except DataError as error:
-                raise DataError(f"split {split!r}, row {number}: {error}") from error
+                raise DataError(f"split {split!r}, row {numbered(number)}: {error}") from error
 
     def _encoded_label(self, value: Any) -> Any:
         return self.label_set.encode(value)

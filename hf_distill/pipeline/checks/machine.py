@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import random
 import tempfile
@@ -18,9 +19,10 @@ from transformers import DefaultFlowCallback, PretrainedConfig, PreTrainedModel,
 from transformers.integrations import get_reporting_integration_callbacks
 from transformers.utils import logging
 
-from hf_distill.errors import RecipeError
+from hf_distill.errors import HfDistillError, RecipeError
 from hf_distill.pipeline.experiment import Stage, at_fault, one_line, training_arguments
 from hf_distill.recipe import Recipe
+from hf_distill.tasks import Task
 
 
 class _Tiny(PreTrainedModel):
@@ -44,6 +46,7 @@ class _Tiny(PreTrainedModel):
 
 _ROWS = [{"input_ids": [0, 1], "labels": [0, 1]}] * 64
 
+_ONE_LAYER = {"num_hidden_layers": 1, "num_decoder_layers": 1, "decoder_layers": 1, "vocab_size": 64}
 _ONE_STEP: Mapping[str, Any] = {
     "max_steps": 1,
     "gradient_accumulation_steps": 1,
@@ -63,7 +66,7 @@ def try_training(stage: Stage) -> None:
         RecipeError: Where that fails, naming the key without which it goes.
     """
     recipe = stage.recipe
-    for name in stage.arguments.report_to:
+    for name in stage.arguments.report_to or ():
         _try_report(name)
     try:
         _step(recipe)
@@ -131,3 +134,37 @@ def _undisturbed() -> Iterator[None]:
         random.setstate(python)
         np.random.set_state(numpy)
         AcceleratorState._reset_state(reset_partial_state=False)
+
+
+SMALL_ENOUGH = 60_000_000
+"""Parameters of one layer and its head, at most, on which a family is tried."""
+
+
+def check_family(task: Task, model: PreTrainedModel) -> None:
+    """Refuse models over a vocabulary on which a task cannot rely: what a run sees with all weights, seen on one layer.
+
+    Raises:
+        ModelError: As by the task's ``check_model``.
+    """
+    if task.keeps_logits:
+        return
+    small = copy.deepcopy(model.config)
+    try:
+        for config in {id(each): each for each in (small, small.get_text_config())}.values():
+            for name, value in _ONE_LAYER.items():
+                if getattr(config, name, None) is not None:
+                    setattr(config, name, value)
+        with torch.device("meta"):
+            if task.auto_model.from_config(copy.deepcopy(small)).num_parameters() > SMALL_ENOUGH:
+                return
+        with _undisturbed():
+            made = task.auto_model.from_config(small, dtype=torch.float32)
+    except Exception:
+        return  # What cannot be made small is not tried.
+    try:
+        with _undisturbed():
+            task.check_model(made)
+    except HfDistillError:
+        raise
+    except Exception:
+        return

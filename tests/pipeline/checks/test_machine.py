@@ -10,16 +10,18 @@ import re
 import numpy as np
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.integrations import integration_utils
 from transformers.training_args import OptimizerNames
 
 import hf_distill
 from hf_distill.errors import HfDistillError, ModelError, RecipeError
 from hf_distill.pipeline.checks import machine
-from hf_distill.pipeline.checks.machine import check_modules, try_training
+from hf_distill.pipeline.checks.machine import check_family, check_modules, try_training
 from hf_distill.pipeline.experiment import stages_of, with_defaults
 from hf_distill.pipeline.run_folder import RunFolder
 from hf_distill.recipe.load_recipe import load_recipe
+from hf_distill.tasks import CausalLanguageModeling
 from tests.helpers import tiny
 
 
@@ -229,3 +231,34 @@ def test_an_attention_that_is_not_there_is_refused(name):
     recipe = tiny.recipe(student={"config": {"hidden_size": 32, "attn_implementation": name}})
     with pytest.raises(HfDistillError, match=r"student\.config"):
         hf_distill.check(recipe, report=lambda line: None)
+
+
+def on_meta(kind, **options):
+    shape = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **shape, vocab_size=60, **options))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "told"),
+    [
+        ("bloom", {"n_head": 4}, "takes no position_ids"),
+        ("opt", {"ffn_dim": 48, "word_embed_proj_dim": 32}, "lets packed texts see one another"),
+        ("mamba2", {"num_heads": 8, "head_dim": 8, "state_size": 8, "n_groups": 1}, "takes no position_ids"),
+    ],
+)
+def test_texts_are_not_packed_for_a_family_that_cannot_tell_them_apart(kind, options, told):
+    packed, alone = CausalLanguageModeling(), CausalLanguageModeling(packing=False)
+    with pytest.raises(ModelError, match=f"{told}.*set task.packing to false"):
+        check_family(packed, on_meta(kind, **options))
+    check_family(alone, on_meta(kind, **options))
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "gpt_neox", "qwen2"])
+def test_a_family_that_can_passes(kind):
+    check_family(CausalLanguageModeling(), on_meta(kind))
+
+
+def test_a_family_that_is_too_large_to_be_tried_passes_without_being_built(monkeypatch):
+    monkeypatch.setattr(machine, "SMALL_ENOUGH", 10)
+    check_family(CausalLanguageModeling(), on_meta("bloom", n_head=4))
