@@ -121,7 +121,7 @@ def test_check_tells_sizes_maps_and_costs_without_writing(recipe, capsys, tmp_pa
 
 @pytest.mark.parametrize("has", [True, False])
 def test_check_tells_where_bfloat16_is_slower_than_float32(recipe, capsys, monkeypatch, has):
-    monkeypatch.setattr("hf_distill.pipeline.preflight.multiplies_bfloat16", lambda: has)
+    monkeypatch.setattr("hf_distill.pipeline.checks.costs.multiplies_bfloat16", lambda: has)
 
     assert call("check", recipe(), "training.bf16=true", "training.use_cpu=true") == 0
 

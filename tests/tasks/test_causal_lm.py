@@ -518,4 +518,4 @@ def test_rows_that_are_dropped_or_cut_are_counted_in_the_report(tmp_path):
         report=told.append,
     )
     assert "student: 8 of 24 rows are dropped: their prompts are longer than task.max_length (16 tokens)" in told
-    assert "student: 8 of 16 rows are cut: they are longer than task.max_length (16 tokens)" in told
+    assert "student: 8 of 24 rows are cut: they are longer than task.max_length (16 tokens)" in told
