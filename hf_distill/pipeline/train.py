@@ -27,6 +27,7 @@ from transformers import (
 from transformers.trainer import TRAINING_ARGS_NAME
 
 from hf_distill.artifacts import locked, remove
+from hf_distill.data.lost_rows import of_rows, told_lost
 from hf_distill.data.rows import Data
 from hf_distill.errors import TrainingError
 from hf_distill.evaluation.predict import decision_scores
@@ -41,7 +42,6 @@ from hf_distill.recipe import Recipe
 from hf_distill.signals import saving_first
 from hf_distill.students import Student, has_adapters, learning, merge_adapters
 from hf_distill.tasks import Task
-from hf_distill.tasks.lost_rows import of_rows, told_lost
 from hf_distill.teachers import Teacher
 from hf_distill.training.stopping import StopWhenAsked
 from hf_distill.training.trainer import DistillationTrainer

@@ -12,12 +12,12 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
 from hf_distill.data.classes import LabelSet
+from hf_distill.data.lost_rows import cut_rows
 from hf_distill.data.rows import Data
 from hf_distill.errors import RecipeError, TeacherError
 from hf_distill.models.forward import SEGMENTS
 from hf_distill.names import check_values
 from hf_distill.tasks.encoding import Completing
-from hf_distill.tasks.lost_rows import cut_rows
 from hf_distill.tasks.rollout_batches import Prompted
 from hf_distill.tokenizers.compare import position_table
 from hf_distill.types import TAUGHT_BY, Batch, Collate, Distribution, LogitSource, Masks, Rows, Tokenizer, View
@@ -175,7 +175,7 @@ class Task(Prompted, Completing, ABC):
 
     def check_rows(self, rows: Dataset, tokenizer: Tokenizer) -> Iterator[str]:
         """Lines that tell what becomes of rows with a tokenizer; refused where one cannot be read (DataError)."""
-        yield from cut_rows(self, rows, tokenizer)
+        yield from cut_rows(lambda part: self.encode(part, tokenizer), rows, self.length_limit)
 
     def check_evaluated(self, rows: Dataset) -> None:
         """Refuse rows that models cannot be scored on (DataError)."""

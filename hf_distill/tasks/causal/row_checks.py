@@ -10,9 +10,9 @@ from typing import Any
 from datasets import Dataset
 
 from hf_distill.data.forms.chat_rows import numbers_of
+from hf_distill.data.lost_rows import LOOKED_AT, of_rows, told_lost
 from hf_distill.errors import DataError
 from hf_distill.tasks.encoding import Example
-from hf_distill.tasks.lost_rows import LOOKED_AT, of_rows, told_lost
 from hf_distill.tokenizers.chat import Chat, ChatError
 
 

@@ -8,8 +8,9 @@ import pytest
 from datasets import Dataset
 
 import hf_distill
+from hf_distill.data import lost_rows
 from hf_distill.errors import RecipeError
-from hf_distill.tasks import lost_rows, make_task
+from hf_distill.tasks import make_task
 from tests.helpers import tiny
 
 SHORT = {"messages": [{"role": "user", "content": "good"}, {"role": "assistant", "content": "bad"}]}

@@ -1,16 +1,11 @@
-"""Rows that are dropped or cut because they are too long: counted with a tokenizer, and told."""
+"""Rows that are dropped or cut because they are too long: counted, and told before a run and in it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from datasets import Dataset
-
-from hf_distill.types import Tokenizer
-
-if TYPE_CHECKING:
-    from hf_distill.tasks.task import Task
 
 LOOKED_AT = 20_000
 """Rows of a split, at most, that are read whole before anything is trained."""
@@ -29,10 +24,9 @@ def told_lost(dropped: int, cut: int, of: str, limit: str, verb: str) -> Iterato
         yield f"{cut:,} {of} {verb} cut: they are longer than {limit}"
 
 
-def cut_rows(task: Task, rows: Dataset, tokenizer: Tokenizer) -> Iterator[str]:
-    """A line that tells how many rows a task will cut, where it marks those."""
+def cut_rows(encode: Callable[[Dataset], Any], rows: Dataset, limit: str) -> Iterator[str]:
+    """A line that tells how many rows will be cut, where what encodes them marks those."""
     looked_at = rows.select(range(min(LOOKED_AT, len(rows))))
-    encoded = task.encode(looked_at, tokenizer)
+    encoded = encode(looked_at)
     if "cut" in (encoded.column_names or ()):
-        of = of_rows(len(looked_at), len(rows))
-        yield from told_lost(0, sum(encoded["cut"]), of, task.length_limit, "will be")
+        yield from told_lost(0, sum(encoded["cut"]), of_rows(len(looked_at), len(rows)), limit, "will be")
