@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from datasets import Dataset
@@ -24,9 +24,12 @@ def told_lost(dropped: int, cut: int, of: str, limit: str, verb: str) -> Iterato
         yield f"{cut:,} {of} {verb} cut: they are longer than {limit}"
 
 
-def cut_rows(encode: Callable[[Dataset], Any], rows: Dataset, limit: str) -> Iterator[str]:
-    """A line that tells how many rows will be cut, where what encodes them marks those."""
+def cut_rows(task: Any, rows: Dataset, tokenizer: Any) -> Iterator[str]:
+    """A line that tells how many rows a task will cut, where it marks those; nothing of rows still to be written."""
+    if not {*task.required} & {*task.text_columns} <= {*rows.column_names}:
+        return
     looked_at = rows.select(range(min(LOOKED_AT, len(rows))))
-    encoded = encode(looked_at)
+    encoded = task.encode(looked_at, tokenizer)
     if "cut" in (encoded.column_names or ()):
-        yield from told_lost(0, sum(encoded["cut"]), of_rows(len(looked_at), len(rows)), limit, "will be")
+        of = of_rows(len(looked_at), len(rows))
+        yield from told_lost(0, sum(encoded["cut"]), of, task.length_limit, "will be")

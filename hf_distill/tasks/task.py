@@ -175,7 +175,7 @@ class Task(Prompted, Completing, ABC):
 
     def check_rows(self, rows: Dataset, tokenizer: Tokenizer) -> Iterator[str]:
         """Lines that tell what becomes of rows with a tokenizer; refused where one cannot be read (DataError)."""
-        yield from cut_rows(lambda part: self.encode(part, tokenizer), rows, self.length_limit)
+        yield from cut_rows(self, rows, tokenizer)
 
     def check_evaluated(self, rows: Dataset) -> None:
         """Refuse rows that models cannot be scored on (DataError)."""
