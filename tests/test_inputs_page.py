@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AutoConfig, AutoModelForCausalLM
 
 import hf_distill
 from hf_distill import DistillationTrainer
@@ -57,9 +56,7 @@ def chat(*turns: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"messages": list(turns or (turn("user"), turn("assistant"))), **more}
 
 
-UNPACKED = {"name": "causal-lm", "max_length": 16, "packing": False}
 TOOLS = "{% for t in tools or [] %}{{ t.function.name }} {% endfor %}"
-EXPERTS = {"num_key_value_heads": 2, "num_local_experts": 4}
 THOUGHT = "<think>the bank</think>is good"
 CALL = {"type": "function", "function": {"name": "look", "arguments": '{"card": "good"}'}}
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
@@ -116,33 +113,6 @@ def templated(template: str, **more: Any) -> dict[str, Any]:
     return {"task": {"name": "causal-lm", "max_length": 64, "chat_template": template, **more}}
 
 
-def taught(
-    place: Path, rows: Rows, teacher: Any, student: Any, objectives: Any = None, **changes: Any
-) -> dict[str, Any]:
-    """Of a student that a teacher teaches."""
-    objectives = objectives or [{"kind": "labels"}, {"kind": "logits", "temperature": 1.0}]
-    return recipe(place, rows, teacher={"model": teacher}, student=student, objectives=objectives, **changes)
-
-
-def family(kind: str, **options: Any) -> Any:
-    torch.manual_seed(0)
-    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
-    made = {**shape, "vocab_size": len(tokenizer()), "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, **options}
-    return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **made))
-
-
-def wrapper(place: Path) -> str:
-    """A model of text and images, whose config nests that of the text."""
-    text = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
-    text |= {"num_key_value_heads": 2, "head_dim": 8, "vocab_size": len(tokenizer())}
-    tower = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    tower |= {"image_size": 16, "patch_size": 8}
-    parts = {"mm_tokens_per_image": 4, "image_token_index": 5, "boi_token_index": 6, "eoi_token_index": 7}
-    config = AutoConfig.for_model("gemma3", text_config=text, vision_config=tower, **parts)
-    torch.manual_seed(0)
-    return saved(place / "wrapper", AutoModelForCausalLM.from_config(config))
-
-
 def trained(folder: Path, model: Any, rows: dict[str, Any], **options: Any) -> list[str]:
     """What a trainer of a person's own tells of rows."""
     trainer = DistillationTrainer(
@@ -173,39 +143,10 @@ def unwritable(place: Path) -> Any:
     return model
 
 
-def shared_start(place: Path) -> dict[str, Any]:
-    """A fresh BART beside a pretrained one, whose decoder starts with the end token."""
-    made = tokenizer()
-    teacher = tiny.encoder_decoder("bart", 1, 1, vocab_size=len(made), decoder_start_token_id=made.eos_token_id)
-    shape = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2}
-    shape |= {"decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
-    student = {"config": {"model_type": "bart", **shape}}
-    rows = [{"source": SAID, "target": "the bank"}] * 16
-    translation = {"task": {"name": "translation", "max_length": 16, "max_target_length": 8}}
-    return taught(place, rows, saved(place / "bart", teacher, made), student, **translation)
-
-
-def dropping(place: Path) -> dict[str, Any]:
-    source = saved(place / "opt", family("opt", ffn_dim=48, word_embed_proj_dim=32, layerdrop=0.5))
-    return taught(place, TEXTS, source, {"pretrained": source}, [{"kind": "hidden"}], task=UNPACKED)
-
-
-def half(place: Path) -> dict[str, Any]:
-    source = saved(place / "half", tiny.decoder(2, vocab_size=len(tokenizer())).to(torch.bfloat16))
-    return taught(place, [{"text": SAID}] * 16, source, {"layers": 1})
-
-
-def one_more_token(place: Path) -> dict[str, Any]:
-    """A student with a mark that its teacher lacks."""
-    student = {"pretrained": writer(place / "more", "<|tool|>")}
-    return taught(place, [{"text": SAID}] * 16, writer(place / "writer"), student)
-
-
 SYSTEM = chat(turn("system"), turn("user"), turn("assistant"))
 HALF_LEARNED = chat(turn("user"), turn("assistant", weight=0), turn("user"), turn("assistant"))
 PARTS = turn("user", [{"type": "text", "text": SAID}])
 OF_PARTS = chat(PARTS, turn("assistant", None, tool_calls=[CALL]), turn("tool"), turn("assistant"))
-TEXTS = [{"text": SAID}] * 16
 SHAREGPT = {"conversations": [{"from": "human", "value": SAID}, {"from": "gpt", "value": SAID}]}
 ALPACA = {"instruction": SAID, "input": "", "output": SAID}
 CHOSEN = {"chosen": chat()["messages"], "rejected": chat(turn("user"), turn("assistant", "bad"))["messages"]}
@@ -298,58 +239,15 @@ KINDS = [
         refused=True,
     ),
     Kind(
-        tried="a model of text and images as a model of text (Gemma 3)",
-        make=lambda place: taught(place, TEXTS, wrapper(place), {"layers": 1}, task=UNPACKED),
-    ),
-    Kind(
         tried="descriptions of tools beside messages, in a template that writes them",
         make=lambda place: recipe(
             place, [chat(tools=[TOOL])] * 16, **templated(TOOLS + CHATML)
         ),
     ),
     Kind(
-        tried="rows longer than the positions of one of the models",
-        make=lambda place: taught(
-            place, TEXTS, writer(place / "short", max_position_embeddings=16), {"pretrained": writer(place / "writer")}
-        ),
-        line="rows are cut at",
-    ),
-    Kind(
         tried="thoughts that the template cuts out of what is learned",
         make=lambda place: recipe(place, [chat(turn("user"), turn("assistant", THOUGHT))] * 16, **templated(CUTS)),
         line="leaves out",
-    ),
-    Kind(
-        tried="a model with a table of positions (GPT-2) whose tokenizer pads on the left",
-        make=lambda place: recipe(
-            place,
-            TEXTS,
-            student={"pretrained": saved(place / "gpt2", family("gpt2", n_positions=64), left())},
-            task=UNPACKED,
-        ),
-    ),
-    Kind(
-        tried="a student with a token that its teacher lacks",
-        make=one_more_token,
-        refused=True,
-    ),
-    Kind(
-        tried="a mixture of experts whose config asks for balance (output_router_logits)",
-        make=lambda place: recipe(
-            place,
-            TEXTS,
-            student={"pretrained": saved(place / "experts", family("mixtral", output_router_logits=True, **EXPERTS))},
-        ),
-        line="router",
-    ),
-    Kind(
-        tried="hidden states of a model that drops layers in training (OPT, M2M100)",
-        make=dropping,
-        line="no layer is dropped",
-    ),
-    Kind(
-        tried="a fresh BART as the student of a pretrained one, whose decoder starts with the end token",
-        make=shared_start,
     ),
     Kind(
         tried="in Python: a causal language model without a task",
@@ -378,11 +276,6 @@ KINDS = [
         refused=True,
     ),
     Kind(
-        tried="a student made of layers of a teacher in bfloat16",
-        make=half,
-        line="saved in bfloat16",
-    ),
-    Kind(
         tried="chats most of which are longer than task.max_length",
         make=lambda place: recipe(
             place,
@@ -409,12 +302,6 @@ KINDS = [
         refused=True,
     ),
 ]  # fmt: skip
-
-
-def left() -> Any:
-    made = tokenizer()
-    made.padding_side = "left"
-    return made
 
 
 def told(kind: Kind, place: Path) -> list[str]:
