@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from datasets import Dataset
@@ -22,6 +24,14 @@ def told_lost(dropped: int, cut: int, of: str, limit: str, verb: str) -> Iterato
         yield f"{dropped:,} {of} {verb} dropped: their prompts are longer than {limit}"
     if cut:
         yield f"{cut:,} {of} {verb} cut: they are longer than {limit}"
+
+
+def lost_rows(encoded: Dataset, given: int, limit: str) -> Iterator[str]:
+    """Lines on so many given rows that were dropped or cut when they were encoded."""
+    sources = encoded["source"] if "source" in encoded.column_names else range(len(encoded))
+    parts = groupby(zip(sources, encoded["cut"], strict=True), key=itemgetter(0))  # A row may have become several.
+    kept = [any(is_cut for _, is_cut in row) for _, row in parts]
+    yield from told_lost(max(given - len(kept), 0), sum(kept), of_rows(given, given), limit, "are")
 
 
 def cut_rows(task: Any, rows: Dataset, tokenizer: Any) -> Iterator[str]:

@@ -7,8 +7,6 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -27,7 +25,7 @@ from transformers import (
 from transformers.trainer import TRAINING_ARGS_NAME
 
 from hf_distill.artifacts import locked, remove
-from hf_distill.data.lost_rows import of_rows, told_lost
+from hf_distill.data.lost_rows import lost_rows
 from hf_distill.data.rows import Data
 from hf_distill.errors import TrainingError
 from hf_distill.evaluation.predict import decision_scores
@@ -235,11 +233,7 @@ def _report_lost(task: Task, data: Data, encoded: Dataset | IterableDataset) -> 
     """Report training rows that are gone or shorter than they were."""
     if not isinstance(encoded, Dataset) or not isinstance(data.train, Dataset) or "cut" not in encoded.column_names:
         return
-    sources = encoded["source"] if "source" in encoded.column_names else range(len(encoded))
-    parts = groupby(zip(sources, encoded["cut"], strict=True), key=itemgetter(0))  # A row may have become several.
-    kept = [any(is_cut for _, is_cut in row) for _, row in parts]
-    given = len(data.train) + len(data.unlabelled or ())
-    for line in told_lost(max(given - len(kept), 0), sum(kept), of_rows(given, given), task.length_limit, "are"):
+    for line in lost_rows(encoded, len(data.train) + len(data.unlabelled or ()), task.length_limit):
         logger.info(f"student: {line}")
 
 
