@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
+from transformers import AutoConfig, AutoModelForCausalLM
 
 import hf_distill
 from hf_distill import DistillationTrainer
@@ -56,7 +57,9 @@ def chat(*turns: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"messages": list(turns or (turn("user"), turn("assistant"))), **more}
 
 
+UNPACKED = {"name": "causal-lm", "max_length": 16, "packing": False}
 TOOLS = "{% for t in tools or [] %}{{ t.function.name }} {% endfor %}"
+EXPERTS = {"num_key_value_heads": 2, "num_local_experts": 4}
 THOUGHT = "<think>the bank</think>is good"
 CALL = {"type": "function", "function": {"name": "look", "arguments": '{"card": "good"}'}}
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
@@ -113,6 +116,21 @@ def templated(template: str, **more: Any) -> dict[str, Any]:
     return {"task": {"name": "causal-lm", "max_length": 64, "chat_template": template, **more}}
 
 
+def taught(
+    place: Path, rows: Rows, teacher: Any, student: Any, objectives: Any = None, **changes: Any
+) -> dict[str, Any]:
+    """Of a student that a teacher teaches."""
+    objectives = objectives or [{"kind": "labels"}, {"kind": "logits", "temperature": 1.0}]
+    return recipe(place, rows, teacher={"model": teacher}, student=student, objectives=objectives, **changes)
+
+
+def family(kind: str, **options: Any) -> Any:
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    made = {**shape, "vocab_size": len(tokenizer()), "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, **options}
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **made))
+
+
 def trained(folder: Path, model: Any, rows: dict[str, Any], **options: Any) -> list[str]:
     """What a trainer of a person's own tells of rows."""
     trainer = DistillationTrainer(
@@ -143,10 +161,33 @@ def unwritable(place: Path) -> Any:
     return model
 
 
+def shared_start(place: Path) -> dict[str, Any]:
+    """A fresh BART beside a pretrained one, whose decoder starts with the end token."""
+    made = tokenizer()
+    teacher = tiny.encoder_decoder("bart", 1, 1, vocab_size=len(made), decoder_start_token_id=made.eos_token_id)
+    shape = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2}
+    shape |= {"decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
+    student = {"config": {"model_type": "bart", **shape}}
+    rows = [{"source": SAID, "target": "the bank"}] * 16
+    translation = {"task": {"name": "translation", "max_length": 16, "max_target_length": 8}}
+    return taught(place, rows, saved(place / "bart", teacher, made), student, **translation)
+
+
+def dropping(place: Path) -> dict[str, Any]:
+    source = saved(place / "opt", family("opt", ffn_dim=48, word_embed_proj_dim=32, layerdrop=0.5))
+    return taught(place, TEXTS, source, {"pretrained": source}, [{"kind": "hidden"}], task=UNPACKED)
+
+
+def half(place: Path) -> dict[str, Any]:
+    source = saved(place / "half", tiny.decoder(2, vocab_size=len(tokenizer())).to(torch.bfloat16))
+    return taught(place, [{"text": SAID}] * 16, source, {"layers": 1})
+
+
 SYSTEM = chat(turn("system"), turn("user"), turn("assistant"))
 HALF_LEARNED = chat(turn("user"), turn("assistant", weight=0), turn("user"), turn("assistant"))
 PARTS = turn("user", [{"type": "text", "text": SAID}])
 OF_PARTS = chat(PARTS, turn("assistant", None, tool_calls=[CALL]), turn("tool"), turn("assistant"))
+TEXTS = [{"text": SAID}] * 16
 SHAREGPT = {"conversations": [{"from": "human", "value": SAID}, {"from": "gpt", "value": SAID}]}
 ALPACA = {"instruction": SAID, "input": "", "output": SAID}
 CHOSEN = {"chosen": chat()["messages"], "rejected": chat(turn("user"), turn("assistant", "bad"))["messages"]}
@@ -250,6 +291,24 @@ KINDS = [
         line="leaves out",
     ),
     Kind(
+        tried="a mixture of experts whose config asks for balance (output_router_logits)",
+        make=lambda place: recipe(
+            place,
+            TEXTS,
+            student={"pretrained": saved(place / "experts", family("mixtral", output_router_logits=True, **EXPERTS))},
+        ),
+        line="router",
+    ),
+    Kind(
+        tried="hidden states of a model that drops layers in training (OPT, M2M100)",
+        make=dropping,
+        line="no layer is dropped",
+    ),
+    Kind(
+        tried="a fresh BART as the student of a pretrained one, whose decoder starts with the end token",
+        make=shared_start,
+    ),
+    Kind(
         tried="in Python: a causal language model without a task",
         make=lambda place: trained(place, decoder(), {"text": [SAID] * 16}, objectives=["labels"]),
     ),
@@ -274,6 +333,11 @@ KINDS = [
         tried="one chat that is null, far down",
         make=lambda place: recipe(place, [*[chat()] * 555, {"messages": None}, chat()], [chat()] * 8),
         refused=True,
+    ),
+    Kind(
+        tried="a student made of layers of a teacher in bfloat16",
+        make=half,
+        line="saved in bfloat16",
     ),
     Kind(
         tried="chats most of which are longer than task.max_length",
