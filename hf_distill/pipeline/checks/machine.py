@@ -66,6 +66,10 @@ def try_training(stage: Stage) -> None:
         RecipeError: Where that fails, naming the key without which it goes.
     """
     recipe = stage.recipe
+    if stage.arguments.fp16 and stage.arguments.device.type == "cpu":
+        raise RecipeError(
+            "recipe.training.fp16: does nothing on a CPU, where accelerate computes in float32; remove it, or set bf16"
+        )
     for name in stage.arguments.report_to or ():
         _try_report(name)
     try:

@@ -262,3 +262,8 @@ def test_a_family_that_can_passes(kind):
 def test_a_family_that_is_too_large_to_be_tried_passes_without_being_built(monkeypatch):
     monkeypatch.setattr(machine, "SMALL_ENOUGH", 10)
     check_family(CausalLanguageModeling(), on_meta("bloom", n_head=4))
+
+
+def test_fp16_on_a_cpu_is_refused_for_it_would_do_nothing(tmp_path):
+    assert refusal(tmp_path, fp16=True).startswith("recipe.training.fp16: does nothing on a CPU")
+    try_training(stage(tmp_path, bf16=True))
