@@ -43,7 +43,8 @@ class QuestionAnswering(Task):
 
     Args:
         max_length: Tokens of one window, with question and special tokens; a question fills half of it at most.
-        doc_stride: Tokens of the context that two windows share.
+        doc_stride: Tokens of the context that two windows share; unless given 128, or fewer where ``max_length`` is
+            below 257.
         max_answer_length: Tokens of an answer at most, where models are scored.
     """
 
@@ -58,8 +59,10 @@ class QuestionAnswering(Task):
     counted = "questions"
     encoded_by = ("max_length", "doc_stride")
 
-    def __init__(self, *, max_length: int = 384, doc_stride: int = 128, max_answer_length: int = 30) -> None:
+    def __init__(self, *, max_length: int = 384, doc_stride: int | None = None, max_answer_length: int = 30) -> None:
         self.max_length = checked_length(max_length)
+        if doc_stride is None:
+            doc_stride = max(0, min(128, max_length // 2 - 1))
         told = f"a whole number from 0 to below half of max_length ({max_length}), so that every window shows something"
         fits = isinstance(doc_stride, int) and 0 <= doc_stride < max_length // 2
         check_option("doc_stride", doc_stride, fits, f"{told} new beside the question")

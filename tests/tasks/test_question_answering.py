@@ -279,3 +279,8 @@ def test_answers_are_read_in_every_form_that_has_their_places(value, expected):
 def test_answers_without_a_place_are_refused_with_the_forms_that_are_read(value):
     with pytest.raises(DataError, match=r"where they stand in the context.*answer_start"):
         answers_of(value)
+
+
+def test_two_windows_share_fewer_tokens_where_rows_are_short():
+    assert QuestionAnswering().doc_stride == QuestionAnswering(max_length=258).doc_stride == 128
+    assert QuestionAnswering(max_length=256).doc_stride == 127
