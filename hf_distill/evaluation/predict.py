@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,13 +27,16 @@ from hf_distill.evaluation.scores import DecisionScores, Evaluation, Scoreable, 
 from hf_distill.evaluation.tags import score_tags
 from hf_distill.generation.ends import with_ends
 from hf_distill.generation.generate import generate, with_length, writer_inputs
+from hf_distill.generation.room import parts_with_room, room_note
 from hf_distill.models.forward import accepted_inputs, run_model
 from hf_distill.models.hardware import place, share_rows
 from hf_distill.names import nearest
 from hf_distill.tasks import Task
 from hf_distill.tasks.rollout_batches import Prompts
-from hf_distill.tokenizers.compare import same_tokenizer
+from hf_distill.tokenizers.compare import reads_alike
 from hf_distill.types import Batch, LogitSource
+
+logger = logging.getLogger(__name__)
 
 DECISIONS: Mapping[str, type[DecisionScores]] = {
     "single_label_classification": ClassScores,
@@ -79,7 +83,7 @@ def predict(candidate: Scoreable, evaluation: Evaluation) -> Scores:
 def _token_scores(candidate: Scoreable, evaluation: Evaluation) -> Scores:
     task, rows, config, tokenizer = evaluation.task, evaluation.rows, evaluation.config, candidate.tokenizer
     reference = evaluation.reference
-    alike = reference is not None and reference.models and same_tokenizer(tokenizer, reference.tokenizer)
+    alike = reference is not None and reference.models and reads_alike(tokenizer, reference.tokenizer)
     encoded, sizes = task.encode(rows, tokenizer), [len(text.encode()) for text in task.texts(rows)]
     few = max(1, evaluation.batch_size // 8)
     scores = score_tokens(candidate, task, encoded, reference if alike else None, few, sizes)
@@ -173,11 +177,15 @@ def write_texts(
     set_seed(seed)
 
     def work(numbers: list[int]) -> list[str]:
-        inputs = writer_inputs(model, tokenizer, [prompts.input_ids[number] for number in numbers])
-        found = generate(model, inputs, {**prompts.options, **settings})
-        texts: list[str] = tokenizer.batch_decode(found.tokens, skip_special_tokens=True)
-        return texts
+        texts: dict[int, str] = {}
+        rows = [prompts.input_ids[number] for number in numbers]
+        for places, part, own in parts_with_room(model, rows, {**prompts.options, **settings}):
+            found = generate(model, writer_inputs(model, tokenizer, part), own)
+            texts |= zip(places, tokenizer.batch_decode(found.tokens, skip_special_tokens=True), strict=True)
+        return [texts[place] for place in range(len(numbers))]
 
+    for line in room_note(model, prompts.input_ids, settings):
+        logger.info(line)
     with torch.inference_mode():
         return share_rows([len(ids) for ids in prompts.input_ids], batch_size, work)
 

@@ -63,8 +63,8 @@ def with_length(settings: Mapping[str, Any], longest: int) -> dict[str, Any]:
 def writer_inputs(model: PreTrainedModel, tokenizer: Tokenizer, rows: list[list[int]]) -> dict[str, Any]:
     """What ``generate`` reads of rows of tokens: padded, with their mask, and the token that pads."""
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    # A decoder goes on where the row ends, so nothing may stand behind it.
-    left = not model.config.is_encoder_decoder or tokenizer.padding_side == "left"
+    # A decoder goes on where the row ends, so nothing may stand behind it; its positions are counted from the mask.
+    left = not model.config.is_encoder_decoder
     ids = torch.tensor(padded(rows, pad, left), device=model.device)
     mask = torch.tensor(padded([[1] * len(row) for row in rows], 0, left), device=model.device)
     return {"input_ids": ids, "attention_mask": mask, "pad_token_id": pad}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,12 +18,15 @@ from hf_distill.errors import WritingError
 from hf_distill.generation.ends import end_tokens, with_ends
 from hf_distill.generation.generate import generate, with_length, writer_inputs
 from hf_distill.generation.logprobs import Likelihood
+from hf_distill.generation.room import parts_with_room, room_note
 from hf_distill.generation.writer import Hypothesis, Writer, repeated_share
 from hf_distill.models.hardware import place
 from hf_distill.recipe import LabelConfig
 from hf_distill.tasks import Task
 from hf_distill.tasks.rollout_batches import Prompts
 from hf_distill.types import Tokenizer
+
+logger = logging.getLogger(__name__)
 
 _OF_THE_FILE = ("transformers_version", "_from_model_config")
 
@@ -71,7 +75,7 @@ class ModelWriter(Writer):
         self._generation: Any = copy.deepcopy(own)
         self._generation.update(**self._settings)
         self._ends = end_tokens(self._generation)
-        self._special = frozenset(tokenizer.all_special_ids)
+        self._special, self._is_told = frozenset(tokenizer.all_special_ids), False
 
     @property
     @override
@@ -93,16 +97,26 @@ class ModelWriter(Writer):
     @override
     def write(self, prompts: Prompts, places: Sequence[int], seed: int) -> list[list[Hypothesis]]:
         place(self.model, PartialState().device)
-        rows = [prompts.input_ids[i] for i in places]
+        rows, found = [prompts.input_ids[i] for i in places], dict[int, list[Hypothesis]]()
+        if not self._is_told:
+            self._is_told = True
+            for line in room_note(self.model, prompts.input_ids, self._settings):
+                logger.info(line)
+        for numbers, part, settings in parts_with_room(self.model, rows, self._settings):
+            # The first row decides, so that the texts do not depend on what was written before.
+            own_seed = (seed << 32) + prompts.row_ids[places[numbers[0]]]
+            found |= zip(numbers, self._write(part, settings, own_seed), strict=True)
+        return [found[number] for number in range(len(rows))]
+
+    def _write(self, rows: list[list[int]], settings: Mapping[str, Any], seed: int) -> list[list[Hypothesis]]:
         seen = Likelihood(self._config.beams, self._ends)
         with torch.inference_mode():
             found = generate(
                 self.model,
                 writer_inputs(self.model, self.tokenizer, rows),
-                self._settings,
+                settings,
                 own=self._generation,
-                # The first row decides, so that the texts do not depend on what was written before.
-                seed=(seed << 32) + prompts.row_ids[places[0]],
+                seed=seed,
                 processors=[seen],
             )
             written = found.tokens[:, 1 if self.model.config.is_encoder_decoder else 0 :]

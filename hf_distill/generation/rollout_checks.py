@@ -50,7 +50,7 @@ def shared_context(*configs: PretrainedConfig | None) -> int | None:
     for config in configs:
         stack = None if config is None else config.get_text_config(decoder=True)
         known = (getattr(stack, f"max_{kind}position_embeddings", None) for kind in ("decoder_", ""))
-        contexts += [number for number in known if isinstance(number, int)][:1]
+        contexts += [number for number in known if isinstance(number, int) and number > 0][:1]
     return min(contexts, default=None)
 
 

@@ -20,6 +20,7 @@ from hf_distill.recipe import FromParts, LocalTeacher, Recipe, SingleTeacher, Tr
 from hf_distill.students import Student, StudentRequest, build_student, learning, limit_learning, parts_of, quantized
 from hf_distill.tasks import Task
 from hf_distill.teachers.ensemble import check_one_tokenizer
+from hf_distill.tokenizers.readers import Reader
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,11 @@ class ModelPlan:
     tokenizer: PreTrainedTokenizerBase
     others: tuple[ModelPlan, ...] = ()
     dtype: str = "float32"
+
+    def readers(self, name: str) -> list[Reader]:
+        """The models that it will be, all of which read its tokens."""
+        own = Reader(name=name, model=self.model, tokenizer=self.tokenizer)
+        return [own, *(dataclasses.replace(own, model=other.model) for other in self.others)]
 
     @property
     def parameters(self) -> int:
@@ -75,7 +81,8 @@ def planned_teacher(recipe: Recipe, task: Task, data: Data) -> ModelPlan | None:
     check_one_tokenizer({name: each.tokenizer for name, each in zip(names, (first, *others), strict=True)})
     how = f"one a row, by column {config.columns[0]}" if config.columns else "mixed by their weights"
     logger.info(f"teacher: {len(names)}, {how}; what the student takes of a teacher, it takes of {names[0]}")
-    return dataclasses.replace(first, others=tuple(others))
+    fewest = min((each.tokenizer for each in (first, *others)), key=len)  # What it reads, all of them read.
+    return dataclasses.replace(first, tokenizer=fewest, others=tuple(others))
 
 
 def _planned(config: SingleTeacher, task: Task, data: Data) -> ModelPlan:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,8 @@ from hf_distill.recipe.load_recipe import load_recipe
 from hf_distill.recipe.stages import check_training, in_stage
 from hf_distill.tasks import Task, make_task
 from hf_distill.teachers import teacher_class
-from hf_distill.tokenizers.compare import fitted, same_tokenizer
-from hf_distill.training.setup import check_encoder_learns, check_tokens, connect_tokenizers
+from hf_distill.tokenizers.compare import fitted, reads_alike
+from hf_distill.training.setup import check_encoder_learns, check_tokens, connect_tokenizers, fit_readers
 
 logger = logging.getLogger(__name__)
 
@@ -97,8 +98,8 @@ def resolve(recipe: Recipe, runs: str | Path = "runs", command: str = "", data: 
     data = read_data(recipe, task, stages, data)
     teacher = planned_teacher(recipe, task, data)
     student = planned_student(recipe, task, data, teacher)
-    planned = (student, *((teacher, *teacher.others) if teacher is not None else ()))
-    for line in task.fit_positions([each.model for each in planned]):
+    readers = student.readers("the student"), teacher.readers("the teacher") if teacher is not None else []
+    for line in fit_readers(task, *readers):
         logger.info(line)
     check_precision(stages, task, student.model.config)
     experiment = Experiment(
@@ -122,8 +123,8 @@ def resolve(recipe: Recipe, runs: str | Path = "runs", command: str = "", data: 
     _report_student(experiment)
     if not task.is_bound:
         task.follow((teacher or student).model.config)
-    for plan in planned:
-        check_family(task, plan.model)
+    for reader in chain(*readers):
+        check_family(task, reader.model)
     _report_rows(experiment)
     check_counted_tokens(experiment)
     _check_writing(experiment)
@@ -191,7 +192,7 @@ def _check_served_tokens(experiment: Experiment, objectives: Mapping[str, Object
     teacher = experiment.recipe.teacher
     if teacher is None or teacher.endpoint is None or not any("logits" in each.needs for each in objectives.values()):
         return
-    if not same_tokenizer(experiment.student.tokenizer, load_tokenizer(teacher.endpoint.tokenizer_source)):
+    if not reads_alike(experiment.student.tokenizer, load_tokenizer(teacher.endpoint.tokenizer_source)):
         check_tokens(objectives, experiment.task)
 
 
@@ -236,7 +237,7 @@ def _report_student(experiment: Experiment) -> None:
 def _report_rows(experiment: Experiment) -> None:
     """Report what becomes of all rows, and refuse those that cannot be read by student or teacher."""
     student, teacher = experiment.student.tokenizer, experiment.teacher
-    others = [] if teacher is None or same_tokenizer(student, teacher.tokenizer) else [teacher.tokenizer]
+    others = [] if teacher is None or reads_alike(student, teacher.tokenizer) else [teacher.tokenizer]
     for split, rows in experiment.data.splits.items():
         for whose, tokenizer in zip((split, f"{split}, the teacher's tokens"), (student, *others), strict=False):
             try:
@@ -254,8 +255,8 @@ def _report_stage(experiment: Experiment, stage: Stage) -> None:
     check_encoder_learns(objectives, student.model)
     for line in layerdrop_note(layer_rates(student.model)) if looks_into_layers(objectives.values()) else ():
         logger.info(f"student: {line}")
-    if teacher is not None and not same_tokenizer(student.tokenizer, teacher.tokenizer):
-        for line in connect_tokenizers(objectives, task, student.tokenizer, teacher.tokenizer):
+    if teacher is not None and not reads_alike(student.tokenizer, teacher.tokenizer):
+        for line in connect_tokenizers(objectives, task, student.tokenizer, teacher.tokenizer, teacher.model):
             logger.info(f"objective {line}")
         rows = (first_rows(experiment.data), experiment.rows)
         for line in task.compare_tokenizers(*rows, student.tokenizer, fitted(teacher.tokenizer, teacher.model)):

@@ -18,6 +18,7 @@ from hf_distill.students.from_parts import from_parts
 from hf_distill.students.pretrained import from_pretrained
 from hf_distill.students.request import Student, StudentRequest
 from hf_distill.tokenizers.compare import fitted
+from hf_distill.tokenizers.readers import Reader, check_tokens_fit
 
 if TYPE_CHECKING:
     from hf_distill.recipe import StudentConfig
@@ -55,12 +56,7 @@ def build_student(
     dtype = dtype_to_save(config.dtype, student.dtype or model.dtype)
     if not getattr(model, "is_loaded_in_4bit", False):
         model = model.float()
-    embeddings: Any = model.get_input_embeddings()
-    if len(tokenizer) > (rows := len(embeddings.weight)):
-        raise StudentError(
-            f"student.tokenizer: it has {len(tokenizer)} tokens, but the model only knows {rows}; "
-            "use the tokenizer that belongs to the model"
-        )
+    check_tokens_fit([Reader(name="the student", model=model, tokenizer=tokenizer)], StudentError)
     limit_learning(model, config)
     return dataclasses.replace(student, model=model, tokenizer=fitted(tokenizer, model), dtype=dtype)
 

@@ -122,6 +122,16 @@ def pad_token(tokenizer: Tokenizer) -> int:
     return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
 
 
+def pads_left(tokenizer: Tokenizer) -> bool:
+    """Whether rows that are read begin with their padding: only of XLNet and its like, which answer at the last token.
+
+    All others read a row as it stands alone where its padding comes last: GPT-2, BART and others count what stands
+    before it as positions. A tokenizer's own ``padding_side`` is for whoever writes with the model.
+    """
+    ends = tokenizer("a")["input_ids"][-1:] if tokenizer.cls_token_id is not None else []
+    return tokenizer.padding_side == "left" and ends == [tokenizer.cls_token_id]
+
+
 def columns_of(rows: Rows) -> list[str]:
     """The columns of rows, for which a stream that does not know them is asked for its first row."""
     return list(rows.column_names or next(iter(rows)))
@@ -185,7 +195,7 @@ def padded_inputs(
     read = dict.fromkeys((*tokenizer.model_input_names, SEGMENTS, *more))
     names = [prefix + name for name in read if prefix + name in rows[0]]
     features = [{name.removeprefix(prefix): row[name] for name in names} for row in rows]
-    filled = tokenizer.pad(features, return_tensors="pt")
+    filled = tokenizer.pad(features, return_tensors="pt", padding_side="left" if pads_left(tokenizer) else "right")
     return {prefix + name: value for name, value in filled.items()}
 
 
@@ -212,26 +222,6 @@ def with_row_ids(collate: Callable[..., Batch]) -> Callable[..., Batch]:
 def mask_of(row: Mapping[str, Any]) -> list[int]:
     """A row's own attention mask; of ones where it has none."""
     return list(row.get("attention_mask") or [1] * len(row["input_ids"]))
-
-
-class Completing:
-    """The part of a task that takes rows and batches which others made."""
-
-    def completed(self, batch: Mapping[str, Any], tokenizer: Tokenizer | None) -> Batch:
-        """The batch with what this task reads, made of what is there: labels under their own name, a mask of ones."""
-        found = {name: value for name, value in batch.items() if value is not None}
-        for name in ("label", "label_ids"):
-            if name in found and "labels" not in found:
-                found["labels"] = found.pop(name)
-        read = found.get("input_ids", found.get("inputs_embeds"))
-        if read is not None and "attention_mask" not in found:
-            shape = read.shape if "input_ids" in found else read.shape[:2]
-            found["attention_mask"] = torch.ones(shape, dtype=torch.long, device=read.device)
-        return found
-
-    def label_ids(self, batch: Batch) -> Any:
-        """What ``predict`` and ``compute_metrics`` are given as the labels of a batch."""
-        return batch.get("labels")
 
 
 def check_one_a_token(batch: Batch, *names: str) -> None:

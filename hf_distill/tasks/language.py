@@ -79,6 +79,7 @@ class CausalTask(LanguageTask, abstract=True):
     """Each token predicts the next; a teacher with other tokens is compared where both have read the same bytes."""
 
     metric_across_tokenizers = "bits_per_byte"
+    by_token = (*LanguageTask.by_token, "labels", PLACES, *COUNTED)
 
     @property
     @override
@@ -88,20 +89,18 @@ class CausalTask(LanguageTask, abstract=True):
     @override
     def collator(self, tokenizer: Tokenizer, teacher_tokenizer: Tokenizer | None = None) -> Collate:
         pad = pad_token(tokenizer)
-        left = tokenizer.padding_side == "left"
 
         def collate(rows: list[Mapping[str, Any]]) -> Batch:
             masked = [{**row, "attention_mask": mask_of(row)} for row in rows]
             fillers = {"input_ids": pad, "labels": IGNORED, PLACES: NOWHERE}
             fillers |= dict.fromkeys(("attention_mask", "position_ids", "token_type_ids", *COUNTED), 0)
             batch = {
-                name: torch.tensor(padded([list(row[name]) for row in masked], filler, left))
+                name: torch.tensor(padded([list(row[name]) for row in masked], filler, left=False))
                 for name, filler in fillers.items()
                 if name in masked[0]
             }
             if PLACES not in batch:
                 return batch
-            # On the right, whatever its tokenizer says: the places count from the left.
             own = [row[TEACHER_PREFIX + "input_ids"] for row in rows]
             real = padded([[1] * len(ids) for ids in own], 0, left=False)
             read = {"input_ids": torch.tensor(padded(own, 0, left=False)), "attention_mask": torch.tensor(real)}

@@ -16,7 +16,15 @@ from typing_extensions import override
 
 from hf_distill.errors import DataError
 from hf_distill.recipe.parse import check_option, checked_length
-from hf_distill.tasks.encoding import carried, check_apart, check_one_a_token, columns_of, padded, padded_inputs
+from hf_distill.tasks.encoding import (
+    carried,
+    check_apart,
+    check_one_a_token,
+    columns_of,
+    padded,
+    padded_inputs,
+    pads_left,
+)
 from hf_distill.tasks.language import PACKED_TOGETHER, LanguageTask
 from hf_distill.types import IGNORED, Batch, Collate, LogitSource, Masks, Rows, Tokenizer, View
 
@@ -46,6 +54,7 @@ class MaskedLanguageModeling(LanguageTask):
     required = ("text",)
     text_columns = ("text",)
     counted = "masked tokens"
+    by_token = (*LanguageTask.by_token, "labels")
     encoded_by = ("max_length", "packing", "mask_probability")
 
     def __init__(self, *, max_length: int = 128, packing: bool = False, mask_probability: float = 0.15) -> None:
@@ -86,7 +95,7 @@ class MaskedLanguageModeling(LanguageTask):
         self, tokenizer: Tokenizer, teacher_tokenizer: Tokenizer | None, epoch: Callable[[], Sequence[int]]
     ) -> Collate:
         hide = Masking(tokenizer, self.mask_probability)
-        left = tokenizer.padding_side == "left"
+        left = pads_left(tokenizer)
 
         def collate(rows: list[Mapping[str, Any]]) -> Batch:
             hidden = [

@@ -18,7 +18,14 @@ from hf_distill.data.forms.chat_rows import numbers_of
 from hf_distill.errors import DataError, TeacherError
 from hf_distill.models.forward import SEGMENTS
 from hf_distill.recipe.parse import check_option, checked_length
-from hf_distill.tasks.encoding import asked_segments, check_offsets, columns_of, padded_inputs, refuse_other_tokens
+from hf_distill.tasks.encoding import (
+    asked_segments,
+    check_offsets,
+    columns_of,
+    padded_inputs,
+    pads_left,
+    refuse_other_tokens,
+)
 from hf_distill.tasks.task import Task
 from hf_distill.types import IGNORED, Batch, Collate, LogitSource, Masks, Rows, Tokenizer, View
 
@@ -129,7 +136,7 @@ class QuestionAnswering(Task):
 
     @override
     def collator(self, tokenizer: Tokenizer, teacher_tokenizer: Tokenizer | None = None) -> Collate:
-        left = tokenizer.padding_side == "left"
+        left = pads_left(tokenizer)
 
         def collate(rows: list[Mapping[str, Any]]) -> Batch:
             batch = padded_inputs(rows, tokenizer)
@@ -151,6 +158,16 @@ class QuestionAnswering(Task):
         if "labels" not in found and len(places) == len(PLACES_OF_ANSWERS):
             labels, length = torch.stack(places, 1), found["attention_mask"].shape[1]
             found["labels"] = labels.masked_fill((labels < 0) | (labels >= length), IGNORED)
+        return found
+
+    @override
+    def turned(self, batch: Batch, tokenizer: Tokenizer | None) -> Batch:
+        found = super().turned(batch, tokenizer)
+        if found.get("attention_mask") is not batch.get("attention_mask") and {"labels", *PLACES_OF_ANSWERS} & {*found}:
+            raise DataError(
+                "a batch has rows that begin with padding, and does not tell whether the positions of answers count "
+                "it; pad on the right (tokenizer.padding_side), and tokenise the rows again if they are padded"
+            )
         return found
 
     @override

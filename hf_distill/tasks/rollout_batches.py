@@ -163,10 +163,9 @@ class AfterSources(Writing):
 
     @override
     def asked(self, batches: Sequence[Batch], pad: int) -> Asked:
-        left = not all(bool(batch["attention_mask"][:, 0].all()) for batch in batches)
         return Asked(
-            input_ids=joined([batch["input_ids"] for batch in batches], pad, left),
-            attention_mask=joined([batch["attention_mask"] for batch in batches], 0, left),
+            input_ids=joined([batch["input_ids"] for batch in batches], pad),
+            attention_mask=joined([batch["attention_mask"] for batch in batches], 0),
             answers=[count for batch in batches for count in (batch["labels"] != IGNORED).sum(1).tolist()],
         )
 
@@ -182,12 +181,10 @@ class AfterSources(Writing):
         }
 
 
-def joined(tensors: Sequence[Tensor], filler: int, left: bool = False) -> Tensor:
-    """``[B, T]`` of several, padded to the widest on one side."""
+def joined(tensors: Sequence[Tensor], filler: int) -> Tensor:
+    """``[B, T]`` of several, padded to the widest."""
     width = max(tensor.shape[1] for tensor in tensors)
-    gaps = [width - tensor.shape[1] for tensor in tensors]
-    sides = [(gap, 0) if left else (0, gap) for gap in gaps]
-    return torch.cat([functional.pad(tensor, side, value=filler) for tensor, side in zip(tensors, sides, strict=True)])
+    return torch.cat([functional.pad(tensor, (0, width - tensor.shape[1]), value=filler) for tensor in tensors])
 
 
 def _rows(batch: Batch) -> Iterator[tuple[list[int], list[int]]]:

@@ -14,9 +14,11 @@ from typing_extensions import override
 from hf_distill.errors import ModelError, RecipeError, TeacherError
 from hf_distill.models.sanity_checks import check_decoder_inputs, check_head
 from hf_distill.recipe.parse import check_option
+from hf_distill.tasks.batches import on_the_right
 from hf_distill.tasks.encoding import columns_of, mask_of, pad_token, padded, were_cut
 from hf_distill.tasks.language import LanguageTask
 from hf_distill.tasks.rollout_batches import WRITTEN, AfterSources, Prompts
+from hf_distill.tokenizers.readers import Reader
 from hf_distill.types import IGNORED, Batch, Collate, LogitSource, Masks, Rows, Tokenizer, View
 
 ROTATING = ("mbart", "plbart")
@@ -142,12 +144,11 @@ class SequenceToSequence(LanguageTask, abstract=True):
     @override
     def collator(self, tokenizer: Tokenizer, teacher_tokenizer: Tokenizer | None = None) -> Collate:
         pad = pad_token(tokenizer)
-        left = tokenizer.padding_side == "left"
 
         def collate(rows: list[Mapping[str, Any]]) -> Batch:
             made: Batch = {
-                "input_ids": torch.tensor(padded([list(row["input_ids"]) for row in rows], pad, left)),
-                "attention_mask": torch.tensor(padded(list(map(mask_of, rows)), 0, left)),
+                "input_ids": torch.tensor(padded([list(row["input_ids"]) for row in rows], pad, False)),
+                "attention_mask": torch.tensor(padded(list(map(mask_of, rows)), 0, False)),
             }
             if "labels" in rows[0]:
                 made["labels"] = torch.tensor(padded([list(row["labels"]) for row in rows], IGNORED, False))
@@ -178,10 +179,25 @@ class SequenceToSequence(LanguageTask, abstract=True):
         """Further: what the decoder reads, made of the labels."""
         found = super().completed(batch, tokenizer)
         if "labels" in found and not {"decoder_input_ids", "decoder_inputs_embeds", WRITTEN} & found.keys():
-            labels, pad = found["labels"], pad_token(tokenizer) if tokenizer is not None else self._pad
-            read = self._decoder_inputs(labels)
-            found["decoder_input_ids"] = read.masked_fill(_shifted(labels, 0) == IGNORED, pad)
+            found["decoder_input_ids"] = self._read_by_decoder(found["labels"], tokenizer)
         return found
+
+    @override
+    def fit_lengths(self, readers: Sequence[Reader]) -> Iterator[str]:
+        yield from self._fit_length("max_length", readers, "encoder")
+        yield from self._fit_length("max_target_length", readers, "decoder")
+
+    @override
+    def turned(self, batch: Batch, tokenizer: Tokenizer | None) -> Batch:
+        """Further: labels, unless others than they decide what the decoder reads."""
+        found = super().turned(batch, tokenizer)
+        labels, read = found.get("labels"), found.get("decoder_input_ids")
+        if not isinstance(labels, Tensor) or labels.ndim != 2 or "decoder_inputs_embeds" in found:
+            return found
+        moved = on_the_right(found, labels != IGNORED, ["labels"])
+        if not moved or not (read is None or torch.equal(read, self._read_by_decoder(labels, tokenizer))):
+            return found
+        return {**{k: v for k, v in found.items() if not k.startswith("decoder_")}, **moved}
 
     @override
     def masks(self, batch: Batch) -> Masks:
@@ -205,6 +221,10 @@ class SequenceToSequence(LanguageTask, abstract=True):
         for row in rows:
             yield self.prefix + row["source"]
             yield row["target"]
+
+    def _read_by_decoder(self, labels: Tensor, tokenizer: Tokenizer | None) -> Tensor:
+        pad = pad_token(tokenizer) if tokenizer is not None else self._pad
+        return self._decoder_inputs(labels).masked_fill(_shifted(labels, 0) == IGNORED, pad)
 
     def _decoder_inputs(self, labels: Tensor) -> Tensor:
         """``[B, T]``: each row's labels behind its start; what stands behind the last label is arbitrary."""

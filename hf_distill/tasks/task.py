@@ -17,9 +17,8 @@ from hf_distill.data.rows import Data
 from hf_distill.errors import RecipeError, TeacherError
 from hf_distill.models.forward import SEGMENTS
 from hf_distill.names import check_values
-from hf_distill.tasks.encoding import Completing
+from hf_distill.tasks.batches import Completing
 from hf_distill.tasks.rollout_batches import Prompted
-from hf_distill.tokenizers.compare import position_table
 from hf_distill.types import TAUGHT_BY, Batch, Collate, Distribution, LogitSource, Masks, Rows, Tokenizer, View
 
 TEACHER_PREFIX = "teacher_"
@@ -153,14 +152,6 @@ class Task(Prompted, Completing, ABC):
         """What makes a small model on which a precision is tried; models with a vocabulary are too large for it."""
         build: Callable[..., PreTrainedModel] = self.auto_model.from_config
         return build if self.keeps_logits else None
-
-    def fit_positions(self, models: Iterable[PreTrainedModel]) -> Iterator[str]:
-        """Cut rows at the last position that all models have; gives a line where that is before ``max_length``."""
-        found = [(position_table(each), type(each).__name__) for each in models if not each.config.is_encoder_decoder]
-        least, name = min(((at, name) for at, name in found if at), default=(0, ""))
-        if 0 < least < self.max_length:
-            yield f"task.max_length: rows are cut at {least} tokens and not at {self.max_length}: {name} reads no more"
-            self.max_length = least
 
     def align(self, teacher: PretrainedConfig, names: list[str] | None = None) -> list[int] | None:
         """Which of the teacher's outputs belongs to each label of the data, or None where the order is the same."""

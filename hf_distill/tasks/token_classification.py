@@ -26,6 +26,7 @@ from hf_distill.tasks.encoding import (
     label_column,
     padded,
     padded_inputs,
+    pads_left,
     refuse_other_tokens,
     replaced,
     were_cut,
@@ -58,6 +59,7 @@ class TokenClassification(ClassificationTask):
     scored_as = "tags"
     problem_type = name
     counted = "words"
+    by_token = (*ClassificationTask.by_token, "labels")
     encoded_by = ("max_length", "label_all_subwords")
 
     def __init__(
@@ -124,7 +126,7 @@ class TokenClassification(ClassificationTask):
 
     @override
     def collator(self, tokenizer: Tokenizer, teacher_tokenizer: Tokenizer | None = None) -> Collate:
-        left = tokenizer.padding_side == "left"
+        left = pads_left(tokenizer)
 
         def collate(rows: list[Mapping[str, Any]]) -> Batch:
             batch = padded_inputs(rows, tokenizer, more=[SPECIAL])

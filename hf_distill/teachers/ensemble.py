@@ -78,7 +78,10 @@ class EnsembleTeacher(RunningTeacher):
         self.routed = routed
         self.distribution: Distribution = "categorical"
         first = self.members[0]
-        self.model, self.tokenizer = first.model, first.tokenizer
+        self.model = first.model
+        # What the one with the fewest tokens reads, all read.
+        known = [member.tokenizer for member in self.members if member.tokenizer is not None]
+        self.tokenizer = min(known, key=len, default=None)
         self.config = copy.deepcopy(first.config)
         self.folders = tuple(folder for member in self.members for folder in member.folders)
         texts = [each.config.get_text_config() for each in self.members]

@@ -30,7 +30,7 @@ from hf_distill.recipe import LabelConfig, LocalTeacher, TrainedTeacher
 from hf_distill.students import share_an_encoder
 from hf_distill.tasks import Task
 from hf_distill.teachers.base import Layers, Loading, States, Teacher
-from hf_distill.tokenizers.compare import fitted, same_tokenizer
+from hf_distill.tokenizers.compare import fitted, reads_alike
 from hf_distill.types import Batch, LogitSource, Need, Targets, Tokenizer
 
 
@@ -47,7 +47,7 @@ class RunningTeacher(Teacher):
     def beside(self, tokenizer: Tokenizer) -> Self:
         """Itself, reading the student's tokens, or its own where these differ and then no more than it can read."""
         teacher, reads = copy.copy(self), None
-        if self.tokenizer is not None and not same_tokenizer(tokenizer, self.tokenizer):
+        if self.tokenizer is not None and not reads_alike(tokenizer, self.tokenizer):
             reads = functools.reduce(fitted, self.models, self.tokenizer)
         teacher.tokenizer = reads
         return teacher

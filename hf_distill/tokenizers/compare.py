@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 
-from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hf_distill.models.capacity import position_limit
 from hf_distill.models.forward import SEGMENTS, reads_segments
 
 
@@ -22,31 +22,17 @@ def same_tokenizer(first: PreTrainedTokenizerBase | None, second: PreTrainedToke
     return fewer.items() <= more.items() and first(probe)["input_ids"] == second(probe)["input_ids"]
 
 
-POSITIONS = ("position_embeddings", "wpe", "embed_positions")
-"""What modules are called that hold one vector for each position."""
+def lacking(teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase) -> dict[str, int]:
+    """Tokens of a student's tokenizer that a teacher's lacks; its padding aside, which nobody looks at."""
+    known, padding = teacher.get_vocab(), student.pad_token
+    return {token: at for token, at in student.get_vocab().items() if token not in known and token != padding}
 
 
-def position_limit(model: PreTrainedModel) -> int | None:
-    """How many tokens a model can read at most; None where its config does not tell."""
-    table = position_table(model)
-    limit: int | None = getattr(model.config, "max_position_embeddings", None) if table is None else table
-    return limit
-
-
-def position_table(model: PreTrainedModel) -> int | None:
-    """How many positions a model has vectors for; None where it computes them, or knows distances alone.
-
-    RoBERTa and its like count positions from the padding id on, so that two of their 514 serve nothing; others begin
-    at an offset.
-    """
-    told = getattr(model.config, "max_position_embeddings", None)
-    for name, module in model.named_modules():
-        weight = getattr(module, "weight", None)
-        if name.endswith(POSITIONS) and isinstance(weight, Tensor) and weight.ndim == 2:
-            first = getattr(module, "padding_idx", None)
-            limit = len(weight) - (getattr(module, "offset", 0) if first is None else first + 1)
-            return limit if told is None else min(limit, told)
-    return None
+def reads_alike(student: PreTrainedTokenizerBase | None, teacher: PreTrainedTokenizerBase | None) -> bool:
+    """Whether a teacher can read a student's tokens: the same ids, and none that the teacher's tokenizer lacks."""
+    if student is None or teacher is None or student is teacher:
+        return True
+    return same_tokenizer(student, teacher) and not lacking(teacher, student)
 
 
 def knows_segments(tokenizer: PreTrainedTokenizerBase) -> bool:

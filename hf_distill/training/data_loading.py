@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import logging
 import re
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 from datasets import Dataset, IterableDataset, List
@@ -19,7 +20,11 @@ from hf_distill.data.forms.text_rows import LISTS_OF_TEXTS
 from hf_distill.errors import DataError
 from hf_distill.tasks import Task
 from hf_distill.tasks.encoding import columns_of, with_row_ids
+from hf_distill.tasks.task import TEACHER_PREFIX
+from hf_distill.tokenizers.readers import bounds_of, check_batch
 from hf_distill.training.sampler import LengthGroupedSampler
+from hf_distill.training.setup import readers_of
+from hf_distill.training.step import Step
 from hf_distill.types import Collate, Rows, Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -37,6 +42,7 @@ class DataLoading(Trainer):
     """The part of a ``Trainer`` that makes batches: its task encodes and collates rows."""
 
     task: Task
+    step: Step
     _reads_prompts: bool = False  # Whether the student writes whatever it learns from.
 
     def _prepare_data(
@@ -134,19 +140,39 @@ class DataLoading(Trainer):
     @override
     def get_eval_dataloader(self, eval_dataset: Any = None) -> torch.utils.data.DataLoader[Any]:
         self.eval_dataset = self.encoded(self.eval_dataset, "eval_dataset")
-        return super().get_eval_dataloader(self.encoded(eval_dataset, "eval_dataset"))
+        with self._reading(self.data_collator):
+            return super().get_eval_dataloader(self.encoded(eval_dataset, "eval_dataset"))
 
     @override
     def get_test_dataloader(self, test_dataset: Any) -> torch.utils.data.DataLoader[Any]:
-        return super().get_test_dataloader(self.encoded(test_dataset, "test_dataset"))
+        with self._reading(self.data_collator):
+            return super().get_test_dataloader(self.encoded(test_dataset, "test_dataset"))
 
     @override
     def get_train_dataloader(self) -> torch.utils.data.DataLoader[Any]:
         self.train_dataset = self.encoded(self.train_dataset, "train_dataset")
         # A task may make rows anew in each epoch, but never those that are evaluated.
-        kept, self.data_collator = self.data_collator, self._train_collator or self.data_collator
-        try:
+        with self._reading(self._train_collator or self.data_collator):
             return super().get_train_dataloader()
+
+    @contextmanager
+    def _reading(self, collate: Any) -> Iterator[None]:
+        """Let batches come from a collator as all models can read them; refused where one cannot (DataError)."""
+        tokenizer, other = self._tokenizers
+        student, teacher = cast(PreTrainedModel, self.model), self.step.teacher
+        readers, others = readers_of(student, teacher, tokenizer)
+        bounds = [*bounds_of(readers), *bounds_of(others, TEACHER_PREFIX if other is not None else "")]
+
+        def read(rows: Any) -> Any:
+            batch: Any = collate(rows)
+            if isinstance(batch, Mapping):
+                batch = self.task.turned({**batch}, tokenizer)
+                check_batch(batch, bounds)
+            return batch
+
+        kept, self.data_collator = self.data_collator, read
+        try:
+            yield
         finally:
             self.data_collator = kept
 

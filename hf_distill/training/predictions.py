@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
@@ -21,12 +22,15 @@ from transformers.trainer_pt_utils import nested_detach
 from transformers.trainer_utils import EvalLoopOutput, PredictionOutput
 
 from hf_distill.errors import DataError
+from hf_distill.generation.room import position_room
 from hf_distill.models.forward import accepted_inputs
 from hf_distill.students import frozen_encoder
 from hf_distill.tasks.encoding import pad_token
 from hf_distill.training.loss import Means
 from hf_distill.training.step import Counts, Step, Terms
 from hf_distill.types import Batch, Masks
+
+logger = logging.getLogger(__name__)
 
 _USUAL_LENGTH = 20
 """Tokens that ``generate`` writes at most where neither the model nor the caller says how many."""
@@ -212,6 +216,11 @@ class Predictions(Trainer):
         args = cast(Seq2SeqTrainingArguments, self.args)
         if not {"max_length", "max_new_tokens"} & self._generation.keys() and args.generation_max_length:
             self._generation["max_length"] = args.generation_max_length
+        room = position_room(cast(PreTrainedModel, self.model))
+        for name in ("max_length", "max_new_tokens"):
+            if room is not None and self._generation.get(name, 0) > room:
+                logger.info(f"{name}: {room} in place of {self._generation[name]}: the student has no more positions")
+                self._generation[name] = room
         if args.generation_num_beams is not None:
             self._generation.setdefault("num_beams", args.generation_num_beams)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel, TrainingArguments
 
 from hf_distill.errors import LabelError, ObjectiveError, StudentError, TeacherError
+from hf_distill.models.capacity import token_rows
 from hf_distill.models.dropout import layer_rates, layerdrop_note
 from hf_distill.models.experts import balance_note, balances_experts
 from hf_distill.models.forward import STATES
@@ -18,6 +20,8 @@ from hf_distill.objectives import Objective, Router, looks_into_layers, make_obj
 from hf_distill.students import frozen_encoder
 from hf_distill.tasks import Task, check_class, make_task, task_of
 from hf_distill.teachers import ModelTeacher, Teacher
+from hf_distill.tokenizers.compare import lacking, reads_alike, same_tokenizer
+from hf_distill.tokenizers.readers import Reader, check_tokens_fit, named
 from hf_distill.training.step import Step
 from hf_distill.types import OF_THE_DATA, Tokenizer
 
@@ -46,10 +50,10 @@ def set_up(
     check_objectives(step.objectives, step.task, args)
     check_provided(step.objectives, teacher)
     if teacher is not None and teacher.tokenizer is not None:
-        step.notes += connect_tokenizers(step.objectives, step.task, tokenizer, teacher.tokenizer)
+        step.notes += connect_tokenizers(step.objectives, step.task, tokenizer, teacher.tokenizer, teacher.model)
+    step.notes += fit_readers(step.task, *readers_of(student, teacher, tokenizer))
     for model in (student, *(teacher.models if teacher is not None else ())):
         step.task.check_model(model)
-    step.notes += step.task.fit_positions((student, *(teacher.models if teacher is not None else ())))
     connect(step, student, args.seed)
     step.notes += layerdrop_note(step.layer_rates)
     step.notes += [str(balance_note(student))] if balances_experts(student) else []
@@ -180,11 +184,53 @@ def check_tokens(objectives: Mapping[str, Objective], task: Task) -> None:
             )
 
 
+def readers_of(
+    student: PreTrainedModel, teacher: Teacher | None, tokenizer: Tokenizer | None
+) -> tuple[list[Reader], list[Reader]]:
+    """The student and the models of its teacher, with the tokenizers that make what they read."""
+    read = tokenizer if teacher is None or teacher.tokenizer is None else teacher.tokenizer
+    models = teacher.models if teacher is not None else ()
+    return (
+        [Reader(name="the student", model=student, tokenizer=tokenizer)],
+        [Reader(name="the teacher", model=model, tokenizer=read) for model in models],
+    )
+
+
+def fit_readers(task: Task, students: Sequence[Reader], teachers: Sequence[Reader]) -> list[str]:
+    """Cut rows where the first of all models ends, which the lines tell; refuse tokens that one cannot read.
+
+    A teacher that reads a student's tokens is seen to read all of them.
+    """
+    lines = list(task.fit_lengths([*students, *teachers]))
+    (student,) = students
+    shared = [dataclasses.replace(each, tokenizer=student.tokenizer) for each in teachers]
+    alike = [a if reads_alike(a.tokenizer, b.tokenizer) else b for a, b in zip(shared, teachers, strict=True)]
+    check_tokens_fit([student, *alike])
+    return lines
+
+
 def connect_tokenizers(
-    objectives: Mapping[str, Objective], task: Task, student: Tokenizer | None, teacher: Tokenizer
+    objectives: Mapping[str, Objective],
+    task: Task,
+    student: Tokenizer | None,
+    teacher: Tokenizer,
+    model: PreTrainedModel | None = None,
 ) -> list[str]:
-    """Fit objectives to a teacher with other tokens than the student's; gives lines that tell what they share."""
-    check_tokens(objectives, task)
+    """Fit objectives to a teacher with other tokens than the student's; gives lines that tell what they share.
+
+    ``model``: The teacher's, whose table of tokens an error names.
+    """
+    try:
+        check_tokens(objectives, task)
+    except ObjectiveError as error:
+        if student is None or not same_tokenizer(student, teacher):
+            raise
+        rows = f", whose table of tokens has {token_rows(model)[0]:,} rows" if model is not None else ""
+        raise ObjectiveError(
+            f"the student's tokenizer has tokens that the teacher's lacks{rows}: {named(lacking(teacher, student))}; "
+            "add them to a copy of the teacher (its tokenizer, resize_token_embeddings, some training), remove them "
+            f"from the student's tokenizer, or: {error}"
+        ) from error
     if student is None:
         raise ObjectiveError("logits: cross_tokenizer needs the student's tokenizer; pass it as processing_class")
     crossing = [objective for objective in objectives.values() if objective.cross_tokenizer]

@@ -9,9 +9,10 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from hf_distill.models import precision
+from hf_distill.models.capacity import position_table
 from hf_distill.models.precision import runnable_dtype, trouble
 from hf_distill.tasks import TextClassification
-from hf_distill.tokenizers.compare import position_table
+from hf_distill.tokenizers.readers import Reader
 from tests.helpers import tiny
 
 SMALL = {"vocab_size": 40, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 48}
@@ -68,7 +69,8 @@ def test_the_last_position_of_a_model_is_known(kind, options, expected):
 def test_rows_are_cut_at_the_last_position_of_all_models_and_that_is_told():
     task = TextClassification(max_length=128)
     models = [tiny.bert(), tiny.bert(max_position_embeddings=48), tiny.bert(max_position_embeddings=512)]
-    (line,) = task.fit_positions(models)
+    readers = [Reader(name="the student", model=model) for model in models]
+    (line,) = task.fit_lengths(readers)
     assert task.max_length == 48
     assert line.startswith("task.max_length: rows are cut at 48 tokens and not at 128")
-    assert list(task.fit_positions(models)) == []
+    assert list(task.fit_lengths(readers)) == []

@@ -167,9 +167,6 @@ def test_what_stands_in_padding_and_on_which_side_it_is_changes_nothing():
     objectives = [Labels(), Logits(temperature=2.0), Hidden()]
     first = terms(task, right, encoder(), teacher, objectives)
     assert_same(first, terms(task, garbage, encoder(), teacher, [Labels(), Logits(temperature=2.0), Hidden()]))
-    # BERT counts its positions from the left edge; with those of each row's own tokens it must not matter.
-    for batch in (right, left):
-        batch["position_ids"] = (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)
     assert_same(*(terms(task, batch, encoder(), teacher, every()) for batch in (right, left)))
 
 

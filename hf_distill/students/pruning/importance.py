@@ -14,10 +14,10 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.errors import StudentError
+from hf_distill.models.capacity import position_limit
 from hf_distill.models.forward import evaluated
 from hf_distill.students.layer_choice import layer_stack
 from hf_distill.students.pruning.families import Shape, family_of, shape_of
-from hf_distill.tokenizers.compare import position_limit
 
 _BATCH = 16
 _TOKENS = 512  # How much of a text is read at most.

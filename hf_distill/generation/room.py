@@ -1,0 +1,54 @@
+"""How much a model may write: no more than its positions leave behind each prompt."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from hf_distill.models.capacity import position_limit
+
+logger = logging.getLogger(__name__)
+
+
+def position_room(model: PreTrainedModel) -> int | None:
+    """How many tokens a model can write and read again, its prompt among them; None: any number."""
+    return position_limit(model, "decoder")
+
+
+def parts_with_room(
+    model: PreTrainedModel, rows: Sequence[list[int]], settings: Mapping[str, Any]
+) -> Iterator[tuple[list[int], list[list[int]], dict[str, Any]]]:
+    """Prompts in parts that leave the same room: their numbers, the prompts, and the settings they are written with.
+
+    So what is written behind a prompt does not depend on the others of its batch. A prompt that leaves no room is cut
+    at its start to half of the positions, as a training row is that is truncated.
+    """
+    room = position_room(model)
+    given = next((name for name in ("max_new_tokens", "max_length") if settings.get(name) is not None), None)
+    if room is None or given is None:
+        yield list(range(len(rows))), list(rows), dict(settings)
+        return
+    is_decoder = not model.config.is_encoder_decoder
+    cut = [row[-(room // 2) :] if is_decoder and len(row) >= room else row for row in rows]
+    behind = [room - len(row) if is_decoder and given == "max_new_tokens" else room for row in cut]
+    most = [min(settings[given], each) for each in behind]
+    for length in sorted(set(most), reverse=True):
+        numbers = [number for number, each in enumerate(most) if each == length]
+        # A text that must be longer than may be written would be refused.
+        least = {n: min(settings[n], length) for n in ("min_new_tokens", "min_length") if settings.get(n)}
+        yield numbers, [cut[number] for number in numbers], {**settings, **least, given: length}
+
+
+def room_note(model: PreTrainedModel, rows: Sequence[list[int]], settings: Mapping[str, Any]) -> Iterator[str]:
+    """A line that tells how many texts may be shorter than asked, where some are."""
+    parts = list(parts_with_room(model, rows, settings))
+    short = sum(len(numbers) for numbers, _, own in parts if own != settings)
+    if short:
+        asked = settings.get("max_new_tokens") or settings.get("max_length")
+        yield (
+            f"writing: {short:,} of {len(rows):,} texts may have fewer than the {asked:,} tokens that are asked for: "
+            f"{type(model).__name__} has {position_room(model):,} positions, a prompt's among them"
+        )

@@ -1,0 +1,77 @@
+"""How many positions and how many tokens a model can read."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from torch import Tensor
+from transformers import PretrainedConfig, PreTrainedModel
+
+Side = Literal["encoder", "decoder"]
+
+POSITIONS = ("position_embeddings", "positions_embed", "wpe", "embed_positions")
+"""What modules are called that hold one vector for each position."""
+
+
+def position_limit(model: PreTrainedModel, side: Side | None = None) -> int | None:
+    """How many tokens a model can read at most; None where it knows distances alone, or does not say.
+
+    Args:
+        model: Its weights may be on the meta device.
+        side: Which stack of an encoder-decoder; does nothing for other models.
+    """
+    table = position_table(model, side)
+    stack = _stack(model, side)
+    if table is not None or getattr(stack, "relative_attention", False) or getattr(stack, "alibi", False):
+        return table
+    return _told(stack, side)
+
+
+def position_table(model: PreTrainedModel, side: Side | None = None) -> int | None:
+    """How many positions a model has vectors for; None where it computes them, or knows distances alone.
+
+    RoBERTa and its like count positions from the padding id on, so that two of their 514 serve nothing; others begin
+    at an offset.
+    """
+    told = _told(_stack(model, side), side)
+    stacks = {"encoder", "decoder"} if side is not None and model.config.is_encoder_decoder else set()
+    for name, module in model.named_modules():
+        weight = getattr(module, "weight", None)
+        if name.endswith(POSITIONS) and isinstance(weight, Tensor) and weight.ndim == 2:
+            if next((part for part in name.split(".") if part in stacks), side) != side:
+                continue
+            first = getattr(module, "padding_idx", None)
+            limit = len(weight) - (getattr(module, "offset", 0) if first is None else first + 1)
+            return limit if told is None else min(limit, told)
+    return None
+
+
+def is_bound_to_positions(model: PreTrainedModel, side: Side | None = None) -> bool:
+    """Whether a model fails beyond :func:`position_limit`; rotary positions can be computed for longer rows."""
+    return position_limit(model, side) is not None and not getattr(_stack(model, side), "rope_parameters", None)
+
+
+def token_rows(model: PreTrainedModel) -> tuple[int, int]:
+    """How many tokens a model can read, and how many it can write: the second differs where the tables do."""
+    read, written = model.get_input_embeddings(), model.get_output_embeddings()
+    rows = _rows(read)
+    return rows, (_rows(written) if written is not None and model.config.is_encoder_decoder else rows)
+
+
+def _rows(table: Any) -> int:
+    # The number that a table was made with: its weight may lie in parts on several devices.
+    known = getattr(table, "num_embeddings", None) or getattr(table, "out_features", None)
+    return int(known if known is not None else len(table.weight))
+
+
+def _stack(model: PreTrainedModel, side: Side | None) -> PretrainedConfig:
+    """The config of the part of a model that reads text."""
+    inner = getattr(model.config, side, None) if side is not None else None
+    return inner if isinstance(inner, PretrainedConfig) else model.config.get_text_config()
+
+
+def _told(stack: PretrainedConfig, side: Side | None) -> int | None:
+    names = [f"max_{side}_position_embeddings"] * (side is not None) + ["max_position_embeddings"]
+    found = (getattr(stack, name, None) for name in names)
+    # XLNet says -1: any number.
+    return next((number for number in found if isinstance(number, int) and number > 0), None)
