@@ -102,7 +102,7 @@ def test_positions_of_answers_that_may_count_padding_are_refused(tmp_path):
         processing_class=made,
         data_collator=DataCollatorWithPadding(made),
     )
-    with pytest.raises(DataError, match="begin with padding.*pad on the right"):
+    with pytest.raises(DataError, match=r"begin with padding.*pad on the right"):
         trainer.evaluate()
 
 
