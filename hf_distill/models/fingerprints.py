@@ -27,5 +27,5 @@ def tokenizer_mark(tokenizers: Sequence[PreTrainedTokenizerBase]) -> str:
             # A tokenizer remembers how it last cut and padded; that is no part of it.
             whole = json.loads(backend.to_str())
             state = {name: value for name, value in whole.items() if name not in ("truncation", "padding")}
-        parts.append([state, tokenizer.special_tokens_map, tokenizer.chat_template, tokenizer.padding_side])
+        parts.append([state, tokenizer.special_tokens_map, tokenizer.chat_template])
     return digest(parts)

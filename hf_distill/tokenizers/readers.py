@@ -104,7 +104,7 @@ def check_batch(batch: Mapping[str, Any], bounds: Iterable[Bound]) -> None:
                 f"{bound.reader} has {bound.rows:,} rows; tokenise the rows with a tokenizer that belongs to all "
                 "models, or call resize_token_embeddings on a copy of that model"
             )
-        length = int(places.max()) + 1 if isinstance(places, Tensor) and places.numel() else ids.shape[1]
+        length = int(places.max()) + 1 if isinstance(places, Tensor) and places.numel() else ids.shape[-1]
         if bound.positions is not None and length > bound.positions:
             raise DataError(
                 f"{bound.column}: a batch has rows of {length:,} tokens, but {bound.reader} has {bound.positions:,} "
