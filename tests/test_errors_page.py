@@ -355,6 +355,8 @@ GROUPS: dict[str, tuple[str, tuple[Case, ...]]] = {
             ),
             check("an unknown kind of model", "'student={config: {model_type: burt}}'"),
             check("an unknown key of a config", "'student={config: {hiden_size: 32}}'"),
+            check("a student with a token more than its teacher", "student.pretrained=one-more-token", "known.yaml"),
+            check("a student with a pad token that its teacher lacks", "student.pretrained=own-pad", "known.yaml"),
             check(
                 "fresh weights without a model type",
                 "teacher=null 'student={config: {hidden_size: 32}}' 'objectives=[{kind: labels}]'",

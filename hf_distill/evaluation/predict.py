@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +26,7 @@ from hf_distill.evaluation.scores import DecisionScores, Evaluation, Scoreable, 
 from hf_distill.evaluation.tags import score_tags
 from hf_distill.generation.ends import with_ends
 from hf_distill.generation.generate import generate, with_length, writer_inputs
-from hf_distill.generation.room import parts_with_room, room_note
+from hf_distill.generation.room import parts_with_room, report_room
 from hf_distill.models.forward import accepted_inputs, run_model
 from hf_distill.models.hardware import place, share_rows
 from hf_distill.names import nearest
@@ -35,8 +34,6 @@ from hf_distill.tasks import Task
 from hf_distill.tasks.rollout_batches import Prompts
 from hf_distill.tokenizers.compare import reads_alike
 from hf_distill.types import Batch, LogitSource
-
-logger = logging.getLogger(__name__)
 
 DECISIONS: Mapping[str, type[DecisionScores]] = {
     "single_label_classification": ClassScores,
@@ -184,8 +181,7 @@ def write_texts(
             texts |= zip(places, tokenizer.batch_decode(found.tokens, skip_special_tokens=True), strict=True)
         return [texts[place] for place in range(len(numbers))]
 
-    for line in room_note(model, prompts.input_ids, settings):
-        logger.info(line)
+    report_room(model, prompts.input_ids, settings)
     with torch.inference_mode():
         return share_rows([len(ids) for ids in prompts.input_ids], batch_size, work)
 

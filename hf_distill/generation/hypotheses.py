@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,15 +17,13 @@ from hf_distill.errors import WritingError
 from hf_distill.generation.ends import end_tokens, with_ends
 from hf_distill.generation.generate import generate, with_length, writer_inputs
 from hf_distill.generation.logprobs import Likelihood
-from hf_distill.generation.room import parts_with_room, room_note
+from hf_distill.generation.room import parts_with_room, report_room
 from hf_distill.generation.writer import Hypothesis, Writer, repeated_share
 from hf_distill.models.hardware import place
 from hf_distill.recipe import LabelConfig
 from hf_distill.tasks import Task
 from hf_distill.tasks.rollout_batches import Prompts
 from hf_distill.types import Tokenizer
-
-logger = logging.getLogger(__name__)
 
 _OF_THE_FILE = ("transformers_version", "_from_model_config")
 
@@ -100,8 +97,7 @@ class ModelWriter(Writer):
         rows, found = [prompts.input_ids[i] for i in places], dict[int, list[Hypothesis]]()
         if not self._is_told:
             self._is_told = True
-            for line in room_note(self.model, prompts.input_ids, self._settings):
-                logger.info(line)
+            report_room(self.model, prompts.input_ids, self._settings)
         for numbers, part, settings in parts_with_room(self.model, rows, self._settings):
             # The first row decides, so that the texts do not depend on what was written before.
             own_seed = (seed << 32) + prompts.row_ids[places[numbers[0]]]

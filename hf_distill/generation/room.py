@@ -42,13 +42,16 @@ def parts_with_room(
         yield numbers, [cut[number] for number in numbers], {**settings, **least, given: length}
 
 
-def room_note(model: PreTrainedModel, rows: Sequence[list[int]], settings: Mapping[str, Any]) -> Iterator[str]:
-    """A line that tells how many texts may be shorter than asked, where some are."""
-    parts = list(parts_with_room(model, rows, settings))
-    short = sum(len(numbers) for numbers, _, own in parts if own != settings)
+def report_room(model: PreTrainedModel, rows: Sequence[list[int]], settings: Mapping[str, Any]) -> None:
+    """Report how many texts may be shorter than asked, or are written after a part of their prompt, if any."""
+    short = sum(
+        own != settings or part[at] != rows[number]
+        for numbers, part, own in parts_with_room(model, rows, settings)
+        for at, number in enumerate(numbers)
+    )
     if short:
         asked = settings.get("max_new_tokens") or settings.get("max_length")
-        yield (
-            f"writing: {short:,} of {len(rows):,} texts may have fewer than the {asked:,} tokens that are asked for: "
-            f"{type(model).__name__} has {position_room(model):,} positions, a prompt's among them"
+        logger.info(
+            f"writing: {short:,} of {len(rows):,} prompts leave no room for {asked:,} tokens: {type(model).__name__} has "
+            f"{position_room(model):,} positions; fewer are written there"
         )

@@ -128,8 +128,8 @@ def pads_left(tokenizer: Tokenizer) -> bool:
     All others read a row as it stands alone where its padding comes last: GPT-2, BART and others count what stands
     before it as positions. A tokenizer's own ``padding_side`` is for whoever writes with the model.
     """
-    ends = tokenizer("a")["input_ids"][-1:] if tokenizer.cls_token_id is not None else []
-    return tokenizer.padding_side == "left" and ends == [tokenizer.cls_token_id]
+    answers = tokenizer.cls_token_id
+    return tokenizer.padding_side == "left" and answers is not None and tokenizer("a")["input_ids"][-1] == answers
 
 
 def columns_of(rows: Rows) -> list[str]:

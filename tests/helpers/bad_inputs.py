@@ -93,6 +93,13 @@ RECIPES: dict[str, Changes] = {
         "objectives": [{"kind": "labels"}, {"kind": "logits", "temperature": 1.0}],
         "evaluate": {"resamples": 100, "control": False},
     },
+    "known": {
+        "task": {"name": "causal-lm", "max_length": 16, "packing": False},
+        "data": {"files": {"train": "train.txt", "test": "test.txt"}},
+        "teacher": {"model": "decoder"},
+        "student": {"pretrained": "small-decoder"},
+        "objectives": [{"kind": "labels"}, {"kind": "logits", "temperature": 1.0}],
+    },
     "cached": {
         "task": {"name": "causal-lm", "max_length": 16, "packing": False},
         "data": {"files": {"train": "train.txt", "test": "test.txt"}},
@@ -150,6 +157,14 @@ def make_place(folder: Path) -> None:
         taught(tiny.decoder(layers, initializer_range=0.05), tiny.chat_tokenizer()).save_pretrained(folder / name)
         tiny.chat_tokenizer().save_pretrained(folder / name)
     tiny.bert(1).save_pretrained(folder / "without-tokenizer")
+    for name, special in (
+        ("one-more-token", {"additional_special_tokens": ["<|im_start|>"]}),
+        ("own-pad", {"pad_token": "<pad>"}),
+    ):
+        tokenizer = tiny.chat_tokenizer()
+        tokenizer.add_special_tokens(special)
+        tokenizer.save_pretrained(folder / name)
+        tiny.decoder(1, vocab_size=len(tokenizer)).save_pretrained(folder / name)
     weights = folder / "broken-weights" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])
     (folder / "pickled" / "model.safetensors").rename(folder / "pickled" / "pytorch_model.bin")
