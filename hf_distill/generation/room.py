@@ -52,6 +52,6 @@ def report_room(model: PreTrainedModel, rows: Sequence[list[int]], settings: Map
     if short:
         asked = settings.get("max_new_tokens") or settings.get("max_length")
         logger.info(
-            f"writing: {short:,} of {len(rows):,} prompts leave no room for {asked:,} tokens: {type(model).__name__} has "
-            f"{position_room(model):,} positions; fewer are written there"
+            f"writing: {short:,} of {len(rows):,} prompts leave no room for {asked:,} tokens among the "
+            f"{position_room(model):,} positions of {type(model).__name__}; fewer are written there"
         )
