@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from hf_distill.models.capacity import position_limit
+from hf_distill.models.sizes import position_limit
 
 logger = logging.getLogger(__name__)
 

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from hf_distill.errors import ModelError
 from hf_distill.models.forward import compared_layers
+from hf_distill.models.sizes import sizes_of, text_part
 from hf_distill.types import Projections
 
 _APART = (
@@ -31,11 +32,12 @@ _CROSS = re.compile(r"cross|encoder_attn|EncDecAttention")  # In the names of mo
 
 def self_attentions(model: PreTrainedModel) -> list[nn.Module]:
     """The self-attention of every layer, in order; a decoder's, where there is an encoder, too."""
-    stack: nn.Module = model.get_decoder() if model.config.is_encoder_decoder else model
+    stack: nn.Module = model.get_decoder() if model.config.is_encoder_decoder else text_part(model)
+    width = sizes_of(model.config, "decoder").hidden_size
     found = [
         module
         for name, module in stack.named_modules()
-        if not _CROSS.search(name) and (_apart(module) or _fused(module, model.config.hidden_size))
+        if not _CROSS.search(name) and (_apart(module) or _fused(module, width))
     ]
     if len(found) != (total := compared_layers(model.config)):
         raise ModelError(

@@ -18,6 +18,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from hf_distill.errors import ModelError
 from hf_distill.models.pooling import head_of
+from hf_distill.models.sizes import sizes_of
 from hf_distill.types import Head, HeadLogits, Need
 
 SEGMENTS = "token_type_ids"
@@ -47,13 +48,15 @@ def output_head(model: PreTrainedModel) -> Head:
             f"{kind} has {what}; the fused loss needs a plain linear layer: leave the head out of the adapter's "
             "target modules, or merge the adapter first"
         )
-    config = model.config.get_text_config()
+    config = sizes_of(model.config)
     bias = module.bias if module.bias is not None else getattr(model, "final_logits_bias", None)
-    scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
+    # Cohere, Falcon-H1 and Granite, in this order.
+    names = ("logit_scale", "lm_head_multiplier", "logits_scaling")
+    times, more, less = (float(getattr(config, name, None) or 1.0) for name in names)
     return Head(
         weight=module.weight,
         bias=bias.view(-1) if bias is not None else None,
-        scale=scale,
+        scale=times * more / less,
         soft_cap=getattr(config, "final_logit_softcapping", None),
     )
 
@@ -155,7 +158,7 @@ def compared_layers(config: PretrainedConfig) -> int:
 
 def encoder_layers(config: PretrainedConfig) -> int | None:
     """How many layers an encoder beside a decoder has; None where there is none."""
-    return int(config.num_hidden_layers) if config.is_encoder_decoder else None
+    return int(sizes_of(config, "encoder").num_hidden_layers) if config.is_encoder_decoder else None
 
 
 def run_model(

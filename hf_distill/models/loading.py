@@ -137,6 +137,25 @@ def check_weights(
             load_model(auto_model, name, new_head=new_head, device_map="meta", **options)
 
 
+def empty_model(auto_model: Any, config: PretrainedConfig, name: str, revision: str | None = None) -> PreTrainedModel:
+    """A model without weights, on the meta device; refused (ModelError) if its class could not load it again."""
+    known = getattr(auto_model, "_model_mapping", None)
+
+    def check(config: PretrainedConfig) -> None:
+        if known is not None and type(config) not in known:
+            kind = type(config).__name__
+            raise ModelError(
+                f"{name}: Transformers' {auto_model.__name__} loads none with a {kind}; name another or, where part of "
+                "it is a model that reads text, save that with save_pretrained and name its folder"
+            )
+
+    check(config)
+    with _as_model_error("model", name, revision), torch.device("meta"):
+        model: PreTrainedModel = auto_model.from_config(config)
+    check(model.config)  # Of Emu3 the part that reads text is taken, whose own config no class is known for.
+    return model
+
+
 def load_generation(name: str, revision: str | None = None) -> GenerationConfig | None:
     """How a model writes unless somebody says otherwise; None where no file tells it."""
     with _as_model_error("generation config", name, revision):

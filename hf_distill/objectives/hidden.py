@@ -10,6 +10,8 @@ from torch.nn import functional
 from transformers import PretrainedConfig
 from typing_extensions import override
 
+from hf_distill.errors import ObjectiveError
+from hf_distill.models.sizes import sizes_of
 from hf_distill.objectives.layer_maps import Layers, check_layers, chosen_layers, readable
 from hf_distill.objectives.objective import Objective
 from hf_distill.objectives.schedules import Scheduled
@@ -49,7 +51,14 @@ class Hidden(Objective):
         self.layer_map = self._chosen(student, teacher)
         whose = "encoder layer" if self.of_encoder else "layer"
         lines = [f"hidden: student {whose} <- teacher {whose}: {readable(self.layer_map)}"]
-        own, other = student.hidden_size, teacher.hidden_size
+        for config in (student, teacher):
+            if hasattr(sizes_of(config), "altup_num_inputs"):
+                raise ObjectiveError(
+                    f"hidden: {config.model_type} computes several versions of its hidden states at once, which cannot "
+                    "be compared; use logits"
+                )
+        side = "encoder" if self.of_encoder else "decoder"
+        own, other = (int(sizes_of(config, side).hidden_size) for config in (student, teacher))
         if own != other:
             self.module = nn.ModuleDict({str(i): nn.Linear(own, other) for i in self.layer_map})
             lines.append(f"hidden: learned projections {own} -> {other}")

@@ -13,7 +13,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from hf_distill.data.rows import Data
 from hf_distill.errors import TeacherError
 from hf_distill.models.hardware import chosen_dtype
-from hf_distill.models.loading import check_weights, load_config, load_generation, load_tokenizer
+from hf_distill.models.loading import check_weights, empty_model, load_config, load_generation, load_tokenizer
 from hf_distill.models.precision import dtype_to_save, runnable_dtype, trouble
 from hf_distill.names import are_generic, shortened
 from hf_distill.recipe import FromParts, LocalTeacher, Recipe, SingleTeacher, TrainedTeacher
@@ -179,8 +179,7 @@ def _request(task: Task, data: Data, cut: FromParts) -> StudentRequest[FromParts
 
 
 def _on_meta(task: Task, config: PretrainedConfig, name: str, revision: str | None) -> PreTrainedModel:
-    with torch.device("meta"):
-        model: PreTrainedModel = task.auto_model.from_config(config)
+    model = empty_model(task.auto_model, config, name, revision)
     if model.can_generate() and (own := load_generation(name, revision)) is not None:
         model.generation_config = own
     return model

@@ -103,9 +103,6 @@ def _spaced(total: int, most: int) -> list[int]:
 
 
 def _widths(config: PretrainedConfig) -> list[WidthConfig]:
-    if config.is_encoder_decoder:
-        logger.info("width: an encoder-decoder cannot be narrowed; only its depth is planned")
-        return []
     try:
         shapes, source = family_of_shapes(config)[:-1], shape_of(config)
     except StudentError as error:

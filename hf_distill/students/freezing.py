@@ -28,7 +28,8 @@ def freeze(model: PreTrainedModel, parts: Sequence[str]) -> None:
     if "embeddings" in parts:
         for name, module in model.named_modules():
             # T5 keeps a table of relative positions in a layer: it belongs to the attention there.
-            if isinstance(module, nn.Embedding) and not name.endswith("relative_attention_bias"):
+            is_table = isinstance(module, nn.Embedding) or type(module).__name__ == "QuantEmbedding"  # Of I-BERT.
+            if is_table and not name.endswith("relative_attention_bias"):
                 module.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         frozen = " and ".join(parts)

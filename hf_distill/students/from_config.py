@@ -11,6 +11,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig, PreTraine
 
 from hf_distill.errors import StudentError
 from hf_distill.models.forward import compared_layers
+from hf_distill.models.sizes import sizes_of
 from hf_distill.names import nearest
 from hf_distill.recipe import FromConfig
 from hf_distill.students.request import (
@@ -52,8 +53,9 @@ def from_config(request: StudentRequest[FromConfig]) -> Student:
     if pattern is not None and model.can_generate():
         model.generation_config = copy.deepcopy(pattern.generation_config)
     decoder = f" and {compared_layers(config)}" if config.is_encoder_decoder else ""
-    depth = f"{config.num_hidden_layers}{decoder}"
-    origin = f"fresh {config.model_type}, {depth} layers, hidden size {config.hidden_size}"
+    sizes = sizes_of(config, "encoder")
+    depth = f"{sizes.num_hidden_layers}{decoder}"
+    origin = f"fresh {config.model_type}, {depth} layers, hidden size {sizes.hidden_size}"
     return Student(model=model, tokenizer=tokenizer, origin=origin, dtype=dtype)
 
 
@@ -62,18 +64,29 @@ def _new_config(model_type: str, changes: dict[str, Any]) -> PretrainedConfig:
         near = nearest(model_type, CONFIG_MAPPING)
         raise StudentError(f"student.config.model_type: Transformers knows no {model_type!r}{near}")
     with refused_as("student.config"):
-        return AutoConfig.for_model(model_type, **_checked(AutoConfig.for_model(model_type), changes))
+        config = AutoConfig.for_model(model_type)
+        if (sizes := sizes_of(config)) is not config:
+            raise StudentError(
+                f"student.config.model_type: {model_type} nests the sizes of several models; name the one that reads "
+                f"text, {sizes.model_type}"
+            )
+        return AutoConfig.for_model(model_type, **_checked(config, changes))
 
 
 def _changed_config(teacher: PretrainedConfig, changes: dict[str, Any]) -> PretrainedConfig:
     """The teacher's config with changes; lists with one entry a layer follow its depth."""
     config = copy.deepcopy(teacher)
-    lists = per_layer_lists(config)
+    set_options(config, {"name_or_path": ""})
+    sizes = sizes_of(config)
+    lists = per_layer_lists(sizes)
+    changes = _checked(sizes, changes)
+    if getattr(sizes, "pooler_hidden_size", None) == sizes.hidden_size:  # DeBERTa's other name of the same size.
+        changes = {"pooler_hidden_size": changes.get("hidden_size", sizes.hidden_size), **changes}
     with refused_as("student.config"):
-        set_options(config, {"name_or_path": "", **_checked(config, changes)})
+        set_options(sizes, changes)
     for name, values in lists.items():
         if name not in changes:
-            setattr(config, name, [values[i % len(values)] for i in range(config.num_hidden_layers)])
+            setattr(sizes, name, [values[i % len(values)] for i in range(sizes.num_hidden_layers)])
     return config
 
 
@@ -100,13 +113,14 @@ def _checked(config: PretrainedConfig, changes: dict[str, Any]) -> dict[str, Any
 def _follow_tokenizer(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:
     if tokenizer.pad_token_id is None:
         raise StudentError("student.tokenizer: it has no padding token, so texts cannot be batched; use another")
-    for name in ("vocab_size", "decoder_vocab_size"):
-        if hasattr(config, name):
-            setattr(config, name, len(tokenizer))
     ids = {name: getattr(tokenizer, f"{name}_token_id") for name in _SPECIAL}
-    for name, other in _SPECIAL.items():
-        if hasattr(config, f"{name}_token_id"):
-            setattr(config, f"{name}_token_id", ids[other] if ids[name] is None else ids[name])
+    for each in (config, sizes_of(config)):
+        for name in ("vocab_size", "decoder_vocab_size"):
+            if hasattr(each, name):
+                setattr(each, name, len(tokenizer))
+        for name, other in _SPECIAL.items():
+            if hasattr(each, f"{name}_token_id"):
+                setattr(each, f"{name}_token_id", ids[other] if ids[name] is None else ids[name])
     if config.is_encoder_decoder:
         # What tokenizers put before a text, so that it is not predicted; T5 and Marian have no such token and use pad.
         start = getattr(config, "bos_token_id", None)
@@ -123,8 +137,9 @@ def _start_as(config: PretrainedConfig, teacher: PretrainedConfig) -> None:
 
 
 def _check_heads(config: PretrainedConfig) -> None:
-    hidden, heads = getattr(config, "hidden_size", None), getattr(config, "num_attention_heads", None)
-    if hidden and heads and not getattr(config, "head_dim", None) and hidden % heads:
+    sizes = sizes_of(config)
+    hidden, heads = getattr(sizes, "hidden_size", None), getattr(sizes, "num_attention_heads", None)
+    if hidden and heads and not getattr(sizes, "head_dim", None) and hidden % heads:
         divisor = next(fewer for fewer in range(heads, 0, -1) if hidden % fewer == 0)
         raise StudentError(
             f"student.config: hidden_size {hidden} cannot be shared by {heads} attention heads; set "

@@ -6,12 +6,13 @@ import copy
 import dataclasses
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from hf_distill.errors import StudentError
 from hf_distill.recipe import FromParts, WidthConfig
 from hf_distill.students.label_heads import kept_label_order, reorder_outputs
-from hf_distill.students.layer_choice import chosen_cuts, layer_stack
+from hf_distill.students.layer_choice import Cut, all_layers, chosen_cuts
 from hf_distill.students.layers import cut
 from hf_distill.students.pretrained import from_pretrained
 from hf_distill.students.pruning.families import shape_of
@@ -70,27 +71,23 @@ def parts_of(source: Student, request: StudentRequest[FromParts]) -> Student:
 def _narrowed(student: Student, source: Student, width: WidthConfig, request: StudentRequest[FromParts]) -> Student:
     """Importance is measured on the whole source, whose layers say most about what each of them is good for."""
     model = student.model
-    if model.config.is_encoder_decoder:
-        raise StudentError(
-            f"student.width: {type(model).__name__} is an encoder-decoder, which cannot be narrowed; use "
-            "student.layers, or student.config for fresh weights of that size"
-        )
     before, shape = shape_of(model.config), chosen_shape(model, width, source.model.num_parameters())
-    _, depth = layer_stack(model, model, "num_hidden_layers")
     report: dict[str, Any] = {"from": dataclasses.asdict(before), "to": dataclasses.asdict(shape)}
     by = "at random"
     if model.device.type == "meta":
-        kept = first_ones(shape, depth)
+        kept = first_ones(shape, sum(each.total for each in all_layers(model)))
     else:
-        layers = student.layer_map[""] if student.layer_map else range(depth)
+        cuts = all_layers(source.model)
+        if student.layer_map is not None:
+            cuts = [dataclasses.replace(each, layer_map=student.layer_map[each.side]) for each in cuts]
         if width.importance == "random":
-            importance = random_importance(before, depth)
+            importance = random_importance(model)
         else:
             texts = sample(request.texts(), width.calibration_rows)
-            importance = activation_importance(source.model, source.tokenizer, texts, layers)
+            importance = activation_importance(source.model, source.tokenizer, texts, cuts)
             by = f"by activation on {len(texts)} texts"
         kept = most_important(importance, before, shape)
-        report |= {"importance": by, **_shares(importance, kept, list(layers))}
+        report |= {"importance": by, **_shares(importance, kept, cuts)}
     return dataclasses.replace(
         student,
         model=prune(model, shape, kept),
@@ -100,19 +97,22 @@ def _narrowed(student: Student, source: Student, width: WidthConfig, request: St
     )
 
 
-def _shares(importance: Importance, kept: Kept, layers: list[int]) -> dict[str, Any]:
+def _shares(importance: Importance, kept: Kept, cuts: list[Cut]) -> dict[str, Any]:
     """Which heads are kept, and the share of all importance that is, of channels and in each layer."""
 
-    def share(values: Tensor, indices: list[int]) -> float:
-        return round(float(values[indices].sum() / values.sum().clamp(min=1e-30)), 4)
+    def share(values: Tensor, indices: list[Any]) -> float:
+        kept = values.gather(-1, torch.tensor(indices, device=values.device))
+        return round(float(kept.sum() / values.sum().clamp(min=1e-30)), 4)
 
+    sides = [({"side": each.side} if each.side else {}, i) for each in cuts for i in each.layer_map]
     of_layers = [
         {
+            **side,
             "source_layer": layer,
             "heads": kept.heads[i],
             "heads_share": share(importance.heads[i], kept.heads[i]),
             "units_share": share(importance.units[i], kept.units[i]),
         }
-        for i, layer in enumerate(layers)
+        for i, (side, layer) in enumerate(sides)
     ]
     return {"hidden_share": share(importance.hidden, kept.hidden), "layers": of_layers}

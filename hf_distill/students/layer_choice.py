@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hf_distill.errors import StudentError
+from hf_distill.models.sizes import sizes_of, text_part
 
 _COUNTS = {  # What configs call the number of layers of each side; the first that a config has.
     "encoder": ("encoder_layers", "num_encoder_layers", "num_layers"),
@@ -24,8 +26,13 @@ class Cut:
     side: str  # ``encoder`` or ``decoder`` of an encoder-decoder, else empty.
     stack: str  # The name of the list of layers among the model's modules.
     count: str  # The config's attribute for their number.
-    total: int
     layer_map: tuple[int, ...]  # Ascending.
+    total: int
+
+    @property
+    def layers(self) -> list[str]:
+        """The names of the kept layers among the model's modules."""
+        return [f"{self.stack}.{i}" for i in self.layer_map]
 
     def __str__(self) -> str:
         return f"{self.side} layers {', '.join(map(str, self.layer_map))} of {self.total}".lstrip()
@@ -40,29 +47,45 @@ def chosen_cuts(model: PreTrainedModel, chosen: int | list[int] | dict[str, int 
                 f"student.layers: {kind} has one stack of layers, so there are no sides to choose from; expected a "
                 f"number or a list, got {dict(chosen)}"
             )
-        return [_cut(model, "", model, "num_hidden_layers", chosen)]
-    if not isinstance(chosen, Mapping):
+        chosen = {"": chosen}
+    elif not isinstance(chosen, Mapping):
         raise StudentError(
             f"student.layers: {kind} is an encoder-decoder, whose sides are chosen apart; expected a mapping such as "
             f"{{encoder: 6, decoder: [0, -1]}}, got {chosen}; a side that is left out keeps all its layers"
         )
-    cuts = []
+    return [
+        dataclasses.replace(each, layer_map=choose_layers(chosen[each.side], each.total, f"student.layers.{each.side}"))
+        if each.side in chosen
+        else each
+        for each in all_layers(model)
+    ]
+
+
+def all_layers(model: PreTrainedModel) -> list[Cut]:
+    """The stacks of a model, of which all layers are kept."""
+    if not model.config.is_encoder_decoder:
+        return [_all_layers(model, "", text_part(model), "num_hidden_layers")]
+    stacks = []
     for side, part in (("encoder", model.get_encoder()), ("decoder", model.get_decoder())):
-        count = next((name for name in _COUNTS[side] if hasattr(model.config, name)), None)
+        sizes = sizes_of(model.config, side)
+        # One config for both sides calls the encoder's layers num_hidden_layers.
+        names = _COUNTS[side] if sizes is model.config else ("num_hidden_layers",)
+        count = next((name for name in names if hasattr(sizes, name)), None)
         if count is None or part is None or part is model:
+            kind = type(model).__name__
             raise StudentError(f"student.layers: {kind} does not tell how many layers its {side} has; {_WAY_OUT}")
-        cuts.append(_cut(model, side, part, count, chosen.get(side, getattr(model.config, count))))
-    return cuts
+        stacks.append(_all_layers(model, side, part, count))
+    return stacks
 
 
-def _cut(model: PreTrainedModel, side: str, part: nn.Module, count: str, chosen: int | Sequence[int]) -> Cut:
-    stack, total = layer_stack(model, part, count)
-    where = f"student.layers.{side}".rstrip(".")
-    return Cut(side=side, stack=stack, count=count, total=total, layer_map=choose_layers(chosen, total, where))
+def _all_layers(model: PreTrainedModel, side: str, part: nn.Module, count: str) -> Cut:
+    total = getattr(sizes_of(model.config, side), count, 0)
+    return Cut(side=side, stack=_stack(model, part, total), count=count, total=total, layer_map=tuple(range(total)))
 
 
 def choose_layers(chosen: int | Sequence[int], total: int, where: str = "student.layers") -> tuple[int, ...]:
     """Which of the teacher's layers to keep, ascending, counted from 0."""
+    where = where.rstrip(".")
     if isinstance(chosen, int):
         if not 1 <= chosen <= total:
             raise StudentError(f"{where}: expected 1 to {total} (the teacher's layers), got {chosen}")
@@ -78,24 +101,21 @@ def choose_layers(chosen: int | Sequence[int], total: int, where: str = "student
     return tuple(layers)
 
 
-def layer_stack(model: PreTrainedModel, part: nn.Module, count: str) -> tuple[str, int]:
-    """Find the layers in a model's ``part``: the one list of as many modules of one class as the config's ``count``."""
-    config, kind = model.config, type(model).__name__
-    if hasattr(config, "num_hidden_groups"):
+def _stack(model: PreTrainedModel, part: nn.Module, total: int) -> str:
+    """The name of the layers in a model's ``part``: the one list of as many modules as there are layers."""
+    kind = type(model).__name__
+    if hasattr(model.config, "num_hidden_groups"):
         raise StudentError(f"student.layers: {kind} uses the same layer at every depth, so none can go; {_WAY_OUT}")
-    total = getattr(config, count, 0)
     within = {id(module) for module in part.modules()}
     found = [name for name, module in model.named_modules() if id(module) in within and _is_stack(module, total)]
     outer = [name for name in found if not any(name.startswith(other + ".") for other in found)]
     if len(outer) != 1:
         got = f"several ({', '.join(outer)})" if outer else "none"
-        raise StudentError(
-            f"student.layers: expected one list of {total} equal layers in {kind}, found {got}; {_WAY_OUT}"
-        )
-    return outer[0], total
+        raise StudentError(f"student.layers: expected one list of {total} layers in {kind}, found {got}; {_WAY_OUT}")
+    return outer[0]
 
 
 def _is_stack(module: nn.Module, total: int) -> bool:
     if not isinstance(module, nn.ModuleList) or not 0 < len(module) == total:
         return False
-    return len({type(block) for block in module}) == 1 and any(True for _ in module[0].children())
+    return all(any(True for _ in block.children()) for block in module)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 
 import torch
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from hf_distill.errors import StudentError
+from hf_distill.models.sizes import sizes_of
 from hf_distill.students.layer_choice import Cut
-from hf_distill.students.request import per_layer_lists, refused_as, set_options
+from hf_distill.students.request import of_layers, refused_as, set_options
 
 _PLAIN = (bool, int, float, str, tuple, list, type(None))
 
@@ -27,12 +28,18 @@ def cut(teacher: PreTrainedModel, cuts: Sequence[Cut]) -> PreTrainedModel:
     It is built from its own config, so that what a module knows of its position is right, and loads with
     ``from_pretrained``.
     """
-    # Of an encoder-decoder the lists with one entry a layer are the encoder's (LED's attention windows).
-    first = cuts[0].layer_map
-    lists = {name: [values[i] for i in first] for name, values in per_layer_lists(teacher.config).items()}
     config = copy.deepcopy(teacher.config)
+    set_options(config, {"name_or_path": ""})
     with refused_as("student.layers"):
-        set_options(config, {**{each.count: len(each.layer_map) for each in cuts}, **lists, "name_or_path": ""})
+        # The decoder first: in one config for both sides the lists with one entry a layer are the encoder's (LED's
+        # attention windows).
+        for each in reversed(cuts):
+            sizes = sizes_of(config, each.side)
+            changed = of_layers(sizes, each.layer_map) if each is cuts[0] or sizes is not config else {}
+            # The last layers of Gemma 3n and 4 reuse keys and values of others.
+            if shared := getattr(sizes, "num_kv_shared_layers", 0):
+                changed["num_kv_shared_layers"] = sum(i >= each.total - shared for i in each.layer_map)
+            set_options(sizes, {each.count: len(each.layer_map), **changed})
         student = type(teacher)(config).float()
     for each in cuts:
         for i, source in enumerate(each.layer_map):
@@ -43,6 +50,8 @@ def cut(teacher: PreTrainedModel, cuts: Sequence[Cut]) -> PreTrainedModel:
                     f"choose other layers{' and keep layer 0' if i == 0 else ''}, or use student.config"
                 )
     state = _cut_state(teacher.state_dict(), cuts)
+    if len(cuts) == 1:
+        _cut_tables(state, student.state_dict(), cuts[0])
     with refused_as("student.layers"):
         student.load_state_dict(state)
     for name, tensor in student.state_dict().items():
@@ -65,6 +74,17 @@ def _cut_state(state: dict[str, Tensor], cuts: Sequence[Cut]) -> dict[str, Tenso
     return kept
 
 
+def _cut_tables(state: dict[str, Tensor], wanted: Mapping[str, Tensor], cut: Cut) -> None:
+    """Cut what holds something for each layer in turn: the embeddings by layer of Gemma 3n, the contact head of ESM."""
+    for name, tensor in state.items():
+        for dimension, size in enumerate(wanted[name].shape if name in wanted else ()):
+            each, rest = divmod(tensor.shape[dimension], cut.total)
+            if tensor.shape[dimension] != size == each * len(cut.layer_map) and not rest:
+                parts = tensor.chunk(cut.total, dimension)
+                tensor = torch.cat([parts[i] for i in cut.layer_map], dimension)
+        state[name] = tensor
+
+
 def _of_layer(state: dict[str, Tensor], stack: str, source: int, place: int) -> dict[str, Tensor]:
     old, new = f"{stack}.{source}.", f"{stack}.{place}."
     return {new + name.removeprefix(old): tensor for name, tensor in state.items() if name.startswith(old)}
@@ -81,7 +101,8 @@ def difference(block: nn.Module, source: nn.Module, positions: tuple[int, int]) 
         for key, value in vars(module).items():
             known = vars(other).get(key)
             is_position = (value, known) == positions or key == f"has_{_POSITIONS}"
-            if key.startswith("_") or key == "training" or is_position or not isinstance(value, _PLAIN):
+            is_extra = key == "store_full_length_kv" and known  # That nobody need read: Gemma 4.
+            if key.startswith("_") or key == "training" or is_position or is_extra or not isinstance(value, _PLAIN):
                 continue
             if value != known:
                 return f"where {f'{name}.{key}'.lstrip('.')} is {value!r} and not {known!r}"

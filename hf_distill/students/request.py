@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -62,12 +62,26 @@ def set_options(config: PretrainedConfig, options: dict[str, Any]) -> None:
         setattr(config, name, value)
 
 
+_INDICES = ("moe_layers", "mlp_only_layers", "attn_layer_indices", "full_attn_idxs")
+"""Config attributes that list some layers by their numbers: of Llama 4, Qwen-MoE, Bamba and LFM2."""
+
+
+def of_layers(config: PretrainedConfig, layer_map: Sequence[int]) -> dict[str, Any]:
+    """What a config says of single layers, for a model that only keeps those of a map."""
+    lists = {name: [values[i] for i in layer_map] for name, values in per_layer_lists(config).items()}
+    for name in _INDICES:
+        if (chosen := getattr(config, name, None)) is not None:
+            lists[name] = [i for i, source in enumerate(layer_map) if source in chosen]
+    return lists
+
+
 def per_layer_lists(config: PretrainedConfig) -> dict[str, list[Any]]:
     """Config attributes with one entry a layer, such as ``layer_types``.
 
     Length alone does not tell them: DeBERTa's ``pos_att_type`` may be as long by chance.
     """
-    named = {name: value for name, value in vars(config).items() if "layer" in name or "window" in name}
+    words = ("layer", "window", "intermediate_size", "pattern")  # The last two of Gemma 3n.
+    named = {n: value for n, value in vars(config).items() if any(word in n for word in words) and n not in _INDICES}
     lists = {name: list(value) for name, value in named.items() if isinstance(value, (list, tuple))}
     return {name: value for name, value in lists.items() if len(value) == getattr(config, "num_hidden_layers", None)}
 

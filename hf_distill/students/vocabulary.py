@@ -13,6 +13,7 @@ from torch import nn
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 
 from hf_distill.errors import StudentError
+from hf_distill.models.sizes import sizes_of
 from hf_distill.students.pruning.slicing import selected
 from hf_distill.students.request import Student, refused_as, set_options
 from hf_distill.tokenizers.prune import Vocabulary, check_same_cut
@@ -28,7 +29,7 @@ _SAMPLE = 100  # How many texts verify that they are cut as before.
 def cut_vocabulary(student: Student, setting: VocabularyConfig, texts: Callable[[], Iterable[str]]) -> Student:
     """A student without the tokens that its training texts do not need; all others mean what they meant."""
     model, tokenizer = student.model, student.tokenizer
-    if not hasattr(model.config, "vocab_size"):
+    if not hasattr(sizes_of(model.config), "vocab_size"):
         kind = type(model.config).__name__
         raise StudentError(f"student.vocabulary: {kind} tells no size of the vocabulary; remove student.vocabulary")
     vocabulary = Vocabulary(tokenizer)
@@ -68,9 +69,11 @@ def _with_tokens(model: PreTrainedModel, order: list[int]) -> PreTrainedModel:
     """A copy of a model whose token ``i`` is the model's token ``order[i]``."""
     new = {old: i for i, old in enumerate(order)}
     config = copy.deepcopy(model.config)
-    sizes = {name: len(order) for name in ("vocab_size", "decoder_vocab_size") if hasattr(config, name)}
     with refused_as("student.vocabulary"):
-        set_options(config, {"name_or_path": "", **_moved_ids(config, new), **sizes})
+        set_options(config, {"name_or_path": ""})
+        for each in _settings(config):
+            sizes = {name: len(order) for name in ("vocab_size", "decoder_vocab_size") if hasattr(each, name)}
+            set_options(each, {**_moved_ids(each, new), **sizes})
         made = selected(model, config, lambda name, dimension: order)
     if model.can_generate():
         made.generation_config = copy.deepcopy(model.generation_config)
@@ -81,14 +84,20 @@ def _with_tokens(model: PreTrainedModel, order: list[int]) -> PreTrainedModel:
 
 def _named_ids(model: PreTrainedModel) -> Iterator[int]:
     """Ids that a model's settings and its table of positions depend on."""
-    for config in (model.config, model.generation_config if model.can_generate() else None):
-        for name, value in vars(config).items() if config is not None else ():
+    generation = [model.generation_config] if model.can_generate() else []
+    for config in (*_settings(model.config), *generation):
+        for name, value in vars(config).items():
             if name.endswith("_token_id"):
                 yield from [value] if isinstance(value, int) else value or []
     for name, module in model.named_modules():
         # RoBERTa and its like count positions from the padding id on, so it must stay what it is.
         if isinstance(module, nn.Embedding) and name.endswith("position_embeddings") and module.padding_idx is not None:
             yield from range(module.padding_idx + 1)
+
+
+def _settings(config: PretrainedConfig) -> list[PretrainedConfig]:
+    """A config, and the one nested in it that is of the text."""
+    return [config] if sizes_of(config) is config else [config, sizes_of(config)]
 
 
 def _moved_ids(config: PretrainedConfig | GenerationConfig, new: dict[int, int]) -> dict[str, Any]:

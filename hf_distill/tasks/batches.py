@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from hf_distill.models.capacity import Side
+from hf_distill.models.sizes import Side
 from hf_distill.tasks.encoding import pads_left
 from hf_distill.tokenizers.readers import Reader, shortest
 from hf_distill.types import Batch, Tokenizer

@@ -6,8 +6,8 @@ import copy
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_distill.models.capacity import position_limit
 from hf_distill.models.forward import SEGMENTS, reads_segments
+from hf_distill.models.sizes import position_limit
 
 
 def same_tokenizer(first: PreTrainedTokenizerBase | None, second: PreTrainedTokenizerBase | None) -> bool:

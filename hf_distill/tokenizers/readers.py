@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.errors import DataError, HfDistillError, ModelError
-from hf_distill.models.capacity import Side, is_bound_to_positions, position_limit, token_rows
+from hf_distill.models.sizes import Side, is_bound_to_positions, position_limit, token_rows
 
 
 @dataclass(frozen=True, kw_only=True)

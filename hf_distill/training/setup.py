@@ -10,12 +10,12 @@ from torch import nn
 from transformers import PreTrainedModel, TrainingArguments
 
 from hf_distill.errors import LabelError, ObjectiveError, StudentError, TeacherError
-from hf_distill.models.capacity import token_rows
 from hf_distill.models.dropout import layer_rates, layerdrop_note
 from hf_distill.models.experts import balance_note, balances_experts
 from hf_distill.models.forward import STATES
 from hf_distill.models.loading import load_config, load_model, load_tokenizer
 from hf_distill.models.precision import runnable_dtype
+from hf_distill.models.sizes import token_rows
 from hf_distill.objectives import Objective, Router, looks_into_layers, make_objective, named_objectives
 from hf_distill.students import frozen_encoder
 from hf_distill.tasks import Task, check_class, make_task, task_of

@@ -9,8 +9,8 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from hf_distill.models import precision
-from hf_distill.models.capacity import position_table
 from hf_distill.models.precision import runnable_dtype, trouble
+from hf_distill.models.sizes import position_table
 from hf_distill.tasks import TextClassification
 from hf_distill.tokenizers.readers import Reader
 from tests.helpers import tiny

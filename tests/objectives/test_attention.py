@@ -153,6 +153,21 @@ LOOKING = {
 }
 
 
+@pytest.mark.parametrize(
+    ("kind", "options", "reason"),
+    [
+        ("longformer", {**SIZES, "attention_window": 4}, "are padded to windows, tokens first"),
+        ("ibert", SIZES, "give integers with a scale"),
+    ],
+)
+def test_relations_of_what_is_not_vectors_of_tokens_are_refused_with_the_reason(kind, options, reason):
+    one = AutoModel.from_config(AutoConfig.for_model(kind, **options))
+    objective = Relation()
+    objective.connect(one.config, one.config)
+    with pytest.raises(ModelError, match=f"{type(one).__name__}: its queries, keys and values {reason}.*use\\s+hidden"):
+        objective.check_models(one, one)
+
+
 @pytest.mark.parametrize("name", LOOKING)
 def test_any_split_of_a_batch_trains_the_same_student(name, tmp_path):
     options = {"optim": "sgd", "learning_rate": 0.05, "max_steps": 2}

@@ -13,7 +13,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassificati
 
 from hf_distill.errors import LabelError, ModelError, StudentError
 from hf_distill.models import loading as models
-from hf_distill.models.capacity import position_limit
+from hf_distill.models.sizes import position_limit
 from hf_distill.recipe import StudentConfig
 from hf_distill.recipe.parse import read
 from hf_distill.students import Student, build_student, chosen_cuts
@@ -54,6 +54,8 @@ ENCODERS: dict[str, dict[str, Any]] = {
     "electra": {**SMALL, "embedding_size": 16},
     "mpnet": SMALL,
     "longformer": {**SMALL, "attention_window": [4, 8, 4, 8, 16, 8]},
+    "xlnet": {"d_model": 32, "n_head": 2, "d_head": 16, "d_inner": 48, "vocab_size": 200},
+    "esm": {**SMALL, "pad_token_id": 0, "mask_token_id": 4, "position_embedding_type": "rotary"},
 }
 DECODERS: dict[str, dict[str, Any]] = {
     "llama": {**SMALL, "num_key_value_heads": 2, "pad_token_id": 0},

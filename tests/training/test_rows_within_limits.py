@@ -18,7 +18,7 @@ from transformers import (
 
 from hf_distill import DistillationTrainer, Labels, Logits
 from hf_distill.errors import DataError, ModelError, ObjectiveError
-from hf_distill.models.capacity import position_limit
+from hf_distill.models.sizes import position_limit
 from hf_distill.tasks import make_task
 from hf_distill.tasks.encoding import pads_left
 from hf_distill.teachers import EnsembleTeacher

@@ -10,6 +10,7 @@ from datasets import Dataset
 from hf_distill.data.rows import Data
 from hf_distill.errors import RecipeError
 from hf_distill.models.hardware import multiplies_bfloat16
+from hf_distill.models.sizes import sizes_of
 from hf_distill.pipeline.experiment import Experiment, Stage
 
 logger = logging.getLogger(__name__)
@@ -37,8 +38,8 @@ def report_costs(experiment: Experiment, stage: Stage) -> None:
         logger.info(f"steps: {steps:,} of {_window(stage)} rows{control}")
     weights = 4 * student.parameters + 12 * student.learning + (teacher.bytes if teacher else 0)
     # About 34 half-precision values a token, layer and unit of width (Korthikanti et al. 2022, 4.1), in float32.
-    config, batch = student.model.config, args.per_device_train_batch_size
-    activations = 2 * 34 * batch * tokens * config.hidden_size * config.num_hidden_layers
+    sizes, batch = sizes_of(student.model.config), args.per_device_train_batch_size
+    activations = 2 * 34 * batch * tokens * sizes.hidden_size * sizes.num_hidden_layers
     logger.info(
         f"memory: about {(weights + activations) / 2**30:.1f} GiB to train "
         f"(an estimate; longest rows of {tokens} tokens)"

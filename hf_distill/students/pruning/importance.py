@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.errors import StudentError
-from hf_distill.models.capacity import position_limit
 from hf_distill.models.forward import evaluated
-from hf_distill.students.layer_choice import layer_stack
-from hf_distill.students.pruning.families import Shape, family_of, shape_of
+from hf_distill.models.sizes import position_limit
+from hf_distill.students.layer_choice import Cut, all_layers
+from hf_distill.students.pruning.families import family_of, shape_of
 
 _BATCH = 16
 _TOKENS = 512  # How much of a text is read at most.
@@ -26,50 +28,79 @@ _POOL = 20_000  # The sample is drawn from the first texts, so that a long corpu
 
 @dataclass(frozen=True, kw_only=True)
 class Importance:
-    """How much each channel of a model, and each head and unit of each layer, matters; the larger, the more."""
+    """How much each channel of a model, and each head and unit of each layer, matters; the larger, the more.
+
+    ``units`` are ``[I]`` of a layer, or ``[experts, I]``. Of an encoder-decoder the layers of the encoder come first;
+    ``cross_heads`` has the heads of attention to an encoder by the number of the layer.
+    """
 
     hidden: Tensor
     heads: list[Tensor]
     units: list[Tensor]
+    cross_heads: dict[int, Tensor] = field(default_factory=dict)
 
 
-def random_importance(shape: Shape, layers: int) -> Importance:
+def random_importance(model: PreTrainedModel) -> Importance:
     """Importance by chance, from torch's global generator: the baseline for any other."""
-    draw = partial(torch.rand, device="cpu")
+    shape, stacks = shape_of(model.config), all_layers(model)
+    layers, draw = sum(each.total for each in stacks), partial(torch.rand, device="cpu")
     hidden = draw(shape.hidden_size)
     heads, units = ([draw(size) for _ in range(layers)] for size in (shape.heads, shape.intermediate_size))
-    return Importance(hidden=hidden, heads=heads, units=units)
+    cross = {i: draw(shape.heads) for i in range(stacks[0].total, layers)}
+    return _of_one_table(Importance(hidden=hidden, heads=heads, units=units, cross_heads=cross), model, stacks)
 
 
 def activation_importance(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], layers: Sequence[int]
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], cuts: Sequence[Cut]
 ) -> Importance:
     """Importance by activations (Minitron; Muralidharan et al. 2024), means over the tokens of texts.
 
     Of a head the L2 norm of its output before the output projection, of a unit the absolute value that enters the down
-    projection, of a hidden channel the absolute output of the norms, summed over them.
+    projection, of a hidden channel the absolute output of the norms, summed over them. A decoder beside an encoder
+    reads the text that the encoder reads.
+
+    Args:
+        model: The whole source.
+        tokenizer: Its own.
+        texts: What it reads.
+        cuts: The layers that count.
     """
     shape, family = shape_of(model.config), family_of(model.config)
-    stack, total = layer_stack(model, model, "num_hidden_layers")
-    dropped = tuple(f"{stack}.{i}." for i in range(total) if i not in layers)
+    layers = [layer for each in cuts for layer in each.layers]
+    every = [layer for each in all_layers(model) for layer in each.layers]
+    dropped = tuple(f"{layer}." for layer in every if layer not in layers)
     sums = _Sums()
     norms = _hidden_norms(model, shape.hidden_size)
     hooks = [m.register_forward_hook(sums.add_hidden) for name, m in norms if not name.startswith(dropped)]
-    for i in layers:
-        layer = model.get_submodule(f"{stack}.{i}")
-        attention, down = layer.get_submodule(family.attention_output), layer.get_submodule(family.down)
-        hooks += [
-            attention.register_forward_pre_hook(partial(sums.add_heads, f"heads {i}", shape.heads)),
-            down.register_forward_pre_hook(partial(sums.add_units, f"units {i}")),
-        ]
+    modules = dict(model.named_modules())
+    for i, layer in enumerate(layers):
+        for name, letter in family.reads.items():
+            if (module := modules.get(f"{layer}.{name}")) is not None:
+                add = sums.add_units if letter == "u" else partial(sums.add_heads, shape.heads)
+                hooks.append(module.register_forward_pre_hook(partial(add, f"{letter} {i}")))
+        if family.experts:
+            experts = modules[f"{layer}.{family.experts}"]
+            hooks.append(experts.register_forward_pre_hook(partial(sums.add_experts, f"u {i}")))
     try:
         _read(model, tokenizer, texts, sums)
     finally:
         for hook in hooks:
             hook.remove()
     means = {name: total / sums.tokens for name, total in sums.totals.items()}
-    heads, units = ([means[f"{what} {i}"] for i in layers] for what in ("heads", "units"))
-    return Importance(hidden=means["hidden"], heads=heads, units=units)
+    heads, units = ([means[f"{letter} {i}"] for i in range(len(layers))] for letter in "qu")
+    cross = {i: means[f"c {i}"] for i in range(len(layers)) if f"c {i}" in means}
+    return _of_one_table(Importance(hidden=means["hidden"], heads=heads, units=units, cross_heads=cross), model, cuts)
+
+
+def _of_one_table(importance: Importance, model: PreTrainedModel, cuts: Sequence[Cut]) -> Importance:
+    """Where all layers of a stack share one table for their heads, a head matters as it does in all of them."""
+    if not family_of(model.config).one_table:
+        return importance
+    heads, left = [], iter(importance.heads)
+    for each in cuts:
+        own = [next(left) for _ in each.layer_map]
+        heads += [torch.stack(own).sum(0)] * len(own)
+    return replace(importance, heads=heads)
 
 
 def sample(texts: Iterable[str], rows: int) -> list[str]:
@@ -88,14 +119,24 @@ class _Sums:
         self.mask = torch.empty(0)
 
     def add(self, name: str, values: Tensor) -> None:
-        total = values.float()[self.mask].sum(0).cpu()
-        self.totals[name] = self.totals[name] + total if name in self.totals else total
+        self.add_sum(name, values.float()[self.mask].sum(0))
 
-    def add_heads(self, name: str, heads: int, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def add_sum(self, name: str, total: Tensor) -> None:
+        self.totals[name] = self.totals[name] + total.cpu() if name in self.totals else total.cpu()
+
+    def add_heads(self, heads: int, name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self.add(name, inputs[0].float().unflatten(-1, (heads, -1)).norm(dim=-1))
 
     def add_units(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self.add(name, inputs[0].abs())
+
+    def add_experts(self, name: str, module: Any, inputs: tuple[Tensor, ...]) -> None:
+        tokens, chosen = (each[self.mask.flatten()] for each in inputs[:2])
+        found = []
+        for expert, weight in enumerate(module.gate_up_proj):
+            gate, up = functional.linear(tokens[(chosen == expert).any(-1)], weight).chunk(2, dim=-1)
+            found.append((module.act_fn(gate) * up).abs().float().sum(0))
+        self.add_sum(name, torch.stack(found))
 
     def add_hidden(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if output.shape[:2] == self.mask.shape:  # Not the table of relative positions, which DeBERTa norms, too.
@@ -121,4 +162,8 @@ def _read(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Seq
             ids = pad_sequence(batch, batch_first=True, padding_value=tokenizer.pad_token_id or 0)
             mask = pad_sequence([torch.ones_like(row) for row in batch], batch_first=True).bool()
             sums.mask, sums.tokens = mask, sums.tokens + int(mask.sum())
-            model.base_model(input_ids=ids, attention_mask=mask.long())
+            inputs = {"input_ids": ids, "attention_mask": mask.long()}
+            if model.config.is_encoder_decoder:
+                inputs["decoder_input_ids"] = ids.roll(1, dims=1)
+                inputs["decoder_input_ids"][:, 0] = model.config.decoder_start_token_id or tokenizer.pad_token_id or 0
+            model.base_model(**inputs)

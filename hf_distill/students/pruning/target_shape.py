@@ -29,10 +29,18 @@ Count = Callable[[Shape], int]  # How many parameters a model of a shape has.
 
 def chosen_shape(model: PreTrainedModel, width: WidthConfig, parameters: int) -> Shape:
     """The shape that ``student.width`` requests of a model, where ``parameters`` are those of the whole source."""
+    config = model.config
     if width.target is None:
-        return explicit_shape(model.config, width)
-    most = int(width.target * parameters)
-    return largest_shape(model.config, most, lambda shape: count_parameters(type(model), model.config, shape))
+        shape = explicit_shape(config, width)
+    else:
+        most = int(width.target * parameters)
+        shape = largest_shape(config, most, lambda each: count_parameters(type(model), config, each))
+    if family_of(config).experts and (shape.hidden_size % 8 or shape.intermediate_size % 8):
+        raise StudentError(
+            "student.width: experts are multiplied at once, which needs multiples of 8; expected a hidden_size and an "
+            f"intermediate_size of that kind, got {shape.hidden_size} and {shape.intermediate_size}"
+        )
+    return shape
 
 
 def count_parameters(kind: type[PreTrainedModel], config: PretrainedConfig, shape: Shape) -> int:

@@ -1,16 +1,39 @@
-"""How many positions and how many tokens a model can read."""
+"""Where a config keeps the sizes of what reads text, and how many positions and tokens a model can read.
+
+Models that read images or sounds, too, nest a config for each (Gemma 3: ``text_config``), and some encoder-decoders one
+for each side (T5Gemma).
+"""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 Side = Literal["encoder", "decoder"]
 
 POSITIONS = ("position_embeddings", "positions_embed", "wpe", "embed_positions")
 """What modules are called that hold one vector for each position."""
+
+
+def sizes_of(config: PretrainedConfig, side: str | None = None) -> PretrainedConfig:
+    """The config itself, or the nested one that holds the sizes of the layers that read text.
+
+    Args:
+        config: Of a whole model.
+        side: ``encoder`` or ``decoder`` of an encoder-decoder; None where there is one stack of layers.
+    """
+    nested = getattr(config, side, None) if side else None
+    return (nested if isinstance(nested, PretrainedConfig) else config).get_text_config()
+
+
+def text_part(model: PreTrainedModel) -> nn.Module:
+    """A model without its towers for images and sounds; the model itself where there are none."""
+    if model.config.is_encoder_decoder or sizes_of(model.config) is model.config:
+        return model
+    part: nn.Module = model.get_decoder()
+    return part
 
 
 def position_limit(model: PreTrainedModel, side: Side | None = None) -> int | None:
@@ -21,7 +44,7 @@ def position_limit(model: PreTrainedModel, side: Side | None = None) -> int | No
         side: Which stack of an encoder-decoder; does nothing for other models.
     """
     table = position_table(model, side)
-    stack = _stack(model, side)
+    stack = sizes_of(model.config, side)
     if table is not None or getattr(stack, "relative_attention", False) or getattr(stack, "alibi", False):
         return table
     return _told(stack, side)
@@ -33,9 +56,9 @@ def position_table(model: PreTrainedModel, side: Side | None = None) -> int | No
     RoBERTa and its like count positions from the padding id on, so that two of their 514 serve nothing; others begin
     at an offset.
     """
-    told = _told(_stack(model, side), side)
+    told = _told(sizes_of(model.config, side), side)
     stacks = {"encoder", "decoder"} if side is not None and model.config.is_encoder_decoder else set()
-    for name, module in model.named_modules():
+    for name, module in text_part(model).named_modules():
         weight = getattr(module, "weight", None)
         if name.endswith(POSITIONS) and isinstance(weight, Tensor) and weight.ndim == 2:
             if next((part for part in name.split(".") if part in stacks), side) != side:
@@ -48,7 +71,8 @@ def position_table(model: PreTrainedModel, side: Side | None = None) -> int | No
 
 def is_bound_to_positions(model: PreTrainedModel, side: Side | None = None) -> bool:
     """Whether a model fails beyond :func:`position_limit`; rotary positions can be computed for longer rows."""
-    return position_limit(model, side) is not None and not getattr(_stack(model, side), "rope_parameters", None)
+    is_rotary = bool(getattr(sizes_of(model.config, side), "rope_parameters", None))
+    return position_limit(model, side) is not None and not is_rotary
 
 
 def token_rows(model: PreTrainedModel) -> tuple[int, int]:
@@ -62,12 +86,6 @@ def _rows(table: Any) -> int:
     # The number that a table was made with: its weight may lie in parts on several devices.
     known = getattr(table, "num_embeddings", None) or getattr(table, "out_features", None)
     return int(known if known is not None else len(table.weight))
-
-
-def _stack(model: PreTrainedModel, side: Side | None) -> PretrainedConfig:
-    """The config of the part of a model that reads text."""
-    inner = getattr(model.config, side, None) if side is not None else None
-    return inner if isinstance(inner, PretrainedConfig) else model.config.get_text_config()
 
 
 def _told(stack: PretrainedConfig, side: Side | None) -> int | None:
