@@ -143,10 +143,9 @@ def empty_model(auto_model: Any, config: PretrainedConfig, name: str, revision: 
 
     def check(config: PretrainedConfig) -> None:
         if known is not None and type(config) not in known:
-            kind = type(config).__name__
             raise ModelError(
-                f"{name}: Transformers' {auto_model.__name__} loads none with a {kind}; name another or, where part of "
-                "it is a model that reads text, save that with save_pretrained and name its folder"
+                f"{name}: {auto_model.__name__} loads no model with a {type(config).__name__}; name another or, "
+                "where part of it is a model that reads text, save that with save_pretrained and name its folder"
             )
 
     check(config)

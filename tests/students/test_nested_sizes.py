@@ -139,5 +139,5 @@ def test_layers_of_two_classes_are_kept_where_their_order_allows_it():
     ],
 )
 def test_what_no_class_loads_again_is_refused_by_the_name_of_its_config(kind, options, named):
-    with pytest.raises(ModelError, match=f"AutoModelForCausalLM loads none with a {named}.*save that with"):
+    with pytest.raises(ModelError, match=f"AutoModelForCausalLM loads no model with a {named}.*save that with"):
         empty_model(AutoModelForCausalLM, AutoConfig.for_model(kind, **options), "some/model")
