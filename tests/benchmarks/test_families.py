@@ -26,8 +26,8 @@ def test_the_page_has_a_row_for_every_family_and_a_cell_for_every_column():
         title: list(columns_of(family)) for title, family in FAMILIES.items()
     }
     outcomes = [outcome for cells in found.values() for outcome in cells.values()]
-    assert {word for word, _ in outcomes} <= {"yes", "refused", "fails", "-"}
-    assert all(bool(reason) == (word in ("refused", "fails")) for word, reason in outcomes)
+    assert {word for word, _ in outcomes} <= {"yes", "refused", "-"}
+    assert all(bool(reason) == (word == "refused") for word, reason in outcomes)
 
 
 @pytest.mark.parametrize(
