@@ -131,6 +131,18 @@ def family(kind: str, **options: Any) -> Any:
     return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **made))
 
 
+def wrapper(place: Path) -> str:
+    """A model of text and images, whose config nests that of the text."""
+    text = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    text |= {"num_key_value_heads": 2, "head_dim": 8, "vocab_size": len(tokenizer())}
+    tower = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    tower |= {"image_size": 16, "patch_size": 8}
+    parts = {"mm_tokens_per_image": 4, "image_token_index": 5, "boi_token_index": 6, "eoi_token_index": 7}
+    config = AutoConfig.for_model("gemma3", text_config=text, vision_config=tower, **parts)
+    torch.manual_seed(0)
+    return saved(place / "wrapper", AutoModelForCausalLM.from_config(config))
+
+
 def trained(folder: Path, model: Any, rows: dict[str, Any], **options: Any) -> list[str]:
     """What a trainer of a person's own tells of rows."""
     trainer = DistillationTrainer(
@@ -181,6 +193,12 @@ def dropping(place: Path) -> dict[str, Any]:
 def half(place: Path) -> dict[str, Any]:
     source = saved(place / "half", tiny.decoder(2, vocab_size=len(tokenizer())).to(torch.bfloat16))
     return taught(place, [{"text": SAID}] * 16, source, {"layers": 1})
+
+
+def one_more_token(place: Path) -> dict[str, Any]:
+    """A student with a mark that its teacher lacks."""
+    student = {"pretrained": writer(place / "more", "<|tool|>")}
+    return taught(place, [{"text": SAID}] * 16, writer(place / "writer"), student)
 
 
 SYSTEM = chat(turn("system"), turn("user"), turn("assistant"))
@@ -280,15 +298,40 @@ KINDS = [
         refused=True,
     ),
     Kind(
+        tried="a model of text and images as a model of text (Gemma 3)",
+        make=lambda place: taught(place, TEXTS, wrapper(place), {"layers": 1}, task=UNPACKED),
+    ),
+    Kind(
         tried="descriptions of tools beside messages, in a template that writes them",
         make=lambda place: recipe(
             place, [chat(tools=[TOOL])] * 16, **templated(TOOLS + CHATML)
         ),
     ),
     Kind(
+        tried="rows longer than the positions of one of the models",
+        make=lambda place: taught(
+            place, TEXTS, writer(place / "short", max_position_embeddings=16), {"pretrained": writer(place / "writer")}
+        ),
+        line="rows are cut at",
+    ),
+    Kind(
         tried="thoughts that the template cuts out of what is learned",
         make=lambda place: recipe(place, [chat(turn("user"), turn("assistant", THOUGHT))] * 16, **templated(CUTS)),
         line="leaves out",
+    ),
+    Kind(
+        tried="a model with a table of positions (GPT-2) whose tokenizer pads on the left",
+        make=lambda place: recipe(
+            place,
+            TEXTS,
+            student={"pretrained": saved(place / "gpt2", family("gpt2", n_positions=64), left())},
+            task=UNPACKED,
+        ),
+    ),
+    Kind(
+        tried="a student with a token that its teacher lacks",
+        make=one_more_token,
+        refused=True,
     ),
     Kind(
         tried="a mixture of experts whose config asks for balance (output_router_logits)",
@@ -366,6 +409,12 @@ KINDS = [
         refused=True,
     ),
 ]  # fmt: skip
+
+
+def left() -> Any:
+    made = tokenizer()
+    made.padding_side = "left"
+    return made
 
 
 def told(kind: Kind, place: Path) -> list[str]:
