@@ -642,6 +642,7 @@ def shown(each: Case) -> str:
     return f"`hf-distill {command}`"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("title", GROUPS)
 def test_every_bad_input_is_one_line_and_an_exit_code(title, models, tmp_path, capsys, monkeypatch):
     about, cases = GROUPS[title]

@@ -80,6 +80,7 @@ def test_a_stream_is_read_without_them(source):
     assert set(labels) == {0, 1}
 
 
+@pytest.mark.slow
 def test_how_many_are_left_out_is_told(made):
     told = "out of scope: 48 of 240 training rows, labelled 'none', are left out: they are of no class"
     assert told in made[1]

@@ -147,6 +147,7 @@ class Killed(BaseException):
     """As a machine that loses power: nothing handles it."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", [{}, {"generation": DRAWN, "hypotheses": 2}], ids=["beams", "drawn"])
 def test_a_call_that_is_killed_again_and_again_ends_with_the_same_bytes(keys, recipe, tmp_path, monkeypatch):
     monkeypatch.setattr("hf_distill.labelling.shards.SHARD_ROWS", 7)

@@ -276,6 +276,7 @@ def asks_at(monkeypatch, part: str) -> list[str]:
     return lines
 
 
+@pytest.mark.slow
 def test_sigterm_saves_a_checkpoint_and_the_same_command_ends_with_the_same_student(tmp_path, monkeypatch, capfd):
     from hf_distill.recipe.load_recipe import dump_recipe, load_recipe
 
@@ -336,6 +337,7 @@ def test_two_processes_stop_together_at_sigterm_and_end_with_the_same_student(tm
     assert same_student(tmp_path / "broken" / "tiny", tmp_path / "whole" / "tiny")
 
 
+@pytest.mark.slow
 def test_sigterm_while_a_model_is_scored_stops_at_once(copied, monkeypatch, capfd):
     asks_at(monkeypatch, "teacher: accuracy")
     assert call("evaluate", copied, "evaluate.batch_size=8") == 143

@@ -127,6 +127,7 @@ def test_two_stages_give_the_student_and_the_control_of_two_runs_one_after_the_o
         assert_same_weights(by_hand / name, finished / name)
 
 
+@pytest.mark.slow
 def test_each_stage_changes_the_student(finished):
     before, after = weights(finished / "stages" / "off-policy" / "student"), weights(finished / "student")
     assert any(not torch.equal(value, after[name]) for name, value in before.items())
@@ -148,6 +149,7 @@ def test_what_is_learned_beside_the_student_belongs_to_its_stage(teacher, tmp_pa
     assert json.loads((staged / "student" / "config.json").read_text())["hidden_size"] < 32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("student", "name"),
     [({"layers": 1, "freeze": ["embeddings"]}, "model"), ({"pretrained": None, "lora": {"r": 2}}, "adapter_model")],
@@ -168,6 +170,7 @@ def test_frozen_parts_and_adapters_go_on_too(student, name, teacher, tmp_path):
     assert not any("embed" in key for key in moved)
 
 
+@pytest.mark.slow
 def test_vectors_go_on_with_the_projection_that_is_a_part_of_the_student(tmp_path, monkeypatch):
     accept_any_teacher(monkeypatch)  # Random vectors are good enough here.
     folder = tmp_path / "encoder"
@@ -232,6 +235,7 @@ def test_student_and_control_go_through_the_same_stages_and_steps(finished):
         assert terms == {"loss_logits" if name == "student" else "loss_labels"}
 
 
+@pytest.mark.slow
 def test_a_control_has_the_steps_that_rows_without_room_leave_to_its_student(teacher, tmp_path):
     long = [{**STAGES[0], "training": {"num_train_epochs": 2}}, {**STAGES[1], "training": {"num_train_epochs": 2}}]
     long[1] = {**long[1], "rollout": {"share": 1.0, "max_new_tokens": 57}}

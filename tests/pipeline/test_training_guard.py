@@ -47,6 +47,7 @@ def broken_at(monkeypatch, step: int) -> None:
     monkeypatch.setattr("hf_distill.pipeline.train.Labels", partial(Scripted, {step - 1: NAN}))
 
 
+@pytest.mark.slow
 def test_the_control_is_named_keeps_its_good_checkpoints_and_goes_on(recipe, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         broken_at(patch, 5)

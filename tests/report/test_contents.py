@@ -31,6 +31,7 @@ def quoted(folder) -> list[str]:
     return [row["text"] for row in rows if row["text"] in card]
 
 
+@pytest.mark.slow
 def test_a_card_quotes_rows_only_where_the_recipe_asks(copied, monkeypatch):
     lines: list[str] = []
     monkeypatch.setattr("hf_distill.pipeline.flow.push_folder", lambda *given, **options: "pushed")

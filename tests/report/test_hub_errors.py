@@ -159,6 +159,7 @@ def row(terminal: Terminal, stage: str, fault: Fault) -> tuple[object, ...]:
     return f"{stage}: {fault.shown}", line, code, left, "one commit"
 
 
+@pytest.mark.slow
 def test_every_fault_is_a_line_and_a_second_push_finishes_with_one_commit(terminal):
     rows = [row(terminal, stage, fault) for stage, fault in CASES]
     assert len(rows) >= 20

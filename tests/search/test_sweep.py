@@ -93,6 +93,7 @@ def test_the_teacher_reads_each_row_exactly_once_for_a_grid_of_four_by_four(tmp_
     assert len({json.dumps(each["metrics"]) for each in result.results["combinations"]}) > 1
 
 
+@pytest.mark.slow
 def test_what_is_best_on_the_validation_rows_is_chosen_and_told(tmp_path, capsys):
     dump_recipe(load_recipe(recipe_of(tmp_path)), tmp_path / "recipe.yaml")
     runs = tmp_path / "runs"

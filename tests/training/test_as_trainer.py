@@ -26,13 +26,14 @@ from transformers.trainer_utils import BestRun, HPSearchBackend
 from hf_distill import DistillationTrainer, Hidden, Labels, Logits
 from hf_distill.errors import DataError, ObjectiveError, StudentError
 from tests.helpers import tiny
+from tests.helpers.thinned import thinned
 from tests.helpers.trainer_cases import CASES, FAILS_WITH_TRANSFORMERS, maker
 from tests.helpers.trainers import TOKENIZER, arguments, trainer
 from tests.training.test_rows_and_collators import TOKENIZER as CHATS
 from tests.training.test_rows_and_collators import pairs, texts
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", thinned(CASES))
 def test_what_people_do_with_a_trainer_works(name, tmp_path):
     CASES[name](maker(DistillationTrainer), tmp_path)
 

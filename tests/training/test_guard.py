@@ -113,6 +113,7 @@ def test_a_student_with_a_weight_that_is_nan_is_refused_before_the_first_step(tm
     assert saved(tmp_path) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [1e6, 1e30, 1e38])
 @pytest.mark.parametrize("objectives", [[Labels, Logits, Hidden], [Labels]], ids=["three terms", "labels"])
 def test_a_learning_rate_that_is_far_too_high_stops_it_and_is_told(rate, objectives, tmp_path):

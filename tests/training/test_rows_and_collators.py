@@ -30,6 +30,7 @@ from hf_distill.errors import DataError, RecipeError
 from hf_distill.tasks import TASKS, check_class, make_task, task_of
 from hf_distill.types import Targets, View
 from tests.helpers import tiny
+from tests.helpers.thinned import thinned
 from tests.helpers.trainers import arguments
 
 TOKENIZER = tiny.chat_tokenizer()
@@ -144,7 +145,7 @@ def run(cls: type, make: Any, rows: Dataset, collator: Any, folder: Any, **more:
     return found, [entry["loss"] for entry in one.state.log_history if "loss" in entry]
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", thinned(CASES))
 def test_the_losses_and_predictions_are_those_of_the_stock_trainer(name, tmp_path):
     make, rows, collator = CASES[name]
     (loss, predicted), losses = run(DistillationTrainer, make, rows, collator, tmp_path, objectives=["labels"])
@@ -167,7 +168,7 @@ OWN = {
 }
 
 
-@pytest.mark.parametrize("task", OWN)
+@pytest.mark.parametrize("task", thinned(OWN))
 def test_the_tasks_own_collator_reads_such_rows_and_a_teacher_teaches_on_them(task, tmp_path):
     make, rows, collator = OWN[task]
     teacher = make()
