@@ -9,7 +9,7 @@ import pytest
 
 
 def thinned(cases: Iterable[Any], every: int = 6) -> list[Any]:
-    """All cases for ``pytest.mark.parametrize``, of which all but every sixth are slow; a tuple is several arguments."""
+    """All cases for ``pytest.mark.parametrize``, of which all but every sixth are slow; a tuple gives several."""
     slow = pytest.mark.slow
     given = [case if isinstance(case, tuple) else (case,) for case in cases]
     return [pytest.param(*case, marks=slow if i % every else ()) for i, case in enumerate(given)]
