@@ -71,7 +71,7 @@ class Columns:
             elif (name in self.required and (labelled or name not in LABELS)) or (name in self.mapping and labelled):
                 raise DataError(
                     f"split {split!r} has no column {source!r}; it has {', '.join(map(repr, there)) or 'none'}"
-                    f"{nearest(source, there)}; name the right one in {self.where}: {{{name}: ...}}"
+                    f"{nearest(source, there)}; name the right one in {self.where}: {{{name}: ...}}{_no_header(there)}"
                 )
         rows = rows.select_columns(list(dict.fromkeys(chosen.values())))
         # In two steps, since two columns may swap their names.
@@ -97,6 +97,12 @@ def _unnested(rows: Any, names: Iterable[str]) -> Any:
         if dot and name not in there and outer in there and inner in _inner_names(rows, outer):
             rows = rows.map(lambda row, name=name, outer=outer, inner=inner: {name: (row[outer] or {}).get(inner)})
     return rows
+
+
+def _no_header(names: Iterable[str]) -> str:
+    """What to do where the names of columns are rather the first row of a table."""
+    looks_so = any(name.replace(".", "", 1).isdigit() or name.count(" ") > 2 for name in names)
+    return "; if these are a row, give the file a first line with the names of its columns" if looks_so else ""
 
 
 def _inner_names(rows: Any, outer: str) -> Collection[str]:

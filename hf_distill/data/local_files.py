@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import glob
 import importlib.util
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -43,8 +44,8 @@ def read_files(
         config: How they are read.
         used: Columns that are needed; of others it does not matter what files disagree about.
     """
-    paths = [Path(name) for name in ([files] if isinstance(files, str) else files)]
     where = f"data.files.{split}"
+    paths = [path for name in ([files] if isinstance(files, str) else files) for path in _named(name)]
     for path in paths:
         if not path.is_file():
             raise DataError(f"{where}: there is no file {path}; paths are relative to where you run it")
@@ -62,6 +63,12 @@ def read_files(
         rows = _united(dict(zip(paths, map(_from_list, parsed), strict=True)), where, used)
         return rows.to_iterable_dataset() if config.streaming else rows
     return _loaded(paths, ending, where, config, used)
+
+
+def _named(name: str) -> list[Path]:
+    """The files that a path names; several where it is a pattern (``*``, ``?``, ``[...]``, ``**``), in order."""
+    found = [] if Path(name).exists() else sorted(glob.glob(name, recursive=True))
+    return [Path(each) for each in found or [name]]
 
 
 def _loaded(

@@ -85,26 +85,48 @@ def parsed_json(path: Path, ending: str, config: DataConfig) -> list[dict[str, A
     except json.JSONDecodeError:
         return None  # The reader tells what is wrong.
     is_one = not text.lstrip()[end:].strip()
+    if is_one and config.field is None:
+        _check_named(path, whole)
     if not isinstance(whole, dict) or not is_one:
-        if config.field is not None:
-            raise DataError(f"data.field: {path} is no JSON object with fields, but a list of rows; remove it")
-        if encoding_of(path, config) == "utf-8":
-            return None
-        rows = whole if isinstance(whole, list) else list(_lines(path, text))
-        if not _are_rows(rows):
-            raise DataError(f"{path}: expected rows, which are JSON objects, got {str(rows)[:80]}")
-        return rows
+        return _listed(path, config, text, whole)
     field = config.field or ("data" if _are_rows(whole.get("data")) else None)
     if field is None:
         return None
     if not _are_rows(whole.get(field)):
         fields = ", ".join(name for name, value in whole.items() if _are_rows(value)) or "none"
-        raise DataError(f"data.field: {path} has no list of rows in its field {field!r}; there are some in: {fields}")
+        raise DataError(
+            f"data.field: {path} has no list of rows, which are objects with named columns, in its field {field!r}; "
+            f"there are some in: {fields}"
+        )
     rows = whole[field]
     if "paragraphs" in rows[0]:
         rows = [row for number, article in enumerate(rows) for row in _questions(path, number, article)]
     logger.info(f"data: {path.name}: {len(rows):,} rows in its field {field!r}")
     return rows
+
+
+def _listed(path: Path, config: DataConfig, text: str, whole: Any) -> list[dict[str, Any]] | None:
+    """The rows of a list, or of lines."""
+    if config.field is not None:
+        raise DataError(f"data.field: {path} is no JSON object with fields, but a list of rows; remove it")
+    if encoding_of(path, config) == "utf-8":
+        return None
+    rows = whole if isinstance(whole, list) else list(_lines(path, text))
+    if not _are_rows(rows):
+        raise DataError(f"{path}: expected rows, which are JSON objects, got {str(rows)[:80]}")
+    return rows
+
+
+def _check_named(path: Path, whole: Any) -> None:
+    """Refuse rows that are lists, which `datasets` reads as one row or not at all."""
+    parts = whole if isinstance(whole, dict) else {"": whole}
+    for name, rows in parts.items():
+        if isinstance(rows, list) and rows and isinstance(rows[0], list):
+            there = f" in its field {name!r}" if name else ""
+            raise DataError(
+                f"{path}: expected rows that are objects with named columns, got lists{there}: {str(rows[0])[:80]}; "
+                'write them as {"column": value, ...}'
+            )
 
 
 def _are_rows(value: Any) -> bool:

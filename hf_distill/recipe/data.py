@@ -63,7 +63,7 @@ class DataConfig(Section, where="recipe.data"):
     """A branch, tag or commit of the Hub's repository."""
     files: dict[str, str | list[str]] | str | list[str] | None = None
     """Local files by split, or those of the training split: csv, tsv, json, jsonl, parquet, txt, or conll (words and
-    their tags), also packed (gz)."""
+    their tags), also packed (gz); a pattern (``part-*.jsonl``) names all that fit."""
     encoding: str | None = None
     """What the files are written in; found by their bytes unless given."""
     delimiter: str | None = None

@@ -215,7 +215,9 @@ def test_the_own_files_of_squad_give_their_questions(whole, config, indent, tmp_
 def test_rows_in_a_field_are_read_and_another_field_is_refused(tmp_path):
     path = write(tmp_path / "a.json", json.dumps({"rows": ROWS, "meta": 1}))
     assert rows_of(load(path, field="rows"), "text", "label") == EXPECTED
-    with pytest.raises(DataError, match=r"data\.field: .* no list of rows in its field 'row'; there are some in: rows"):
+    with pytest.raises(
+        DataError, match=r"data\.field: .* no list of rows, .* in its field 'row'; there are some in: rows"
+    ):
         load(path, field="row")
     with pytest.raises(DataError, match=r"data\.field: .* is no JSON object"):
         load(write(tmp_path / "b.jsonl", TEXTS[".jsonl"]), field="rows")
@@ -315,3 +317,24 @@ def test_the_test_split_may_come_from_files(tmp_path):
 def test_keys_of_files_are_refused_without_files(key):
     with pytest.raises(RecipeError, match=rf"recipe\.data\.{key}: only files are read with it"):
         DataConfig(path="a/b", **{key: "x"})
+
+
+def test_a_pattern_names_all_files_that_fit_in_order(tmp_path):
+    for part in (2, 10, 0):
+        write(tmp_path / f"part-{part:02}.jsonl", "".join(json.dumps(row) + "\n" for row in ROWS[part % 3 :: 3]))
+    assert rows_of(load(str(tmp_path / "part-*.jsonl")), "text", "label") == EXPECTED
+    with pytest.raises(DataError, match=r"no file .*/other-\*.jsonl"):
+        load(str(tmp_path / "other-*.jsonl"))
+
+
+@pytest.mark.parametrize("content", [{"train": [["a", "x"]], "val": []}, [["a", "x"], ["b", "y"]]])
+def test_rows_that_are_lists_are_refused_with_what_they_should_be(content, tmp_path):
+    path = write(tmp_path / "a.json", json.dumps(content))
+    with pytest.raises(DataError, match=r"objects with named columns, got lists.*'a', 'x'"):
+        load(path)
+
+
+def test_a_table_without_a_header_is_refused_with_a_hint(tmp_path):
+    path = write(tmp_path / "a.csv", "".join(f"a plane takes off {i},{i % 2}\n" for i in range(12)))
+    with pytest.raises(DataError, match="a first line with the names of its columns"):
+        load(path)
