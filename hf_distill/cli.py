@@ -60,7 +60,7 @@ app = typer.Typer(
     add_completion=False,
 )
 
-ISSUES = "https://github.com/hf-distill/hf_distill/issues"
+FAULT = "this is a fault of hf-distill, please report it at https://github.com/hf-distill/hf_distill/issues"
 _GOES_ON = "the same command goes on where this one stopped"
 
 RecipeFile = Annotated[str, typer.Argument(help="A recipe: a YAML file.", metavar="RECIPE")]
@@ -271,6 +271,10 @@ def _end_unforeseen(error: Exception, debug: bool) -> NoReturn:
     if isinstance(error, BrokenPipeError):  # Nobody reads on, as with `| head`: Python would say so once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
+    shortly = told(" ".join(f"{type(error).__name__}: {error}".split())[:300])
+    if type(error).__module__.startswith(("pyarrow", "pandas")):  # What reads files, far down in a stream.
+        print(f"hf-distill: data: a file cannot be read to its end: {shortly}; correct it", file=sys.stderr)
+        raise SystemExit(2) from None
     try:
         descriptor, path = tempfile.mkstemp(prefix="hf-distill-", suffix=".txt")
         with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
@@ -278,10 +282,7 @@ def _end_unforeseen(error: Exception, debug: bool) -> NoReturn:
         where = f"with {path}, which holds the traceback"
     except OSError:
         where = "with the traceback, which --debug shows"
-    shortly = told(" ".join(f"{type(error).__name__}: {error}".split())[:300])
-    print(
-        f"hf-distill: this is a fault of hf-distill, please report it at {ISSUES} {where}: {shortly}", file=sys.stderr
-    )
+    print(f"hf-distill: {FAULT} {where}: {shortly}", file=sys.stderr)
     raise SystemExit(70) from None
 
 

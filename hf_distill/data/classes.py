@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import datasets
 
-from hf_distill.data.labels import is_missing
+from hf_distill.data.labels import check_apart, check_texts, is_missing, is_number, joined
 from hf_distill.errors import DataError, LabelError
 from hf_distill.names import are_generic, shortened
 from hf_distill.types import Rows
@@ -56,7 +56,7 @@ class LabelSet:
             return self.names.index(name)
         # Where the names are numbers themselves, another number is another class, and no place among them.
         is_place = isinstance(value, Integral) and not isinstance(value, bool) and 0 <= int(value) < len(self.names)
-        if is_place and not all(map(_is_number, self.names)):
+        if is_place and not all(map(is_number, self.names)):
             return int(value)
         raise DataError(
             f"label {value!r} is none of the {len(self.names)} labels of the training split "
@@ -105,7 +105,7 @@ def read_label_set(
             raise DataError(f"task.problem_type is {problem_type}, but column {column!r} looks like {found}")
         found = problem_type
     elif found == "single_label_classification":
-        _check_classes(values, column, problem_type)
+        check_texts(values, column, problem_type)
     if found == "regression":
         return LabelSet(problem_type=found, names=("score",))
     several = found == "multi_label_classification" and found_names is None
@@ -114,7 +114,7 @@ def read_label_set(
     if names is not None:
         own = _given_names(names, own, column, in_order=multi_hot)
     elif found_names is None:
-        _check_apart(own, column)
+        check_apart(own, column)
     if len(own) < 2:
         raise DataError(
             f"column {column!r} of the training split holds {len(own)} class ({shortened(own)}); "
@@ -142,6 +142,11 @@ def notes_of(rows: Rows, column: str, labels: LabelSet, problem_type: ProblemTyp
             f"labels: -1 is read as a class like others ({count:,} rows); if it marks rows without a label, remove "
             "them, or give the column its names (ClassLabel)"
         )
+    if labels.problem_type == "single_label_classification" and problem_type is None and (found := joined(values)):
+        yield (
+            f"warning: labels: {found!r} is read as one class; where it means several, make it a list (jsonl, parquet, "
+            "or a function in data.path)"
+        )
     if labels.problem_type == "single_label_classification" and len(values) >= MOST_CLASSES:
         distinct = len(set(map(str, values))) if column == "label" else 0
         if distinct > len(values) / 2:
@@ -155,7 +160,7 @@ def as_given(rows: Rows, column: str, labels: LabelSet) -> LabelSet:
     """The labels of a model as a split gives them: several may be lists of 0 and 1 (multi-hot), one for each."""
     feature = rows.features.get(column) if rows.features else None
     several = labels.problem_type == "multi_label_classification" and _feature_names(feature) is None
-    if not several or labels.multi_hot or all(map(_is_number, labels.names)) or not isinstance(rows, datasets.Dataset):
+    if not several or labels.multi_hot or all(map(is_number, labels.names)) or not isinstance(rows, datasets.Dataset):
         return labels
     values = [value for value in rows[column] if not is_missing(value)] if column in rows.column_names else []
     return replace(labels, multi_hot=_are_multi_hot(values) and len(values[0]) == len(labels.names))
@@ -210,19 +215,6 @@ def _problem_type(feature: Any, values: Sequence[Any]) -> ProblemType:
     return "single_label_classification"
 
 
-def _check_classes(values: Sequence[Any], column: str, problem_type: ProblemType | None) -> None:
-    """Refuse numbers that are written as texts and are no classes, unless a person says that they are."""
-    texts = {value for value in values if isinstance(value, str)}
-    numbers = [text for text in texts if _is_number(text)]
-    if problem_type is None and len(numbers) > len(texts) / 2 and any(float(text) % 1 for text in numbers):
-        odd = next((f", and {text!r}, which is none" for text in sorted(texts - set(numbers))), "")
-        raise DataError(
-            f"column {column!r} holds numbers written as texts ({sorted(numbers)[0]!r}{odd}), which would be "
-            f"{len(texts):,} classes; set task.problem_type: regression if they are scores, or "
-            "single_label_classification if each is a class"
-        )
-
-
 def _names_in(values: Sequence[Any], found: ProblemType) -> list[str]:
     """The names of classes, sorted."""
     single = found == "single_label_classification"
@@ -238,22 +230,10 @@ def _names_in(values: Sequence[Any], found: ProblemType) -> list[str]:
     return sorted({class_name(value) for value in distinct}, key=int if numeric and not are_bools else str)
 
 
-def _check_apart(names: Sequence[str], column: str) -> None:
-    """Refuse names that differ in nothing that a reader sees."""
-    by_key: dict[str, str] = {}
-    for name in names:
-        other = by_key.setdefault(" ".join(name.split()).casefold(), name)
-        if other != name:
-            raise DataError(
-                f"column {column!r} has the labels {other!r} and {name!r}, which differ by case or blanks only and "
-                "would be two classes; write them alike, or list all classes in task.labels to keep them apart"
-            )
-
-
 def _given_names(names: Sequence[str], own: Sequence[str], column: str, in_order: bool) -> list[str]:
     """The names that ``task.labels`` gives, where they fit what a column holds: names, or places among them."""
     places = all(name.isdigit() and int(name) < len(names) for name in own)
-    if places and not in_order and not any(map(_is_number, names)):
+    if places and not in_order and not any(map(is_number, names)):
         return list(names)
     unknown = [] if in_order else [name for name in own if name not in names]
     if unknown or (in_order and len(names) != len(own)):
@@ -269,13 +249,6 @@ def _are_multi_hot(values: Sequence[Any]) -> bool:
 
 def _is_share(value: Any) -> bool:
     return isinstance(value, Real) and 0 <= float(value) <= 1
-
-
-def _is_number(name: str) -> bool:
-    try:
-        return math.isfinite(float(name))
-    except ValueError:
-        return False
 
 
 def _score(value: Any) -> float:

@@ -1,15 +1,20 @@
-"""Which rows have a label: what counts as none, how many there are, and what becomes of the rows without one."""
+"""Which rows have a label: what counts as none, how many there are, what becomes of the rows without one, and which
+texts are hardly meant as classes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Literal
 
 from datasets import ClassLabel, Dataset, IterableDataset
 
 from hf_distill.errors import DataError
+from hf_distill.names import one_line
+from hf_distill.types import IGNORED
 
 COUNTED = ("label", "labels", "answers")
 """Columns that may lack a value in a row of which a teacher alone then teaches."""
@@ -25,14 +30,17 @@ Missing = Callable[[Any], bool]
 
 
 def is_missing(value: Any, named: bool = False) -> bool:
-    """Whether a value stands for no label; ``named``: where numbers are indices of names, of which none is below 0."""
+    """Whether a value stands for no label, as -100 does in Transformers.
+
+    ``named``: where numbers are indices of names, of which none is below 0.
+    """
     if isinstance(value, (list, tuple)):
         return len(value) > 0 and all(is_missing(item, named) for item in value)
     if isinstance(value, str):
         return not value.strip()
     if isinstance(value, float):
         return math.isnan(value)
-    return value is None or (named and isinstance(value, int) and value < 0)
+    return value is None or (isinstance(value, int) and (value == IGNORED or (named and value < 0)))
 
 
 def are_named(rows: Dataset | IterableDataset, column: str) -> bool:
@@ -84,8 +92,8 @@ def _tests(splits: Mapping[str, Any], there: list[str], name: str) -> dict[str, 
     like others (-1, 0, 1).
     """
     train = splits.get("train")
-    values = [] if train is None or name not in there else _first(train, name)
-    negative = any(type(value) is int and value < 0 for value in values)
+    values = _first(train, name) if "train" in there else []
+    negative = any(type(value) is int and value < 0 and value != IGNORED for value in values)
     named = {split: are_named(splits[split], name) for split in there}
 
     def test(named: bool) -> Missing:
@@ -145,3 +153,61 @@ def _settled_stream(rows: IterableDataset, name: str, missing: Missing, policy: 
 
         return rows.map(labelled, with_indices=True)
     return rows
+
+
+def check_texts(values: Sequence[Any], column: str, problem_type: str | None) -> None:
+    """Refuse numbers and lists that are written as texts, unless a person says that each is a class."""
+    texts = {value for value in values if isinstance(value, str)}
+    if problem_type is not None or not texts:
+        return
+    ways = "set task.problem_type: single_label_classification if each is a class"
+    for decimal, way in (
+        (".", "set task.problem_type: regression if they are scores"),
+        (",", "write them with a point"),
+    ):
+        numbers = {text for text in texts if is_number(text.replace(decimal, ".", 1))}
+        if len(numbers) > len(texts) / 2 and any(float(text.replace(decimal, ".", 1)) % 1 for text in numbers):
+            odd = next((f", and {text!r}, which is none" for text in sorted(texts - numbers)), "")
+            raise DataError(
+                f"column {column!r} holds numbers written as texts ({min(numbers)!r}{odd}), which would be "
+                f"{len(texts):,} classes; {way}, or {ways}"
+            )
+    lists = {text for text in texts if text.strip()[0] + text.strip()[-1] in ("[]", "()", "{}")}
+    if len(lists) > len(texts) / 2:
+        raise DataError(
+            f"column {column!r} holds lists written as texts ({min(lists)!r}), which would be {len(texts):,} classes; "
+            f"make them lists (jsonl, parquet, or a function in data.path), or {ways}"
+        )
+
+
+def check_apart(names: Sequence[str], column: str) -> None:
+    """Refuse names that differ in nothing that a reader sees."""
+    by_key: dict[str, str] = {}
+    for name in names:
+        other = by_key.setdefault(unicodedata.normalize("NFC", one_line(name)).casefold(), name)
+        if other != name:
+            raise DataError(
+                f"column {column!r} has the labels {other!r} and {name!r}, which differ by case, blanks or unseen "
+                "characters only and would be two classes; write them alike, or list all classes in task.labels to "
+                "keep them apart"
+            )
+
+
+def joined(values: Sequence[Any]) -> str | None:
+    """A text that may be several labels: all its parts stand in other texts, too."""
+    texts = {value for value in values if isinstance(value, str)}
+    for separator in (";", "|", ","):
+        parts = {text: {part.strip() for part in text.split(separator)} for text in texts}
+        counts = Counter(part for of_text in parts.values() for part in of_text)
+        several = sorted(text for text in texts if len(parts[text]) > 1)
+        if several and all(counts[part] > 1 for text in several for part in parts[text]):
+            return several[0]
+    return None
+
+
+def is_number(name: str) -> bool:
+    """Whether a text is a finite number."""
+    try:
+        return math.isfinite(float(name))
+    except ValueError:
+        return False

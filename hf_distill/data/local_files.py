@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import glob
 import importlib.util
+import io
 import logging
+import os
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,10 +48,10 @@ def read_files(
         used: Columns that are needed; of others it does not matter what files disagree about.
     """
     where = f"data.files.{split}"
-    paths = [path for name in ([files] if isinstance(files, str) else files) for path in _named(name)]
-    for path in paths:
-        if not path.is_file():
-            raise DataError(f"{where}: there is no file {path}; paths are relative to where you run it")
+    named = [each for name in ([files] if isinstance(files, str) else files) for each in _named(name)]
+    paths = [_found(name, where) for name in named]
+    if twice := next((path for path in paths if paths.count(path) > 1), None):
+        raise DataError(f"{where}: {twice} is named twice, so that its rows would count double; remove one")
     endings = {_ending(path, where) for path in paths}
     if len(endings) != 1 or not endings <= {*READERS, *OF_WORDS}:
         got = ", ".join(sorted(endings)) or "none"
@@ -65,10 +68,28 @@ def read_files(
     return _loaded(paths, ending, where, config, used)
 
 
-def _named(name: str) -> list[Path]:
+def _named(name: str) -> list[str]:
     """The files that a path names; several where it is a pattern (``*``, ``?``, ``[...]``, ``**``), in order."""
-    found = [] if Path(name).exists() else sorted(glob.glob(name, recursive=True))
-    return [Path(each) for each in found or [name]]
+    found = [] if os.path.exists(name) else sorted(glob.glob(name, recursive=True))
+    return found or [name]
+
+
+def _found(name: str, where: str) -> Path:
+    path, shown = Path(name), name if len(name) <= 200 else f"{name[:200]}..."
+    try:
+        if path.is_file():
+            return path
+        is_folder = path.is_dir()
+    except OSError:  # A name that is too long.
+        is_folder = False
+    if "://" in name:
+        raise DataError(
+            f"{where}: expected a file of this machine, got the address {shown}; download it, or name a data set of "
+            "the Hub in data.path"
+        )
+    if is_folder:
+        raise DataError(f"{where}: {shown} is a folder; name the files in it")
+    raise DataError(f"{where}: there is no file {shown}; paths are relative to where you run it")
 
 
 def _loaded(
@@ -77,14 +98,20 @@ def _loaded(
     reader, options = READERS[ending], _options(paths[0], ending, config)
 
     def load(chosen: Sequence[Path]) -> Any:
-        names = {"train": [str(path) for path in chosen]}
+        names = {"train": [glob.escape(str(path)) for path in chosen]}  # A name may hold brackets.
         with _quiet():
-            return datasets.load_dataset(reader, data_files=names, split="train", streaming=config.streaming, **options)
+            rows = datasets.load_dataset(reader, data_files=names, split="train", streaming=config.streaming, **options)
+            first: Any = next(iter(rows), {})  # A stream that cannot be read is refused here.
+            if reader == "csv":
+                _check_cells(first, where, options["delimiter"])
+        return rows
 
     def refused(path: Path, error: BaseException) -> DataError:
-        if "no data" in str(error) or isinstance(error.__cause__, StopIteration):
+        cause = error.__cause__ or error
+        if "no data" in str(error) or isinstance(cause, StopIteration):
             return DataError(f"{where}: {path} has no rows; name a file that holds some")
-        return DataError(f"{where}: {path} cannot be read as {reader}: {reason(error)}")
+        way = "; say what it is written in (data.encoding)" if isinstance(cause, UnicodeError) else ""
+        return DataError(f"{where}: {path} cannot be read as {reader}: {reason(error)}{way}")
 
     errors = (datasets.exceptions.DatasetGenerationError, ValueError, OSError, StopIteration)
     try:
@@ -147,16 +174,17 @@ def _options(path: Path, ending: str, config: DataConfig) -> dict[str, Any]:
     if READERS[ending] in ("parquet", "json"):
         return {}
     encoding = encoding_of(path, config)
-    named = {} if encoding == "utf-8" else {"encoding": encoding}
+    named: dict[str, Any] = {} if encoding == "utf-8" else {"encoding": encoding}
     if READERS[ending] == "text":
         return named
+    delimiter = _delimiter(path, ending, encoding, config)
+    if delimiter == "\t" and _has_open_quotes(path, encoding):
+        logger.info(
+            f"data: {path.name}: quotation marks are read as they stand, since in some lines they are not closed"
+        )
+        named["quoting"] = csv.QUOTE_NONE
     # An empty cell is none; NA, None, null and nan are texts and classes like others.
-    return {
-        **named,
-        "delimiter": _delimiter(path, ending, encoding, config),
-        "keep_default_na": False,
-        "na_values": [""],
-    }
+    return {**named, "delimiter": delimiter, "keep_default_na": False, "na_values": [""]}
 
 
 def _ending(path: Path, where: str) -> str:
@@ -170,16 +198,40 @@ def _ending(path: Path, where: str) -> str:
 
 def _delimiter(path: Path, ending: str, encoding: str, config: DataConfig) -> str:
     """What stands between the columns of a table: named, or what cuts its header into columns."""
-    if config.delimiter is not None:
-        return config.delimiter
     usual = "\t" if ending == ".tsv" else ","
     with bytes_of(path) as file:
         header = file.read(1 << 16).decode(encoding, errors="ignore").removeprefix("\ufeff").splitlines()[:1]
-    cut = [each for each in (usual, *DELIMITERS) if len(next(csv.reader(header, delimiter=each), [])) > 1]
-    found = cut[0] if cut else usual
-    if found != usual:
+    known = (usual, *DELIMITERS) if config.delimiter is None else (config.delimiter,)
+    names = {each: next(csv.reader(header, delimiter=each), []) for each in known if len(each) == 1}
+    found = next((each for each in names if len(names[each]) > 1), known[0])
+    if found not in (usual, config.delimiter):
         logger.info(f"data: {path.name}: its columns are separated by {found!r}; name another in data.delimiter")
+    for name, count in Counter(names.get(found, ())).items():
+        if count > 1:
+            logger.info(f"warning: data: {path.name}: {count} columns are called {name!r}; the first of them is read")
     return found
+
+
+def _has_open_quotes(path: Path, encoding: str) -> bool:
+    """Whether each line of a table is a row of its own although quotation marks stay open in some."""
+    with bytes_of(path) as file, io.TextIOWrapper(file, encoding=encoding, errors="ignore") as lines:
+        is_open, width = False, None
+        for line in lines:
+            width = width or line.count("\t")
+            if line.strip() and line.count("\t") != width:
+                return False
+            is_open = is_open or line.count('"') % 2 == 1
+    return is_open
+
+
+def _check_cells(row: Mapping[str, Any], where: str, delimiter: str) -> None:
+    """Refuse a table whose rows have more cells than its header has names, unless the first cells number the rows."""
+    unnamed = [value for name, value in row.items() if name.startswith("__index_level_")]
+    if len(unnamed) > 1 or any(not isinstance(value, int) for value in unnamed):
+        raise DataError(
+            f"{where}: its rows have more cells than its header has names (the first row starts with {unnamed[0]!r}); "
+            f"name all columns, and put texts that hold {delimiter!r} into quotes"
+        )
 
 
 def _from_list(rows: list[dict[str, Any]] | None) -> Dataset:

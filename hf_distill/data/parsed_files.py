@@ -24,6 +24,10 @@ logger = logging.getLogger(__name__)
 
 READ_AT_ONCE = 1 << 24
 
+HEADER = {"word", "words", "token", "tokens", "text", "form", "tag", "tags", "label", "labels", "ner", "ner_tag",
+          "ner_tags", "pos", "pos_tag", "chunk", "chunk_tag"}  # fmt: skip
+"""What the columns of words and tags are called where a file's first line names them."""
+
 
 @contextmanager
 def bytes_of(path: Path) -> Iterator[Any]:
@@ -75,6 +79,11 @@ def _text(path: Path, config: DataConfig) -> str:
     return text.removeprefix("\ufeff")
 
 
+def _lines_of(text: str) -> list[str]:
+    """The lines of a text; other than ``splitlines`` it leaves alone what only looks like an end of a line (U+2028)."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
 def parsed_json(path: Path, ending: str, config: DataConfig) -> list[dict[str, Any]] | None:
     """The rows of a JSON file that `datasets` does not read: one object with the rows in a field, or no UTF-8."""
     if config.field is None and ending != ".json" and encoding_of(path, config) == "utf-8":
@@ -82,7 +91,7 @@ def parsed_json(path: Path, ending: str, config: DataConfig) -> list[dict[str, A
     text = _text(path, config)
     try:
         whole, end = json.JSONDecoder().raw_decode(text.lstrip())
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RecursionError):
         return None  # The reader tells what is wrong.
     is_one = not text.lstrip()[end:].strip()
     if is_one and config.field is None:
@@ -134,7 +143,7 @@ def _are_rows(value: Any) -> bool:
 
 
 def _lines(path: Path, text: str) -> Iterator[Any]:
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(_lines_of(text), 1):
         try:
             if line.strip():
                 yield json.loads(line)
@@ -174,7 +183,7 @@ def has_lines_of_words(path: Path, ending: str, config: DataConfig, used: Collec
         return True
     if ending != ".tsv":
         return False
-    header = next(iter(_text(path, config).splitlines()), "").split("\t")
+    header = _lines_of(_text(path, config))[0].split("\t")
     return not set(header) & set(used)
 
 
@@ -182,12 +191,15 @@ def sentences(path: Path, ending: str, config: DataConfig) -> Iterator[dict[str,
     """The sentences of a file in the forms of CoNLL: the first column are words, the last one tags."""
     sentence: list[list[str]] = []
     count = found = 0
-    for number, line in enumerate([*_text(path, config).splitlines(), ""], 1):
-        cells = [cell.strip() for cell in line.split("\t")] if "\t" in line else line.split()
+    for number, line in enumerate([*_lines_of(_text(path, config)), ""], 1):
+        cells = [cell.strip() for cell in line.split("\t")] if "\t" in line else [*filter(None, line.split(" "))]
         is_comment = line.startswith("#") and len(cells) != count if ending != ".conllu" else line.startswith("#")
         if is_comment or (cells and (cells[0] == "-DOCSTART-" or (ending == ".conllu" and not cells[0].isdigit()))):
             continue
         if any(cells):
+            if not (count or sentence) and {cell.casefold() for cell in cells} <= HEADER:
+                logger.info(f"data: {path.name}: its first line ({line.strip()!r}) names the columns")
+                continue
             count = count or len(cells)
             if len(cells) != count or count < 2:
                 raise DataError(

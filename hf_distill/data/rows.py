@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -147,6 +147,7 @@ def load_data(
         taken_from_train=tuple(taken),
     )
     data = _read(data, config, texts, answered="completion" in optional, prompts=prompts)
+    data = _compared(data, texts)
     return dataclasses.replace(data, fingerprint=data.digest())
 
 
@@ -158,6 +159,29 @@ def _read(data: Data, config: DataConfig, texts: Sequence[str], *, answered: boo
         read = _check_answered(read, name, prompts) if answered else read
         data = dataclasses.replace(data, **{name: read}, notes=(*data.notes, *lines))
     return data
+
+
+def _compared(data: Data, texts: Sequence[str]) -> Data:
+    """The data with a warning where rows that models are scored on stand among the training rows, too."""
+    if not isinstance(data.train, Dataset):
+        return data
+    seen = set(_contents(data.train, texts))
+    for split, rows in (("validation", data.validation), ("test", data.test)):
+        shared = sum(content in seen for content in _contents(rows, texts))
+        if shared and shared >= len(rows) / 100:
+            warning = (
+                f"{shared:,} of {len(rows):,} {split} rows stand among the training rows, too, so that scores on them "
+                "are too good; remove them from one of the two"
+            )
+            notes = (*data.notes, f"warning: data: {warning}")
+            data = dataclasses.replace(data, notes=notes, warnings=(*data.warnings, warning))
+    return data
+
+
+def _contents(rows: Dataset, texts: Sequence[str]) -> Iterator[int]:
+    """A number for what a model reads of each row."""
+    columns = [rows[name] for name in texts if name in rows.column_names]
+    return (hash(repr(row)) for row in zip(*columns, strict=True))
 
 
 def fingerprint(parts: Sequence[Dataset], more: str = "") -> str:

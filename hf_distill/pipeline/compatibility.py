@@ -197,9 +197,9 @@ def with_warning(recipe: Recipe, data: Data) -> Data:
         f"the {split} rows are taken out of the training rows, and the teacher was trained elsewhere: it may have seen "
         "them, and its score be too high; name rows that it never saw (data.test_split, data.test)"
     )
-    if data.warnings:
+    if warning in data.warnings:
         return data
-    return replace(data, warnings=(warning,), notes=(*data.notes, f"warning: data: {warning}"))
+    return replace(data, warnings=(*data.warnings, warning), notes=(*data.notes, f"warning: data: {warning}"))
 
 
 def prompts_are_enough(recipe: Recipe, task: Task) -> bool:

@@ -155,7 +155,7 @@ class RunFolder:
 
     def _trained(self, name: str) -> dict[str, Any] | None:
         model = self.model(name)
-        if not model.is_dir():
+        if not os.path.lexists(model):  # What is there and no folder is damaged, too.
             return None
         if (found := self.damage_of(name)) is not None:
             aside = model.with_name(f"{name}.damaged")

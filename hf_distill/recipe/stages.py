@@ -35,6 +35,7 @@ RESERVED_TRAINING = {
     "enable_jit_checkpoint": "the command saves a checkpoint at SIGTERM anyway",
     "do_train": "a run always trains",
     "do_predict": "a run always evaluates",
+    "debug": "it breaks off on the masks of most models; training_guard stops where a loss is not finite",
 }
 """Keys of TrainingArguments that have their place elsewhere, or would do nothing, and why."""
 NUMERIC_TRAINING = {
@@ -62,8 +63,10 @@ def code_of_training(value: Any, where: str) -> Iterator[tuple[str, str]]:
 
 def folder_name(reason: str) -> dict[str, Bound]:
     """Metadata of a field whose values name folders."""
-    names = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-    return bound("letters, digits, '.', '_' and '-'", lambda name: names.fullmatch(name) is not None, reason)
+    names = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{,99}")
+    return bound(
+        "at most 100 letters, digits, '.', '_' and '-'", lambda name: names.fullmatch(name) is not None, reason
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +148,14 @@ def check_training_values(training: Any, where: str) -> None:
             raise RecipeError(f"{where}.{key}: expected a finite number of at least 0, got {shown(value)}")
         if key in COUNTS and value is not None and (value < 1 or value != int(value)):
             raise RecipeError(f"{where}.{key}: expected a whole number of at least 1, got {shown(value)}")
+        if (
+            key in LENGTHS
+            and value is not None
+            and (not is_number or (value <= 0 and (key, value) != ("max_steps", -1)))
+        ):
+            raise RecipeError(
+                f"{where}.{key}: expected a number above 0, got {shown(value)}; it says how long training lasts"
+            )
 
 
 def check_training(training: Mapping[str, Any]) -> None:

@@ -230,7 +230,12 @@ def answers_of(value: Any) -> list[Answer]:
 
 def _check_places(context: str, answers: Sequence[Answer]) -> None:
     for text, start in answers:
-        if context[start : start + len(text)] != text or not text:
+        if not text.strip():
+            raise DataError(
+                f"an answer is {text!r}, which stands nowhere; give a question without an answer none: "
+                "{text: [], answer_start: []}"
+            )
+        if context[start : start + len(text)] != text:
             raise DataError(
                 f"an answer should stand in its context from character {start}: expected {text!r}, found "
                 f"{context[start : start + len(text)]!r}; a wrong place teaches wrong answers: correct answer_start"

@@ -70,8 +70,9 @@ class DataLoading(Trainer):
 
     def encoded(self, rows: Any, role: str) -> Any:
         """Rows as batches are made of them: those with the task's columns tokenised, all others as they are."""
-        if isinstance(rows, dict):
+        if isinstance(rows, dict) and role != "train_dataset":
             return {name: self.encoded(part, f"{role} {name}") for name, part in rows.items()}
+        rows = rows if self._collates_raw else self._rows_of(rows, role)
         if not isinstance(rows, (Dataset, IterableDataset)) or self._collates_raw:
             return rows
         columns, (tokenizer, teacher_tokenizer) = columns_of(rows), self._tokenizers
@@ -101,6 +102,27 @@ class DataLoading(Trainer):
                 raise
             told = f"{role}: row {empty[0]} has no text in column {empty[1]!r}; fill or remove such rows"
             raise DataError(f"{told}: an empty text teaches nothing") from error
+
+    def _rows_of(self, rows: Any, role: str) -> Any:
+        """What a person gave as a data set; a list of rows becomes one, and what can be none is refused."""
+        if isinstance(rows, Dataset) and not len(rows):
+            raise DataError(f"{role}: has no rows; pass a data set that holds some")
+        is_name = isinstance(rows, str) and role != "train_dataset"
+        if rows is None or is_name or isinstance(rows, (Dataset, IterableDataset, torch.utils.data.IterableDataset)):
+            return rows
+        if isinstance(rows, dict):
+            raise DataError(f"{role}: expected one data set, got several ({', '.join(map(str, rows))}); pass one")
+        is_indexed = hasattr(rows, "__getitem__") and hasattr(rows, "__len__") and not hasattr(rows, "columns")
+        if isinstance(rows, (str, bytes)) or not is_indexed or not len(rows):
+            raise DataError(
+                f"{role}: expected a data set with rows, got {type(rows).__name__}; make a datasets.Dataset of it "
+                "(from_list, from_pandas, from_generator)"
+            )
+        first = rows[0]
+        is_raw = isinstance(first, Mapping) and not {"input_ids", "inputs_embeds"} & {*first}
+        if not is_raw or not {*self.task.text_columns} & {*first}:
+            return rows
+        return Dataset.from_list(list(rows) if isinstance(rows, (list, tuple)) else [rows[i] for i in range(len(rows))])
 
     def _read(self, rows: Rows, role: str) -> Rows:
         """Chats of every form as the task reads them; refused where nothing can be read or learned of them."""

@@ -21,6 +21,16 @@ LABEL_NAMES = frozenset({"label", "labels", "label_ids", "answers", "start_posit
 _LOGGED = ("loss", "runtime", "samples_per_second", "steps_per_second")
 
 
+def check_learner(model: Any, teacher: Any, *, trains: bool) -> None:
+    """Refuse a student that cannot learn: compiled before it has its hooks, frozen, or its own teacher."""
+    if hasattr(model, "_orig_mod"):
+        raise StudentError("model: it is compiled; pass the model itself, and set torch_compile in TrainingArguments")
+    if model is not None and model is teacher:
+        raise StudentError("teacher: it is the student itself, which would be frozen; load or copy it once more")
+    if trains and model is not None and not any(parameter.requires_grad for parameter in model.parameters()):
+        raise StudentError("model: none of its parameters learns; set requires_grad of some to True")
+
+
 def check_arguments(args: Any, model: Any, model_init: Any, compute_loss_func: Any) -> None:
     """Refuse arguments that are no student, no TrainingArguments, or another loss than the objectives'."""
     if not isinstance(args, TrainingArguments):

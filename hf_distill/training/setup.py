@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -40,8 +42,7 @@ def set_up(
     teacher = make_teacher(given, task, args, tokenizer, teacher_tokenizer)
     if objectives is None:
         objectives = ["labels", "logits"] if teacher is not None else ["labels"]
-    if not objectives:
-        raise ObjectiveError("objectives: expected at least one, got none; without one there is nothing to train for")
+    check_given(objectives)
     made = [make_objective(o, {}) if isinstance(o, str) else o for o in objectives]
     made += [Router()] if balances_experts(student) else []
     step = Step(task=task, teacher=teacher, objectives=named_objectives(made))
@@ -116,14 +117,15 @@ def bound_task(task: Task | str | None, student: PreTrainedModel) -> Task:
 
 
 def make_teacher(
-    given: PreTrainedModel | Teacher | str | None,
+    given: Any,
     task: Task,
     args: TrainingArguments,
     tokenizer: Tokenizer | None,
     teacher_tokenizer: Tokenizer | None,
 ) -> Teacher | None:
     """The teacher that a person gave: one, a model, or an id or folder, loaded in the device's best dtype."""
-    if isinstance(given, str):
+    if isinstance(given, str | os.PathLike):
+        given = os.fspath(given)
         teacher_tokenizer = teacher_tokenizer or load_tokenizer(given)
         best = runnable_dtype("auto", args.device, task.tried, load_config(given))
         given = load_model(task.auto_model, given, dtype=best)
@@ -131,9 +133,24 @@ def make_teacher(
         check_class(task, given)
         made = ModelTeacher(given, teacher_tokenizer if tokenizer is not None else None)
         given = made.beside(tokenizer) if tokenizer is not None else made
+    if not isinstance(given, Teacher | None):
+        raise TeacherError(
+            f"teacher: expected a Transformers model, a Teacher, a folder or a Hub id, got {type(given).__name__}; "
+            "merge adapters first (merge_and_unload)"
+        )
     if given is not None:
         given.follow(task)
     return given
+
+
+def check_given(objectives: Any) -> None:
+    """Refuse what is no list of objectives."""
+    if isinstance(objectives, (str, Objective)):
+        raise ObjectiveError(f"objectives: expected a list, got {objectives!r} alone; put it into one")
+    if not objectives:
+        raise ObjectiveError("objectives: expected at least one, got none; without one there is nothing to train for")
+    if (odd := next((each for each in objectives if not isinstance(each, (str, Objective))), None)) is not None:
+        raise ObjectiveError(f"objectives: expected names or objectives, such as Logits(temperature=2.0), got {odd!r}")
 
 
 def check_objectives(objectives: Mapping[str, Objective], task: Task, args: TrainingArguments) -> None:

@@ -24,7 +24,13 @@ from hf_distill.objectives import Objective
 from hf_distill.tasks import Task
 from hf_distill.teachers import Teacher
 from hf_distill.training.data_loading import DataLoading, SamplerEpoch
-from hf_distill.training.demands import check_arguments, check_best_metric, check_predictions, labels_of_training
+from hf_distill.training.demands import (
+    check_arguments,
+    check_best_metric,
+    check_learner,
+    check_predictions,
+    labels_of_training,
+)
 from hf_distill.training.guard import Guard, GuardedTraining
 from hf_distill.training.loss import Means
 from hf_distill.training.predictions import Predictions, own_outputs
@@ -99,6 +105,7 @@ class DistillationTrainer(GuardedTraining, DataLoading, StudentSaving, Predictio
     ) -> None:
         args = args if args is not None else TrainingArguments("trainer_output")
         check_arguments(args, model, model_init, compute_loss_func)
+        check_learner(model, teacher, trains=train_dataset is not None)
         args.logging_nan_inf_filter = False  # It would wait for each step, to show a loss that is no number as 0.
         student = model if model is not None else self._first_student(args, model_init)
         self.step = set_up(student, teacher, task, objectives, args, processing_class, teacher_processing_class)

@@ -195,14 +195,58 @@ def test_the_problem_type_decides_where_a_column_could_be_either(values, problem
     [
         (["1.183", "2.5", "0.25"], "numbers written as texts.*problem_type: regression"),
         (["1.183", "2.5", "n/a"], "and 'n/a', which is none"),
-        (["good", "bad", "good ", "bad"], "'good' and 'good ', which differ by case or blanks only"),
-        (["IT", "it", "them"], "'IT' and 'it', which differ by case or blanks only.*task.labels"),
-        (["New  York", "New York", "Rome"], "differ by case or blanks only"),
+        (["good", "bad", "good ", "bad"], "'good' and 'good ', which differ by case, blanks or unseen characters only"),
+        (["IT", "it", "them"], "'IT' and 'it', which differ by case, blanks or unseen characters only.*task.labels"),
+        (["caf\u00e9", "cafe\u0301", "tea"], "unseen characters only"),
+        (["good", "good\u200b", "bad"], "unseen characters only"),
+        (["0,5", "1,25", "3,0"], "'0,5'.*3 classes; write them with a point"),
+        (["[1, 0]", "[0, 1]"], "lists written as texts.*2 classes; make them lists"),
+        (["['a', 'b']", "['c']"], "lists written as texts"),
+        (["New  York", "New York", "Rome"], "differ by case, blanks or unseen characters only"),
     ],
 )
 def test_labels_that_cannot_be_meant_are_refused(values, told):
     with pytest.raises(DataError, match=told):
         TextClassification().read_labels(of(values))
+
+
+def test_texts_that_look_like_lists_are_classes_where_that_is_said():
+    lists = ["[1, 0]", "[0, 1]", "[1, 0]"]
+    assert encoded(of(lists), problem_type="single_label_classification") == [1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (["a;b", "b;c", "c", "a"], "'a;b' is read as one class"),
+        (["a, b", "b, a", "b"], "'a, b' is read as one class"),
+        (["arts, design", "law", "music"], None),
+        (["a", "b"], None),
+    ],
+)
+def test_several_labels_joined_in_one_text_are_told(values, told):
+    task, rows = TextClassification(), of(values)
+    task.read_labels(rows)
+    notes = [note for note in task.label_notes(rows) if "one class" in note]
+    assert len(notes) == (told is not None)
+    assert all(told in note for note in notes)
+
+
+def test_numbers_below_0_are_labels_where_training_rows_have_them_and_minus_100_never_is():
+    named = load(splits_of(of([1, -1, 0]), train=of([-1, 0, 1, -1, 0, 1])))
+    assert named.labelled_rows == {"train": (6, 0), "validation": (3, 0), "test": (3, 0)}
+    ignored = load(splits_of(of([0, 1]), train=of([0, IGNORED, 1, IGNORED])))
+    assert ignored.labelled_rows["train"] == (2, 2)
+    with pytest.raises(DataError, match="1 of 2 rows have no label"):
+        load(splits_of(of([0, IGNORED]), train=of([0, 1, IGNORED])))
+
+
+def test_words_whose_tag_is_minus_100_are_ignored_and_no_class():
+    rows = Dataset.from_dict({"tokens": [["the", "good", "card"]], "labels": [[0, IGNORED, 1]]})
+    task = TokenClassification()
+    task.read_labels(rows)
+    assert task.label_set.names == ("0", "1")
+    assert task.encode(rows, TOKENIZER)["word_labels"] == [[0, IGNORED, 1]]
 
 
 def test_classes_that_differ_by_case_are_kept_apart_where_they_are_named():

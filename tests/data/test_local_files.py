@@ -338,3 +338,112 @@ def test_a_table_without_a_header_is_refused_with_a_hint(tmp_path):
     path = write(tmp_path / "a.csv", "".join(f"a plane takes off {i},{i % 2}\n" for i in range(12)))
     with pytest.raises(DataError, match="a first line with the names of its columns"):
         load(path)
+
+
+# --- files that hold, or are called, something unusual ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ("folder", "folder is a folder; name the files in it"),
+        ("https://host/train.csv", "expected a file of this machine, got the address"),
+        (["train.csv", "train.csv"], "train.csv is named twice"),
+        ("a" * 5000 + ".csv", "there is no file aaa"),
+    ],
+    ids=["folder", "address", "twice", "long"],
+)
+def test_what_is_no_file_is_refused_by_what_it_is(files, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "train.csv", TEXTS[".csv"])
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(DataError, match=told):
+        load(files)
+
+
+@pytest.mark.parametrize("name", ["train [1].csv", "tr*in.csv", "tr?in.csv"])
+def test_a_name_with_signs_of_patterns_is_that_of_one_file(name, tmp_path):
+    write(tmp_path / "train.csv", "text,label\nother,odd\n")
+    assert rows_of(load(write(tmp_path / name, TEXTS[".csv"])), "text", "label") == EXPECTED
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("text,label\n" + "oh no, it is bad,bad\nfine,good\n" * 6, r"more cells than its header.*'oh no'.*quotes"),
+        ("# made by hand\n" + TEXTS[".csv"], "more cells than its header"),
+        (TEXTS[".csv"].replace("das Café", "カード").encode("shift-jis"), r"data\.encoding"),
+        ("", "has no rows|No columns"),
+    ],
+    ids=["commas in texts", "comment", "another encoding", "empty"],
+)
+def test_a_table_that_would_be_read_wrongly_is_refused(content, told, tmp_path):
+    path = tmp_path / "train.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DataError, match=told):
+        load(str(path))
+
+
+def test_rows_that_are_numbered_in_a_column_without_a_name_are_read(tmp_path):
+    first, *lines = TEXTS[".csv"].splitlines()
+    numbered = "\n".join([first, *(f"{number},{line}" for number, line in enumerate(lines))])
+    assert rows_of(load(write(tmp_path / "train.csv", numbered)), "text", "label") == EXPECTED
+
+
+def test_quotation_marks_that_stay_open_do_not_join_the_lines_of_a_tsv(tmp_path):
+    text = TEXTS[".tsv"].replace("das Café Nr. 3", '"das Café Nr. 3').replace("das Café Nr. 7", '"das Café Nr. 7')
+    rows = rows_of(load(write(tmp_path / "train.tsv", text)), "text")
+    assert len(rows) == 12
+    assert [row for (row,) in rows if row.startswith('"')] == ['"das Café Nr. 3', '"das Café Nr. 7']
+    closed = TEXTS[".tsv"].replace("das Café Nr. 3", '"das Café Nr. 3"')
+    assert rows_of(load(write(tmp_path / "closed.tsv", closed)), "text", "label") == EXPECTED
+
+
+def test_columns_of_one_name_are_told(tmp_path):
+    lines: list[str] = []
+    first, *others = TEXTS[".csv"].splitlines()
+    twice = "\n".join([f"{first},label", *(f"{line},x" for line in others)])
+    with reported(lines.append):
+        data = load(write(tmp_path / "train.csv", twice))
+    assert rows_of(data, "text", "label") == EXPECTED
+    assert "warning: data: train.csv: 2 columns are called 'label'; the first of them is read" in lines
+
+
+@pytest.mark.parametrize("sign", ["\u2028", "\x85", "\x0b", "\xa0"])
+@pytest.mark.parametrize("separator", [" ", "\t"])
+def test_what_only_looks_like_an_end_of_a_line_stays_within_words_and_texts(sign, separator, tmp_path):
+    words = f"Ca{sign}fé{separator}O\nda{separator}B-x\n\n" * 6
+    data = load(write(tmp_path / "train.conll", words), TokenClassification)
+    assert data.train[0]["tokens"] == [f"Ca{sign}fé", "da"]
+    rows = "".join(json.dumps({"text": f"a{sign}b", "label": label}, ensure_ascii=False) + "\n" for label in "xyxyxy")
+    if sign != "\x0b":  # JSON has it escaped.
+        assert load(write(tmp_path / "train.jsonl", rows, "utf-16")).train[0]["text"] == f"a{sign}b"
+
+
+def test_a_first_line_that_names_the_columns_is_no_word(tmp_path):
+    words = "word\ttag\n" + "Café\tO\nda\tB-x\n\n" * 6
+    data = load(write(tmp_path / "train.conll", words), TokenClassification)
+    parts = (data.train, data.validation, data.test)
+    assert all(row["tokens"] == ["Café", "da"] and row["labels"] == ["O", "B-x"] for part in parts for row in part)
+
+
+@pytest.mark.parametrize("ending", [".json", ".jsonl"])
+@pytest.mark.parametrize("content", ["", "[" * 100_000], ids=["empty", "deep"])
+def test_json_that_is_empty_or_nested_too_deep_is_refused(content, ending, tmp_path):
+    with pytest.raises(DataError, match=r"has no rows|cannot be read as json"):
+        load(write(tmp_path / f"train{ending}", content))
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl"])
+def test_a_stream_that_breaks_is_refused_where_it_is_opened(ending, tmp_path):
+    broken = TEXTS[ending] + ("a,b,c\n" if ending == ".csv" else "{bad\n")
+    with pytest.raises(DataError, match="cannot be read"):
+        load(write(tmp_path / f"train{ending}", broken), streaming=True)
+
+
+def test_rows_that_are_trained_on_and_scored_are_told(tmp_path):
+    train = write(tmp_path / "train.csv", TEXTS[".csv"])
+    data = load({"train": train, "test": write(tmp_path / "test.csv", TEXTS[".csv"])}, test_size=None)
+    assert data.warnings[0].startswith("10 of 12 test rows stand among the training rows, too")
+    assert f"warning: data: {data.warnings[0]}" in data.notes
+    assert load(train).warnings == ()

@@ -104,6 +104,15 @@ def test_a_run_whose_folder_was_renamed_is_not_trained_again_by_an_evaluation(fi
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
 
 
+@pytest.mark.parametrize("place", [lambda path: path.write_text("x"), lambda path: path.symlink_to(path.name)])
+def test_what_stands_in_the_place_of_a_student_is_put_aside(place, finished, tmp_path):
+    folder = RunFolder(shutil.copytree(finished, tmp_path / "tiny"))
+    shutil.rmtree(folder.model("student"))
+    place(folder.model("student"))
+    assert folder.trained("student") is None
+    assert not os.path.lexists(folder.model("student"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("checkpoints", ["kept", "gone"])
 def test_a_damaged_student_is_trained_anew_to_the_same_student(checkpoints, copied, finished):

@@ -153,3 +153,14 @@ def test_training_keys_that_would_do_nothing_are_refused_with_their_reason(key):
 def test_an_override_that_reaches_nothing_is_refused(override):
     with pytest.raises(RecipeError):
         load_recipe(tiny.recipe(), [override])
+
+
+@pytest.mark.parametrize(("key", "value"), [("max_steps", 0), ("max_steps", -5), ("num_train_epochs", 0)])
+def test_a_training_without_a_length_is_refused(key, value):
+    with pytest.raises(RecipeError, match=rf"training\.{key}: expected .*, got {value}"):
+        load_recipe(tiny.recipe(), {f"training.{key}": value})
+
+
+def test_a_name_that_no_folder_can_have_is_refused():
+    with pytest.raises(RecipeError, match=r"recipe\.name: expected at most 100 letters"):
+        load_recipe(tiny.recipe(name="a" * 101))

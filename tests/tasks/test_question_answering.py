@@ -104,6 +104,13 @@ def test_a_question_that_would_fill_a_window_is_cut():
     assert windows["labels"][-1] != [0, 0]
 
 
+@pytest.mark.parametrize("text", ["", " "])
+def test_an_answer_of_no_text_is_refused_with_the_form_of_a_question_without_one(text):
+    data = of("my house", {"text": [text], "answer_start": [2]})
+    with pytest.raises(DataError, match=r"an answer is '\s?', which stands nowhere; .*text: \[\], answer_start: \[\]"):
+        bound(data).encode(data, tiny.tokenizer())
+
+
 def test_what_cannot_be_read_is_refused_with_the_reason():
     data = of("my house", {"text": ["house"], "answer_start": [0]})
     with pytest.raises(DataError, match="expected 'house', found 'my ho'"):

@@ -24,7 +24,7 @@ from transformers.hyperparameter_search import HyperParamSearchBackendBase
 from transformers.trainer_utils import BestRun, HPSearchBackend
 
 from hf_distill import DistillationTrainer, Hidden, Labels, Logits
-from hf_distill.errors import DataError, ObjectiveError, StudentError
+from hf_distill.errors import DataError, ObjectiveError, StudentError, TeacherError
 from tests.helpers import tiny
 from tests.helpers.thinned import thinned
 from tests.helpers.trainer_cases import CASES, FAILS_WITH_TRANSFORMERS, maker
@@ -191,6 +191,37 @@ def test_what_is_no_transformers_model_is_refused(tmp_path):
     refused(StudentError, "model: expected a Transformers model, got Linear", tmp_path, model=torch.nn.Linear(1, 1))
     refused(StudentError, "got neither", tmp_path, model=None)
     refused(StudentError, "got both", tmp_path, model_init=tiny.bert)
+
+
+@pytest.mark.parametrize(
+    ("error", "told", "given"),
+    [
+        (DataError, r"expected one data set, got several \(a, b\)", {"train_dataset": {"a": RAW, "b": RAW}}),
+        (DataError, "train_dataset: has no rows", {"train_dataset": RAW.select([])}),
+        (DataError, "got generator; make a datasets.Dataset", {"train_dataset": (dict(row) for row in RAW)}),
+        (DataError, "got DataFrame; make a datasets.Dataset", {"train_dataset": RAW.to_pandas()}),
+        (DataError, "got str; make a datasets.Dataset", {"train_dataset": "glue"}),
+        (TeacherError, "teacher: expected a Transformers model.*got function", {"teacher": lambda rows: rows}),
+        (ObjectiveError, "objectives: expected a list, got 'labels' alone", {"objectives": "labels"}),
+        (ObjectiveError, "expected names or objectives.*got <class", {"objectives": [Labels]}),
+        (StudentError, "none of its parameters learns", {"model": tiny.bert().requires_grad_(False)}),
+        (StudentError, "model: it is compiled", {"model": torch.compile(tiny.bert())}),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_at_construction(error, told, given, tmp_path):
+    refused(error, told, tmp_path, **{"train_dataset": RAW, **given})
+
+
+def test_a_student_that_is_its_own_teacher_is_refused(tmp_path):
+    model = tiny.bert()
+    refused(StudentError, "teacher: it is the student itself", tmp_path, model=model, teacher=model)
+
+
+def test_a_list_of_raw_rows_is_a_data_set(tmp_path):
+    losses = [
+        trainer(tmp_path, [Labels()], rows=rows, max_steps=2).train().training_loss for rows in (RAW, [*map(dict, RAW)])
+    ]
+    assert losses[0] == losses[1]
 
 
 BEST = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}

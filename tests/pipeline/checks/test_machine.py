@@ -170,6 +170,12 @@ def test_what_trains_passes(training, tmp_path):
     try_training(stage(tmp_path, **training))
 
 
+def test_what_recomputed_activations_are_told_is_tried(tmp_path):
+    telling = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"context_fn": "os:system"}}
+    with pytest.raises(RecipeError, match=r"training\.gradient_checkpointing.*context_fn"):
+        try_training(stage(tmp_path, **telling))
+
+
 def test_a_trial_leaves_nothing_behind(tmp_path):
     one = stage(tmp_path)
     before = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state())
