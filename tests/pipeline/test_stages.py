@@ -340,7 +340,7 @@ def test_a_stage_takes_its_length_in_place_of_the_recipes(teacher):
         ({"stages": None}, "expected a list of stages"),
         ({"stages": [STAGES[0], STAGES[0]]}, "a name of its own"),
         ({"stages": [STAGES[0], {**STAGES[1], "name": "OFF-policy"}]}, "a name of its own"),
-        ({"stages": [STAGES[0], {**STAGES[1], "name": "../up"}]}, "recipe.stages.1.name: expected letters"),
+        ({"stages": [STAGES[0], {**STAGES[1], "name": "../up"}]}, "recipe.stages.1.name: expected at most 100 letters"),
         ({"stages": [STAGES[0], {**STAGES[1], "teacher": {"model": "x"}}]}, "recipe.stages.1.teacher: no such key"),
         ({"stages": [STAGES[0], {"name": "b"}]}, "recipe.stages.1.objectives: required"),
         ({"stages": [STAGES[0], {"name": "b", "objectives": []}]}, "stage b: recipe.objectives: expected at least one"),
