@@ -73,6 +73,7 @@ class Columns:
                     f"split {split!r} has no column {source!r}; it has {', '.join(map(repr, there)) or 'none'}"
                     f"{nearest(source, there)}; name the right one in {self.where}: {{{name}: ...}}{_no_header(there)}"
                 )
+        self._check_read(chosen, there, split)
         rows = rows.select_columns(list(dict.fromkeys(chosen.values())))
         # In two steps, since two columns may swap their names.
         swap = {source: f"__{name}" for name, source in chosen.items() if source != name}
@@ -82,6 +83,20 @@ class Columns:
             rows, told = read_chats(rows, split, self.invalid, answered=labelled)
             self.notes |= dict.fromkeys(told)
         return rows
+
+    def _check_read(self, chosen: Mapping[str, str], there: Sequence[str], split: str) -> None:
+        """Refuse rows of which the task reads nothing; tell which columns a language model does not read."""
+        names = ", ".join(map(repr, there))
+        if there and not chosen:
+            known = ", ".join((*self.required, *self.optional))
+            raise DataError(
+                f"split {split!r}: the task reads none of its columns {names}; it reads {known}: name the right ones "
+                f"in {self.where}, or make them in a function (data.path: package.module:function)"
+            )
+        parts = {part for names in self.joined.values() for part in names}
+        read = {*chosen.values(), *parts, *(name.partition(".")[0] for name in self.mapping.values())}
+        if "messages" in self.optional and (unread := [name for name in there if name not in read]):
+            self.notes[f"data: columns that are not read: {', '.join(unread)}"] = None
 
 
 def columns_of(rows: Any) -> list[str]:
@@ -122,6 +137,10 @@ def _with_joined(rows: Any, names: Sequence[str], split: str, *, apart: bool) ->
             raise DataError(f"split {split!r} has no column {name!r}; it has {known}{nearest(name, there)}")
 
     def join(row: Mapping[str, Any]) -> dict[str, Any]:
+        for name in names:
+            if row[name] is not None and not isinstance(row[name], str):
+                told = f"split {split!r}: column {name!r} holds {str(row[name])[:80]!r}, which is no text"
+                raise DataError(f"{told}, so it cannot be joined; leave it out of what is joined, or make it a text")
         texts = [text for name in names if (text := (row[name] or "").strip())]
         return {JOIN.join(names): texts if apart else "\n\n".join(texts)}
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import errors as hub
-from huggingface_hub import hf_hub_download, metadata_load
+from huggingface_hub import hf_hub_download
 from safetensors import safe_open
 from transformers import (
     AutoConfig,
@@ -55,7 +55,7 @@ def save_adapted_config(config: PretrainedConfig, folder: Path) -> None:
 
 def load_config(name: str, revision: str | None = None) -> PretrainedConfig:
     """Load the config of a model."""
-    adapter = _adapter(name, revision)
+    adapter = adapter_of(name, revision)
     with _as_model_error("config", name, revision):
         if adapter is None:
             return _runnable(AutoConfig.from_pretrained(name, revision=revision or "main", trust_remote_code=False))
@@ -90,7 +90,7 @@ def load_model(
     **options: Any,
 ) -> PreTrainedModel:
     """Load a model with its weights, from safetensors alone and without code from the Hub."""
-    if (adapter := _adapter(name, revision)) is not None:
+    if (adapter := adapter_of(name, revision)) is not None:
         return _load_with_adapters(auto_model, name, revision, adapter, {"dtype": dtype, **options})
     # Transformers would report a new head like a problem, and others in tables.
     with _as_model_error("model", name, revision), _quiet():
@@ -131,7 +131,8 @@ def check_weights(
     auto_model: Any, name: str, config: PretrainedConfig, *, new_head: bool = False, **options: Any
 ) -> None:
     """Refuse a folder whose weights :func:`load_model` would refuse; its files are opened, and no weight is read."""
-    is_plain = Path(name).is_dir() and _adapter(name, None) is None
+    _check_known(auto_model, config, name)
+    is_plain = Path(name).is_dir() and adapter_of(name, None) is None
     if is_plain and getattr(config, "quantization_config", None) is None:
         with reported(silenced):
             load_model(auto_model, name, new_head=new_head, device_map="meta", **options)
@@ -139,20 +140,21 @@ def check_weights(
 
 def empty_model(auto_model: Any, config: PretrainedConfig, name: str, revision: str | None = None) -> PreTrainedModel:
     """A model without weights, on the meta device; refused (ModelError) if its class could not load it again."""
-    known = getattr(auto_model, "_model_mapping", None)
-
-    def check(config: PretrainedConfig) -> None:
-        if known is not None and type(config) not in known:
-            raise ModelError(
-                f"{name}: {auto_model.__name__} loads no model with a {type(config).__name__}; name another or, "
-                "where part of it is a model that reads text, save that with save_pretrained and name its folder"
-            )
-
-    check(config)
+    _check_known(auto_model, config, name)
     with _as_model_error("model", name, revision), torch.device("meta"):
         model: PreTrainedModel = auto_model.from_config(config)
-    check(model.config)  # Of Emu3 the part that reads text is taken, whose own config no class is known for.
+    # Of Emu3 the part that reads text is taken, whose own config no class is known for.
+    _check_known(auto_model, model.config, name)
     return model
+
+
+def _check_known(auto_model: Any, config: PretrainedConfig, name: str) -> None:
+    known = getattr(auto_model, "_model_mapping", None)
+    if known is not None and type(config) not in known:
+        raise ModelError(
+            f"{name}: {auto_model.__name__} loads no model with a {type(config).__name__}; name another or, where part "
+            "of it is a model that reads text, save that with save_pretrained and name its folder"
+        )
 
 
 def load_generation(name: str, revision: str | None = None) -> GenerationConfig | None:
@@ -167,7 +169,7 @@ def model_folder(name: str, revision: str | None = None) -> Path:
     """The folder that holds a model's files: the folder itself, or the Hub's snapshot in the cache, with its README."""
     if Path(name).is_dir():
         return Path(name)
-    main = "config.json" if _adapter(name, revision) is None else "adapter_config.json"
+    main = "config.json" if adapter_of(name, revision) is None else "adapter_config.json"
     with _as_model_error("config", name, revision):
         folder = Path(hf_hub_download(name, main, revision=revision)).parent
     # A model need not have a card.
@@ -187,18 +189,7 @@ def vector_folder(name: str, revision: str | None = None) -> Path | None:
     return Path(modules).parent
 
 
-def license_of(folder: Path) -> dict[str, str | None]:
-    """The licence that the card in a model's folder declares: ``license``, and what names it where that is other."""
-    card = folder / "README.md"
-    declared: dict[str, Any] = {}
-    with suppress(ValueError):
-        declared = (metadata_load(card) if card.is_file() else None) or {}
-    names = ("license", "license_name", "license_link")
-    found: dict[str, str | None] = {name: declared[name] for name in names if isinstance(declared.get(name), str)}
-    return found if found.get("license") == "other" else {"license": found.get("license")}
-
-
-def _adapter(name: str, revision: str | None) -> dict[str, Any] | None:
+def adapter_of(name: str, revision: str | None = None) -> dict[str, Any] | None:
     """What peft wrote about the adapters in a folder or repository; None where it holds a whole model."""
     with _as_model_error("config", name, revision):
         path = _optional_file(name, "adapter_config.json", revision)
@@ -261,15 +252,22 @@ def _reason(what: str, name: str, revision: str | None, error: Exception) -> str
     if caused_by(hub.LocalEntryNotFoundError, ConnectionError):
         return "not in the cache, and the Hub cannot be reached (offline?); connect, or name a local folder"
     if "safetensors" in text and isinstance(error, OSError):
-        if Path(name).is_dir() and not any(Path(name).glob("*model*.bin")):
-            return "holds no weights (model.safetensors); save the model there with save_pretrained"
-        return (
-            "its weights are pickled (*.bin), which can run code when loaded; convert them once, where you trust them: "
-            "load with from_pretrained(..., use_safetensors=False), save_pretrained to a folder, and name that folder"
-        )
+        return _missing(Path(name), text)
     if "trust_remote_code" in str(error):
         return "it needs code from its repository, which is never run here; use a model that Transformers knows"
     return f"the {what} cannot be loaded ({text})"
+
+
+def _missing(folder: Path, text: str) -> str:
+    """Why the weights of a model are not read."""
+    if (folder / "model.safetensors.index.json").is_file():
+        return f"a file of its weights is missing ({text}); copy it there, or save the model anew"
+    if folder.is_dir() and not any(folder.glob("*model*.bin")):
+        return "holds no weights (model.safetensors); save the model there with save_pretrained"
+    return (
+        "its weights are pickled (*.bin), which can run code when loaded; convert them once, where you trust them: "
+        "load with from_pretrained(..., use_safetensors=False), save_pretrained to a folder, and name that folder"
+    )
 
 
 def _check_complete(name: str, model: PreTrainedModel, info: Mapping[str, Any], new_head: bool) -> None:

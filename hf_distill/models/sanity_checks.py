@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import CacheLayerMixin
 
 from hf_distill.errors import ModelError
 from hf_distill.models.forward import accepted_inputs, evaluated, output_head, without_head
@@ -13,8 +14,29 @@ TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3}
 """By how much two ways to the same logits may differ, in units of their spread; 0.1 in half precision."""
 
 
+def check_cache(model: PreTrainedModel) -> None:
+    """Refuse a model whose layers are all recurrent where the cache that it reads with needs one of attention.
+
+    Its weights may be on the meta device.
+    """
+    layers = DynamicCache(config=model.config).layers
+    if not model.can_generate() or not layers or any(isinstance(each, CacheLayerMixin) for each in layers):
+        return
+    try:
+        with evaluated(model):
+            model(input_ids=torch.zeros(1, 4, dtype=torch.long, device=model.device), use_cache=True)
+    except Exception as error:  # Kinds of recurrent layers alone (Mamba) pass, and what meta does not compute.
+        if "get_seq_length" in str(error):
+            raise ModelError(
+                f"{type(model).__name__}: of its {len(layers)} layers none is of attention, and Transformers' cache, "
+                "with which a model of its kind reads and writes, needs one; keep one (student.layers), or take more "
+                "layers (student.config: num_hidden_layers, layer_types)"
+            ) from error
+
+
 def check_head(model: PreTrainedModel, inputs: dict[str, Tensor]) -> None:
     """Refuse a model whose logits are not what its head makes of its last hidden states."""
+    check_cache(model)
     with evaluated(model):
         expected = model(**inputs).logits
         with without_head(model) as caught:

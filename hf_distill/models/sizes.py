@@ -89,7 +89,8 @@ def _rows(table: Any) -> int:
 
 
 def _told(stack: PretrainedConfig, side: Side | None) -> int | None:
-    names = [f"max_{side}_position_embeddings"] * (side is not None) + ["max_position_embeddings"]
+    # The last one is MPT's, which counts distances up to it.
+    names = [f"max_{side}_position_embeddings"] * (side is not None) + ["max_position_embeddings", "max_seq_len"]
     found = (getattr(stack, name, None) for name in names)
     # XLNet says -1: any number.
     return next((number for number in found if isinstance(number, int) and number > 0), None)

@@ -13,11 +13,27 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from hf_distill.data.rows import Data
 from hf_distill.errors import TeacherError
 from hf_distill.models.hardware import chosen_dtype
-from hf_distill.models.loading import check_weights, empty_model, load_config, load_generation, load_tokenizer
+from hf_distill.models.loading import (
+    adapter_of,
+    check_weights,
+    empty_model,
+    load_config,
+    load_generation,
+    load_tokenizer,
+)
 from hf_distill.models.precision import dtype_to_save, runnable_dtype, trouble
 from hf_distill.names import are_generic, shortened
 from hf_distill.recipe import FromParts, LocalTeacher, Recipe, SingleTeacher, TrainedTeacher
-from hf_distill.students import Student, StudentRequest, build_student, learning, limit_learning, parts_of, quantized
+from hf_distill.students import (
+    Student,
+    StudentRequest,
+    build_student,
+    learning,
+    limit_learning,
+    of_adapters,
+    parts_of,
+    quantized,
+)
 from hf_distill.tasks import Task
 from hf_distill.teachers.ensemble import check_one_tokenizer
 from hf_distill.tokenizers.readers import Reader
@@ -130,6 +146,7 @@ def _report_order(task: Task, config: PretrainedConfig, names: list[str] | None,
 def planned_student(recipe: Recipe, task: Task, data: Data, teacher: ModelPlan | None) -> ModelPlan:
     """The student's shape and tokenizer."""
     asked = recipe.student
+    _check_whole(recipe)
     if (start := asked.start) is not None:
         config = load_config(start.pretrained, start.revision)
         check_weights(task.auto_model, start.pretrained, config, new_head=True, **task.model_options())
@@ -160,6 +177,17 @@ def planned_student(recipe: Recipe, task: Task, data: Data, teacher: ModelPlan |
         )
     assert student.dtype is not None
     return ModelPlan(model=student.model, tokenizer=student.tokenizer, dtype=_shown(student.dtype))
+
+
+def _check_whole(recipe: Recipe) -> None:
+    """Refuse to start from a model with adapters."""
+    asked, teacher = recipe.student, recipe.teacher
+    if (start := asked.start) is not None:
+        if adapter_of(start.pretrained, start.revision) is not None:
+            raise of_adapters("student.pretrained", start.pretrained)
+    elif asked.cut is not None and teacher is not None and teacher.models:
+        if teacher.models[0].match(lambda local: adapter_of(local.model, local.revision), lambda _: None) is not None:
+            raise of_adapters(f"student.{asked.cut.parts[0]}", "the teacher")
 
 
 def _shown(dtype: torch.dtype) -> str:

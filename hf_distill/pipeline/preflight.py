@@ -23,6 +23,7 @@ from hf_distill.logs import Report, prefixed, reported
 from hf_distill.models.dropout import layer_rates, layerdrop_note
 from hf_distill.models.experts import balance_note
 from hf_distill.models.loading import load_tokenizer
+from hf_distill.models.sanity_checks import check_cache
 from hf_distill.names import portable
 from hf_distill.objectives import Objective, looks_into_layers
 from hf_distill.pipeline.checks.costs import check_batches, first_rows, report_costs, report_teaching
@@ -102,6 +103,7 @@ def resolve(recipe: Recipe, runs: str | Path = "runs", command: str = "", data: 
     for line in fit_readers(task, *readers):
         logger.info(line)
     check_precision(stages, task, student.model.config)
+    check_cache(student.model)
     experiment = Experiment(
         recipe=recipe,
         task=task,

@@ -19,7 +19,8 @@ from hf_distill.errors import TrainingError
 from hf_distill.evaluation.predict import Candidate, set_generation
 from hf_distill.evaluation.scores import Evaluation, Scoreable, Scores
 from hf_distill.logs import prefixed
-from hf_distill.models.loading import license_of, load_model, load_tokenizer, model_folder
+from hf_distill.models.fingerprints import license_of
+from hf_distill.models.loading import load_model, load_tokenizer, model_folder
 from hf_distill.pipeline.checks.made_teachers import making
 from hf_distill.pipeline.experiment import Experiment
 from hf_distill.pipeline.run_folder import RunFolder

@@ -6,7 +6,7 @@ Never belongs here: what the student learns, and from whom.
 
 from __future__ import annotations
 
-from hf_distill.students.adapters import has_adapters, load_adapters, merge_adapters, quantized
+from hf_distill.students.adapters import has_adapters, load_adapters, merge_adapters, of_adapters, quantized
 from hf_distill.students.build import STUDENTS, build_student, learning, limit_learning
 from hf_distill.students.freezing import frozen_encoder, share_an_encoder
 from hf_distill.students.from_parts import parts_of
@@ -28,6 +28,7 @@ __all__ = [
     "limit_learning",
     "load_adapters",
     "merge_adapters",
+    "of_adapters",
     "parts_of",
     "quantized",
     "shape_of",

@@ -39,6 +39,14 @@ def has_adapters(model: nn.Module) -> bool:
     return bool(getattr(model, "_hf_peft_config_loaded", False))
 
 
+def of_adapters(key: str, name: str) -> StudentError:
+    """Of a student that would start from a model with adapters."""
+    return StudentError(
+        f"{key}: {name} holds adapters, and a student starts from a whole model; merge them first "
+        "(lora.merge: true where they were made, or peft's merge_and_unload)"
+    )
+
+
 def add_adapters(model: PreTrainedModel, config: LoraConfig, revision: str | None = None) -> None:
     """Freeze a model and put new adapters into it.
 

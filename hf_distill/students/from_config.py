@@ -106,6 +106,8 @@ def _checked(config: PretrainedConfig, changes: dict[str, Any]) -> dict[str, Any
             )
         if key not in own and key not in config.attribute_map:
             near = nearest(key, [*own, *config.attribute_map])
+            if key.endswith("_config"):
+                near = "; what reads text is meant already: give the keys within it without it"
             raise StudentError(f"student.config.{key}: {type(config).__name__} has no such key{near}")
     return {config.attribute_map.get(key, key): value for key, value in changes.items()}
 

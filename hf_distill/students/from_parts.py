@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hf_distill.errors import StudentError
 from hf_distill.recipe import FromParts, WidthConfig
+from hf_distill.students.adapters import has_adapters, of_adapters
 from hf_distill.students.label_heads import kept_label_order, reorder_outputs
 from hf_distill.students.layer_choice import Cut, all_layers, chosen_cuts
 from hf_distill.students.layers import cut
@@ -37,6 +38,8 @@ def whole(request: StudentRequest[FromParts]) -> Student:
         raise StudentError(f"student.{key}: needs a teacher to take {key} from; name one, or use student.config")
     if request.config.tokenizer is not None:
         raise StudentError(f"student.tokenizer: a student of {key} keeps its embeddings and tokenizer; leave it out")
+    if has_adapters(request.teacher):
+        raise of_adapters(f"student.{key}", "the teacher")
     dtype = dtype_of_files(request.teacher)
     return Student(model=request.teacher, tokenizer=request.teacher_tokenizer, origin="the teacher", dtype=dtype)
 

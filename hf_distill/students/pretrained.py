@@ -6,7 +6,7 @@ from hf_distill.errors import StudentError
 from hf_distill.models.loading import load_config, load_model, load_tokenizer
 from hf_distill.names import portable
 from hf_distill.recipe import FromPretrained
-from hf_distill.students.adapters import has_adapters, quantized
+from hf_distill.students.adapters import has_adapters, of_adapters, quantized
 from hf_distill.students.label_heads import label_order, names_of, reorder_outputs
 from hf_distill.students.request import Student, StudentRequest, dtype_of_files
 
@@ -24,10 +24,7 @@ def from_pretrained(request: StudentRequest[FromPretrained]) -> Student:
     options = {**request.model_options, **quantized(request.config.lora)}
     model = load_model(request.auto_model, name, revision=revision, new_head=True, **options)
     if has_adapters(model):
-        raise StudentError(
-            f"student.pretrained: {name} holds adapters, and a student starts from a whole model; merge them first "
-            "(lora.merge: true where they were made)"
-        )
+        raise of_adapters("student.pretrained", name)
     reorder_outputs(model, outputs)
     tokenizer = load_tokenizer(request.config.tokenizer) if request.config.tokenizer else load_tokenizer(name, revision)
     origin = f"{name}@{revision}" if revision else portable(name)

@@ -21,9 +21,10 @@ from hf_distill.evaluation.scores import Evaluation, Scores
 from hf_distill.generation.hypotheses import ModelWriter, own_generation
 from hf_distill.generation.writer import Writer
 from hf_distill.models.attention import caught_projections, eager_attention
+from hf_distill.models.fingerprints import license_of
 from hf_distill.models.forward import ENCODED, STATES, accepted_inputs, compared_attentions, run_model
 from hf_distill.models.hardware import place
-from hf_distill.models.loading import license_of, load_config, load_model, load_tokenizer, model_folder
+from hf_distill.models.loading import load_config, load_model, load_tokenizer, model_folder
 from hf_distill.models.pooling import head_of, vector_size
 from hf_distill.models.precision import runnable_dtype
 from hf_distill.recipe import LabelConfig, LocalTeacher, TrainedTeacher

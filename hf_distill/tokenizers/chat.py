@@ -6,15 +6,12 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from hf_distill.errors import DataError, RecipeError
-from hf_distill.models.loading import load_tokenizer
+from hf_distill.errors import DataError
 
 _render: Any = render_jinja_template  # Its annotation says str; it returns texts and places.
 
@@ -71,6 +68,11 @@ def render_chats(
         return [Chat(text=_rendered(tokenizer, turns, tools, add_generation_prompt=True), spans=[], contents=[])]
     if not apart and _GENERATION.search(tokenizer.get_chat_template(tools=tools)):
         text, spans = _marked(tokenizer, turns, tools)
+        if not spans:
+            raise ChatError(
+                "the chat template has {% generation %}, but marks nothing of what the assistant says; set "
+                "task.chat_template to one that marks each of its turns"
+            )
         if len(spans) == len(spoken):
             spans = [span for i, span in zip(spoken, spans, strict=True) if i in learned]
         elif learned != spoken:
@@ -78,17 +80,17 @@ def render_chats(
                 f"the chat template marks {len(spans)} places where the assistant speaks in {len(spoken)} turns, so "
                 "that those with weight: 0 or train: false cannot be told; take a template that marks each turn once"
             )
-        return [_chat(text, spans, [turns[i] for i in learned], tools)]
+        return [_chat(text, spans, turns, learned, tools)]
     text = _rendered(tokenizer, turns, tools)
     spans = [] if apart else list(_spans(tokenizer, turns, tools, spoken, text))
     if len(spans) == len(spoken):
         spans = [span for i, span in zip(spoken, spans, strict=True) if i in learned]
-        return [_chat(text, spans, [turns[i] for i in learned], tools)]
+        return [_chat(text, spans, turns, learned, tools)]
     alone = []
     for i in learned:
         until = _rendered(tokenizer, turns[: i + 1], tools)
         span = _start(tokenizer, turns[:i], tools, until), len(until)
-        alone.append(_chat(until, [span], [turns[i]], tools))
+        alone.append(_chat(until, [span], turns[: i + 1], [i], tools))
     return alone
 
 
@@ -131,23 +133,6 @@ def turn_end(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> int | None:
     return inside[-1] if inside and inside[-1] in known else None
 
 
-def read_template(given: str) -> str:
-    """A chat template: the text itself, that of a file (.jinja), or that of a tokenizer's folder or Hub id."""
-    if "{" in given or "\n" in given:
-        return given
-    if given.endswith((".jinja", ".jinja2", ".j2")):
-        try:
-            return Path(given).read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
-            raise RecipeError(
-                f"task.chat_template: {given} cannot be read: {error}; name a file that is there"
-            ) from None
-    template = load_tokenizer(given).chat_template
-    if not isinstance(template, str):
-        raise RecipeError(f"task.chat_template: the tokenizer of {given} has none; name another, or give the template")
-    return template
-
-
 def _for_template(turn: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in turn.items() if value is not None and name not in UNSAID}
     if calls := [
@@ -185,20 +170,27 @@ def _marked(
     return rendered[0], [(start, end) for start, end in marks[0]]
 
 
-def _chat(text: str, spans: list[tuple[int, int]], said: list[dict[str, Any]], tools: Any) -> Chat:
-    """A rendered chat, with what of these turns it leaves out."""
+def _chat(
+    text: str, spans: list[tuple[int, int]], turns: Sequence[dict[str, Any]], learned: Sequence[int], tools: Any
+) -> Chat:
+    """A rendered chat, with what it leaves out of what the assistant says in the turns that are learned, and others."""
+    said = [turns[i] for i in learned]
+    given = [("tools", str(tool.get("function", tool).get("name", ""))) for tool in tools or ()]
+    given += [(turn["role"], turn["content"]) for turn in turns if turn["role"] != "assistant"]
+    whole = _close(text)
+    others = frozenset(name for name, part in given if not _is_in(part, whole))
     if len(said) != len(spans):  # The template marks what it likes.
-        return Chat(text=text, spans=spans, contents=spans)
+        fewer = {"assistant's turns without {% generation %}"} if len(spans) < len(said) else frozenset[str]()
+        return Chat(text=text, spans=spans, contents=spans, left_out=others | fewer)
     places = [text.find(turn["content"].strip(), *span) for turn, span in zip(said, spans, strict=True)]
     found = zip(places, said, spans, strict=True)
     contents = [(at, at + len(turn["content"].strip())) if at >= 0 else span for at, turn, span in found]
     parts = [
-        (name, _is_in(part, text[slice(*span)]))
+        (name, _is_in(part, _close(text[slice(*span)])))
         for turn, span in zip(said, spans, strict=True)
         for name, part in _parts(turn)
     ]
-    names = [("tools", _is_in(str(tool.get("function", tool).get("name", "")), text)) for tool in tools or ()]
-    left_out = frozenset(name for name, is_there in (*parts, *names) if not is_there)
+    left_out = others | {name for name, is_there in parts if not is_there}
     is_mute = bool(parts) and not any(is_there for _, is_there in parts)
     return Chat(text=text, spans=spans, contents=contents, left_out=left_out, is_mute=is_mute)
 
@@ -211,10 +203,14 @@ def _parts(turn: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from (("tool_calls", str(call["function"].get("name", ""))) for call in turn.get("tool_calls", ()))
 
 
-def _is_in(part: str, text: str) -> bool:
-    """Whether a text holds a part, whatever blanks it has, or as JSON writes it."""
-    close = "".join(text.split())
-    return any("".join(each.split()) in close for each in (part, json.dumps(part)[1:-1]))
+def _close(text: str) -> str:
+    return "".join(text.split())
+
+
+def _is_in(part: str, close: str) -> bool:
+    """Whether a text without its blanks holds a part, whatever blanks this has, or as JSON writes it."""
+    written = (json.dumps(part, ensure_ascii=is_ascii)[1:-1] for is_ascii in (True, False))
+    return any(_close(each) in close for each in (part, *written))
 
 
 def _spans(
@@ -230,15 +226,14 @@ def _spans(
 
 def _start(tokenizer: PreTrainedTokenizerBase, before: list[dict[str, Any]], tools: Any, until: str) -> int:
     """Where the last turn of a rendered chat begins."""
-    if not before:
-        return 0
-    prompt = _rendered(tokenizer, before, tools, add_generation_prompt=True)
-    if until.startswith(prompt):
+    prompt = _rendered(tokenizer, before, tools, add_generation_prompt=True) if before else ""
+    if before and until.startswith(prompt):
         return len(prompt)
     # The prompt may open a block (<think>) that a turn does not have: it begins where any turn would.
     probe = _rendered(tokenizer, [*before, {"role": "assistant", "content": _PROBE}], tools)
-    pairs = zip(prompt, probe, strict=False)
-    start = next((place for place, (one, other) in enumerate(pairs) if one != other), len(prompt))
+    if not before:  # Templates render no chat of no turns.
+        return _common(until, probe)
+    start = _common(prompt, probe)
     if start < len(_rendered(tokenizer, before, tools)) or not until.startswith(prompt[:start]):
         raise ChatError(
             "the chat template begins an assistant's turn otherwise than its own generation prompt does, so what the "
@@ -246,6 +241,12 @@ def _start(tokenizer: PreTrainedTokenizerBase, before: list[dict[str, Any]], too
             "{% generation %}"
         )
     return start
+
+
+def _common(text: str, other: str) -> int:
+    """How many characters two texts begin with together."""
+    pairs = enumerate(zip(text, other, strict=False))
+    return next((place for place, (one, another) in pairs if one != another), min(len(text), len(other)))
 
 
 def _rendered(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, Any]], tools: Any, **options: Any) -> str:
@@ -263,7 +264,8 @@ class _TemplateErrors:
         pass
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if not isinstance(error, (TemplateError, TypeError, AttributeError, LookupError, ValueError)):
+        # A template is code of others, which may raise anything.
+        if not isinstance(error, Exception) or isinstance(error, MemoryError):
             return
         ways = []
         if "system" in self.roles:

@@ -13,6 +13,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassificati
 
 from hf_distill.errors import LabelError, ModelError, StudentError
 from hf_distill.models import loading as models
+from hf_distill.models.fingerprints import license_of
 from hf_distill.models.sizes import position_limit
 from hf_distill.recipe import StudentConfig
 from hf_distill.recipe.parse import read
@@ -745,9 +746,9 @@ def test_a_model_that_needs_its_own_code_is_refused(saved: Any) -> None:
 
 
 def test_the_licence_is_read_from_the_card(saved: Any) -> None:
-    assert models.license_of(models.model_folder(str(saved))) == {"license": None}
+    assert license_of(models.model_folder(str(saved))) == {"license": None}
     (saved / "README.md").write_text("---\nlicense: mit\n---\n# A model\n")
-    assert models.license_of(models.model_folder(str(saved))) == {"license": "mit"}
+    assert license_of(models.model_folder(str(saved))) == {"license": "mit"}
     (saved / "README.md").write_text("---\nlicense: other\nlicense_name: open-x\nlicense_link: LICENSE\n---\n")
     other = {"license": "other", "license_name": "open-x", "license_link": "LICENSE"}
-    assert models.license_of(models.model_folder(str(saved))) == other
+    assert license_of(models.model_folder(str(saved))) == other

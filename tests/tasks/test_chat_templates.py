@@ -9,7 +9,8 @@ from datasets import Dataset
 
 from hf_distill.errors import DataError, RecipeError
 from hf_distill.tasks import CausalLanguageModeling
-from hf_distill.tokenizers.chat import read_template, render_chats
+from hf_distill.tokenizers.chat import render_chats
+from hf_distill.tokenizers.templates import read_template
 from tests.helpers import tiny
 
 CHATML = (

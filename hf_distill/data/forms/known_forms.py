@@ -20,6 +20,9 @@ CHATS = ("conversations", "conversation", "chat", "dialogue", "dialog", "turns")
 FORMED = ("messages", "prompt", "completion", "text")
 """The task's columns that are made; a recipe that names one of them in ``data.columns`` knows its rows."""
 
+SYSTEM = ("system", "system_prompt")
+"""What a column is called that holds the system turn of a chat."""
+
 LOOKED_AT = 50
 """Rows by which a form is told."""
 
@@ -51,22 +54,11 @@ def recognised(rows: Any, named: Collection[str] = ()) -> tuple[Any, list[str]]:
 
 
 def _form(there: list[str], chats: set[str], named: Collection[str]) -> _Form | None:
-    if set(named) & set(FORMED) or "messages" in there:
+    if set(named) & set(FORMED):
         return None
     pairs = tuple(name for name in ("chosen", "rejected") if name in there)
-    if "prompt" in chats:
-        answer = next((name for name in ("completion", "response", "chosen") if name in there), "")
-        used = ("prompt", *((answer,) if answer else ()), *(pairs[1:] if answer == "chosen" else ()))
-        told = f"messages, the turns of prompt{f' and {answer}' if answer else ' alone, without an answer'}"
-        return _Form(lambda row: _chat(row["prompt"], row[answer] if answer else []), used, told)
-    if "completion" in chats:
-        return _Form(lambda row: _chat(row.get("prompt"), row["completion"]), ("prompt", "completion"), "messages")
-    if "chosen" in chats:
-        used = (*(("prompt",) if "prompt" in there else ()), *pairs)
-        return _Form(lambda row: _chat(row.get("prompt"), row["chosen"]), used, "messages, the turns of chosen")
-    if name := next((name for name in CHATS if name in chats), None):
-        used = (name, *(("system",) if "system" in there else ()))
-        return _Form(lambda row: _chat(None, row[name], row.get("system")), used, "messages")
+    if "messages" in there or chats & {"prompt", "completion", "chosen", *CHATS}:
+        return _of_chats(there, chats, pairs)
     if {"text", "completion"} & set(there):
         return None
     if "prompt" in there:
@@ -77,6 +69,25 @@ def _form(there: list[str], chats: set[str], named: Collection[str]) -> _Form | 
     if pairs:
         return _Form(lambda row: {"text": row["chosen"]}, pairs, "text, what was chosen")
     return _instructions(there)
+
+
+def _of_chats(there: list[str], chats: set[str], pairs: tuple[str, ...]) -> _Form | None:
+    systems = tuple(name for name in SYSTEM if name in there)[:1]
+    if "messages" in there:
+        chats = chats & {"messages"} if systems else set()
+    if "prompt" in chats:
+        answer = next((name for name in ("completion", "response", "chosen") if name in there), "")
+        used = ("prompt", *((answer,) if answer else ()), *(pairs[1:] if answer == "chosen" else ()))
+        told = f"messages, the turns of prompt{f' and {answer}' if answer else ' alone, without an answer'}"
+        return _Form(lambda row: _chat(row["prompt"], row[answer] if answer else []), used, told)
+    if "completion" in chats:
+        return _Form(lambda row: _chat(row.get("prompt"), row["completion"]), ("prompt", "completion"), "messages")
+    if "chosen" in chats:
+        used = (*(("prompt",) if "prompt" in there else ()), *pairs)
+        return _Form(lambda row: _chat(row.get("prompt"), row["chosen"]), used, "messages, the turns of chosen")
+    if name := next((name for name in ("messages", *CHATS) if name in chats), None):
+        return _Form(lambda row: _chat(None, row[name], *map(row.get, systems)), (name, *systems), "messages")
+    return None
 
 
 def _instructions(there: list[str]) -> _Form | None:
@@ -102,6 +113,8 @@ def _instructions(there: list[str]) -> _Form | None:
 
 def _chat(prompt: Any, answer: Any, system: Any = None) -> dict[str, Any]:
     """The JSON of a chat, whose parts may be turns, their JSON or texts; null where one of them is missing."""
+    if prompt is None and isinstance(answer, str) and not looks_like_chat(answer):
+        return {"messages": answer}  # Nobody knows who says it: it is refused by its row.
     turns = _turns(answer, "assistant")
     before = _turns(prompt, "user")
     if turns is None or before is None:

@@ -72,14 +72,15 @@ def _turn(turn: Any, where: str) -> dict[str, Any]:
     calls = _calls(turn.get("tool_calls"), where)
     if isinstance(called := _parsed(turn.get("function_call"), where), Mapping) and called:
         calls += _calls([called], where)
-    if given == "function_call":  # What it says is the call.
+    if isinstance(given, str) and given.strip().lower() == "function_call":  # What it says is the call.
         content, called = "", _parsed(content, where)
         calls += _calls(called if isinstance(called, list) else [called], where)
     extra = {k: v for k, v in turn.items() if isinstance(v, str) and k not in (*_TAKEN, *_LEARNED)}
     text = _text(content, where)
     if text is None:
         if not calls and not any(extra.get(name) for name in ("reasoning_content", "thinking", "reasoning")):
-            raise Unreadable(f"{where} ({given}): its content is null and it calls no tool, so it says nothing")
+            told = "is null" if {"content", "value"} & set(turn) else f"is missing (its keys: {', '.join(turn)})"
+            raise Unreadable(f"{where} ({given}): its content {told} and it calls no tool, so it says nothing")
         text = ""
     found = {"role": role, "content": text, **extra}
     if calls:

@@ -16,7 +16,7 @@ from hf_distill.models.sanity_checks import check_packing
 from hf_distill.recipe.parse import check_option, checked_length
 from hf_distill.tasks.causal.after_prompts import FIRST, AfterPromptsTask
 from hf_distill.tasks.causal.row_checks import at_row, lines_of, none_left
-from hf_distill.tasks.causal.row_forms import columns_read, form_of
+from hf_distill.tasks.causal.row_forms import FORMS, columns_read, form_of
 from hf_distill.tasks.encoding import (
     Example,
     carried,
@@ -28,11 +28,9 @@ from hf_distill.tasks.encoding import (
 )
 from hf_distill.tasks.language import PACKED_TOGETHER, PLACES
 from hf_distill.tasks.task import TEACHER_PREFIX
-from hf_distill.tokenizers.chat import (
-    Chat,
-    read_template,
-)
+from hf_distill.tokenizers.chat import Chat
 from hf_distill.tokenizers.cross_reader import TeacherReader
+from hf_distill.tokenizers.templates import read_template
 from hf_distill.types import IGNORED, Rows, Tokenizer
 
 
@@ -77,7 +75,8 @@ class CausalLanguageModeling(AfterPromptsTask):
         check_option("too_long", too_long, too_long in ("drop", "truncate", None), "drop or truncate")
         check_option("separator", separator, isinstance(separator, str | None), "a text")
         check_option("packing", packing, isinstance(packing, bool | None), "true or false")
-        check_option("chat_template", chat_template, isinstance(chat_template, str | None), "a text")
+        is_template = chat_template is None or (isinstance(chat_template, str) and bool(chat_template.strip()))
+        check_option("chat_template", chat_template, is_template, "a text that says something")
         given = {"packing": packing, "too_long": too_long, "separator": separator, "chat_template": chat_template}
         self._given = given
         self.chat_template = None if chat_template is None else read_template(chat_template)
@@ -151,7 +150,11 @@ class CausalLanguageModeling(AfterPromptsTask):
 
     @override
     def check_rows(self, rows: Dataset, tokenizer: Tokenizer) -> Iterator[str]:
-        if (form := form_of(columns_of(rows))) == "text":
+        form = form_of(columns_of(rows))
+        if self.form is not None and form != self.form:
+            own, other = (" and ".join(FORMS[each].columns) for each in (form, self.form))
+            yield f"warning: its rows are {own}, those that are learned from {other}: other tokens count in them"
+        if form == "text":
             return
         limit, names = min(self.max_length, tokenizer.model_max_length), columns_read(form, rows.column_names)
 
