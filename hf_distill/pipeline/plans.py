@@ -181,13 +181,14 @@ def planned_student(recipe: Recipe, task: Task, data: Data, teacher: ModelPlan |
 
 def _check_whole(recipe: Recipe) -> None:
     """Refuse to start from a model with adapters."""
-    asked, teacher = recipe.student, recipe.teacher
-    if (start := asked.start) is not None:
-        if adapter_of(start.pretrained, start.revision) is not None:
-            raise of_adapters("student.pretrained", start.pretrained)
-    elif asked.cut is not None and teacher is not None and teacher.models:
-        if teacher.models[0].match(lambda local: adapter_of(local.model, local.revision), lambda _: None) is not None:
-            raise of_adapters(f"student.{asked.cut.parts[0]}", "the teacher")
+    start, cut = recipe.student.start, recipe.student.cut
+    teachers = recipe.teacher.models if recipe.teacher is not None else ()
+    if start is not None and adapter_of(start.pretrained, start.revision) is not None:
+        raise of_adapters("student.pretrained", start.pretrained)
+    if start is not None or cut is None or not teachers:
+        return
+    if teachers[0].match(lambda local: adapter_of(local.model, local.revision), lambda _: None) is not None:
+        raise of_adapters(f"student.{cut.parts[0]}", "the teacher")
 
 
 def _shown(dtype: torch.dtype) -> str:

@@ -13,6 +13,7 @@ from hf_distill.errors import DataError, ObjectiveError, StudentError
 from hf_distill.tasks import Task
 from hf_distill.tasks.encoding import columns_of
 from hf_distill.training.step import Step
+from hf_distill.types import IGNORED
 
 logger = logging.getLogger(__name__)
 
@@ -111,6 +112,7 @@ def check_best_metric(args: TrainingArguments, step: Step, evaluated: Any) -> No
 
 def labels_of_training(step: Step, rows: Any) -> list[str]:
     """Lines that tell what the labels are made of; refused where an objective needs some and there are none."""
+    _check_rows(rows, step.task)
     if "labels" not in step.needs or not isinstance(rows, (Dataset, IterableDataset)):
         return []
     columns = columns_of(rows)
@@ -124,6 +126,35 @@ def labels_of_training(step: Step, rows: Any) -> list[str]:
         logger.info(line)
         return [line]
     return []
+
+
+def _check_rows(rows: Any, task: Task) -> None:
+    """Refuse rows that are no data set, or tokenised ones of which nothing can be learned."""
+    if isinstance(rows, dict):
+        kind, splits = type(rows).__name__, ", ".join(map(str, rows))
+        raise DataError(f"train_dataset: expected rows, got a {kind} of {splits}; pass one of them, as its train split")
+    if not isinstance(rows, Dataset):
+        return
+    if not len(rows):
+        raise DataError("train_dataset: it has no rows; give some")
+    names = [name for name in ("input_ids", "labels") if name in rows.column_names]
+    if "input_ids" not in names:
+        return
+    plain = rows.with_format(None).select_columns(names)
+    for name, value in plain[0].items():
+        wrong = name == "input_ids" and any(isinstance(number, float) for number in value or ())
+        if value is None or wrong:
+            told = "null" if value is None else str(value)[:60]
+            raise DataError(f"train_dataset: row 0 has {told} in {name}, where whole numbers are meant; correct it")
+    counted = "labels" if isinstance(plain[0].get("labels"), list) else "input_ids"
+    # Without labels the tokens are their own, of which the first is nobody's target.
+    if counted in names and (counted == "labels" or ("labels" not in names and task.name == "causal-lm")):
+        first = 0 if counted == "labels" else 1
+        if not any(label != IGNORED for row in plain for label in row[counted][first:]):
+            raise DataError(
+                f"train_dataset: no token of its {len(rows):,} rows counts (labels of {IGNORED} alone, or rows of one "
+                "token), so that nothing would be learned; give labels where something is to be learned"
+            )
 
 
 def _lacks_labels(task: Task, rows: Any) -> bool:

@@ -134,9 +134,9 @@ def make_teacher(
         made = ModelTeacher(given, teacher_tokenizer if tokenizer is not None else None)
         given = made.beside(tokenizer) if tokenizer is not None else made
     if not isinstance(given, Teacher | None):
+        way = "several models are one EnsembleTeacher" if isinstance(given, list | tuple) else "merge adapters first"
         raise TeacherError(
-            f"teacher: expected a Transformers model, a Teacher, a folder or a Hub id, got {type(given).__name__}; "
-            "merge adapters first (merge_and_unload)"
+            f"teacher: expected a Transformers model, a Teacher, a folder or a Hub id, got {type(given).__name__}; {way}"
         )
     if given is not None:
         given.follow(task)

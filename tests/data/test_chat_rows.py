@@ -181,3 +181,50 @@ def test_empty_texts_are_refused_or_dropped_and_counted(tmp_path):
     data = load(rows, tmp_path, invalid_rows="drop")
     assert len(data.train) == 4
     assert any("2 of 6 rows are dropped" in note for note in data.notes)
+
+
+@pytest.mark.parametrize("row", [{"inputs": "a", "targets": "b"}, {"dialog": ["a", "b"]}, {"input_ids": [1, 2]}])
+def test_rows_of_which_the_task_reads_nothing_are_refused_with_what_it_reads(row, tmp_path):
+    with pytest.raises(DataError, match=r"reads none of its columns '\w+'.*it reads text, prompt.*in data.columns"):
+        load([row] * 3, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("row", "unread"),
+    [
+        ({"instruction": "do", "output": "done", "history": [["a", "b"]]}, "history"),
+        ({"prompt": CHAT[:1], "completion": CHAT[1:], "label": False}, "label"),
+        ({"messages": CHAT, "text": "a", "id": 3}, "id"),
+        ({"text": "a"}, None),
+    ],
+)
+def test_columns_that_nothing_reads_are_told(row, unread, tmp_path):
+    notes = [note for note in load([row] * 3, tmp_path).notes if "not read" in note]
+    assert notes == ([f"data: columns that are not read: {unread}"] if unread else [])
+
+
+@pytest.mark.parametrize("name", ["system", "system_prompt"])
+@pytest.mark.parametrize("chats", [{"messages": CHAT}, {"conversations": SHARED}])
+def test_a_system_turn_in_a_column_of_its_own_is_the_first_turn(chats, name, tmp_path):
+    data = load([{**chats, name: "be kind"}, {**chats, name: None}] * 2, tmp_path)
+    assert [row["messages"] for row in data.train.select(range(2))] == [[turn("system", "be kind"), *CHAT], CHAT]
+    assert any(name in note for note in data.notes)
+
+
+def test_a_text_among_chats_is_nobodys_turn(tmp_path):
+    rows = [{"conversations": json.dumps(SHARED)}] * 3 + [{"conversations": "my card"}]
+    with pytest.raises(DataError, match="row 3, messages: 'my card' is no JSON"):
+        load(rows, tmp_path)
+
+
+def test_a_call_under_a_role_in_capitals_is_a_call():
+    read = read_turns([CHAT[0], {"from": "Function_Call", "value": '{"name": "f", "arguments": {}}'}])
+    assert json.loads(read[1]["tool_calls"])[0]["function"]["name"] == "f"
+    with pytest.raises(Unreadable, match=r"its content is missing \(its keys: role, text\)"):
+        read_turns([{"role": "user", "text": "my card"}, CHAT[1]])
+
+
+def test_only_texts_are_joined(tmp_path):
+    columns = {"prompt": ["a", "b"], "completion": "c"}
+    with pytest.raises(DataError, match="column 'b' holds '3', which is no text"):
+        load([{"a": "my", "b": 3, "c": "card"}] * 3, tmp_path, columns=columns)

@@ -447,3 +447,12 @@ def test_rows_that_are_trained_on_and_scored_are_told(tmp_path):
     assert data.warnings[0].startswith("10 of 12 test rows stand among the training rows, too")
     assert f"warning: data: {data.warnings[0]}" in data.notes
     assert load(train).warnings == ()
+
+
+@pytest.mark.parametrize("name", ["a [v2]", "a*b", "a?"])
+def test_a_path_names_one_file_whatever_its_characters(name, tmp_path):
+    (tmp_path / name).mkdir()
+    (tmp_path / "axb").mkdir()
+    write(tmp_path / "axb" / "rows.jsonl", TEXTS[".jsonl"])
+    data = load({"train": write(tmp_path / name / "rows.jsonl", TEXTS[".jsonl"])})
+    assert rows_of(data, "text", "label") == EXPECTED

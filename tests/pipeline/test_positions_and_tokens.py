@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoConfig, AutoModelForMaskedLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
 from hf_distill import check, label, run
 from hf_distill.errors import HfDistillError, ModelError, ObjectiveError
@@ -115,9 +115,16 @@ def two_tokenizers(folder: Path, **shape: Any) -> dict[str, Any]:
     return recipe({**CAUSAL, "packing": False}, "byte_text_splits", teacher={"model": teacher}, **changes)
 
 
+def far_of_mpt(folder: Path) -> dict[str, Any]:
+    shape = {"d_model": 16, "n_heads": 2, "n_layers": 2, "max_seq_len": POSITIONS, "vocab_size": WORDS}
+    source = saved(folder / "mpt", AutoModelForCausalLM.from_config(AutoConfig.for_model("mpt", **shape)))
+    return recipe({**CAUSAL, "packing": False}, "text_splits", teacher={"model": source})
+
+
 TRANSLATION = {"name": "translation", "max_length": 100, "max_target_length": 90}
 READ: dict[str, tuple[Any, int | None]] = {
     "packed, gpt_neox": (packed_of("gpt_neox"), POSITIONS),
+    "distances up to a number, mpt": (far_of_mpt, POSITIONS),
     "packed, gpt2": (packed_of("gpt2"), POSITIONS),
     "opt": (
         lambda folder: recipe(

@@ -141,3 +141,14 @@ def test_layers_of_two_classes_are_kept_where_their_order_allows_it():
 def test_what_no_class_loads_again_is_refused_by_the_name_of_its_config(kind, options, named):
     with pytest.raises(ModelError, match=f"AutoModelForCausalLM loads no model with a {named}.*save that with"):
         empty_model(AutoModelForCausalLM, AutoConfig.for_model(kind, **options), "some/model")
+
+
+def test_keys_of_the_text_are_given_without_the_name_of_its_config(teacher):
+    with pytest.raises(StudentError, match=r"student.config.text_config: .*give the keys within it without it"):
+        check(recipe(teacher, {"config": {"text_config": {"num_hidden_layers": 1}}}), allow_code=True)
+
+
+def test_check_refuses_a_model_that_no_class_of_the_task_loads_with_the_way_out(tmp_path):
+    AutoConfig.for_model("llava").save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"AutoModelForCausalLM loads no model with a LlavaConfig; name another or"):
+        check(recipe(str(tmp_path), {"layers": 1}), allow_code=True)

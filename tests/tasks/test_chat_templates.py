@@ -35,6 +35,11 @@ CALLS = CHATML.replace(
     "{% for k, v in c.function.arguments.items() %}|{{ k }}={{ v }}{% endfor %}{% endfor %}",
 )
 
+MARKED = (
+    "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}"
+    "{% else %}{{ m.content }}{% endif %}{% endfor %}"
+)
+
 
 def turn(role: str, content: str | None, **more) -> dict:
     return {"role": role, "content": content, **more}
@@ -107,6 +112,9 @@ def test_a_template_that_leaves_out_all_that_is_said_is_refused():
         (ALTERNATES, [THOUGHTS[0], *THOUGHTS[:2]], "roles must alternate user/assistant; merge turns of one role"),
         ("{{ messages[0].content.nothing.more }}", THOUGHTS, "has no attribute 'nothing'; set task.chat_template"),
         ("{{ messages[0].role + 1 }}", THOUGHTS, "chat of user, assistant: .*set task.chat_template"),
+        ("{{ 1 / 0 }}", THOUGHTS, "division by zero; set task.chat_template"),
+        ("{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}", THOUGHTS, "recursion.*; set task.chat_template"),
+        (MARKED.replace("'assistant'", "'nobody'"), THOUGHTS, "marks nothing of what the assistant says"),
     ],
 )
 def test_what_a_template_raises_names_the_row_its_words_and_the_way_out(template, chat, told):
@@ -133,9 +141,7 @@ def test_turns_that_are_not_to_be_learned_do_not_count(unlearned):
     chat = [THOUGHTS[0], {**THOUGHTS[1], **unlearned}, *THOUGHTS[2:]]
     assert [spans for _, spans in rendered(CHATML, chat)] == [["<think>the river</think>is bad<|im_end|>\n"]]
     assert [spans for _, spans in rendered(DROPS_EARLIER, chat)] == [["<think>the river</think>is bad<|im_end|>\n"]]
-    marked = "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}"
-    marked += "{% else %}{{ m.content }}{% endif %}{% endfor %}"
-    assert [spans for _, spans in rendered(marked, chat)] == [["<think>the river</think>is bad"]]
+    assert [spans for _, spans in rendered(MARKED, chat)] == [["<think>the river</think>is bad"]]
 
 
 def test_a_template_comes_from_a_text_a_file_or_a_tokenizer_and_is_saved_with_the_student(tmp_path):
@@ -146,7 +152,50 @@ def test_a_template_comes_from_a_text_a_file_or_a_tokenizer_and_is_saved_with_th
         task.encode(Dataset.from_list([{"messages": THOUGHTS}]), made)
         assert made.chat_template == task.chat_template == CHATML
         assert task.settings["chat_template"] == CHATML
+    (tmp_path / "chat.txt").write_text(CHATML)
+    (tmp_path / "chat.json").write_text(json.dumps({"chat_template": CHATML}))
+    several = tiny.chat_tokenizer(CHATML)
+    several.chat_template = {"default": CHATML, "rag": CUTS}
+    several.save_pretrained(tmp_path / "several")
+    assert {read_template(str(tmp_path / name)) for name in ("chat.txt", "chat.json", "several")} == {CHATML}
+    for given in (" ", ""):
+        with pytest.raises(RecipeError, match=r"task.chat_template: expected a text that says something"):
+            CausalLanguageModeling(chat_template=given)
+    with pytest.raises(RecipeError, match=r"task.chat_template: .*; or give the template itself"):
+        read_template(str(tmp_path / "no_folder"))
     with pytest.raises(RecipeError, match=r"task.chat_template: .*none.jinja cannot be read"):
         read_template(str(tmp_path / "none.jinja"))
     with pytest.raises(RecipeError, match=r"task.chat_template: does nothing for rows of text"):
         CausalLanguageModeling(chat_template=CHATML).read_labels(Dataset.from_list([{"text": "a"}]))
+
+
+@pytest.mark.parametrize(
+    ("template", "named"),
+    [
+        (CHATML.replace("for m in messages", "for m in messages if m.role != 'system'"), "system in 2"),
+        (CHATML.replace("{{ m.content }}", "{{ m.content if m.role == 'assistant' }}"), "system in 2, user in 2"),
+        (MARKED.replace("{% if", "{% if loop.last and"), r"assistant's turns without {% generation %} in 2"),
+        (CHATML.replace("{{ m.content }}", "{{ m.content | tojson }}"), None),
+        (CHATML, None),
+    ],
+)
+def test_what_others_say_is_not_left_out_in_silence(template, named):
+    chat = [turn("system", "je\nné"), *THOUGHTS]
+    rows = Dataset.from_list([{"messages": chat}] * 2)
+    lines = list(CausalLanguageModeling(max_length=64).check_rows(rows, tiny.chat_tokenizer(template)))
+    assert [named in line for line in lines if "leaves out" in line] == ([True] if named else [])
+
+
+def test_of_a_first_turn_only_what_the_assistant_says_counts():
+    opened = "{% if messages[0].role != 'system' %}you are kind {% endif %}" + CHATML
+    chat = [turn("assistant", "is good"), *THOUGHTS[2:]]
+    (_, spans) = rendered(opened, chat)[0]
+    assert spans == ["is good<|im_end|>\n", "<think>the river</think>is bad<|im_end|>\n"]
+
+
+def test_rows_of_another_form_than_those_that_are_learned_from_are_told():
+    task, made = CausalLanguageModeling(max_length=64), tiny.chat_tokenizer(CHATML)
+    task.read_labels(Dataset.from_list([{"messages": THOUGHTS[:2]}] * 2))
+    (line,) = task.check_rows(Dataset.from_list([{"text": "my card"}] * 2), made)
+    assert line.startswith("warning: its rows are text, those that are learned from messages")
+    assert list(task.check_rows(Dataset.from_list([{"messages": THOUGHTS[:2]}] * 2), made)) == []

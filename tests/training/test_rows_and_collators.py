@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from transformers import (
     BertForMaskedLM,
     BertForQuestionAnswering,
@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from hf_distill import DistillationTrainer, Hidden, Labels, Logits
-from hf_distill.errors import DataError, RecipeError
+from hf_distill.errors import DataError, RecipeError, TeacherError
 from hf_distill.tasks import TASKS, check_class, make_task, task_of
 from hf_distill.types import Targets, View
 from tests.helpers import tiny
@@ -366,3 +366,39 @@ def test_gpt2_is_a_causal_language_model_and_a_wrong_task_is_refused_at_once(tmp
         DistillationTrainer(model=gpt2(), args=arguments(tmp_path), task="text-classification")
     with pytest.raises(RecipeError, match="BertForMaskedLM"):
         DistillationTrainer(model=classifier(), args=arguments(tmp_path), teacher=masked(), objectives=[Logits()])
+
+
+TOKENS = [[5, 6, 7, 8]] * 8
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ({"input_ids": TOKENS, "labels": [[-100] * 4] * 8}, "no token of its 8 rows counts"),
+        ({"input_ids": [[5]] * 8}, "no token of its 8 rows counts"),
+        ({"input_ids": TOKENS, "labels": [None] * 8}, "row 0 has null in labels"),
+        ({"input_ids": [[5.0, 6.0]] * 8}, "row 0 has .* where whole numbers are meant"),
+        ({"input_ids": []}, "it has no rows"),
+    ],
+)
+def test_tokenised_rows_of_which_nothing_can_be_learned_are_refused(rows, told, tmp_path):
+    with pytest.raises(DataError, match=f"train_dataset: {told}"):
+        DistillationTrainer(
+            model=tiny.decoder(1),
+            args=arguments(tmp_path),
+            train_dataset=Dataset.from_dict(rows),
+            processing_class=TOKENIZER,
+            task="causal-lm",
+            objectives=["labels"],
+        )
+
+
+def test_several_splits_and_several_teachers_are_refused_with_the_way_out(tmp_path):
+    splits = DatasetDict(train=Dataset.from_dict({"input_ids": TOKENS}))
+    options = {"args": arguments(tmp_path), "processing_class": TOKENIZER, "task": "causal-lm"}
+    with pytest.raises(DataError, match="train_dataset: expected rows, got a DatasetDict of train"):
+        DistillationTrainer(model=tiny.decoder(1), train_dataset=splits, objectives=["labels"], **options)
+    with pytest.raises(TeacherError, match=r"teacher: expected a model, .*got a list; several models are one Ensemble"):
+        DistillationTrainer(
+            model=tiny.decoder(1), train_dataset=splits["train"], teacher=[tiny.decoder(1)] * 2, **options
+        )
