@@ -17,6 +17,7 @@ from hf_distill.models.experts import balance_note, balances_experts
 from hf_distill.models.forward import STATES
 from hf_distill.models.loading import load_config, load_model, load_tokenizer
 from hf_distill.models.precision import runnable_dtype
+from hf_distill.models.sanity_checks import check_cache
 from hf_distill.models.sizes import token_rows
 from hf_distill.objectives import Objective, Router, looks_into_layers, make_objective, named_objectives
 from hf_distill.students import frozen_encoder
@@ -54,6 +55,7 @@ def set_up(
         step.notes += connect_tokenizers(step.objectives, step.task, tokenizer, teacher.tokenizer, teacher.model)
     step.notes += fit_readers(step.task, *readers_of(student, teacher, tokenizer))
     for model in (student, *(teacher.models if teacher is not None else ())):
+        check_cache(model)
         step.task.check_model(model)
     connect(step, student, args.seed)
     step.notes += layerdrop_note(step.layer_rates)

@@ -49,8 +49,15 @@ def recipe(teacher: str, student: dict[str, Any]) -> dict[str, Any]:
 def test_check_refuses_a_student_of_recurrent_layers_alone_where_the_cache_needs_another(kind, student, tmp_path):
     hybrid(kind).save_pretrained(tmp_path)
     tiny.chat_tokenizer().save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match=r"of its \d layers none is of attention.*keep one \(student.layers\)"):
+    with pytest.raises(ModelError, match=r"no layer of attention among its layers \(\d\).*keep one \(student.layers\)"):
         check(recipe(str(tmp_path), student), report=lambda _: None, allow_code=True)
+
+
+@pytest.mark.parametrize("kind", HYBRIDS)
+def test_check_lets_a_student_with_a_layer_of_attention_pass(kind, tmp_path):
+    hybrid(kind).save_pretrained(tmp_path)
+    tiny.chat_tokenizer().save_pretrained(tmp_path)
+    check(recipe(str(tmp_path), {"layers": [0, 1]}), report=lambda _: None, allow_code=True)
 
 
 def test_models_with_a_layer_of_attention_and_kinds_of_recurrent_layers_alone_pass():
