@@ -28,9 +28,9 @@ def check_cache(model: PreTrainedModel) -> None:
     except Exception as error:  # Kinds of recurrent layers alone (Mamba) pass, and what meta does not compute.
         if "get_seq_length" in str(error):
             raise ModelError(
-                f"{type(model).__name__}: it has no layer of attention among its layers ({len(layers)}), and Transformers' cache, "
-                "with which models of its kind read and write, needs one; keep one (student.layers), or take more "
-                "layers (student.config: num_hidden_layers, layer_types)"
+                f"{type(model).__name__}: it has no layer of attention among its layers ({len(layers)}), and "
+                "Transformers' cache, with which models of its kind read and write, needs one; keep one "
+                "(student.layers), or take more layers (student.config: num_hidden_layers, layer_types)"
             ) from error
 
 

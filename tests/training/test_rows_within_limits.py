@@ -61,7 +61,7 @@ def trainer_of(folder: Any, rows: Dataset, student: Any, teacher: Any = None, **
         ("t5", {}, None),
         ("bloom", {}, None),
         ("xlnet", {}, None),
-        ("mpt", {}, None),
+        ("mpt", {"max_seq_len": 64}, 64),  # Its table of distances ends there.
         ("falcon", {"alibi": True, "max_position_embeddings": 64}, None),
         ("falcon", {"alibi": False, "max_position_embeddings": 64}, 64),
         ("deberta-v2", {"relative_attention": True, "position_biased_input": False}, None),
