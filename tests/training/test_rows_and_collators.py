@@ -398,7 +398,9 @@ def test_several_splits_and_several_teachers_are_refused_with_the_way_out(tmp_pa
     options = {"args": arguments(tmp_path), "processing_class": TOKENIZER, "task": "causal-lm"}
     with pytest.raises(DataError, match="train_dataset: expected rows, got a DatasetDict of train"):
         DistillationTrainer(model=tiny.decoder(1), train_dataset=splits, objectives=["labels"], **options)
-    with pytest.raises(TeacherError, match=r"teacher: expected a model, .*got a list; several models are one Ensemble"):
+    with pytest.raises(
+        TeacherError, match=r"teacher: expected a Transformers model, .*got a list; several models are one Ensemble"
+    ):
         DistillationTrainer(
             model=tiny.decoder(1), train_dataset=splits["train"], teacher=[tiny.decoder(1)] * 2, **options
         )
