@@ -129,14 +129,9 @@ def labels_of_training(step: Step, rows: Any) -> list[str]:
 
 
 def _check_rows(rows: Any, task: Task) -> None:
-    """Refuse rows that are no data set, or tokenised ones of which nothing can be learned."""
-    if isinstance(rows, dict):
-        kind, splits = type(rows).__name__, ", ".join(map(str, rows))
-        raise DataError(f"train_dataset: expected rows, got a {kind} of {splits}; pass one of them, as its train split")
-    if not isinstance(rows, Dataset):
+    """Refuse tokenised rows of which nothing can be learned."""
+    if not isinstance(rows, Dataset) or not len(rows):
         return
-    if not len(rows):
-        raise DataError("train_dataset: it has no rows; give some")
     names = [name for name in ("input_ids", "labels") if name in rows.column_names]
     if "input_ids" not in names:
         return

@@ -138,7 +138,7 @@ def make_teacher(
     if not isinstance(given, Teacher | None):
         way = "several models are one EnsembleTeacher" if isinstance(given, list | tuple) else "merge adapters first"
         raise TeacherError(
-            f"teacher: expected a Transformers model, a Teacher, a folder or a Hub id, got {type(given).__name__}; {way}"
+            f"teacher: expected a model, a Teacher, a folder or a Hub id, got {type(given).__name__}; {way}"
         )
     if given is not None:
         given.follow(task)

@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers.models.longformer import modeling_longformer as longformer
 
 from hf_distill.errors import LabelError, ModelError, StudentError
 from hf_distill.models import loading as models
@@ -270,10 +271,16 @@ def test_modernbert_without_its_first_layer_is_refused_since_that_one_is_built_o
         build(make_teacher("modernbert"), layers=[1, 3], tokenizer_of_teacher=tokenizer)
 
 
-def test_a_layer_whose_attention_would_change_at_its_new_place_is_refused() -> None:
+def test_a_layer_whose_attention_would_change_at_its_new_place_is_refused(monkeypatch) -> None:
+    made = longformer.LongformerSelfAttention.__init__
+
+    def of_its_place(self: Any, config: Any, layer_id: int) -> None:
+        made(self, config, layer_id)
+        self.one_sided_attn_window_size = 4 + layer_id
+
+    monkeypatch.setattr(longformer.LongformerSelfAttention, "__init__", of_its_place)
     teacher = make_teacher("longformer")
-    teacher.longformer.encoder.layer[3].attention.self.one_sided_attn_window_size = 7
-    with pytest.raises(StudentError, match=r"layer 3 cannot be layer 1.*one_sided_attn_window_size is 4 and not 7"):
+    with pytest.raises(StudentError, match=r"layer 3 cannot be layer 1.*one_sided_attn_window_size is 5 and not 7"):
         cut(teacher, chosen_cuts(teacher, [0, 3]))
 
 

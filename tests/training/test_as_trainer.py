@@ -201,7 +201,7 @@ def test_what_is_no_transformers_model_is_refused(tmp_path):
         (DataError, "got generator; make a datasets.Dataset", {"train_dataset": (dict(row) for row in RAW)}),
         (DataError, "got DataFrame; make a datasets.Dataset", {"train_dataset": RAW.to_pandas()}),
         (DataError, "got str; make a datasets.Dataset", {"train_dataset": "glue"}),
-        (TeacherError, "teacher: expected a Transformers model.*got function", {"teacher": lambda rows: rows}),
+        (TeacherError, "teacher: expected a model.*got function", {"teacher": lambda rows: rows}),
         (ObjectiveError, "objectives: expected a list, got 'labels' alone", {"objectives": "labels"}),
         (ObjectiveError, "expected names or objectives.*got <class", {"objectives": [Labels]}),
         (StudentError, "none of its parameters learns", {"model": tiny.bert().requires_grad_(False)}),
