@@ -110,9 +110,13 @@ def check_best_metric(args: TrainingArguments, step: Step, evaluated: Any) -> No
         )
 
 
-def labels_of_training(step: Step, rows: Any) -> list[str]:
-    """Lines that tell what the labels are made of; refused where an objective needs some and there are none."""
-    _check_rows(rows, step.task)
+def labels_of_training(step: Step, rows: Any, *, answered: bool = True) -> list[str]:
+    """Lines that tell what the labels are made of; refused where an objective needs some and there are none.
+
+    ``answered``: whether the rows hold what is learned, and are no prompts alone.
+    """
+    if answered:
+        _check_rows(rows, step.task)
     if "labels" not in step.needs or not isinstance(rows, (Dataset, IterableDataset)):
         return []
     columns = columns_of(rows)

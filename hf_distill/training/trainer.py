@@ -118,9 +118,9 @@ class DistillationTrainer(GuardedTraining, DataLoading, StudentSaving, Predictio
             check_best_metric(args, self.step, eval_dataset)
         other = self.teacher.tokenizer if self.teacher is not None else None
         data_collator = self._prepare_data(data_collator, (processing_class, other), student, args)
-        self.connection_notes += labels_of_training(self.step, train_dataset)
         self._rollout = rollout if rollout is not None and rollout.config.share else None
         self._reads_prompts = self._rollout is not None and self._rollout.config.share == 1.0
+        self.connection_notes += labels_of_training(self.step, train_dataset, answered=not self._reads_prompts)
         train_dataset = self.encoded(train_dataset, "train_dataset")
         if self._rollout is not None:
             train_dataset, notes = self._rollout.prepare(

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-ENOUGH = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+ENOUGH = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n"
 """How an answer begins that has a body."""
 
 
