@@ -181,6 +181,17 @@ def splits(train: int = 64, test: int = 32) -> DatasetDict:
     return DatasetDict(train=rows(train, 0), validation=rows(test, 1), test=rows(test, 2))
 
 
+def learn(model: Any, made: Any, texts: list[str], steps: int, rate: float) -> None:
+    """Let a decoder learn texts, so that it knows something."""
+    batch = made(texts, padding=True, return_tensors="pt", return_token_type_ids=False)
+    labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+    optimizer = torch.optim.AdamW(model.parameters(), rate)
+    for _ in range(steps):
+        model(**batch, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
 def recipe(**changes: Any) -> dict[str, Any]:
     """A recipe that runs in seconds: a teacher from a config, a narrower student, all three objectives."""
     shape = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 96}

@@ -45,13 +45,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
         tiny.decoder(4, seed=2, pad_token_id=0),
     )
     rows = [row["prompt"] + row["completion"] + " [SEP]" for row in completions(40)]
-    batch = made(rows, padding=True, return_tensors="pt", return_token_type_ids=False)
-    labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
-    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
-    for _ in range(40):
-        model(**batch, labels=labels).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
+    tiny.learn(model, made, rows, steps=40, rate=3e-3)
     model.save_pretrained(folder)
     made.save_pretrained(folder)
     return str(folder)

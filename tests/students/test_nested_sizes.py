@@ -26,13 +26,7 @@ MULTIMODAL = DECODERS["Gemma 3 multimodal"]
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A Gemma 3 that reads images, too, on disk, which has learned a little of its texts."""
     folder, made, model = tmp_path_factory.mktemp("teacher"), tiny.chat_tokenizer(), MULTIMODAL.model()
-    batch = made(list(tiny.rows(64)["text"]), padding=True, return_tensors="pt", return_token_type_ids=False)
-    labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
-    optimizer = torch.optim.AdamW(model.parameters(), 5e-3)
-    for _ in range(20):
-        model(**batch, labels=labels).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
+    tiny.learn(model, made, list(tiny.rows(64)["text"]), steps=20, rate=5e-3)
     model.save_pretrained(folder)
     made.save_pretrained(folder)
     return str(folder)
