@@ -33,8 +33,8 @@ def refused(capsys, tmp_path, *arguments: str) -> str:
     return told[0]
 
 
-def process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def process(*arguments: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
     settings = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment}
     return subprocess.run(
-        [sys.executable, *arguments], env=settings, capture_output=True, text=True, timeout=300, cwd=ROOT
+        [sys.executable, *arguments], env=settings, capture_output=True, text=True, timeout=timeout, cwd=ROOT
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import hashlib
 import itertools
 import os
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 NUMBERS = itertools.count()
+SECONDS = 120
+"""After which a call, which takes a few, shows where it stands and ends."""
 
 
 @dataclass
@@ -103,6 +106,7 @@ class Runs:
         code, target = 0, {"hub.push": True, "hub.model_id": f"me/{runs.name}"}
         try:
             before()
+            faulthandler.dump_traceback_later(SECONDS, exit=True, file=os.dup(2))
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
             run(self.recipe, target, runs=runs, report=report, allow_code=True)
         except HfDistillError as error:

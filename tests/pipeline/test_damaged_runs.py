@@ -358,7 +358,7 @@ def test_sigterm_while_a_model_is_scored_stops_at_once(copied, monkeypatch, capf
 
 @pytest.mark.slow
 def test_runs_that_are_killed_anywhere_end_with_the_same_weights():
-    done = process("-m", "tests.survival", "--kills", "6", "--damages", "0", "--finished", "0")
+    done = process("-m", "tests.survival", "--kills", "4", "--damages", "0", "--finished", "0", timeout=560)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
 
 
