@@ -28,12 +28,13 @@ from benchmarks.common import goal, seconds_of, synchronise, write_results
 from benchmarks.language import bytes_of, keep, random_rows, stand_in_tokenizer, text_rows
 from benchmarks.lm_step import Setting, ours_cached, stepper
 from hf_distill.models.hardware import best_dtype
-from hf_distill.models.loading import load_model, load_tokenizer
+from hf_distill.models.loading import load_model
 from hf_distill.recipe import CacheConfig
 from hf_distill.tasks import CausalLanguageModeling, Task
 from hf_distill.tasks.encoding import with_row_ids
 from hf_distill.teachers import CachedTeacher, ModelTeacher
 from hf_distill.teachers.cache_store import Reader
+from hf_distill.tokenizers.processors import load_tokenizer
 from hf_distill.types import Batch, Need, Targets
 
 BYTES = 40

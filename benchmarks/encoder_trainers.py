@@ -31,13 +31,14 @@ from hf_distill.evaluation.predict import Candidate
 from hf_distill.evaluation.retrieval import score_vectors
 from hf_distill.evaluation.scores import Evaluation
 from hf_distill.models.hardware import best_dtype
-from hf_distill.models.loading import load_model, load_tokenizer
+from hf_distill.models.loading import load_model
 from hf_distill.objectives import Objective, Similarity
 from hf_distill.recipe import CacheConfig
 from hf_distill.students import chosen_cuts
 from hf_distill.students.layers import cut
 from hf_distill.tasks import Embeddings, Task, TextClassification
 from hf_distill.teachers import CachedTeacher, ModelTeacher
+from hf_distill.tokenizers.processors import load_tokenizer
 from hf_distill.training.sampler import LengthGroupedSampler
 
 Train = Callable[[], PreTrainedModel]

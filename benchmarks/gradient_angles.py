@@ -30,12 +30,13 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from benchmarks.common import goal, write_results
 from benchmarks.language import bytes_of, keep, text_rows
 from hf_distill import DistillationTrainer, Logits
-from hf_distill.models.loading import load_model, load_tokenizer
+from hf_distill.models.loading import load_model
 from hf_distill.recipe import CacheConfig, FromParts
 from hf_distill.students import build_student
 from hf_distill.tasks import CausalLanguageModeling
 from hf_distill.tasks.encoding import with_row_ids
 from hf_distill.teachers import ModelTeacher, Teacher
+from hf_distill.tokenizers.processors import load_tokenizer
 from hf_distill.types import UNITS, Batch
 
 BOUND = 10.0

@@ -22,9 +22,10 @@ from hf_distill.evaluation.bootstrap import resample_counts
 from hf_distill.evaluation.language_modeling import Written
 from hf_distill.evaluation.predict import write_and_score
 from hf_distill.logs import reported, silenced
-from hf_distill.models.loading import load_model, load_tokenizer
+from hf_distill.models.loading import load_model
 from hf_distill.pipeline.preflight import resolve
 from hf_distill.recipe.load_recipe import load_recipe
+from hf_distill.tokenizers.processors import load_tokenizer
 
 RESAMPLES = 1000
 BATCH = 50

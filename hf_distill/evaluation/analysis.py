@@ -37,10 +37,10 @@ class Evaluated:
         """One text a scored row."""
         return self.task.scored_texts(self.rows, self.tokenizer)
 
-    @property
+    @cached_property
     def lengths(self) -> list[int]:
-        """Words of each text."""
-        return [len(text.split()) for text in self.texts]
+        """How long each row is, in the task's ``length_unit``."""
+        return self.task.scored_lengths(self.rows, self.texts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class Decided:
         by_row: ``[N]``, how right each row is, by model; higher is better, as in ``means``.
         loss: The format of what is lost.
         sure: How sure the student is on average, and how often right.
-        units: What a class and a length are counted in.
+        units: What a class and a length are counted in; no unit of lengths where all rows are equally long.
     """
 
     by_class: Mapping[str, Mapping[str, Mapping[str, float]]]
@@ -91,12 +91,12 @@ class Decided:
                 *compare_control(self.means),
                 *compare_classes(classes, self.training_rows, of_classes),
                 *compare_confusions(self.confusions),
-                compare_lengths(lost, buckets, self.loss.format, of_lengths),
+                *([compare_lengths(lost, buckets, self.loss.format, of_lengths)] if of_lengths else []),
                 judge_calibration(calibration["student"], *self.sure),
             ],
             "measure": {"classes": "f1", "lengths": by_length},
             "classes": classes,
-            "lengths": length_entries(self.by_row, buckets),
+            "lengths": length_entries(self.by_row, buckets) if of_lengths else [],
             "confusions": self.confusions,
             "calibration": calibration,
             "examples": examples,

@@ -173,6 +173,7 @@ class ClassScores(DecisionScores):
             sure=(float(sure.mean()), float(right.mean())),
             confusions=self.most_confused(models["teacher"], texts, examples),
             training_rows=evaluated.task.training_rows(evaluated.train),
+            units=("rows", evaluated.task.length_unit),
         )
         first = (
             f"Of {len(texts)} rows the student decides {means['student']:.1%} right, the teacher "

@@ -36,7 +36,7 @@ ROUNDS = 5
 """How often each model is measured, in turn."""
 
 Batch = Mapping[str, Tensor]
-"""A batch as the model takes it, on the model's device; ``input_ids`` is ``[B, T]``."""
+"""A batch as the model takes it, on the model's device; each tensor is ``[B, ...]``."""
 
 Batches = Mapping[str, Sequence[Batch]]
 """By the name of the model."""
@@ -99,15 +99,20 @@ def measure_calls(
                 batch_seconds = sum(_seconds(forward, batch) for batch in batches[name])
                 if round_number > 0:
                     calls[name] += call_seconds
-                    throughputs[name].append(sum(len(batch["input_ids"]) for batch in batches[name]) / batch_seconds)
+                    throughputs[name].append(sum(len(_first(batch)) for batch in batches[name]) / batch_seconds)
     return {name: Timings([1000 * each for each in calls[name]], throughputs[name]) for name in forwards}
+
+
+def _first(batch: Batch) -> Tensor:
+    """One of its tensors: all have one row for each text, picture or sound, and are on one device."""
+    return next(iter(batch.values()))
 
 
 def _seconds(forward: Forward, batch: Batch) -> float:
     def now() -> float:
         # CUDA returns before the work is done.
-        if batch["input_ids"].is_cuda:
-            torch.cuda.synchronize(batch["input_ids"].device)
+        if (read := _first(batch)).is_cuda:
+            torch.cuda.synchronize(read.device)
         return time.perf_counter()
 
     start = now()

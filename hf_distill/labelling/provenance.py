@@ -10,11 +10,11 @@ from typing import Any
 from hf_distill.data.rows import Data
 from hf_distill.evaluation.metrics import JUDGES
 from hf_distill.generation.writer import Writer
-from hf_distill.models.fingerprints import tokenizer_mark
 from hf_distill.models.hardware import versions
 from hf_distill.recipe import LabelConfig, Recipe
 from hf_distill.tasks import Task
 from hf_distill.teachers import Teacher
+from hf_distill.tokenizers.processors import processor_mark
 
 FORMAT = 1
 """Of the files; raised when what they hold changes."""
@@ -32,7 +32,7 @@ def identity_of(
         "teacher": None if is_here else teacher.name,
         "weights": made["weights"] if is_here else None,
         "dtype": made["dtype"] if is_here else None,
-        "tokenizer": tokenizer_mark([teacher.tokenizer]),
+        "tokenizer": processor_mark([teacher.tokenizer]),
         "task": {"name": task.name, **task.settings},
         "data": data.fingerprint,
         "generation": dict(writer.settings),

@@ -1,4 +1,4 @@
-"""Loads models, configs and tokenizers from a folder or the Hub; failures become one line."""
+"""Loads models and configs from a folder or the Hub; failures become one line."""
 
 from __future__ import annotations
 
@@ -19,11 +19,9 @@ from huggingface_hub import hf_hub_download
 from safetensors import safe_open
 from transformers import (
     AutoConfig,
-    AutoTokenizer,
     GenerationConfig,
     PretrainedConfig,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
 )
 from transformers.quantizers.auto import get_hf_quantizer
 from transformers.utils import cached_file
@@ -56,7 +54,7 @@ def save_adapted_config(config: PretrainedConfig, folder: Path) -> None:
 def load_config(name: str, revision: str | None = None) -> PretrainedConfig:
     """Load the config of a model."""
     adapter = adapter_of(name, revision)
-    with _as_model_error("config", name, revision):
+    with as_model_error("config", name, revision):
         if adapter is None:
             return _runnable(AutoConfig.from_pretrained(name, revision=revision or "main", trust_remote_code=False))
         if (own := _optional_file(name, ADAPTED_CONFIG, revision)) is not None:
@@ -68,16 +66,6 @@ def _runnable(config: PretrainedConfig) -> PretrainedConfig:
     """A config as it is; refused where its weights are quantised in a way that this machine cannot load."""
     get_hf_quantizer(copy.deepcopy(config), None, None, True, {})
     return config
-
-
-def load_tokenizer(name: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a model."""
-    with _as_model_error("tokenizer", name, revision):
-        tokenizer: Any = AutoTokenizer.from_pretrained(name, revision=revision or "main", trust_remote_code=False)
-    # Without tokenizer files Transformers makes one of the right kind that knows the special tokens alone.
-    if len(tokenizer) <= len(tokenizer.all_special_tokens):
-        raise ModelError(f"{name} holds no tokenizer; save one there, or name another in student.tokenizer")
-    return tokenizer
 
 
 def load_model(
@@ -93,7 +81,7 @@ def load_model(
     if (adapter := adapter_of(name, revision)) is not None:
         return _load_with_adapters(auto_model, name, revision, adapter, {"dtype": dtype, **options})
     # Transformers would report a new head like a problem, and others in tables.
-    with _as_model_error("model", name, revision), _quiet():
+    with as_model_error("model", name, revision), _quiet():
         model, info = auto_model.from_pretrained(
             name,
             revision=revision or "main",
@@ -141,7 +129,7 @@ def check_weights(
 def empty_model(auto_model: Any, config: PretrainedConfig, name: str, revision: str | None = None) -> PreTrainedModel:
     """A model without weights, on the meta device; refused (ModelError) if its class could not load it again."""
     _check_known(auto_model, config, name)
-    with _as_model_error("model", name, revision), torch.device("meta"):
+    with as_model_error("model", name, revision), torch.device("meta"):
         model: PreTrainedModel = auto_model.from_config(config)
     # Of Emu3 the part that reads text is taken, whose own config no class is known for.
     _check_known(auto_model, model.config, name)
@@ -159,7 +147,7 @@ def _check_known(auto_model: Any, config: PretrainedConfig, name: str) -> None:
 
 def load_generation(name: str, revision: str | None = None) -> GenerationConfig | None:
     """How a model writes unless somebody says otherwise; None where no file tells it."""
-    with _as_model_error("generation config", name, revision):
+    with as_model_error("generation config", name, revision):
         if _optional_file(name, "generation_config.json", revision) is None:
             return None
         return GenerationConfig.from_pretrained(name, revision=revision or "main")
@@ -170,7 +158,7 @@ def model_folder(name: str, revision: str | None = None) -> Path:
     if Path(name).is_dir():
         return Path(name)
     main = "config.json" if adapter_of(name, revision) is None else "adapter_config.json"
-    with _as_model_error("config", name, revision):
+    with as_model_error("config", name, revision):
         folder = Path(hf_hub_download(name, main, revision=revision)).parent
     # A model need not have a card.
     with suppress(OSError, hub.EntryNotFoundError):
@@ -180,7 +168,7 @@ def model_folder(name: str, revision: str | None = None) -> Path:
 
 def vector_folder(name: str, revision: str | None = None) -> Path | None:
     """The folder of a model with all files on how it makes vectors; None where it has none."""
-    with _as_model_error("vectors' modules", name, revision):
+    with as_model_error("vectors' modules", name, revision):
         if (modules := _optional_file(name, "modules.json", revision)) is None:
             return None
         for module in json.loads(Path(modules).read_text())[1:]:
@@ -191,7 +179,7 @@ def vector_folder(name: str, revision: str | None = None) -> Path | None:
 
 def adapter_of(name: str, revision: str | None = None) -> dict[str, Any] | None:
     """What peft wrote about the adapters in a folder or repository; None where it holds a whole model."""
-    with _as_model_error("config", name, revision):
+    with as_model_error("config", name, revision):
         path = _optional_file(name, "adapter_config.json", revision)
         return json.loads(Path(path).read_text()) if path is not None else None
 
@@ -207,7 +195,7 @@ def _load_with_adapters(
     config = load_config(name, revision)
     base, at = adapter["base_model_name_or_path"], adapter.get("revision")
     model = load_model(auto_model, base, revision=at, new_head=True, config=config, **options)
-    with _as_model_error("model", name, revision):
+    with as_model_error("model", name, revision):
         # load_adapter would take pickled ones where these are missing.
         cached_file(name, "adapter_model.safetensors", revision=revision or "main")
         model.load_adapter(name, adapter_kwargs={"revision": revision or "main"})
@@ -219,7 +207,7 @@ def _load_with_adapters(
 
 
 @contextmanager
-def _as_model_error(what: str, name: str, revision: str | None) -> Iterator[None]:
+def as_model_error(what: str, name: str, revision: str | None) -> Iterator[None]:
     """Turn whatever the libraries raise, nearly every built-in type, into one line."""
     if (name.startswith((".", "/", "~")) or name.count("/") > 1) and not Path(name).is_dir():
         raise ModelError(f"there is no folder {name}; name a folder that holds the {what}, or a Hub id (user/model)")

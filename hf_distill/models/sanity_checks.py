@@ -14,6 +14,20 @@ TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3}
 """By how much two ways to the same logits may differ, in units of their spread; 0.1 in half precision."""
 
 
+def positions_of(model: PreTrainedModel, inputs: dict[str, Tensor]) -> int | None:
+    """How many positions each layer of a model has for a row; None where layers differ, or are no rows of vectors.
+
+    Args:
+        model: Its weights may be on the meta device.
+        inputs: Of one row, on any device.
+    """
+    given = {n: x.to(model.device, model.dtype if x.is_floating_point() else None) for n, x in inputs.items()}
+    with evaluated(model):
+        states = model(**accepted_inputs(model, given), output_hidden_states=True).hidden_states
+    shapes = {state.shape[1:-1] for state in states or ()}
+    return next(iter(shapes))[0] if len(shapes) == 1 and states[0].dim() == 3 else None
+
+
 def check_cache(model: PreTrainedModel) -> None:
     """Refuse a model whose layers are all recurrent where the cache that it reads with needs one of attention.
 

@@ -13,14 +13,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from hf_distill.data.rows import Data
 from hf_distill.errors import TeacherError
 from hf_distill.models.hardware import chosen_dtype
-from hf_distill.models.loading import (
-    adapter_of,
-    check_weights,
-    empty_model,
-    load_config,
-    load_generation,
-    load_tokenizer,
-)
+from hf_distill.models.loading import adapter_of, check_weights, empty_model, load_config, load_generation
 from hf_distill.models.precision import dtype_to_save, runnable_dtype, trouble
 from hf_distill.names import are_generic, shortened
 from hf_distill.recipe import FromParts, LocalTeacher, Recipe, SingleTeacher, TrainedTeacher
@@ -36,6 +29,7 @@ from hf_distill.students import (
 )
 from hf_distill.tasks import Task
 from hf_distill.teachers.ensemble import check_one_tokenizer
+from hf_distill.tokenizers.processors import load_processor
 from hf_distill.tokenizers.readers import Reader
 
 logger = logging.getLogger(__name__)
@@ -115,7 +109,7 @@ def _planned(config: SingleTeacher, task: Task, data: Data) -> ModelPlan:
         check_weights(task.auto_model, config.model, loaded)
         order = task.align(loaded, config.labels)
         _report_order(task, loaded, config.labels, order)
-        tokenizer = load_tokenizer(config.model, config.revision)
+        tokenizer = load_processor(task.auto_processor, config.model, config.revision)
         runs_in = runnable_dtype(config.dtype, PartialState().device, task.tried, loaded)
         if reason := trouble(task.tried, loaded, runs_in):
             told = f"{loaded.model_type} does not compute in {config.dtype} ({reason}); set it to float32"
@@ -153,7 +147,8 @@ def planned_student(recipe: Recipe, task: Task, data: Data, teacher: ModelPlan |
         for name, value in task.model_options().items():
             setattr(config, name, value)
         named = start.tokenizer if isinstance(start.tokenizer, str) else None
-        tokenizer = load_tokenizer(named) if named else load_tokenizer(start.pretrained, start.revision)
+        of, at = (named, None) if named else (start.pretrained, start.revision)
+        tokenizer = load_processor(task.auto_processor, of, at)
         whole = Student(
             model=_on_meta(task, config, start.pretrained, start.revision), tokenizer=tokenizer, origin=start.pretrained
         )
@@ -174,6 +169,7 @@ def planned_student(recipe: Recipe, task: Task, data: Data, teacher: ModelPlan |
             teacher_tokenizer=teacher.tokenizer if teacher else None,
             texts=lambda: task.texts(data.train),
             model_options=task.model_options(),
+            auto_processor=task.auto_processor,
         )
     assert student.dtype is not None
     return ModelPlan(model=student.model, tokenizer=student.tokenizer, dtype=_shown(student.dtype))
@@ -204,6 +200,7 @@ def _request(task: Task, data: Data, cut: FromParts) -> StudentRequest[FromParts
         teacher_tokenizer=None,
         texts=lambda: task.texts(data.train),
         model_options=task.model_options(),
+        auto_processor=task.auto_processor,
     )
 
 

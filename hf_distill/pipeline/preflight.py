@@ -22,7 +22,6 @@ from hf_distill.labelling import check_label
 from hf_distill.logs import Report, prefixed, reported
 from hf_distill.models.dropout import layer_rates, layerdrop_note
 from hf_distill.models.experts import balance_note
-from hf_distill.models.loading import load_tokenizer
 from hf_distill.models.sanity_checks import check_cache
 from hf_distill.names import portable
 from hf_distill.objectives import Objective, looks_into_layers
@@ -53,7 +52,8 @@ from hf_distill.recipe.stages import check_training, in_stage
 from hf_distill.tasks import Task, make_task
 from hf_distill.teachers import teacher_class
 from hf_distill.tokenizers.compare import fitted, reads_alike
-from hf_distill.training.setup import check_encoder_learns, check_tokens, connect_tokenizers, fit_readers
+from hf_distill.tokenizers.processors import load_tokenizer
+from hf_distill.training.setup import check_encoder_learns, check_tokens, connect_tokenizers, fit_readers, named_lookers
 
 logger = logging.getLogger(__name__)
 
@@ -255,6 +255,7 @@ def _report_stage(experiment: Experiment, stage: Stage) -> None:
     objectives = stage.new_objectives()
     _check_served_tokens(experiment, objectives)
     check_encoder_learns(objectives, student.model)
+    task.check_layers(named_lookers(objectives))
     for line in layerdrop_note(layer_rates(student.model)) if looks_into_layers(objectives.values()) else ():
         logger.info(f"student: {line}")
     if teacher is not None and not reads_alike(student.tokenizer, teacher.tokenizer):

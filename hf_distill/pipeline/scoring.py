@@ -20,7 +20,7 @@ from hf_distill.evaluation.predict import Candidate, set_generation
 from hf_distill.evaluation.scores import Evaluation, Scoreable, Scores
 from hf_distill.logs import prefixed
 from hf_distill.models.fingerprints import license_of
-from hf_distill.models.loading import load_model, load_tokenizer, model_folder
+from hf_distill.models.loading import load_model, model_folder
 from hf_distill.pipeline.checks.made_teachers import making
 from hf_distill.pipeline.experiment import Experiment
 from hf_distill.pipeline.run_folder import RunFolder
@@ -28,6 +28,7 @@ from hf_distill.recipe import Recipe
 from hf_distill.students import Student, build_student, has_adapters, load_adapters
 from hf_distill.tasks import Task
 from hf_distill.teachers import Loading, Teacher, teacher_class
+from hf_distill.tokenizers.processors import load_processor
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ def build(experiment: Experiment, data: Data, teacher: Teacher | None) -> Studen
         teacher_tokenizer=tokenizer,
         texts=texts,
         model_options=task.model_options(),
+        auto_processor=task.auto_processor,
     )
     task.prepare_student(student.model, student.tokenizer, taken_of, tokenizer, texts)
     set_generation(student.model, recipe.evaluate.generation)
@@ -83,7 +85,7 @@ def trained_candidate(name: str, folder: RunFolder, experiment: Experiment, orig
         "origin": origin,
         "adapters": config.adapters is not None and not config.adapters.merge,
     }
-    return Candidate(model=model, tokenizer=load_tokenizer(str(path)), folder=path, facts=facts)
+    return Candidate(model=model, tokenizer=load_processor(task.auto_processor, str(path)), folder=path, facts=facts)
 
 
 class RunScores:

@@ -17,7 +17,6 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from hf_distill.artifacts import digest, read_json
 from hf_distill.errors import CacheError, TeacherError
-from hf_distill.models.fingerprints import tokenizer_mark
 from hf_distill.models.forward import compared_layers
 from hf_distill.objectives import Objective
 from hf_distill.pipeline.cases import TargetsCase
@@ -28,6 +27,7 @@ from hf_distill.tasks.encoding import with_row_ids
 from hf_distill.teachers import CachedTeacher, Teacher
 from hf_distill.teachers.cache_schemes import SCHEMES, Arrays, Kind, NaiveTopK, Sampled, Scheme, TopK
 from hf_distill.teachers.cache_store import Plan, Reader, fill, kept_rows
+from hf_distill.tokenizers.processors import processor_mark
 from hf_distill.types import Batch, Collate, Need, Targets
 
 logger = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ def _plan(source: Source, rows: int, demands: Sequence[Demand], config: CacheCon
     identity = {
         "format": FORMAT,
         **source.teacher.identity(),
-        "tokenizer": tokenizer_mark(tokenizers),
+        "tokenizer": processor_mark(tokenizers),
         "task": {"name": source.task.name, **source.task.settings},
         "data": source.data_fingerprint,
         "rows": rows,

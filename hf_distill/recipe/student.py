@@ -204,6 +204,9 @@ class FromConfig(StudentConfig):
     """Changes to the teacher's config, or with ``model_type`` a new one."""
     tokenizer: str | dict[str, Any] | None = None
     """A Hub id or folder, or {kind, vocab_size, lowercase} to train one on the data's texts."""
+    processor: dict[str, Any] | None = None
+    """Settings of its image processor or feature extractor, such as {size: {height: 32, width: 32}}; all others are
+    its teacher's, or those of its kind, and follow ``config``."""
 
     @property
     @override

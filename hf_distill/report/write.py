@@ -12,13 +12,13 @@ from hf_distill.data.sources import is_public
 from hf_distill.evaluation.analysis import Evaluated
 from hf_distill.evaluation.metrics import primary_metric
 from hf_distill.evaluation.scores import Scores
-from hf_distill.models.loading import load_tokenizer
 from hf_distill.recipe import Recipe
 from hf_distill.recipe.yaml_text import yaml_text
 from hf_distill.report.card import model_card
 from hf_distill.report.card_contents import card_facts, portable_facts, without_rows
 from hf_distill.report.figures import quality_against_speed, training_curves
 from hf_distill.tasks import Task
+from hf_distill.tokenizers.processors import load_processor
 
 
 def write_report(
@@ -39,7 +39,7 @@ def write_report(
     stages = results["training"]["student"].get("stages", {})
     training_curves(histories, metric, figures[0], [each["steps"] for each in stages.values()])
     if "teacher" in predictions:
-        rows, tokenizer = data.evaluated(recipe.evaluate.split), load_tokenizer(str(student))
+        rows, tokenizer = data.evaluated(recipe.evaluate.split), load_processor(task.auto_processor, str(student))
         evaluated = Evaluated(task=task, rows=rows, train=data.train, tokenizer=tokenizer)
         analysis = predictions["student"].analysis(predictions, evaluated)
         write_json(folder / "analysis.json", analysis)

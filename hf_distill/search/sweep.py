@@ -26,7 +26,6 @@ from hf_distill.artifacts import faults_told, read_json, remove, write_json
 from hf_distill.errors import ModelError, OutputError, RecipeError, TeacherError, TrainingError
 from hf_distill.evaluation.metrics import AGAINST_TEACHER
 from hf_distill.logs import Report, prefixed, reported, silenced
-from hf_distill.models.fingerprints import tokenizer_mark
 from hf_distill.pipeline.compatibility import cache_temperatures
 from hf_distill.pipeline.experiment import Experiment
 from hf_distill.pipeline.flow import load_teacher
@@ -40,6 +39,7 @@ from hf_distill.recipe.load_recipe import check_code, load_recipe
 from hf_distill.search.sweep_grid import read_grid
 from hf_distill.search.sweep_state import Sweep, SweepState, command_of, told
 from hf_distill.search.sweep_teacher import Counted, score_teacher
+from hf_distill.tokenizers.processors import processor_mark
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ def _check_shared(experiments: Sequence[Experiment]) -> list[Demand]:
             f"recipe.evaluate.metric: {first.metric} asks the live teacher about every student, and a sweep asks it "
             "once; choose another for the sweep (evaluate.metric=loss)"
         )
-    ways = {tokenizer_mark([each.student.tokenizer]) for each in experiments}
+    ways = {processor_mark([each.student.tokenizer]) for each in experiments}
     if len(ways) > 1:
         raise RecipeError(
             f"recipe.student: the students of this grid cut texts in {len(ways)} ways: {_PASS_EACH}; give them one "

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.errors import StudentError
 from hf_distill.models.precision import dtype_to_save
@@ -38,6 +38,7 @@ def build_student(
     teacher_tokenizer: PreTrainedTokenizerBase | None,
     texts: Callable[[], Iterable[str]],
     model_options: dict[str, Any],
+    auto_processor: Any = AutoTokenizer,
 ) -> Student:
     """A student as the recipe asks for it, in float32, on the CPU; what ``lora.quantize`` says of it aside.
 
@@ -50,6 +51,7 @@ def build_student(
         teacher_tokenizer=teacher_tokenizer,
         texts=texts,
         model_options=model_options,
+        auto_processor=auto_processor,
     )
     student = look_up(config.kind_name, STUDENTS, "recipe.student.kind", StudentError)(request)
     model, tokenizer = student.model, student.tokenizer

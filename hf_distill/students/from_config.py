@@ -7,13 +7,14 @@ import dataclasses
 from typing import Any
 
 import torch
-from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from hf_distill.errors import StudentError
 from hf_distill.models.forward import compared_layers
 from hf_distill.models.sizes import sizes_of
 from hf_distill.names import nearest
 from hf_distill.recipe import FromConfig
+from hf_distill.students.preparation import fresh_processor
 from hf_distill.students.request import (
     Student,
     StudentRequest,
@@ -23,6 +24,7 @@ from hf_distill.students.request import (
     set_options,
 )
 from hf_distill.tokenizers.compare import same_tokenizer
+from hf_distill.tokenizers.processors import vocabulary_of
 from hf_distill.tokenizers.trained import choose_tokenizer
 
 # Special tokens that configs name, and which other one stands in where the tokenizer has none.
@@ -33,16 +35,18 @@ def from_config(request: StudentRequest[FromConfig]) -> Student:
     """A model from the teacher's config with changes, or, with ``model_type``, from a new one."""
     changes = dict(request.config.config)
     model_type = changes.pop("model_type", None)
-    tokenizer = choose_tokenizer(request.config.tokenizer, request.teacher_tokenizer, request.texts)
     if model_type is not None:
         config, dtype = _new_config(model_type, changes), torch.float32
     elif request.teacher is not None:
         config, dtype = _changed_config(request.teacher.config, changes), dtype_of_files(request.teacher)
     else:
         raise StudentError("student.config: without a teacher it must say what to build; add model_type, such as bert")
-    if model_type is not None or tokenizer is not request.teacher_tokenizer:
-        _follow_tokenizer(config, tokenizer)
-    pattern = request.teacher if same_tokenizer(tokenizer, request.teacher_tokenizer) else None
+    tokenizer = _tokenizer(request, config)
+    vocabulary = vocabulary_of(tokenizer)
+    if vocabulary is not None and (model_type is not None or tokenizer is not request.teacher_tokenizer):
+        _follow_tokenizer(config, vocabulary)
+    alike = same_tokenizer(vocabulary, vocabulary_of(request.teacher_tokenizer))
+    pattern = request.teacher if alike else None
     if pattern is not None and config.is_encoder_decoder:
         _start_as(config, pattern.config)
     _check_heads(config)
@@ -54,9 +58,24 @@ def from_config(request: StudentRequest[FromConfig]) -> Student:
         model.generation_config = copy.deepcopy(pattern.generation_config)
     decoder = f" and {compared_layers(config)}" if config.is_encoder_decoder else ""
     sizes = sizes_of(config, "encoder")
-    depth = f"{sizes.num_hidden_layers}{decoder}"
-    origin = f"fresh {config.model_type}, {depth} layers, hidden size {sizes.hidden_size}"
+    layers = getattr(sizes, "num_hidden_layers", None)
+    shape = f", {layers}{decoder} layers, hidden size {sizes.hidden_size}" if layers is not None else ""
+    origin = f"fresh {config.model_type}{shape}"
     return Student(model=model, tokenizer=tokenizer, origin=origin, dtype=dtype)
+
+
+def _tokenizer(request: StudentRequest[FromConfig], config: PretrainedConfig) -> Any:
+    """What makes rows readable for it: a tokenizer, or what prepares pictures or sounds."""
+    if request.auto_processor is not AutoTokenizer:
+        if request.config.tokenizer is not None:
+            raise StudentError(
+                "student.tokenizer: a student that reads pictures or sounds takes its teacher's; remove it, or name a "
+                "student.pretrained that has another"
+            )
+        return fresh_processor(request, config)
+    if request.config.processor is not None:
+        raise StudentError("student.processor: is for models that read pictures or sounds; remove it")
+    return choose_tokenizer(request.config.tokenizer, request.teacher_tokenizer, request.texts)
 
 
 def _new_config(model_type: str, changes: dict[str, Any]) -> PretrainedConfig:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from hf_distill.errors import StudentError
-from hf_distill.models.loading import load_config, load_model, load_tokenizer
+from hf_distill.models.loading import load_config, load_model
 from hf_distill.names import portable
 from hf_distill.recipe import FromPretrained
 from hf_distill.students.adapters import has_adapters, of_adapters, quantized
 from hf_distill.students.label_heads import label_order, names_of, reorder_outputs
 from hf_distill.students.request import Student, StudentRequest, dtype_of_files
+from hf_distill.tokenizers.processors import load_processor
 
 
 def from_pretrained(request: StudentRequest[FromPretrained]) -> Student:
@@ -26,6 +27,7 @@ def from_pretrained(request: StudentRequest[FromPretrained]) -> Student:
     if has_adapters(model):
         raise of_adapters("student.pretrained", name)
     reorder_outputs(model, outputs)
-    tokenizer = load_tokenizer(request.config.tokenizer) if request.config.tokenizer else load_tokenizer(name, revision)
+    of, at = (request.config.tokenizer, None) if request.config.tokenizer else (name, revision)
+    tokenizer = load_processor(request.auto_processor, of, at)
     origin = f"{name}@{revision}" if revision else portable(name)
     return Student(model=model, tokenizer=tokenizer, origin=origin, dtype=dtype_of_files(model))

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.errors import StudentError
 from hf_distill.recipe import StudentConfig
@@ -27,6 +27,7 @@ class StudentRequest(Generic[C]):
     teacher_tokenizer: PreTrainedTokenizerBase | None
     texts: Callable[[], Iterable[str]]
     model_options: dict[str, Any]
+    auto_processor: Any = AutoTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)

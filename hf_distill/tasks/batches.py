@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
+from datasets import Dataset
 from torch import Tensor
 
 from hf_distill.models.sizes import Side
@@ -59,6 +60,22 @@ class Completing:
             shape = read.shape if "input_ids" in found else read.shape[:2]
             found["attention_mask"] = torch.ones(shape, dtype=torch.long, device=read.device)
         return found
+
+    def check_layers(self, names: Sequence[str]) -> None:
+        """Refuse objectives of these names, which look into layers, where those of models cannot be compared."""
+
+    def row_sizes(self, lengths: Sequence[int]) -> tuple[int, str]:
+        """How many positions the longest row is for a model's layers, and a line that tells how long rows are.
+
+        ``lengths``: of encoded rows, ascending.
+        """
+        median, longest = lengths[len(lengths) // 2], lengths[-1]
+        line = f"tokens a row: median {median}, longest {longest} in {len(lengths)} rows (cut at {self.max_length})"
+        return longest, line
+
+    def scored_lengths(self, rows: Dataset, texts: Sequence[str]) -> list[int]:
+        """How long each row that is scored is: the words of its text, or what :attr:`length_unit` says."""
+        return [len(text.split()) for text in texts]
 
     def label_ids(self, batch: Batch) -> Any:
         """What ``predict`` and ``compute_metrics`` are given as the labels of a batch."""

@@ -15,6 +15,15 @@ from hf_distill.tokenizers.chat import Chat, render_chats
 from hf_distill.tokenizers.compare import knows_segments
 from hf_distill.types import IGNORED, TAUGHT_BY, Batch, Rows, Tokenizer
 
+MEDIA = "media"
+"""The column of encoded rows that holds a picture or a sound as it lies on disk, which the collator decodes."""
+
+PREPARED = ("pixel_values", "input_values", "input_features")
+"""What models call the pictures and sounds that they read."""
+
+READ = ("input_ids", "inputs_embeds", MEDIA, *PREPARED)
+"""Columns of encoded rows, one of which every row has: a model reads it, or what the collator makes of it."""
+
 Example = tuple[list[int], list[int], list[int]]
 """Token ids; labels: the id where the token counts, else :data:`IGNORED`; and the bytes of the text that each stands
 for. All of the same length, and not shifted."""
@@ -206,8 +215,10 @@ def with_row_ids(collate: Callable[..., Batch]) -> Callable[..., Batch]:
     """
 
     def collate_with_ids(rows: list[dict[str, Any]]) -> Batch:
-        rows = [{k: v.tolist() if hasattr(v, "tolist") else v for k, v in row.items()} for row in rows]
-        if "input_ids" not in rows[0]:
+        rows = [
+            {k: v.tolist() if hasattr(v, "tolist") and k not in PREPARED else v for k, v in row.items()} for row in rows
+        ]
+        if not {*READ} & {*rows[0]}:
             raise DataError(
                 f"a row has no input_ids, but {', '.join(rows[0]) or 'nothing'}; tokenise the rows, give them as a "
                 "datasets.Dataset with the task's columns, or pass the data_collator that reads them"

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from datasets import Dataset
 from torch import Tensor
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel
 
 from hf_distill.data.classes import LabelSet
 from hf_distill.data.lost_rows import cut_rows
@@ -45,6 +45,8 @@ class Task(Prompted, Completing, ABC):
         name: As recipes name it.
         pipeline_tag: As the Hub names it.
         auto_model: The Transformers class that loads a model with this task's head.
+        auto_processor: The Transformers class that loads what makes rows readable for a model: its tokenizer, image
+            processor, feature extractor or processor. All of these are called ``tokenizer`` in what follows.
         required: Columns that every row has.
         optional: Columns that rows may have.
         text_columns: Those of them that hold text.
@@ -58,6 +60,7 @@ class Task(Prompted, Completing, ABC):
         metric_across_tokenizers: The metric for models with different tokenizers; None where these cannot be compared.
         reads_served: Whether a server can be asked what it finds likely in a row.
         counted: What one decision is about, in words: rows, or something within them.
+        length_unit: What the lengths of rows are told in, in words; empty where all are equally long.
         encoded_by: Attributes that decide how rows are encoded, see :attr:`settings`.
         max_length: Tokens of one row at most; longer ones are cut.
         out_of_scope: The label of rows that are of no class; None where there are none, see :meth:`set_aside`.
@@ -66,6 +69,7 @@ class Task(Prompted, Completing, ABC):
     name: ClassVar[str]
     pipeline_tag: ClassVar[str]
     auto_model: ClassVar[Any]
+    auto_processor: ClassVar[Any] = AutoTokenizer
     required: ClassVar[tuple[str, ...]]
     optional: ClassVar[tuple[str, ...]] = ()
     text_columns: ClassVar[tuple[str, ...]]
@@ -79,6 +83,7 @@ class Task(Prompted, Completing, ABC):
     metric_across_tokenizers: ClassVar[str | None] = None
     reads_served: ClassVar[bool] = False
     counted: ClassVar[str] = "rows"
+    length_unit: ClassVar[str] = "tokens"
     encoded_by: ClassVar[tuple[str, ...]] = ("max_length",)
     max_length: int
     out_of_scope: str | None = None

@@ -17,7 +17,7 @@ from hf_distill.data.classes import label_decoder, read_label_set
 from hf_distill.data.tag_schemes import OUTSIDE, read_scheme
 from hf_distill.errors import DataError
 from hf_distill.names import shortened
-from hf_distill.recipe.parse import check_option
+from hf_distill.recipe.parse import check_option, checked_length
 from hf_distill.tasks.encoding import (
     asked_segments,
     check_offsets,
@@ -31,8 +31,8 @@ from hf_distill.tasks.encoding import (
     replaced,
     were_cut,
 )
-from hf_distill.tasks.label_sets import label_set_of
-from hf_distill.tasks.text_classification import ClassificationTask
+from hf_distill.tasks.labelled.label_sets import label_set_of
+from hf_distill.tasks.labelled.labelled_task import ClassificationTask
 from hf_distill.types import IGNORED, Batch, Collate, LogitSource, Masks, Rows, Tokenizer, View
 
 SPECIAL = "special_tokens_mask"
@@ -65,7 +65,8 @@ class TokenClassification(ClassificationTask):
     def __init__(
         self, *, max_length: int = 128, label_all_subwords: bool = False, labels: list[str] | None = None
     ) -> None:
-        super().__init__(max_length, labels)
+        super().__init__(labels)
+        self.max_length = checked_length(max_length)
         is_flag = isinstance(label_all_subwords, bool)
         check_option("label_all_subwords", label_all_subwords, is_flag, "true or false")
         self.label_all_subwords = label_all_subwords

@@ -179,7 +179,7 @@ class EnsembleTeacher(RunningTeacher):
         answers = list(self._answers(inputs, taught_by, has_vocabulary))
         if len(self.members) == 1 and not self.routed:
             return answers[0].logits
-        return (self._source if has_vocabulary else self._mixed)(answers, len(inputs["input_ids"]))
+        return (self._source if has_vocabulary else self._mixed)(answers, len(next(iter(inputs.values()))))
 
     def _answers(self, inputs: Batch, taught_by: Tensor | None, has_vocabulary: bool) -> Iterator[Answer]:
         for index, member in enumerate(self.members):

@@ -24,7 +24,7 @@ from hf_distill.models.attention import caught_projections, eager_attention
 from hf_distill.models.fingerprints import license_of
 from hf_distill.models.forward import ENCODED, STATES, accepted_inputs, compared_attentions, run_model
 from hf_distill.models.hardware import place
-from hf_distill.models.loading import load_config, load_model, load_tokenizer, model_folder
+from hf_distill.models.loading import load_config, load_model, model_folder
 from hf_distill.models.pooling import head_of, vector_size
 from hf_distill.models.precision import runnable_dtype
 from hf_distill.recipe import LabelConfig, LocalTeacher, TrainedTeacher
@@ -32,6 +32,7 @@ from hf_distill.students import share_an_encoder
 from hf_distill.tasks import Task
 from hf_distill.teachers.base import Layers, Loading, States, Teacher
 from hf_distill.tokenizers.compare import fitted, reads_alike
+from hf_distill.tokenizers.processors import load_processor
 from hf_distill.types import Batch, LogitSource, Need, Targets, Tokenizer
 
 
@@ -101,7 +102,7 @@ class ModelTeacher(RunningTeacher):
         source, labels = local.model, local.labels
         loaded = load_config(source, local.revision)
         order = task.align(loaded, labels)
-        tokenizer = load_tokenizer(source, local.revision)
+        tokenizer = load_processor(task.auto_processor, source, local.revision)
         more: dict[str, Any] = {"device_map": local.device_map} if local.device_map else {}
         dtype = runnable_dtype(local.dtype, PartialState().device, task.tried, loaded)
         model = load_model(task.auto_model, source, revision=local.revision, dtype=dtype, **more)

@@ -24,7 +24,6 @@ from hf_distill.evaluation.language_modeling import BINS, TokenScores, Written, 
 from hf_distill.evaluation.metrics import scorer_names
 from hf_distill.evaluation.scores import Evaluation, by_row
 from hf_distill.generation.generate import with_length
-from hf_distill.models.loading import load_tokenizer
 from hf_distill.recipe import EvaluateConfig, LabelConfig, Recipe, ServerConfig
 from hf_distill.tasks import Task
 from hf_distill.teachers.base import Layers, Loading, States, Teacher
@@ -33,6 +32,7 @@ from hf_distill.teachers.endpoint import Client, Position, prompt_likelihoods, w
 from hf_distill.teachers.endpoint.completions import sampling
 from hf_distill.teachers.endpoint.served_writer import ServedWriter
 from hf_distill.teachers.endpoint.verify import check_server
+from hf_distill.tokenizers.processors import load_tokenizer
 from hf_distill.types import Batch, Need, SparseLogits, Targets, Tokenizer
 
 

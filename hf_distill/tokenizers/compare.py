@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.models.forward import SEGMENTS, reads_segments
 from hf_distill.models.sizes import position_limit
+from hf_distill.tokenizers.processors import preparation_of, vocabulary_of
 
 
 def same_tokenizer(first: PreTrainedTokenizerBase | None, second: PreTrainedTokenizerBase | None) -> bool:
@@ -28,11 +30,19 @@ def lacking(teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase) 
     return {token: at for token, at in student.get_vocab().items() if token not in known and token != padding}
 
 
-def reads_alike(student: PreTrainedTokenizerBase | None, teacher: PreTrainedTokenizerBase | None) -> bool:
-    """Whether a teacher can read a student's tokens: the same ids, and none that the teacher's tokenizer lacks."""
+def reads_alike(student: Any, teacher: Any) -> bool:
+    """Whether a teacher can read what a student does: pictures and sounds prepared alike, and the same tokens.
+
+    Tokens are the same where they have the same ids and the teacher's tokenizer lacks none.
+    """
     if student is None or teacher is None or student is teacher:
         return True
-    return same_tokenizer(student, teacher) and not lacking(teacher, student)
+    first, second = vocabulary_of(student), vocabulary_of(teacher)
+    if preparation_of(student) != preparation_of(teacher):
+        return False
+    if first is None or second is None:
+        return first is second
+    return same_tokenizer(first, second) and not lacking(second, first)
 
 
 def knows_segments(tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -47,6 +57,8 @@ def fitted(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> PreTra
     RoBERTa), and asked for where it does and the tokenizer knows them (since Transformers 5 that of an ALBERT does not
     give them by itself); a tokenizer that is saved keeps that.
     """
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        return tokenizer  # What prepares pictures or sounds is made for its model.
     limit = position_limit(model)
     names = [name for name in tokenizer.model_input_names if name != SEGMENTS or reads_segments(model)]
     if SEGMENTS not in names and reads_segments(model) and knows_segments(tokenizer):

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.errors import DataError, HfDistillError, ModelError
 from hf_distill.models.sizes import Side, is_bound_to_positions, position_limit, token_rows
+from hf_distill.tokenizers.processors import vocabulary_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +39,8 @@ def shortest(readers: Iterable[Reader], side: Side | None = None) -> tuple[int, 
     for reader in readers:
         if (limit := position_limit(reader.model, side)) is not None:
             found.append((limit, f"{reader} has {limit:,} positions"))
-        if reader.tokenizer is not None:
-            length = reader.tokenizer.model_max_length
+        if (tokenizer := vocabulary_of(reader.tokenizer)) is not None:
+            length = tokenizer.model_max_length
             found.append((length, f"the tokenizer of {reader} has a model_max_length of {length:,}"))
     return min(found, key=lambda each: each[0], default=None)
 
@@ -47,10 +48,10 @@ def shortest(readers: Iterable[Reader], side: Side | None = None) -> tuple[int, 
 def check_tokens_fit(readers: Iterable[Reader], error: type[HfDistillError] = ModelError) -> None:
     """Refuse a model whose table of tokens lacks some of those that it is to read."""
     for reader in readers:
-        if reader.tokenizer is None:
+        if (tokenizer := vocabulary_of(reader.tokenizer)) is None:
             continue
         rows, _ = token_rows(reader.model)
-        beyond = {token: number for token, number in reader.tokenizer.get_vocab().items() if number >= rows}
+        beyond = {token: number for token, number in tokenizer.get_vocab().items() if number >= rows}
         if beyond:
             raise error(
                 f"{reader}: its table of tokens has {rows:,} rows, but the tokenizer of its rows has tokens beyond it: "
@@ -80,6 +81,8 @@ class Bound:
 def bounds_of(readers: Iterable[Reader], prefix: str = "") -> Iterator[Bound]:
     """Those of models that read the columns whose names begin with a prefix."""
     for reader in readers:
+        if reader.model.main_input_name != "input_ids":
+            continue  # It reads no tokens.
         model, (read, written) = reader.model, token_rows(reader.model)
         has_decoder, has_vocabulary = model.config.is_encoder_decoder, model.get_output_embeddings() is not None
         columns: list[tuple[str, int, Side]] = [("input_ids", read, "encoder")]

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from hf_distill.errors import ModelError, RecipeError
-from hf_distill.models.loading import load_tokenizer
+from hf_distill.tokenizers.processors import load_tokenizer
 
 
 def read_template(given: str) -> str:

@@ -19,7 +19,7 @@ from hf_distill.data.forms.known_forms import recognised
 from hf_distill.data.forms.text_rows import LISTS_OF_TEXTS
 from hf_distill.errors import DataError
 from hf_distill.tasks import Task
-from hf_distill.tasks.encoding import columns_of, with_row_ids
+from hf_distill.tasks.encoding import READ, columns_of, with_row_ids
 from hf_distill.tasks.task import TEACHER_PREFIX
 from hf_distill.tokenizers.readers import bounds_of, check_batch
 from hf_distill.training.sampler import LengthGroupedSampler
@@ -76,14 +76,14 @@ class DataLoading(Trainer):
         if not isinstance(rows, (Dataset, IterableDataset)) or self._collates_raw:
             return rows
         columns, (tokenizer, teacher_tokenizer) = columns_of(rows), self._tokenizers
-        if {"input_ids", "inputs_embeds"} & set(columns):
+        if {*READ} & set(columns):
             check_read(rows, columns, self._read_columns, role)
             return rows
         if tokenizer is None:
-            if {*self.task.text_columns} & {*columns}:
+            if {*self.task.required[:1], *self.task.text_columns} & {*columns}:
                 raise DataError(
                     f"{role}: expected tokenised rows (input_ids), got columns {', '.join(columns)}; pass the "
-                    "tokenizer as processing_class, or tokenise them"
+                    "tokenizer or processor as processing_class, or tokenise them"
                 )
             return rows
         rows = self._read(rows, role)
@@ -119,7 +119,7 @@ class DataLoading(Trainer):
                 "(from_list, from_pandas, from_generator)"
             )
         first = rows[0]
-        is_raw = isinstance(first, Mapping) and not {"input_ids", "inputs_embeds"} & {*first}
+        is_raw = isinstance(first, Mapping) and not {*READ} & {*first}
         if not is_raw or not {*self.task.text_columns} & {*first}:
             return rows
         return Dataset.from_list(list(rows) if isinstance(rows, (list, tuple)) else [rows[i] for i in range(len(rows))])

@@ -15,7 +15,7 @@ from hf_distill.errors import LabelError, ObjectiveError, StudentError, TeacherE
 from hf_distill.models.dropout import layer_rates, layerdrop_note
 from hf_distill.models.experts import balance_note, balances_experts
 from hf_distill.models.forward import STATES
-from hf_distill.models.loading import load_config, load_model, load_tokenizer
+from hf_distill.models.loading import load_config, load_model
 from hf_distill.models.precision import runnable_dtype
 from hf_distill.models.sanity_checks import check_cache
 from hf_distill.models.sizes import token_rows
@@ -24,6 +24,7 @@ from hf_distill.students import frozen_encoder
 from hf_distill.tasks import Task, check_class, make_task, task_of
 from hf_distill.teachers import ModelTeacher, Teacher
 from hf_distill.tokenizers.compare import lacking, reads_alike, same_tokenizer
+from hf_distill.tokenizers.processors import load_processor
 from hf_distill.tokenizers.readers import Reader, check_tokens_fit, named
 from hf_distill.training.step import Step
 from hf_distill.types import OF_THE_DATA, Tokenizer
@@ -54,6 +55,7 @@ def set_up(
     if teacher is not None and teacher.tokenizer is not None:
         step.notes += connect_tokenizers(step.objectives, step.task, tokenizer, teacher.tokenizer, teacher.model)
     step.notes += fit_readers(step.task, *readers_of(student, teacher, tokenizer))
+    step.task.check_layers(named_lookers(step.objectives))
     for model in (student, *(teacher.models if teacher is not None else ())):
         check_cache(model)
         step.task.check_model(model)
@@ -128,7 +130,7 @@ def make_teacher(
     """The teacher that a person gave: one, a model, or an id or folder, loaded in the device's best dtype."""
     if isinstance(given, str | os.PathLike):
         given = os.fspath(given)
-        teacher_tokenizer = teacher_tokenizer or load_tokenizer(given)
+        teacher_tokenizer = teacher_tokenizer or load_processor(task.auto_processor, given)
         best = runnable_dtype("auto", args.device, task.tried, load_config(given))
         given = load_model(task.auto_model, given, dtype=best)
     if isinstance(given, PreTrainedModel):
@@ -189,6 +191,11 @@ def check_encoder_learns(objectives: Mapping[str, Objective], student: PreTraine
                 f"objective {name}: side: encoder would teach nothing, since the student's encoder is frozen; remove "
                 "it, or student.freeze"
             )
+
+
+def named_lookers(objectives: Mapping[str, Objective]) -> list[str]:
+    """The names of objectives that look into layers."""
+    return [name for name, objective in objectives.items() if looks_into_layers([objective])]
 
 
 def check_tokens(objectives: Mapping[str, Objective], task: Task) -> None:

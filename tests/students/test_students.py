@@ -22,6 +22,7 @@ from hf_distill.students import Student, build_student, chosen_cuts
 from hf_distill.students.label_heads import output_layer
 from hf_distill.students.layer_choice import choose_layers
 from hf_distill.students.layers import cut
+from hf_distill.tokenizers.processors import load_tokenizer
 from hf_distill.tokenizers.trained import train_tokenizer
 from tests.helpers import tiny
 
@@ -583,10 +584,10 @@ def test_a_trained_tokenizer_is_the_same_when_saved_and_loaded(tokenizer: Any, t
     first, second = tokenizer(texts, texts, padding=True), loaded(texts, texts, padding=True)
     assert dict(first) == dict(second)
     assert tokenizer.get_vocab() == loaded.get_vocab()
-    assert models.load_tokenizer(str(tmp_path))(texts)["input_ids"] == tokenizer(texts)["input_ids"]
+    assert load_tokenizer(str(tmp_path))(texts)["input_ids"] == tokenizer(texts)["input_ids"]
 
 
-def test_a_trained_tokenizer_marks_texts_and_pairs_and_keeps_punctuation(tokenizer: Any) -> None:
+def test_a_trained_processor_marks_texts_and_pairs_and_keeps_punctuation(tokenizer: Any) -> None:
     encoded = tokenizer("the dog.", "the fox!")
     tokens = tokenizer.convert_ids_to_tokens(encoded["input_ids"])
     assert tokens == ["[CLS]", "the", "dog", ".", "[SEP]", "the", "fox", "!", "[SEP]"]
@@ -687,7 +688,7 @@ def test_an_unknown_folder_is_refused() -> None:
 
 
 @pytest.mark.usefixtures("offline")
-@pytest.mark.parametrize("load", [models.load_config, models.load_tokenizer, models.model_folder])
+@pytest.mark.parametrize("load", [models.load_config, load_tokenizer, models.model_folder])
 def test_a_model_that_is_not_there_while_offline_is_refused_in_one_line(load: Any) -> None:
     with pytest.raises(ModelError, match=r"^someone/some-model@v1: .*Hub cannot be reached") as refusal:
         load("someone/some-model", "v1")
@@ -727,7 +728,7 @@ def test_a_folder_without_a_tokenizer_is_refused(saved: Any) -> None:
     for file in saved.glob("tokenizer*"):
         file.unlink()
     with pytest.raises(ModelError, match="holds no tokenizer"):
-        models.load_tokenizer(str(saved))
+        load_tokenizer(str(saved))
 
 
 def test_a_model_without_a_trained_head_is_refused_unless_a_new_one_is_wanted(saved: Any) -> None:

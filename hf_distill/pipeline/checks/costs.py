@@ -27,22 +27,19 @@ def report_costs(experiment: Experiment, stage: Stage) -> None:
     sample = first_rows(experiment.data)
     if sample is not None:
         encoded = task.encode(sample, student.tokenizer)
-        lengths = sorted(encoded["length"])
-        tokens = lengths[-1]
-        logger.info(
-            f"tokens a row: median {lengths[len(lengths) // 2]}, longest {tokens} in {len(lengths)} rows "
-            f"(cut at {task.max_length})"
-        )
+        tokens, line = task.row_sizes(sorted(encoded["length"]))
+        logger.info(line)
     if (steps := steps_of(experiment, stage)) is not None:
         control = ", and as many for the control" if teacher and experiment.recipe.evaluate.control else ""
         logger.info(f"steps: {steps:,} of {_window(stage)} rows{control}")
     weights = 4 * student.parameters + 12 * student.learning + (teacher.bytes if teacher else 0)
     # About 34 half-precision values a token, layer and unit of width (Korthikanti et al. 2022, 4.1), in float32.
     sizes, batch = sizes_of(student.model.config), args.per_device_train_batch_size
-    activations = 2 * 34 * batch * tokens * sizes.hidden_size * sizes.num_hidden_layers
+    width, layers = getattr(sizes, "hidden_size", 0), getattr(sizes, "num_hidden_layers", 0)
+    activations = 2 * 34 * batch * tokens * width * layers if isinstance(width * layers, int) else 0
     logger.info(
         f"memory: about {(weights + activations) / 2**30:.1f} GiB to train "
-        f"(an estimate; longest rows of {tokens} tokens)"
+        f"(an estimate; longest rows of {tokens} positions)"
     )
     if args.bf16 and args.device.type == "cpu" and multiplies_bfloat16() is False:
         logger.info(
