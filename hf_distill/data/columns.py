@@ -8,6 +8,7 @@ from typing import Any
 from hf_distill.data.forms.chat_rows import Invalid, read_chats
 from hf_distill.data.forms.known_forms import recognised
 from hf_distill.data.labels import STREAMED_ROWS
+from hf_distill.data.media.cells import KINDS, Kind
 from hf_distill.errors import DataError
 from hf_distill.names import nearest
 
@@ -53,6 +54,11 @@ class Columns:
         names = {self.mapping.get(name, name) for name in (*self.required, *self.optional)}
         names |= {name for joined in self.joined.values() for name in joined}
         return {part for name in names for part in (name, name.partition(".")[0])} | set(self.required)
+
+    @property
+    def media(self) -> dict[str, Kind]:
+        """The columns of the data that hold sound or images, and which of these."""
+        return {self.mapping.get(kind, kind): kind for kind in KINDS if kind in (*self.required, *self.optional)}
 
     def named(self, rows: Any, split: str, labelled: bool = True) -> Any:
         """Keep the task's columns only; a label column may be missing where rows need no labels."""

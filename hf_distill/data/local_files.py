@@ -48,7 +48,7 @@ def read_files(
         used: Columns that are needed; of others it does not matter what files disagree about.
     """
     where = f"data.files.{split}"
-    named = [each for name in ([files] if isinstance(files, str) else files) for each in _named(name)]
+    named = [each for name in ([files] if isinstance(files, str) else files) for each in named_files(name)]
     paths = [_found(name, where) for name in named]
     if twice := next((path for path in paths if paths.count(path) > 1), None):
         raise DataError(f"{where}: {twice} is named twice, so that its rows would count double; remove one")
@@ -63,12 +63,12 @@ def read_files(
         return rows.to_iterable_dataset() if config.streaming else rows
     parsed = [parsed_json(path, ending, config) for path in paths] if READERS[ending] == "json" else []
     if parsed and all(rows is not None for rows in parsed):
-        rows = _united(dict(zip(paths, map(_from_list, parsed), strict=True)), where, used)
+        rows = united(dict(zip(paths, map(_from_list, parsed), strict=True)), where, used)
         return rows.to_iterable_dataset() if config.streaming else rows
     return _loaded(paths, ending, where, config, used)
 
 
-def _named(name: str) -> list[str]:
+def named_files(name: str) -> list[str]:
     """The files that a path names; several where it is a pattern (``*``, ``?``, ``[...]``, ``**``), in order."""
     found = [] if os.path.exists(name) else sorted(glob.glob(name, recursive=True))
     return found or [name]
@@ -125,10 +125,10 @@ def _loaded(
             parts[path] = load([path])
         except errors as error:
             raise refused(path, error) from speakable(error)
-    return _united(parts, where, used)
+    return united(parts, where, used)
 
 
-def _united(parts: Mapping[Path, Dataset], where: str, used: Collection[str]) -> Dataset:
+def united(parts: Mapping[Path, Dataset], where: str, used: Collection[str]) -> Dataset:
     """Rows of several files as one; a column that one lacks, or holds nothing in, is None there."""
     if len(parts) == 1:
         return next(iter(parts.values()))

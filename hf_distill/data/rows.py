@@ -13,7 +13,7 @@ from datasets import Dataset, IterableDataset, Value
 from hf_distill.data.columns import LABELS, Columns, columns_of
 from hf_distill.data.forms.text_rows import read_texts
 from hf_distill.data.labels import STREAMED_ROWS, settle, told
-from hf_distill.data.local_files import read_files
+from hf_distill.data.media.manifests import rows_of_files
 from hf_distill.data.sources import Splits, source_of, splits_of
 from hf_distill.errors import DataError
 from hf_distill.names import nearest
@@ -101,13 +101,13 @@ def load_data(
 ) -> Data:
     """Load a recipe's data; training rows may be ``prompts`` alone where models write what follows."""
     columns = Columns(config.columns, required, optional, "data.columns", config.invalid_rows)
-    splits = splits_of(config, columns.used)
+    splits = splits_of(config, columns.used, columns.media)
     names, notes = _split_names(config, splits)
     taken: list[str] = []
     train = columns.named(splits[names["train"]], names["train"], labelled=not prompts)
     if config.test is not None:
         named = Columns(config.test.columns, required, optional, "data.test.columns", config.invalid_rows)
-        elsewhere = splits_of(config.test.source(), named.used)
+        elsewhere = splits_of(config.test.source(), named.used, named.media)
         name = _checked_split(config.test.split, "data.test.split", elsewhere)
         test = named.named(_in_memory(elsewhere[name]), name)
     elif "test" in names:
@@ -258,7 +258,7 @@ def _unlabelled(
 ) -> Dataset | None:
     """Texts that the teacher alone labels; of the training split those that no other split was made of."""
     if config.unlabelled_files is not None:
-        rows = read_files(config.unlabelled_files, "unlabelled", config, columns.used)
+        rows = rows_of_files(config.unlabelled_files, "unlabelled", config, columns.used, columns.media)
     elif config.unlabelled_split is not None:
         name = _checked_split(config.unlabelled_split, "data.unlabelled_split", splits)
         if role := next((role for role in ("validation", "test") if names.get(role) == name), None):

@@ -14,7 +14,11 @@ from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from httpx2 import TransportError
 from huggingface_hub import HfApi
 
-from hf_distill.data.local_files import read_files, reason
+from hf_distill.data.local_files import reason
+from hf_distill.data.media.cells import Kind
+from hf_distill.data.media.columns_of_media import as_cells
+from hf_distill.data.media.manifests import rows_of_files, splits_of_folder
+from hf_distill.data.media.origins import Origin
 from hf_distill.errors import DataError, HfDistillError
 from hf_distill.names import plug_in
 from hf_distill.secrets import hidden, speakable
@@ -26,12 +30,35 @@ if TYPE_CHECKING:
 Splits = Mapping[str, "Dataset | IterableDataset"]
 
 
-def splits_of(config: DataConfig, used: Collection[str] = ()) -> Splits:
-    """All splits that a recipe's data have, as they are; ``used`` are the columns that are needed of files."""
+def splits_of(config: DataConfig, used: Collection[str] = (), media: Mapping[str, Kind] | None = None) -> Splits:
+    """All splits that a recipe's data have, as they are.
+
+    Args:
+        config: Where they are.
+        used: The columns that are needed of files.
+        media: The columns that hold sound or images, which become cells: ``{"bytes", "path"}``, not decoded.
+    """
+    media = media or {}
+    folder = config.files if isinstance(config.files, str) else config.path
+    splits: Splits | None = splits_of_folder(folder, config, media) if isinstance(folder, str) else None
+    if splits is not None:
+        return splits
     if config.files is not None:
-        return {split: read_files(files, split, config, used) for split, files in config.files_by_split.items()}
+        return {
+            split: rows_of_files(files, split, config, used, media) for split, files in config.files_by_split.items()
+        }
     assert config.path is not None
-    return _called(config.path, config.arguments) if ":" in config.path else _loaded(config)
+    splits = _called(config.path, config.arguments) if ":" in config.path else _loaded(config)
+    return (
+        {name: as_cells(rows, media, _origin(config.path), name) for name, rows in splits.items()} if media else splits
+    )
+
+
+def _origin(path: str) -> Origin:
+    """What the paths mean that rows of a data set hold."""
+    if ":" in path:
+        return Origin()
+    return Origin(folder=os.path.abspath(path)) if os.path.exists(path) else Origin(hub_id=path)
 
 
 def _called(path: str, arguments: Mapping[str, Any]) -> Splits:

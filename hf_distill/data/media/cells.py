@@ -1,0 +1,90 @@
+"""What a cell of sound or of an image is, whatever its source: its bytes, or the path of its file."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from datasets import Audio, Features, Image, Value
+
+from hf_distill.errors import DataError
+
+Kind = Literal["audio", "image"]
+
+KINDS: tuple[Kind, ...] = ("audio", "image")
+"""Columns that hold media, under the task's names."""
+
+CELL: dict[str, Any] = {"bytes": Value("binary"), "path": Value("string")}
+"""The feature of such a column: what Audio and Image of `datasets` store, which is then neither decoded nor encoded."""
+
+EXTRAS: dict[Kind, str] = {"audio": "speech", "image": "vision"}
+"""The extra of this package that brings what reads each kind."""
+
+READ = {
+    "audio": (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64"),
+    "image": (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif"),
+}
+"""How the names of files end that are read."""
+
+
+def is_media(feature: Any) -> bool:
+    """Whether a column of this feature holds media: as cells, or as Audio and Image of `datasets`."""
+    if isinstance(feature, (Audio, Image)):
+        return True
+    return isinstance(feature, Mapping) and {name: getattr(feature[name], "dtype", "") for name in feature} in (
+        {"bytes": "binary", "path": "string"},
+        {"bytes": "large_binary", "path": "string"},
+    )
+
+
+def media_columns(features: Features | None) -> list[str]:
+    """The columns that hold media."""
+    return [name for name, feature in (features or {}).items() if is_media(feature)]
+
+
+def library(name: str, kind: Kind) -> Any:
+    """An imported module; where it is not installed, DataError says what to install."""
+    try:
+        return importlib.import_module(name)
+    except (ImportError, OSError) as error:  # OSError: soundfile finds no libsndfile.
+        raise DataError(
+            f"{kind} is read with {name.partition('.')[0]}, which cannot be imported ({error}): pip install "
+            f"'hf-distill[{EXTRAS[kind]}]'"
+        ) from error
+
+
+def name_of(cell: Any, kind: Kind) -> str:
+    """What a cell is called in messages: its file's name, where it has one."""
+    path = cell.get("path") if isinstance(cell, Mapping) else cell
+    return Path(path).name if isinstance(path, (str, os.PathLike)) and str(path) else f"{kind} without a name"
+
+
+def opened(cell: Any, kind: Kind) -> io.BytesIO | io.BufferedReader:
+    """The bytes of a cell, of raw bytes or of the file of a path, to be read and closed.
+
+    Raises:
+        DataError: There is nothing in it, or no such file.
+    """
+    path = cell
+    if isinstance(cell, Mapping):
+        path = cell.get("path") if cell.get("bytes") is None else cell["bytes"]
+    name = name_of(cell, kind)
+    if isinstance(path, (bytes, bytearray, memoryview)):
+        if not len(path):
+            raise DataError(f"{name} is empty: it has 0 bytes")
+        return io.BytesIO(path)
+    if path is None or path == "":
+        raise DataError(f"the row has no {kind}: neither bytes nor a path")
+    if not isinstance(path, (str, os.PathLike)):
+        raise DataError(f"expected {kind} as bytes, a path or {{bytes, path}}, got {type(path).__name__}")
+    try:
+        if not os.stat(path).st_size:
+            raise DataError(f"{name} is empty: it has 0 bytes")
+        return open(path, "rb")
+    except (OSError, ValueError) as error:  # ValueError: a null in the path.
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise DataError(f"{name}: its file {path} cannot be read ({why})") from error
