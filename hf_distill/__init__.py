@@ -33,8 +33,10 @@ if TYPE_CHECKING:  # The names of _HOMES, for editors and type checkers.
     from hf_distill.search.sweep import Sweep, sweep
     from hf_distill.students.request import Student, StudentRequest
     from hf_distill.tasks import (
+        AudioClassification,
         CausalLanguageModeling,
         Embeddings,
+        ImageClassification,
         MaskedLanguageModeling,
         QuestionAnswering,
         Summarization,
@@ -62,8 +64,8 @@ _HOMES = {
     "search.plan": "StudentPlan plan",
     "search.sweep": "Sweep sweep",
     "students.request": "Student StudentRequest",
-    "tasks": "CausalLanguageModeling Embeddings MaskedLanguageModeling QuestionAnswering Summarization "
-    "Task TextClassification TokenClassification Translation",
+    "tasks": "AudioClassification CausalLanguageModeling Embeddings ImageClassification MaskedLanguageModeling "
+    "QuestionAnswering Summarization Task TextClassification TokenClassification Translation",
     "teachers": "CachedTeacher EnsembleTeacher ModelTeacher ServedTeacher Teacher",
     "training.trainer": "DistillationTrainer",
     "types": "HeadLogits LogitSource SparseLogits Targets View",

@@ -13,7 +13,7 @@ from hf_distill.recipe.parse import Section, at_least, names_code, size_or_share
 UNLABELLED = ("unlabelled_split", "unlabelled_files")
 """Keys of ``data`` that only a teacher can use."""
 
-LOADERS = {"hf_distill.data.docstrings:load"}
+LOADERS = {"hf_distill.data.docstrings:load", "hf_distill.data.media.digits:load"}
 """Functions of ours that ``path`` may name without leave: made to be called with what a stranger writes."""
 
 _SOURCE = names_code("a Hub data set, a folder, or package.module:function", LOADERS)

@@ -80,7 +80,6 @@ def usage(results: Mapping[str, Any]) -> str:
     task, labels = task_class(results["task"]), dict(enumerate(results["data"]["labels"]))
     code, remark = USAGES["adapters" if results["models"]["student"].get("adapters") else task.usage]
     names = {name: i for i, name in labels.items()}
-    masked = results["pipeline_tag"] == "fill-mask"
     known = ""
     if labels and results["problem_type"] != "regression":
         more = f" and {len(labels) - NAMED} more" if len(labels) > NAMED else ""
@@ -89,7 +88,7 @@ def usage(results: Mapping[str, Any]) -> str:
         "name": re.sub(r"[^\w.-]+", "-", results["name"]),
         "pipeline": results["pipeline_tag"],
         "loader": getattr(task.auto_model, "__name__", ""),
-        "text": 'f"your {model.tokenizer.mask_token} text"' if masked else '"your text"',
+        "text": task.example,
         "config": f", ignore_mismatched_sizes=True, id2label={labels!r}, label2id={names!r}" if labels else "",
         "labels": known,
     }

@@ -17,6 +17,8 @@ from hf_distill.names import look_up
 from hf_distill.tasks.causal.causal_lm import CausalLanguageModeling
 from hf_distill.tasks.embeddings import Embeddings
 from hf_distill.tasks.masked_lm import MaskedLanguageModeling
+from hf_distill.tasks.media.audio_classification import AudioClassification
+from hf_distill.tasks.media.image_classification import ImageClassification
 from hf_distill.tasks.question_answering import QuestionAnswering
 from hf_distill.tasks.sequence_to_sequence import Summarization, Translation
 from hf_distill.tasks.task import Task
@@ -24,9 +26,9 @@ from hf_distill.tasks.text_classification import TextClassification
 from hf_distill.tasks.token_classification import TokenClassification
 
 __all__ = [
-    "TASKS", "CausalLanguageModeling", "Embeddings", "MaskedLanguageModeling", "QuestionAnswering", "Summarization",
-    "Task", "TextClassification", "TokenClassification", "Translation", "check_class", "make_task", "task_class",
-    "task_of",
+    "TASKS", "AudioClassification", "CausalLanguageModeling", "Embeddings", "ImageClassification",
+    "MaskedLanguageModeling", "QuestionAnswering", "Summarization", "Task", "TextClassification",
+    "TokenClassification", "Translation", "check_class", "make_task", "task_class", "task_of",
 ]  # fmt: skip
 
 TASKS: dict[str, type[Task]] = {
@@ -38,6 +40,8 @@ TASKS: dict[str, type[Task]] = {
     "masked-lm": MaskedLanguageModeling,
     "translation": Translation,
     "summarization": Summarization,
+    "audio-classification": AudioClassification,
+    "image-classification": ImageClassification,
 }
 
 

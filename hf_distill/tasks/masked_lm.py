@@ -50,6 +50,7 @@ class MaskedLanguageModeling(LanguageTask):
 
     name = "masked-lm"
     pipeline_tag = "fill-mask"
+    example = 'f"your {model.tokenizer.mask_token} text"'
     auto_model = AutoModelForMaskedLM
     required = ("text",)
     text_columns = ("text",)

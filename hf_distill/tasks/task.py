@@ -51,6 +51,7 @@ class Task(Prompted, Completing, ABC):
         optional: Columns that rows may have.
         text_columns: Those of them that hold text.
         library: The library that loads its models, as the Hub names it.
+        example: What a user of its models gives them, as code of the card's example.
         usage: Which of the card's examples shows how a model of this task is used.
         scored_as: Which of evaluation's functions scores its models.
         scorers: What judges the texts that its models write unless the recipe says otherwise, see ``SCORERS``.
@@ -74,6 +75,7 @@ class Task(Prompted, Completing, ABC):
     optional: ClassVar[tuple[str, ...]] = ()
     text_columns: ClassVar[tuple[str, ...]]
     library: ClassVar[str] = "transformers"
+    example: ClassVar[str] = '"your text"'
     usage: ClassVar[Usage] = "pipeline"
     scored_as: ClassVar[ScoredAs] = "decisions"
     scorers: ClassVar[tuple[str, ...]] = ()

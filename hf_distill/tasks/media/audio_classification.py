@@ -1,0 +1,131 @@
+"""Audio classification: what is heard in a sound, or who speaks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
+from typing_extensions import override
+
+from hf_distill.data.classes import ProblemType
+from hf_distill.data.media.read_audio import audio_facts, read_audio
+from hf_distill.recipe.parse import check_option
+from hf_distill.tasks.labelled.row_classification import RowClassification
+from hf_distill.tasks.media.media_rows import MediaTask
+from hf_distill.tokenizers.readers import Reader
+from hf_distill.types import Batch, Collate, Masks, Rows
+
+
+class AudioClassification(MediaTask, RowClassification):
+    """Rows of ``audio`` and ``label``, see :class:`RowClassification`.
+
+    Sounds are decoded as one channel, resampled to the rate of the model's feature extractor and prepared by it, while
+    batches are made. All rows are filled up to ``max_seconds``: most models of sounds cannot tell silence that fills a
+    row from silence that was heard (wav2vec2 normalises over the whole row), so that what a row gives would depend on
+    what stands beside it in the batch.
+
+    Args:
+        max_seconds: Seconds of one row; longer ones are cut at their end.
+        problem_type: As in text-classification.
+        out_of_scope: As in text-classification.
+        labels: As in text-classification.
+    """
+
+    name = "audio-classification"
+    pipeline_tag = "audio-classification"
+    example = '"your_sound.wav"'
+    auto_model = AutoModelForAudioClassification
+    auto_processor = AutoFeatureExtractor
+    column = "audio"
+    required = ("audio", "label")
+    length_unit = "tenths of a second"
+    encoded_by = ("max_seconds", "problem_type", "out_of_scope")
+
+    def __init__(
+        self,
+        *,
+        max_seconds: float = 10.0,
+        problem_type: ProblemType | None = None,
+        out_of_scope: str | None = None,
+        labels: list[str] | None = None,
+    ) -> None:
+        super().__init__(problem_type, out_of_scope, labels)
+        is_number = isinstance(max_seconds, float | int) and not isinstance(max_seconds, bool)
+        check_option("max_seconds", max_seconds, is_number and max_seconds > 0, "a number of seconds above 0")
+        self.max_seconds = float(max_seconds)
+
+    @property
+    @override
+    def length_limit(self) -> str:
+        return f"task.max_seconds ({self.max_seconds:g} s)"
+
+    @override
+    def decoded(self, cell: Any, processor: Any) -> np.ndarray:
+        rate = processor.sampling_rate
+        return read_audio(cell, rate)[: round(self.max_seconds * rate)]
+
+    @override
+    def prepared(self, media: Sequence[Any], processor: Any) -> Batch:
+        rate = processor.sampling_rate
+        made = processor(
+            list(media),
+            sampling_rate=rate,
+            padding="max_length",
+            max_length=self._frames(processor),
+            truncation=True,
+            return_tensors="pt",
+        )
+        return dict(made)
+
+    def _frames(self, processor: Any) -> int:
+        """The length that rows are filled up to, in what the extractor counts: samples, or frames of a spectrogram."""
+        of_extractor = getattr(processor, "n_samples", None) or getattr(processor, "max_length", None)
+        return int(of_extractor) if of_extractor else round(self.max_seconds * processor.sampling_rate)
+
+    @override
+    def blank(self, processor: Any) -> np.ndarray:
+        return np.zeros(round(self.max_seconds * processor.sampling_rate), dtype=np.float32)
+
+    @override
+    def encode(self, rows: Rows, tokenizer: Any, teacher_tokenizer: Any = None) -> Rows:
+        labels = self._encoder(rows)
+
+        def encode_batch(batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+            count = len(next(iter(batch.values())))
+            return {"labels": labels(batch, count), "length": [1] * count}
+
+        return self.with_media(rows, encode_batch)
+
+    @override
+    def collator(self, tokenizer: Any, teacher_tokenizer: Any = None) -> Collate:
+        def collate(rows: list[Mapping[str, Any]]) -> Batch:
+            return {**self.inputs(rows, (tokenizer, teacher_tokenizer)), "labels": self._label_tensor(rows)}
+
+        return collate
+
+    @override
+    def fit_lengths(self, readers: Sequence[Reader]) -> Iterator[str]:
+        yield from super().fit_lengths(readers)
+        for reader in readers:
+            longest = getattr(reader.tokenizer, "chunk_length", None)
+            if longest is not None and longest < self.max_seconds:
+                yield f"task.max_seconds: sounds are cut at {longest:g} s: {reader} reads no more"
+                self.max_seconds = float(longest)
+
+    @override
+    def masks(self, batch: Batch) -> Masks:
+        read = next(batch[name] for name in ("input_values", "input_features") if name in batch)
+        masks = self._masks_of(read)
+        return {"labels": self._labelled(batch, masks["positions"]), **masks}  # type: ignore[dict-item]
+
+    @override
+    def row_sizes(self, lengths: Sequence[int]) -> tuple[int, str]:
+        positions = self._positions or 1
+        return positions, f"sounds: filled up to {self.max_seconds:g} s, {positions} positions in each layer"
+
+    @override
+    def scored_lengths(self, rows: Dataset, texts: Sequence[str]) -> list[int]:
+        return [round(10 * audio_facts(cell, loudness=False).seconds) for cell in rows["audio"]]

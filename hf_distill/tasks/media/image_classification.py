@@ -1,0 +1,121 @@
+"""Image classification: what a picture shows."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+from typing_extensions import override
+
+from hf_distill.data.classes import ProblemType
+from hf_distill.data.media.read_image import read_image
+from hf_distill.recipe.parse import check_option
+from hf_distill.tasks.labelled.row_classification import RowClassification
+from hf_distill.tasks.media.augmentation import view_of
+from hf_distill.tasks.media.media_rows import MediaTask
+from hf_distill.types import Batch, Collate, Masks, Rows
+
+
+class ImageClassification(MediaTask, RowClassification):
+    """Rows of ``image`` and ``label``, see :class:`RowClassification`.
+
+    Pictures are decoded as RGB, upright, and prepared by each model's own image processor, while batches are made.
+    In training each epoch may see another view of a picture, the same for student and teacher: a part of it, perhaps
+    mirrored (Beyer et al. 2022, Knowledge distillation: A good teacher is patient and consistent, section 3, find that
+    this and a long schedule help most).
+
+    Args:
+        crop: The smallest share of a picture's area that a view keeps, at most 1, which keeps all of it. 0.08 is usual
+            of photographs (Szegedy et al. 2015), where the view's sides differ by a third at most.
+        flip: Whether half of the views are mirrored, left to right; wrong where sides mean something (digits, text).
+        problem_type: As in text-classification.
+        out_of_scope: As in text-classification.
+        labels: As in text-classification.
+    """
+
+    name = "image-classification"
+    pipeline_tag = "image-classification"
+    example = '"your_picture.jpg"'
+    auto_model = AutoModelForImageClassification
+    auto_processor = AutoImageProcessor
+    column = "image"
+    required = ("image", "label")
+    length_unit = ""
+    encoded_by = ("problem_type", "out_of_scope", "crop", "flip")
+
+    def __init__(
+        self,
+        *,
+        crop: float = 1.0,
+        flip: bool = False,
+        problem_type: ProblemType | None = None,
+        out_of_scope: str | None = None,
+        labels: list[str] | None = None,
+    ) -> None:
+        super().__init__(problem_type, out_of_scope, labels)
+        is_share = isinstance(crop, float | int) and not isinstance(crop, bool) and 0 < crop <= 1
+        check_option("crop", crop, is_share, "a share of the area above 0 and at most 1")
+        check_option("flip", flip, isinstance(flip, bool), "true or false")
+        self.crop, self.flip = float(crop), flip
+        if self._changes:
+            self.cache_schemes = ()  # type: ignore[misc]  # Each epoch sees other views than a cache would hold.
+
+    @property
+    def _changes(self) -> bool:
+        return self.crop < 1 or self.flip
+
+    @override
+    def decoded(self, cell: Any, processor: Any) -> Image.Image:
+        picture = read_image(cell)
+        return picture.convert("L") if len(getattr(processor, "image_mean", None) or "RGB") == 1 else picture
+
+    @override
+    def prepared(self, media: Sequence[Any], processor: Any) -> Batch:
+        return {"pixel_values": processor(images=list(media), return_tensors="pt")["pixel_values"]}
+
+    @override
+    def blank(self, processor: Any) -> Image.Image:
+        return self.decoded(Image.new("RGB", (64, 64)), processor)
+
+    @override
+    def encode(self, rows: Rows, tokenizer: Any, teacher_tokenizer: Any = None) -> Rows:
+        labels = self._encoder(rows)
+
+        def encode_batch(batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+            count = len(next(iter(batch.values())))
+            return {"labels": labels(batch, count), "length": [1] * count}
+
+        return self.with_media(rows, encode_batch)
+
+    @override
+    def collator(self, tokenizer: Any, teacher_tokenizer: Any = None) -> Collate:
+        return self._collator((tokenizer, teacher_tokenizer))
+
+    @override
+    def training_collator(self, tokenizer: Any, teacher_tokenizer: Any, epoch: Callable[[], Sequence[int]]) -> Collate:
+        def change(picture: Image.Image, content: int) -> Image.Image:
+            return view_of(picture, random.Random(repr((*epoch(), content))), self.crop, self.flip)
+
+        return self._collator((tokenizer, teacher_tokenizer), change if self._changes else None)
+
+    def _collator(
+        self, processors: tuple[Any, Any], change: Callable[[Image.Image, int], Image.Image] | None = None
+    ) -> Collate:
+        def collate(rows: list[Mapping[str, Any]]) -> Batch:
+            return {**self.inputs(rows, processors, change), "labels": self._label_tensor(rows)}
+
+        return collate
+
+    @override
+    def masks(self, batch: Batch) -> Masks:
+        masks = self._masks_of(batch["pixel_values"])
+        return {"labels": self._labelled(batch, masks["positions"]), **masks}  # type: ignore[dict-item]
+
+    @override
+    def row_sizes(self, lengths: Sequence[int]) -> tuple[int, str]:
+        positions = self._positions or 1
+        told = f", {positions} positions in each layer of the student" if self._positions else ""
+        return positions, f"pictures: prepared while batches are made{told}"

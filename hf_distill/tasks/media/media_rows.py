@@ -1,0 +1,147 @@
+"""Rows of pictures or sounds: kept as they lie on disk while rows are encoded, decoded and prepared by the collator."""
+
+from __future__ import annotations
+
+import zlib
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from datasets import Dataset, IterableDataset, concatenate_datasets
+from torch import Tensor
+from transformers import PreTrainedModel
+from typing_extensions import override
+
+from hf_distill.errors import ObjectiveError
+from hf_distill.models.sanity_checks import positions_of
+from hf_distill.tasks.encoding import MEDIA, PREPARED
+from hf_distill.tasks.task import TEACHER_PREFIX, Task
+from hf_distill.tokenizers.readers import Reader
+from hf_distill.types import TAUGHT_BY, Batch, Rows
+
+Encode = Callable[[Mapping[str, list[Any]]], dict[str, list[Any]]]
+"""Makes columns of a batch of all columns of rows but the picture or sound."""
+
+
+class MediaTask(Task, abstract=True):
+    """Rows have a column with a picture or a sound.
+
+    Attributes:
+        column: What that column is called; the first of ``required``.
+    """
+
+    column: ClassVar[str]
+    text_columns = ()
+    max_length = 1
+    _positions: int | None = None  # Of each layer of the student, where all rows have as many.
+
+    @abstractmethod
+    def decoded(self, cell: Any, processor: Any) -> Any:
+        """A picture or a sound in memory, as a model's processor takes it (DataError where it cannot be read)."""
+
+    @abstractmethod
+    def prepared(self, media: Sequence[Any], processor: Any) -> Batch:
+        """What a model reads of pictures or sounds, made by its processor."""
+
+    @abstractmethod
+    def blank(self, processor: Any) -> Any:
+        """A picture or a sound of the greatest length, in memory."""
+
+    @property
+    @override
+    def tried(self) -> None:
+        return None  # A small model of each family would need pictures and sounds of another size.
+
+    @property
+    @override
+    def extra_columns(self) -> tuple[str, ...]:
+        own = (TEACHER_PREFIX + name for name in (*PREPARED, "attention_mask"))
+        return (MEDIA, "labels", "row_id", TAUGHT_BY, *own)
+
+    @override
+    def fit_lengths(self, readers: Sequence[Reader]) -> Iterator[str]:
+        student = readers[0]
+        self._positions = None
+        if student.tokenizer is not None:
+            self._positions = self._positions_of(student.model, student.tokenizer)
+        yield from ()
+
+    def _positions_of(self, model: PreTrainedModel, processor: Any) -> int | None:
+        return positions_of(model, self.prepared([self.blank(processor)], processor))
+
+    @override
+    def check_layers(self, names: Sequence[str]) -> None:
+        if names and self._positions is None:
+            raise ObjectiveError(
+                f"objective {names[0]} compares the layers of two models position by position, but those of the "
+                f"student have several sizes (Swin, ConvNeXt, ResNet and their like), or it has no processor here; use "
+                "logits"
+            )
+
+    def with_media(self, rows: Rows, encode: Encode) -> Rows:
+        """Encoded rows: what ``encode`` makes of all other columns, beside the picture or sound as it is."""
+        if isinstance(rows, IterableDataset):
+            named = rows.rename_column(self.column, MEDIA)
+            others = [name for name in named.column_names or () if name not in (MEDIA, TAUGHT_BY)]
+            return named.map(encode, batched=True, remove_columns=others)
+        # Apart, since map would write the bytes of all files anew.
+        names = [name for name in rows.column_names if name != self.column]
+        media = rows.select_columns([self.column]).rename_column(self.column, MEDIA)
+        numbered = rows.select_columns(names) if names else Dataset.from_dict({"number": list(range(len(rows)))})
+        kept = [TAUGHT_BY] if TAUGHT_BY in names else []
+        removed = [name for name in numbered.column_names if name not in kept]
+        return concatenate_datasets([media, numbered.map(encode, batched=True, remove_columns=removed)], axis=1)
+
+    def inputs(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        processors: tuple[Any, Any],
+        change: Callable[[Any, int], Any] | None = None,
+    ) -> Batch:
+        """What student and teacher read of encoded rows; those that are prepared already are stacked.
+
+        Args:
+            rows: Encoded.
+            processors: The student's, and the teacher's where that is another.
+            change: Makes another view of a decoded picture or sound, the same for both; it is given a number that the
+                content of the file decides.
+        """
+        if MEDIA not in rows[0]:
+            names = [name for name in rows[0] if name.removeprefix(TEACHER_PREFIX) in (*PREPARED, "attention_mask")]
+            return {name: torch.stack([torch.as_tensor(row[name]) for row in rows]) for name in names}
+        batch: Batch = {}
+        for processor, prefix in zip(processors, ("", TEACHER_PREFIX), strict=True):
+            if processor is None:
+                continue
+            media = [self.decoded(row[MEDIA], processor) for row in rows]
+            if change is not None:
+                media = [change(each, content_number(row[MEDIA])) for each, row in zip(media, rows, strict=True)]
+            batch |= {prefix + name: value for name, value in self.prepared(media, processor).items()}
+        return batch
+
+    @override
+    def texts(self, rows: Rows) -> Iterator[str]:
+        for number, row in enumerate(rows):
+            cell = row.get(self.column, row.get(MEDIA))
+            path = cell.get("path") if isinstance(cell, Mapping) else cell if isinstance(cell, str) else None
+            yield Path(path).name if path else f"row {number}"
+
+    @override
+    def check_rows(self, rows: Dataset, tokenizer: Any) -> Iterator[str]:
+        yield from ()
+
+    def _masks_of(self, read: Tensor) -> dict[str, Tensor]:
+        """Masks of rows each of which counts, and of as many positions of layers each, where these are known."""
+        rows = torch.ones(len(read), dtype=torch.bool, device=read.device)
+        more = {} if self._positions is None else {"tokens": rows[:, None].expand(-1, self._positions)}
+        return {"positions": rows, **more}
+
+
+def content_number(cell: Any) -> int:
+    """A number that depends on what a cell holds, and on nothing else: its bytes, or else its path."""
+    if isinstance(cell, Mapping):
+        cell = cell.get("bytes") or cell.get("path")
+    data = cell if isinstance(cell, bytes) else str(cell).encode()
+    return zlib.crc32(data)
