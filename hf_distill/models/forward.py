@@ -97,11 +97,19 @@ def without_head(model: PreTrainedModel) -> Iterator[Caught]:
 
 
 def accepted_inputs(model: PreTrainedModel, inputs: dict[str, Any]) -> dict[str, Any]:
-    """The inputs that a model reads; another model's tokenizer may give more (segments to a DistilBERT)."""
+    """The inputs that a model reads; another model's tokenizer may give more (segments to a DistilBERT).
+
+    Features and pixels are prepared in float32, whatever a model computes in: they come in its dtype.
+    """
     names = set(arguments_of(model))
     if SEGMENTS in inputs and not reads_segments(model):
         names.discard(SEGMENTS)
-    return {name: value for name, value in inputs.items() if name in names}
+    return {name: _in_dtype(value, model.dtype) for name, value in inputs.items() if name in names}
+
+
+def _in_dtype(value: Any, dtype: torch.dtype) -> Any:
+    """Floats in a dtype; tokens and masks as they are."""
+    return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 def reads_segments(model: PreTrainedModel) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
@@ -18,12 +21,15 @@ def positions_of(model: PreTrainedModel, inputs: dict[str, Tensor]) -> int | Non
     """How many positions each layer of a model has for a row; None where layers differ, or are no rows of vectors.
 
     Args:
-        model: Its weights may be on the meta device.
+        model: Looked at on the meta device, so that nothing is computed; so may its weights be.
         inputs: Of one row, on any device.
     """
-    given = {n: x.to(model.device, model.dtype if x.is_floating_point() else None) for n, x in inputs.items()}
-    with evaluated(model):
-        states = model(**accepted_inputs(model, given), output_hidden_states=True).hidden_states
+    base: Any = getattr(model, "get_base_model", lambda: model)()
+    with torch.device("meta"):
+        alike = type(base)(copy.deepcopy(base.config))
+        read = {name: torch.empty_like(value, device="meta") for name, value in inputs.items()}
+        with evaluated(alike):
+            states = alike(**accepted_inputs(alike, read), output_hidden_states=True).hidden_states
     shapes = {state.shape[1:-1] for state in states or ()}
     return next(iter(shapes))[0] if len(shapes) == 1 and states[0].dim() == 3 else None
 
@@ -33,8 +39,8 @@ def check_cache(model: PreTrainedModel) -> None:
 
     Its weights may be on the meta device.
     """
-    layers = DynamicCache(config=model.config).layers
-    if not model.can_generate() or not layers or any(isinstance(each, CacheLayerMixin) for each in layers):
+    layers = DynamicCache(config=model.config).layers if model.can_generate() else []
+    if not layers or any(isinstance(each, CacheLayerMixin) for each in layers):
         return
     try:
         with evaluated(model):

@@ -67,6 +67,10 @@ def check_floor(experiment: Experiment) -> None:
     """Refuse a bag of words where texts have none that it counts."""
     data, texts = experiment.data, experiment.task.texts
     counts = TfidfVectorizer().build_analyzer()
+    if experiment.recipe.evaluate.floor and not experiment.task.text_columns:
+        raise RecipeError(
+            f"recipe.evaluate.floor: it counts words, and rows of {experiment.task.name} have none; set it to false"
+        )
     if experiment.recipe.evaluate.floor and not any(counts(text) for text in texts(data.train)):
         raise RecipeError(
             "recipe.evaluate.floor: it counts words of two letters and more, of which the training texts have none; "

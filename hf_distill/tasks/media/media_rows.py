@@ -14,6 +14,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from typing_extensions import override
 
+from hf_distill.data.media.cells import Kind
+from hf_distill.data.media.columns_of_media import as_cells
+from hf_distill.data.media.origins import Origin
 from hf_distill.errors import ObjectiveError
 from hf_distill.models.sanity_checks import positions_of
 from hf_distill.tasks.encoding import MEDIA, PREPARED
@@ -32,7 +35,7 @@ class MediaTask(Task, abstract=True):
         column: What that column is called; the first of ``required``.
     """
 
-    column: ClassVar[str]
+    column: ClassVar[Kind]
     text_columns = ()
     max_length = 1
     _positions: int | None = None  # Of each layer of the student, where all rows have as many.
@@ -82,6 +85,7 @@ class MediaTask(Task, abstract=True):
 
     def with_media(self, rows: Rows, encode: Encode) -> Rows:
         """Encoded rows: what ``encode`` makes of all other columns, beside the picture or sound as it is."""
+        rows = as_cells(rows, {self.column: self.column}, Origin(), "rows")  # A person's may be decoded when read.
         if isinstance(rows, IterableDataset):
             named = rows.rename_column(self.column, MEDIA)
             others = [name for name in named.column_names or () if name not in (MEDIA, TAUGHT_BY)]

@@ -1,0 +1,122 @@
+"""Recipes of pictures and sounds, from the data to a student that Transformers loads alone."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+from transformers import AutoModelForAudioClassification, AutoModelForImageClassification
+
+from hf_distill import check, run
+from hf_distill.errors import HfDistillError
+from tests.helpers import media, media_models, media_rows
+from tests.helpers.command_line import process
+from tests.helpers.media_models import SAMPLES, SIDE
+
+KINDS = {
+    "image-classification": ("vit", AutoModelForImageClassification, "picture_splits", media_rows.image_processor),
+    "audio-classification": ("wav2vec2", AutoModelForAudioClassification, "sound_splits", media_rows.waves),
+}
+
+
+def recipe(folder, kind_of_rows: str, **changes: Any) -> dict[str, Any]:
+    """A teacher that knows its data, and a student of half its layers."""
+    kind, loader, splits, processor = KINDS[kind_of_rows]
+    if not (folder / "teacher").is_dir():
+        media_models.model(loader, kind, 3).save_pretrained(folder / "teacher")
+        processor().save_pretrained(folder / "teacher")
+    options = {"max_seconds": SAMPLES / media_rows.RATE} if kind == "wav2vec2" else {}
+    return {
+        "version": 1,
+        "name": "media",
+        "task": {"name": kind_of_rows, **options},
+        "data": {"path": f"tests.helpers.media_rows:{splits}", "validation_size": 12},
+        "teacher": {
+            "recipe": {
+                "student": {"pretrained": str(folder / "teacher")},
+                "training": {"max_steps": 30, "learning_rate": 3e-3, "use_cpu": True, "eval_strategy": "no"},
+            }
+        },
+        "student": {"layers": 2},
+        "objectives": [{"kind": "labels"}, {"kind": "logits"}, {"kind": "hidden"}],
+        "training": {"max_steps": 4, "per_device_train_batch_size": 8, "use_cpu": True, "eval_strategy": "no"},
+        "evaluate": {"resamples": 100},
+        **changes,
+    }
+
+
+def ran(made: dict[str, Any], runs) -> Any:
+    return run(made, runs=runs, report=lambda line: None, allow_code=True)
+
+
+@pytest.fixture(autouse=True)
+def _any_teacher(monkeypatch):
+    monkeypatch.setattr("hf_distill.evaluation.scores.Scores.check_above_chance", lambda *_: None)
+    monkeypatch.setattr("hf_distill.evaluation.speed.ROUNDS", 1)
+
+
+LOADED = """
+import sys
+from transformers import pipeline
+model = pipeline(sys.argv[1], sys.argv[2])
+print("found", model(sys.argv[3])[0]["label"], "hf_distill" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("task", KINDS)
+def test_a_student_is_loaded_by_pipeline_in_a_process_without_hf_distill(task, tmp_path):
+    made = ran(recipe(tmp_path, task), tmp_path / "runs")
+    file = media.write_image(tmp_path / "a.png") if task.startswith("image") else media.write_sound(tmp_path / "a.wav")
+    done = process("-c", LOADED, task, str(made.student), str(file))
+    assert done.returncode == 0, done.stderr[-1500:]
+    label, loaded = done.stdout.split("found ")[1].split()
+    assert label in media_models.NAMES
+    assert loaded == "False"
+    card = (made.student / "README.md").read_text()
+    assert f'pipeline("{task}"' in card
+    assert ("your_picture.jpg" if task.startswith("image") else "your_sound.wav") in card
+    assert set(made.results["models"]) == {"teacher", "student", "control"}
+    assert json.loads((made.folder / "analysis.json").read_text())["summary"]
+
+
+@pytest.mark.parametrize("task", KINDS)
+def test_live_and_cached_teachers_make_the_same_student(task, tmp_path):
+    weights = []
+    for kind in ("live", "cached"):
+        made = recipe(tmp_path, task, name=kind, evaluate={"resamples": 100, "control": False})
+        made["teacher"]["kind"] = kind
+        weights.append(load_file(ran(made, tmp_path / "runs").student / "model.safetensors"))
+    assert weights[0].keys() == weights[1].keys()
+    assert all(value.allclose(weights[1][name], atol=1e-5) for name, value in weights[0].items())
+
+
+def test_a_student_of_another_size_has_a_processor_of_its_own(tmp_path):
+    small = {"model_type": "vit", "image_size": SIDE // 2, "patch_size": 4, "num_hidden_layers": 1}
+    small |= {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16}
+    made = recipe(tmp_path, "image-classification", student={"config": small})
+    made["objectives"] = made["objectives"][:2]
+    student = ran(made, tmp_path / "runs").student
+    size = json.loads((student / "preprocessor_config.json").read_text())["size"]
+    assert size == {"height": SIDE // 2, "width": SIDE // 2}
+
+
+SMALL = {"num_hidden_layers": 1}
+REFUSED = {
+    "views of a cached teacher": ({"task": {"name": "image-classification", "crop": 0.5}}, "cached", "live"),
+    "a tokenizer": ({"student": {"config": SMALL, "tokenizer": {"vocab_size": 9}}}, "live", "tokenizer"),
+    "no such setting": ({"student": {"config": SMALL, "processor": {"sice": 9}}}, "live", "sice"),
+    "a bag of words": ({"evaluate": {"floor": True}}, "live", "floor"),
+    "width": ({"student": {"width": {"ratio": 0.5}}}, "live", "width"),
+    "a vocabulary": ({"student": {"vocabulary": {"min_count": 1}}}, "live", "vocabulary"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_does_nothing_for_pictures_is_refused(name, tmp_path):
+    changes, kind, told = REFUSED[name]
+    made = recipe(tmp_path, "image-classification", **changes)
+    made["teacher"]["kind"] = kind
+    with pytest.raises(HfDistillError, match=told):
+        check(made, report=lambda line: None, allow_code=True)

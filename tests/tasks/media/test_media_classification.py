@@ -1,0 +1,257 @@
+"""Classification of pictures and sounds: rows, views, batches, and that a batch changes nothing."""
+
+from __future__ import annotations
+
+import copy
+import io
+import random
+
+import numpy as np
+import pytest
+import torch
+from datasets import Image as ImageFeature
+from PIL import Image
+from transformers import AutoModelForAudioClassification, AutoModelForImageClassification, TrainingArguments
+
+from hf_distill import DistillationTrainer, Hidden, Labels, Logits, Relation
+from hf_distill.errors import DataError, ObjectiveError, RecipeError
+from hf_distill.tasks import AudioClassification, ImageClassification, make_task
+from hf_distill.tasks.media.augmentation import view_of
+from hf_distill.tokenizers.compare import reads_alike
+from tests.helpers import media_models, media_rows
+from tests.helpers.media_models import NAMES, SAMPLES, SIDE
+
+SECONDS = SAMPLES / media_rows.RATE
+IMAGES = sorted(media_models.IMAGES)
+SOUNDS = sorted(set(media_models.SOUNDS) - {"whisper", "sew"})
+"""Whisper's extractor gives 30 s; SEW needs lengths that are a multiple of its pooling."""
+
+
+def processor_of(kind: str):
+    if kind in media_models.IMAGES:
+        return media_rows.image_processor()
+    return media_rows.spectrograms() if kind.startswith("audio-") else media_rows.waves()
+
+
+def task_of(kind: str, **options):
+    if kind in media_models.IMAGES:
+        return ImageClassification(**options)
+    return AudioClassification(max_seconds=SECONDS, **options)
+
+
+def model_of(kind: str, seed: int = 0, **options):
+    loader = AutoModelForImageClassification if kind in media_models.IMAGES else AutoModelForAudioClassification
+    return media_models.model(loader, kind, seed, **options)
+
+
+def rows_of(kind: str, count: int = 24):
+    return (media_rows.pictures if kind in media_models.IMAGES else media_rows.sounds)(count)
+
+
+def bound(kind: str, **options):
+    task = task_of(kind, **options)
+    task.read_labels(rows_of(kind))
+    return task
+
+
+def batch_of(task, processor, rows, teacher=None):
+    return task.collator(processor, teacher)(list(task.encode(rows, processor, teacher)))
+
+
+@pytest.mark.parametrize("kind", ["vit", "wav2vec2"])
+def test_rows_keep_their_files_and_labels_and_are_decoded_where_batches_are_made(kind):
+    task, rows = bound(kind), rows_of(kind)
+    encoded = task.encode(rows, processor_of(kind))
+    assert encoded[0]["media"] == rows[0][task.column]
+    assert encoded["labels"] == [i % 3 for i in range(len(rows))]
+    batch = batch_of(task, processor_of(kind), rows)
+    assert len(next(iter(batch.values()))) == len(rows)
+    assert batch["labels"].tolist() == encoded["labels"]
+
+
+@pytest.mark.parametrize("kind", [*IMAGES, *SOUNDS])
+def test_a_row_gives_the_same_alone_and_in_a_batch(kind):
+    task, model = bound(kind), model_of(kind)
+    batch = batch_of(task, processor_of(kind), rows_of(kind, 4))
+    with torch.no_grad():
+        together = model(**task.student_inputs(batch)).logits
+        for number in range(4):
+            alone = batch_of(task, processor_of(kind), rows_of(kind, 4).select([number]))
+            assert torch.allclose(model(**task.student_inputs(alone)).logits[0], together[number], atol=1e-5)
+
+
+def test_pictures_that_datasets_would_decode_are_read_as_files_of_any_kind():
+    task = bound("vit")
+    rows = media_rows.pictures(6).cast_column("image", ImageFeature())
+    assert isinstance(rows[0]["image"], Image.Image)
+    read = batch_of(task, processor_of("vit"), rows)
+    assert torch.equal(
+        read["pixel_values"], batch_of(task, processor_of("vit"), media_rows.pictures(6))["pixel_values"]
+    )
+
+
+def test_rows_that_somebody_prepared_are_stacked():
+    task = bound("vit")
+    prepared = [{"pixel_values": np.full((3, SIDE, SIDE), i, dtype=np.float32), "labels": i} for i in range(3)]
+    batch = task.collator(processor_of("vit"))(prepared)
+    assert batch["pixel_values"].mean((1, 2, 3)).tolist() == [0, 1, 2]
+    assert batch["labels"].tolist() == [0, 1, 2]
+
+
+# --- views -----------------------------------------------------------------------------------------------------------
+
+
+def views(task, rows, epoch, processor=None, teacher=None):
+    collate = task.training_collator(processor or processor_of("vit"), teacher, lambda: epoch)
+    return collate(list(task.encode(rows, processor_of("vit"))))
+
+
+def test_each_epoch_sees_other_views_which_no_batch_decides():
+    task, rows = bound("vit", crop=0.3, flip=True), media_rows.pictures(8)
+    whole = views(task, rows, (7, 0))["pixel_values"]
+    alone = [views(task, rows.select([number]), (7, 0))["pixel_values"][0] for number in range(8)]
+    assert torch.equal(whole, torch.stack(alone))
+    for other in ((7, 1), (8, 0)):
+        changed = (views(task, rows, other)["pixel_values"] != whole).flatten(1).any(1)
+        assert changed.all()
+    assert torch.equal(
+        batch_of(task, processor_of("vit"), rows)["pixel_values"],
+        batch_of(bound("vit"), processor_of("vit"), rows)["pixel_values"],
+    )
+
+
+def test_a_teacher_of_another_size_sees_the_same_view():
+    task, rows = bound("vit", crop=0.3, flip=True), media_rows.pictures(4)
+    alike = views(task, rows, (0, 0), teacher=processor_of("vit"))
+    assert torch.equal(alike["pixel_values"], alike["teacher_pixel_values"])
+    larger = views(task, rows, (0, 0), teacher=media_rows.image_processor(2 * SIDE))
+    assert torch.equal(larger["pixel_values"], alike["pixel_values"])
+    assert larger["teacher_pixel_values"].shape[-2:] == (2 * SIDE, 2 * SIDE)
+    small = torch.nn.functional.interpolate(larger["teacher_pixel_values"], (SIDE, SIDE), mode="area")
+    assert torch.corrcoef(torch.stack([small.flatten(), alike["pixel_values"].flatten()]))[0, 1] > 0.9
+    assert task.teacher_inputs(larger)["pixel_values"] is larger["teacher_pixel_values"]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 200), (640, 480)])
+def test_a_view_lies_within_its_picture_and_keeps_the_share_that_was_asked_for(size):
+    picture = Image.new("RGB", size)
+    for seed in range(50):
+        width, height = view_of(picture, random.Random(seed), 0.5, True).size
+        assert 0 < width <= size[0]
+        assert 0 < height <= size[1]
+        assert width * height >= 0.45 * size[0] * size[1]
+
+
+@pytest.mark.parametrize("options", [{"crop": 0}, {"crop": 1.5}, {"crop": True}, {"flip": 1}, {"max_length": 3}])
+def test_options_that_mean_nothing_are_refused(options):
+    with pytest.raises(RecipeError, match=next(iter(options))):
+        make_task("image-classification", options)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, True, "2"])
+def test_a_length_of_sounds_that_is_none_is_refused(seconds):
+    with pytest.raises(RecipeError, match="max_seconds"):
+        AudioClassification(max_seconds=seconds)
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+
+def trainer(folder, kind, objectives, batch, processors=None, teacher=None, **options):
+    own, other = processors or (processor_of(kind), None)
+    return DistillationTrainer(
+        model=model_of(kind, 1, num_hidden_layers=2) if kind not in media_models.STAGED else model_of(kind, 1),
+        teacher=teacher if teacher is not None else model_of(kind, 2),
+        task=bound(kind, **options),
+        objectives=objectives,
+        train_dataset=rows_of(kind, 16),
+        processing_class=own,
+        teacher_processing_class=other,
+        args=TrainingArguments(
+            output_dir=str(folder),
+            per_device_train_batch_size=batch,
+            gradient_accumulation_steps=8 // batch,
+            max_steps=3,
+            learning_rate=0.05,
+            optim="sgd",
+            logging_steps=1,
+            use_cpu=True,
+            report_to="none",
+            disable_tqdm=True,
+        ),
+    )
+
+
+@pytest.mark.parametrize("kind", ["vit", "convnext", "wav2vec2", "audio-spectrogram-transformer"])
+def test_any_split_of_a_batch_trains_the_same_student(kind, tmp_path):
+    objectives = [Labels(), Logits(temperature=2.0)]
+    if kind not in media_models.STAGED:
+        objectives += [Hidden(), Relation(relation_heads=2)] if kind == "vit" else [Hidden()]
+    options = {"crop": 0.4} if kind in media_models.IMAGES else {}
+    found = []
+    for batch in (8, 2, 1):
+        made = trainer(tmp_path, kind, copy.deepcopy(objectives), batch, **options)
+        made.train()
+        losses = [entry["loss"] for entry in made.state.log_history if "loss" in entry]
+        found.append((losses, {name: value.clone() for name, value in made.model.state_dict().items()}))
+    for losses, weights in found[1:]:
+        assert losses == pytest.approx(found[0][0], abs=2e-6)
+        assert all(torch.allclose(weights[name], value, atol=2e-6) for name, value in found[0][1].items())
+
+
+def test_a_student_that_is_its_teacher_learns_nothing_of_it(tmp_path):
+    made = trainer(tmp_path, "vit", [Logits(temperature=3.0), Hidden(layers={0: 0, 1: 1})], 8)
+    made = trainer(
+        tmp_path, "vit", [Logits(temperature=3.0), Hidden(layers={0: 0, 1: 1})], 8, teacher=copy.deepcopy(made.model)
+    )
+    made.train()
+    assert max(abs(entry["loss"]) for entry in made.state.log_history if "loss" in entry) < 1e-6
+
+
+def test_labels_of_a_teacher_in_another_order_are_aligned_by_name(tmp_path):
+    order = [2, 0, 1]
+    teacher = model_of("vit", 2)
+    moved = copy.deepcopy(teacher)
+    with torch.no_grad():
+        for parameter, source in zip(moved.classifier.parameters(), teacher.classifier.parameters(), strict=True):
+            parameter.copy_(source[order])
+    moved.config.id2label = {i: NAMES[source] for i, source in enumerate(order)}
+    moved.config.label2id = {name: i for i, name in moved.config.id2label.items()}
+    losses = []
+    for given in (teacher, moved):
+        made = trainer(tmp_path, "vit", [Logits()], 8, teacher=given)
+        made.train()
+        losses.append([entry["loss"] for entry in made.state.log_history if "loss" in entry])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+
+
+def test_student_and_teacher_of_other_kinds_and_sizes_learn_from_one_another(tmp_path):
+    teacher = model_of("vit", 2, image_size=2 * SIDE)
+    processors = (processor_of("resnet"), media_rows.image_processor(2 * SIDE))
+    assert not reads_alike(*processors)
+    made = trainer(tmp_path, "resnet", [Labels(), Logits()], 4, processors, teacher)
+    assert made.train().metrics["train_loss"] > 0
+
+
+@pytest.mark.parametrize("kind", media_models.STAGED)
+def test_layers_in_stages_are_not_compared(kind, tmp_path):
+    with pytest.raises(ObjectiveError, match="use logits"):
+        trainer(tmp_path, kind, [Labels(), Hidden()], 8)
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n" + b"\x00" * 20])
+def test_a_broken_picture_is_told_in_words(content):
+    rows = media_rows.pictures(4).to_list()
+    rows[2]["image"]["bytes"] = content
+    task = bound("vit")
+    with pytest.raises(DataError, match=r"empty|no image|not an image|cannot"):
+        task.collator(processor_of("vit"))([{"media": row["image"], "labels": 0} for row in rows])
+
+
+def test_grey_and_transparent_pictures_are_read_like_any_other():
+    task, files = bound("vit"), []
+    for mode in ("L", "RGBA", "P", "CMYK", "1"):
+        file = io.BytesIO()
+        Image.new("RGB", (9, 9), (128, 128, 128)).convert(mode).save(file, "TIFF")
+        files.append({"media": {"bytes": file.getvalue(), "path": None}, "labels": 0})
+    assert task.collator(processor_of("vit"))(files)["pixel_values"].shape == (5, 3, SIDE, SIDE)
