@@ -60,8 +60,12 @@ def _any_teacher(monkeypatch):
 LOADED = """
 import sys
 from transformers import pipeline
-model = pipeline(sys.argv[1], sys.argv[2])
-print("found", model(sys.argv[3])[0]["label"], "hf_distill" in sys.modules)
+model, given = pipeline(sys.argv[1], sys.argv[2]), sys.argv[3]
+if given.endswith(".wav"):  # Else Transformers would call ffmpeg.
+    import soundfile
+    samples, rate = soundfile.read(given, dtype="float32")
+    given = {"raw": samples, "sampling_rate": rate}
+print("found", model(given)[0]["label"], "hf_distill" in sys.modules)
 """
 
 
