@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset, IterableDataset, Value
@@ -13,13 +13,15 @@ from datasets import Dataset, IterableDataset, Value
 from hf_distill.data.columns import LABELS, Columns, columns_of
 from hf_distill.data.forms.text_rows import read_texts
 from hf_distill.data.labels import STREAMED_ROWS, settle, told
+from hf_distill.data.media.check_media import ANY_LENGTH, Seconds, check_media
+from hf_distill.data.media.digests import contents, fingerprint
 from hf_distill.data.media.manifests import rows_of_files
 from hf_distill.data.sources import Splits, source_of, splits_of
 from hf_distill.errors import DataError
 from hf_distill.names import nearest
 
 if TYPE_CHECKING:
-    from hf_distill.recipe import DataConfig
+    from hf_distill.recipe import DataConfig, TestDataConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,18 +100,21 @@ def load_data(
     seed: int,
     *,
     prompts: bool = False,
+    seconds: Seconds = ANY_LENGTH,
 ) -> Data:
-    """Load a recipe's data; training rows may be ``prompts`` alone where models write what follows."""
+    """Load a recipe's data.
+
+    Training rows may be ``prompts`` alone where models write what follows; sound lasts so many ``seconds``, at least
+    and at most.
+    """
     columns = Columns(config.columns, required, optional, "data.columns", config.invalid_rows)
     splits = splits_of(config, columns.used, columns.media)
     names, notes = _split_names(config, splits)
     taken: list[str] = []
     train = columns.named(splits[names["train"]], names["train"], labelled=not prompts)
     if config.test is not None:
-        named = Columns(config.test.columns, required, optional, "data.test.columns", config.invalid_rows)
-        elsewhere = splits_of(config.test.source(), named.used, named.media)
-        name = _checked_split(config.test.split, "data.test.split", elsewhere)
-        test = named.named(_in_memory(elsewhere[name]), name)
+        test, more = _from_elsewhere(config.test, columns)
+        notes += more
     elif "test" in names:
         test = columns.named(_in_memory(splits[names["test"]]), names["test"])
     else:
@@ -126,13 +131,11 @@ def load_data(
     unlabelled = _unlabelled(config, splits, columns, names, train)
     if unlabelled is not None and not LABELS & {*required, *optional}:
         raise DataError("data: no row of this task has a label that could be missing; add the rows to the train split")
-    notes += [*columns.notes, *(named.notes if config.test is not None else ())]
+    notes += columns.notes
     source, dataset_id = source_of(config)
-    parts = {
-        "train": _limited(train, config.train_limit, seed),
-        "validation": _limited(validation, config.validation_limit, seed),
-        "test": _limited(test, config.test_limit, seed),
-    }
+    limits = (config.train_limit, config.validation_limit, config.test_limit)
+    given = zip(("train", "validation", "test"), (train, validation, test), limits, strict=True)
+    parts = {name: _limited(rows, limit, seed) for name, rows, limit in given}
     parts, labelled_rows = settle(parts, config.missing_labels)
     if labelled_rows:
         notes.append(f"labels: {told(labelled_rows)}")
@@ -146,18 +149,30 @@ def load_data(
         labelled_rows=labelled_rows,
         taken_from_train=tuple(taken),
     )
-    data = _read(data, config, texts, answered="completion" in optional, prompts=prompts)
+    look = partial(check_media, kinds=tuple(columns.media.values()), seconds=seconds)
+    data = _read(data, config, texts, look, answered="completion" in optional, prompts=prompts)
     data = _compared(data, texts)
     return dataclasses.replace(data, fingerprint=data.digest())
 
 
-def _read(data: Data, config: DataConfig, texts: Sequence[str], *, answered: bool, prompts: bool) -> Data:
+def _from_elsewhere(config: TestDataConfig, columns: Columns) -> tuple[Dataset, Iterable[str]]:
+    """The test split of another source, under column names of its own, and notes."""
+    named = Columns(config.columns, columns.required, columns.optional, "data.test.columns", columns.invalid)
+    splits = splits_of(config.source(), named.used, named.media)
+    name = _checked_split(config.split, "data.test.split", splits)
+    return named.named(_in_memory(splits[name]), name), named.notes
+
+
+def _read(
+    data: Data, config: DataConfig, texts: Sequence[str], look: Callable[..., Any], *, answered: bool, prompts: bool
+) -> Data:
     """The data without rows of which nothing can be learned, or refused because of them."""
     for name, rows in data.splits.items():
         checked = [each for each in texts if not (prompts and name == "train" and each in LABELS)]
         read, lines = read_texts(rows, name, checked, config.invalid_rows, STREAMED_ROWS)
         read = _check_answered(read, name, prompts) if answered else read
-        data = dataclasses.replace(data, **{name: read}, notes=(*data.notes, *lines))
+        read, more = look(read, name, config.invalid_rows)
+        data = dataclasses.replace(data, **{name: read}, notes=(*data.notes, *lines, *more))
     return data
 
 
@@ -165,9 +180,9 @@ def _compared(data: Data, texts: Sequence[str]) -> Data:
     """The data with a warning where rows that models are scored on stand among the training rows, too."""
     if not isinstance(data.train, Dataset):
         return data
-    seen = set(_contents(data.train, texts))
+    seen = set(contents(data.train, texts))
     for split, rows in (("validation", data.validation), ("test", data.test)):
-        shared = sum(content in seen for content in _contents(rows, texts))
+        shared = sum(content in seen for content in contents(rows, texts))
         if shared and shared >= len(rows) / 100:
             warning = (
                 f"{shared:,} of {len(rows):,} {split} rows stand among the training rows, too, so that scores on them "
@@ -176,23 +191,6 @@ def _compared(data: Data, texts: Sequence[str]) -> Data:
             notes = (*data.notes, f"warning: data: {warning}")
             data = dataclasses.replace(data, notes=notes, warnings=(*data.warnings, warning))
     return data
-
-
-def _contents(rows: Dataset, texts: Sequence[str]) -> Iterator[int]:
-    """A number for what a model reads of each row."""
-    columns = [rows[name] for name in texts if name in rows.column_names]
-    return (hash(repr(row)) for row in zip(*columns, strict=True))
-
-
-def fingerprint(parts: Sequence[Dataset], more: str = "") -> str:
-    """SHA-256 over column names and every cell of every part, in order: of the content, not of files or caches."""
-    digest = hashlib.sha256(more.encode())
-    for part in parts:
-        digest.update(repr((part.column_names, len(part))).encode())
-        for name in sorted(part.column_names):
-            for batch in part.select_columns([name]).with_format("arrow").iter(10_000):
-                digest.update(repr(batch[name].to_pylist()).encode())
-    return digest.hexdigest()
 
 
 def _split_names(config: DataConfig, splits: Splits) -> tuple[dict[str, str], list[str]]:

@@ -15,11 +15,16 @@ from hf_distill.errors import DataError
 
 Kind = Literal["audio", "image"]
 
+Fault = Literal["broken", "empty", "missing", "silent", "too short", "too long", "too large"]
+
 KINDS: tuple[Kind, ...] = ("audio", "image")
 """Columns that hold media, under the task's names."""
 
 CELL: dict[str, Any] = {"bytes": Value("binary"), "path": Value("string")}
 """The feature of such a column: what Audio and Image of `datasets` store, which is then neither decoded nor encoded."""
+
+_BYTES = ("binary", "large_binary", "null")
+_PATH = ("string", "large_string", "null")
 
 EXTRAS: dict[Kind, str] = {"audio": "speech", "image": "vision"}
 """The extra of this package that brings what reads each kind."""
@@ -31,14 +36,24 @@ READ = {
 """How the names of files end that are read."""
 
 
+class MediaError(DataError):
+    """Sound or an image that cannot be used.
+
+    Attributes:
+        fault: What it is, in a word or two.
+    """
+
+    def __init__(self, message: str, fault: Fault = "broken") -> None:
+        super().__init__(message)
+        self.fault = fault
+
+
 def is_media(feature: Any) -> bool:
     """Whether a column of this feature holds media: as cells, or as Audio and Image of `datasets`."""
     if isinstance(feature, (Audio, Image)):
         return True
-    return isinstance(feature, Mapping) and {name: getattr(feature[name], "dtype", "") for name in feature} in (
-        {"bytes": "binary", "path": "string"},
-        {"bytes": "large_binary", "path": "string"},
-    )
+    kinds = {name: getattr(part, "dtype", "") for name, part in feature.items()} if isinstance(feature, Mapping) else {}
+    return kinds.keys() == CELL.keys() and kinds["bytes"] in _BYTES and kinds["path"] in _PATH
 
 
 def media_columns(features: Features | None) -> list[str]:
@@ -57,17 +72,17 @@ def library(name: str, kind: Kind) -> Any:
         ) from error
 
 
-def name_of(cell: Any, kind: Kind) -> str:
+def name_of(cell: Any, kind: str) -> str:
     """What a cell is called in messages: its file's name, where it has one."""
     path = cell.get("path") if isinstance(cell, Mapping) else cell
     return Path(path).name if isinstance(path, (str, os.PathLike)) and str(path) else f"{kind} without a name"
 
 
-def opened(cell: Any, kind: Kind) -> io.BytesIO | io.BufferedReader:
+def opened(cell: Any, kind: str) -> io.BytesIO | io.BufferedReader:
     """The bytes of a cell, of raw bytes or of the file of a path, to be read and closed.
 
     Raises:
-        DataError: There is nothing in it, or no such file.
+        MediaError: There is nothing in it, or no such file.
     """
     path = cell
     if isinstance(cell, Mapping):
@@ -75,16 +90,16 @@ def opened(cell: Any, kind: Kind) -> io.BytesIO | io.BufferedReader:
     name = name_of(cell, kind)
     if isinstance(path, (bytes, bytearray, memoryview)):
         if not len(path):
-            raise DataError(f"{name} is empty: it has 0 bytes")
+            raise MediaError(f"{name} is empty: it has 0 bytes", "empty")
         return io.BytesIO(path)
     if path is None or path == "":
-        raise DataError(f"the row has no {kind}: neither bytes nor a path")
+        raise MediaError(f"the row has no {kind}: neither bytes nor a path", "missing")
     if not isinstance(path, (str, os.PathLike)):
-        raise DataError(f"expected {kind} as bytes, a path or {{bytes, path}}, got {type(path).__name__}")
+        raise MediaError(f"expected {kind} as bytes, a path or {{bytes, path}}, got {type(path).__name__}")
     try:
         if not os.stat(path).st_size:
-            raise DataError(f"{name} is empty: it has 0 bytes")
+            raise MediaError(f"{name} is empty: it has 0 bytes", "empty")
         return open(path, "rb")
     except (OSError, ValueError) as error:  # ValueError: a null in the path.
         why = error.strerror if isinstance(error, OSError) else str(error)
-        raise DataError(f"{name}: its file {path} cannot be read ({why})") from error
+        raise MediaError(f"{name}: its file {path} cannot be read ({why})", "missing") from error

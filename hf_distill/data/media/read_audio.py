@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_distill.data.media.cells import library, name_of, opened
-from hf_distill.errors import DataError
+from hf_distill.data.media.cells import MediaError, library, name_of, opened
 
 SILENT = 1e-4
 """Sound whose samples are all below this (of 1.0, the loudest) is silence: -80 dB."""
@@ -49,12 +48,13 @@ def read_audio(cell: Any, rate: int) -> np.ndarray:
         rate: Samples per second that are wanted.
 
     Raises:
-        DataError: It is no sound, empty, cut, holds NaN, or its file is missing; or a library is.
+        MediaError: It is no sound, empty, cut, holds NaN, or its file is missing.
+        DataError: A library is missing.
     """
     if isinstance(cell, Mapping) and "array" in cell:
         samples, own = checked_samples(cell["array"]), int(cell.get("sampling_rate") or 0)
         if own <= 0:
-            raise DataError(f"expected a sampling_rate beside the array of samples, got {cell.get('sampling_rate')!r}")
+            raise MediaError(f"expected a sampling_rate beside the array of samples, got {cell.get('sampling_rate')!r}")
     elif isinstance(cell, (np.ndarray, list)):
         samples, own = checked_samples(cell), rate
     else:
@@ -62,7 +62,8 @@ def read_audio(cell: Any, rate: int) -> np.ndarray:
     if own != rate:
         samples = library("soxr", "audio").resample(samples, own, rate)
         if not len(samples):
-            raise DataError(f"{name_of(cell, 'audio')} is too short: nothing is left of it at {rate} Hz")
+            told = f"{name_of(cell, 'audio')} is too short: nothing is left of it at {rate} Hz"
+            raise MediaError(told, "too short")
     return np.ascontiguousarray(samples, dtype=np.float32)
 
 
@@ -70,7 +71,7 @@ def audio_facts(cell: Any, *, loudness: bool = True) -> AudioFacts:
     """What a cell's header says; of its samples no more are decoded than it takes to find one that is not silent.
 
     Raises:
-        DataError: As :func:`read_audio`; what a file of floats holds after its first sound is not looked at.
+        MediaError: As :func:`read_audio`; what a file of floats holds after its first sound is not looked at.
     """
     name = name_of(cell, "audio")
     with opened(cell, "audio") as raw, _sound(raw, name) as file:
@@ -87,14 +88,14 @@ def audio_facts(cell: Any, *, loudness: bool = True) -> AudioFacts:
 
 
 def checked_samples(array: Any) -> np.ndarray:
-    """An array of samples as float32 of one channel; DataError where it cannot be one."""
+    """An array of samples as float32 of one channel; MediaError where it cannot be one."""
     samples = np.asarray(array)
     if samples.dtype.kind not in "iuf" or samples.ndim not in (1, 2):
-        raise DataError(
+        raise MediaError(
             f"expected an array of samples of one or two dimensions, got {samples.dtype} of shape {samples.shape}"
         )
     if not samples.size:
-        raise DataError("the array of samples is empty")
+        raise MediaError("the array of samples is empty", "empty")
     if samples.dtype.kind != "f":
         samples = _scaled(samples)
     if samples.ndim == 2:  # Channels first, as torchcodec and torchaudio give them, or last, as soundfile does.
@@ -107,7 +108,7 @@ def checked_samples(array: Any) -> np.ndarray:
 def as_wav(array: Any, rate: Any) -> bytes:
     """The bytes of a file with these samples, as float32, so that nothing of them is lost."""
     if not isinstance(rate, (int, float, np.number)) or rate <= 0:
-        raise DataError(f"expected a sampling_rate beside the array of samples, got {rate!r}; give both in the row")
+        raise MediaError(f"expected a sampling_rate beside the array of samples, got {rate!r}; give both in the row")
     file = io.BytesIO()
     library("soundfile", "audio").write(file, checked_samples(array), int(rate), format="WAV", subtype="FLOAT")
     return file.getvalue()
@@ -117,9 +118,9 @@ def _scaled(samples: np.ndarray) -> np.ndarray:
     if samples.dtype == np.uint8:
         return (samples.astype(np.float32) - 128) / 128
     if samples.dtype not in (np.int16, np.int32, np.int64):
-        raise DataError(f"expected samples as float, int16, int32 or uint8, got {samples.dtype}")
+        raise MediaError(f"expected samples as float, int16, int32 or uint8, got {samples.dtype}")
     if samples.dtype == np.int64 and np.abs(samples).max() > 1 << 15:
-        raise DataError("the samples are integers beyond 16 bits; give them as float from -1 to 1, or as int32")
+        raise MediaError("the samples are integers beyond 16 bits; give them as float from -1 to 1, or as int32")
     return samples / (1 << 31 if samples.dtype == np.int32 else 1 << 15)
 
 
@@ -148,15 +149,15 @@ def _sound(raw: Any, name: str) -> Any:
     except (RuntimeError, TypeError) as error:  # TypeError: a file called .raw has no header.
         foreign = next((told for mark, told in FOREIGN.items() if mark in start), "")
         if foreign:
-            raise DataError(
+            raise MediaError(
                 f"{name} is {foreign}, which libsndfile does not read; convert it to wav or flac"
             ) from error
         told = str(error).rpartition(": ")[2].rstrip(".") or type(error).__name__
-        raise DataError(f"{name} is no audio that can be read, or is cut in its header ({told})") from error
+        raise MediaError(f"{name} is no audio that can be read, or is cut in its header ({told})") from error
     if not file.frames:
-        raise DataError(f"{name} is empty: it holds no samples")
+        raise MediaError(f"{name} is empty: it holds no samples", "empty")
     if file.channels > _MOST_CHANNELS:
-        raise DataError(f"{name} has {file.channels} channels; expected at most {_MOST_CHANNELS}")
+        raise MediaError(f"{name} has {file.channels} channels; expected at most {_MOST_CHANNELS}")
     return file
 
 
@@ -183,9 +184,9 @@ def _promised(file: Any) -> int:
 def _peak(samples: np.ndarray, name: str) -> float:
     peak = float(np.abs(samples).max(initial=0))
     if not np.isfinite(peak):
-        raise DataError(f"{name} holds samples that are no numbers (NaN or infinite)")
+        raise MediaError(f"{name} holds samples that are no numbers (NaN or infinite)")
     return peak
 
 
-def _cut(name: str, why: Any) -> DataError:
-    return DataError(f"{name} is truncated or damaged ({str(why) or 'its end cannot be decoded'})")
+def _cut(name: str, why: Any) -> MediaError:
+    return MediaError(f"{name} is truncated or damaged ({str(why) or 'its end cannot be decoded'})")

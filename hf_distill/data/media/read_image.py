@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_distill.data.media.cells import library, name_of, opened
-from hf_distill.errors import DataError
+from hf_distill.data.media.cells import MediaError, library, name_of, opened
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -34,7 +33,8 @@ def read_image(cell: Any) -> Image:
             ``[height, width, channels]`` with 1 to 4 channels.
 
     Raises:
-        DataError: It is no image, empty, cut, larger than ``MOST_PIXELS``, or its file is missing; or Pillow is.
+        MediaError: It is no image, empty, cut, larger than ``MOST_PIXELS``, or its file is missing.
+        DataError: Pillow is missing.
     """
     pil = library("PIL.Image", "image")
     if isinstance(cell, pil.Image):
@@ -50,7 +50,7 @@ def check_image(cell: Any) -> tuple[int, int]:
     """The width and height of a cell's image, which is read to its end, a JPEG at an eighth of its size.
 
     Raises:
-        DataError: As :func:`read_image`.
+        MediaError: As :func:`read_image`.
     """
     name = name_of(cell, "image")
     with opened(cell, "image") as raw, _opened_image(raw, name) as image:
@@ -78,7 +78,7 @@ def as_png(image: Any) -> bytes:
 
 
 def image_of(array: Any) -> Image:
-    """The image of an array; DataError where its shape or its values are none of an image."""
+    """The image of an array; MediaError where its shape or its values are none of an image."""
     pixels = np.asarray(array)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
@@ -87,7 +87,7 @@ def image_of(array: Any) -> Image:
         swapped = (
             " (its channels come first: move them to the end)" if pixels.ndim == 3 and len(pixels) in (1, 3) else ""
         )
-        raise DataError(
+        raise MediaError(
             f"expected an array of shape [height, width] or [height, width, channels] with 1 to 4 channels, got "
             f"{pixels.dtype} of shape {pixels.shape}{swapped}"
         )
@@ -100,7 +100,7 @@ def _in_bytes(pixels: np.ndarray) -> np.ndarray:
     least, most = float(pixels.min()), float(pixels.max())
     top = 1 if pixels.dtype.kind == "f" else 65535 if pixels.dtype.str[1:] == "u2" else 255
     if not (least >= 0 and most <= top):
-        raise DataError(
+        raise MediaError(
             f"expected {pixels.dtype} pixels from 0 to {top}, got values from {least:g} to {most:g}; scale them, or "
             "give them as uint8"
         )
@@ -112,11 +112,11 @@ def _opened_image(raw: Any, name: str) -> Image:
     try:
         image: Image = pil.open(raw, formats=FORMATS)
     except pil.UnidentifiedImageError as error:
-        raise DataError(
+        raise MediaError(
             f"{name} is no image that can be read, or is cut in its header; read are {', '.join(FORMATS)}"
         ) from error
     except pil.DecompressionBombError as error:
-        raise DataError(f"{name} is too large: {error}") from error
+        raise MediaError(f"{name} is too large: {error}", "too large") from error
     except _FAULTS as error:
         raise _damaged(name, error) from error
     _check_size(image, name)
@@ -126,11 +126,12 @@ def _opened_image(raw: Any, name: str) -> Image:
 def _check_size(image: Image, name: str) -> None:
     width, height = image.size
     if not width * height:
-        raise DataError(f"{name} is empty: it has {width} x {height} pixels")
+        raise MediaError(f"{name} is empty: it has {width} x {height} pixels", "empty")
     if width * height > MOST_PIXELS:
-        raise DataError(
+        raise MediaError(
             f"{name} is too large: {width} x {height} pixels, expected at most {MOST_PIXELS:,}, as such files use up "
-            "memory; make it smaller"
+            "memory; make it smaller",
+            "too large",
         )
 
 
@@ -162,5 +163,5 @@ def _deep(pixels: np.ndarray) -> np.ndarray:
     return pixels.astype(np.uint16) if is_wide else pixels
 
 
-def _damaged(name: str, error: BaseException) -> DataError:
-    return DataError(f"{name} is truncated or damaged ({error or type(error).__name__})")
+def _damaged(name: str, error: BaseException) -> MediaError:
+    return MediaError(f"{name} is truncated or damaged ({error or type(error).__name__})")
