@@ -40,7 +40,10 @@ def as_cells(rows: Any, media: Mapping[str, Kind], origin: Origin, split: str) -
     features = Features({**rows.features, **dict.fromkeys(kinds, CELL)})
     # Audio and Image are stored as cells are: another name for the column's type, and no copy of what it holds.
     stored = [name for name in kinds if is_media(rows.features[name])]
-    if stored:
+    for name in stored:
+        if isinstance(rows.features[name], Mapping) and rows.features[name] != CELL:
+            rows = rows.cast_column(name, CELL)  # Where no cell has a path, or none has bytes.
+    if any(rows.features[name] != CELL for name in stored):
         kept = Features({**rows.features, **dict.fromkeys(stored, CELL)})
         table = rows.data.replace_schema_metadata(None)
         rows = Dataset(table, info=_info(rows, kept), split=rows.split, indices_table=rows._indices)

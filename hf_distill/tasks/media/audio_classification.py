@@ -18,6 +18,9 @@ from hf_distill.tasks.media.media_rows import MediaTask
 from hf_distill.tokenizers.readers import Reader
 from hf_distill.types import Batch, Collate, Masks, Rows
 
+SHORTEST = 0.03
+"""Seconds: shorter sounds are filled up, for a spectrogram has no frame of less."""
+
 
 class AudioClassification(MediaTask, RowClassification):
     """Rows of ``audio`` and ``label``, see :class:`RowClassification`.
@@ -29,6 +32,8 @@ class AudioClassification(MediaTask, RowClassification):
 
     Args:
         max_seconds: Seconds of one row; longer ones are cut at their end.
+        keep_features: Whether what models read is made once and kept on disk, where `datasets` keeps its own: worth it
+            for spectrograms, which take long to make.
         problem_type: As in text-classification.
         out_of_scope: As in text-classification.
         labels: As in text-classification.
@@ -48,6 +53,7 @@ class AudioClassification(MediaTask, RowClassification):
         self,
         *,
         max_seconds: float = 10.0,
+        keep_features: bool = False,
         problem_type: ProblemType | None = None,
         out_of_scope: str | None = None,
         labels: list[str] | None = None,
@@ -55,7 +61,8 @@ class AudioClassification(MediaTask, RowClassification):
         super().__init__(problem_type, out_of_scope, labels)
         is_number = isinstance(max_seconds, float | int) and not isinstance(max_seconds, bool)
         check_option("max_seconds", max_seconds, is_number and max_seconds > 0, "a number of seconds above 0")
-        self.max_seconds = float(max_seconds)
+        self.max_seconds, self.keep_features = float(max_seconds), keep_features
+        check_option("keep_features", keep_features, isinstance(keep_features, bool), "true or false")
 
     @property
     @override
@@ -65,7 +72,8 @@ class AudioClassification(MediaTask, RowClassification):
     @override
     def decoded(self, cell: Any, processor: Any) -> np.ndarray:
         rate = processor.sampling_rate
-        return read_audio(cell, rate)[: round(self.max_seconds * rate)]
+        samples = read_audio(cell, rate)[: round(self.max_seconds * rate)]
+        return np.pad(samples, (0, max(0, round(SHORTEST * rate) - len(samples))))
 
     @override
     def prepared(self, media: Sequence[Any], processor: Any) -> Batch:
@@ -97,7 +105,7 @@ class AudioClassification(MediaTask, RowClassification):
             count = len(next(iter(batch.values())))
             return {"labels": labels(batch, count), "length": [1] * count}
 
-        return self.with_media(rows, encode_batch)
+        return self.with_media(rows, encode_batch, (tokenizer, teacher_tokenizer))
 
     @override
     def collator(self, tokenizer: Any, teacher_tokenizer: Any = None) -> Collate:
@@ -128,4 +136,4 @@ class AudioClassification(MediaTask, RowClassification):
 
     @override
     def scored_lengths(self, rows: Dataset, texts: Sequence[str]) -> list[int]:
-        return [round(10 * audio_facts(cell, loudness=False).seconds) for cell in rows["audio"]]
+        return [round(10 * audio_facts(cell).seconds) for cell in rows["audio"]]

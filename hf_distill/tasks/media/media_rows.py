@@ -19,8 +19,11 @@ from hf_distill.data.media.columns_of_media import as_cells
 from hf_distill.data.media.origins import Origin
 from hf_distill.errors import ObjectiveError
 from hf_distill.models.sanity_checks import positions_of
+from hf_distill.recipe.parse import check_option
 from hf_distill.tasks.encoding import MEDIA, PREPARED
+from hf_distill.tasks.media.features import kept_features, unpacked
 from hf_distill.tasks.task import TEACHER_PREFIX, Task
+from hf_distill.tokenizers.processors import processor_mark
 from hf_distill.tokenizers.readers import Reader
 from hf_distill.types import TAUGHT_BY, Batch, Rows
 
@@ -33,11 +36,13 @@ class MediaTask(Task, abstract=True):
 
     Attributes:
         column: What that column is called; the first of ``required``.
+        keep_features: Whether what models read is made once and kept on disk.
     """
 
     column: ClassVar[Kind]
     text_columns = ()
     max_length = 1
+    keep_features: bool = False
     _positions: int | None = None  # Of each layer of the student, where all rows have as many.
 
     @abstractmethod
@@ -83,20 +88,33 @@ class MediaTask(Task, abstract=True):
                 "logits"
             )
 
-    def with_media(self, rows: Rows, encode: Encode) -> Rows:
-        """Encoded rows: what ``encode`` makes of all other columns, beside the picture or sound as it is."""
+    def with_media(self, rows: Rows, encode: Encode, processors: tuple[Any, Any]) -> Rows:
+        """Encoded rows: what ``encode`` makes of all other columns, beside the picture or sound as it is.
+
+        Where :attr:`keep_features` is set, beside what the ``processors`` of student and teacher make of it.
+        """
         rows = as_cells(rows, {self.column: self.column}, Origin(), "rows")  # A person's may be decoded when read.
         if isinstance(rows, IterableDataset):
+            check_option("keep_features", True, not self.keep_features, "false for a stream, which is read once")
             named = rows.rename_column(self.column, MEDIA)
             others = [name for name in named.column_names or () if name not in (MEDIA, TAUGHT_BY)]
             return named.map(encode, batched=True, remove_columns=others)
         # Apart, since map would write the bytes of all files anew.
         names = [name for name in rows.column_names if name != self.column]
         media = rows.select_columns([self.column]).rename_column(self.column, MEDIA)
+        if self.keep_features and len(rows):
+            media = self._features(media, processors)
         numbered = rows.select_columns(names) if names else Dataset.from_dict({"number": list(range(len(rows)))})
         kept = [TAUGHT_BY] if TAUGHT_BY in names else []
         removed = [name for name in numbered.column_names if name not in kept]
         return concatenate_datasets([media, numbered.map(encode, batched=True, remove_columns=removed)], axis=1)
+
+    def _features(self, media: Dataset, processors: tuple[Any, Any]) -> Dataset:
+        def prepare(cells: Sequence[Any]) -> Batch:
+            return self.inputs([{MEDIA: cell} for cell in cells], processors)
+
+        marks = [processor_mark([each]) if each is not None else None for each in processors]
+        return kept_features(media, prepare, list(prepare([media[0][MEDIA]])), [self.name, self.settings, marks])
 
     def inputs(
         self,
@@ -114,7 +132,7 @@ class MediaTask(Task, abstract=True):
         """
         if MEDIA not in rows[0]:
             names = [name for name in rows[0] if name.removeprefix(TEACHER_PREFIX) in (*PREPARED, "attention_mask")]
-            return {name: torch.stack([torch.as_tensor(row[name]) for row in rows]) for name in names}
+            return {name: torch.stack([unpacked(row[name]) for row in rows]) for name in names}
         batch: Batch = {}
         for processor, prefix in zip(processors, ("", TEACHER_PREFIX), strict=True):
             if processor is None:
@@ -144,8 +162,7 @@ class MediaTask(Task, abstract=True):
 
 
 def content_number(cell: Any) -> int:
-    """A number that depends on what a cell holds, and on nothing else: its bytes, or else its path."""
+    """A number that depends on what a cell holds, and not on the machine: on its bytes, or else on its file's name."""
     if isinstance(cell, Mapping):
         cell = cell.get("bytes") or cell.get("path")
-    data = cell if isinstance(cell, bytes) else str(cell).encode()
-    return zlib.crc32(data)
+    return zlib.crc32(cell if isinstance(cell, bytes) else Path(str(cell)).name.encode())

@@ -98,6 +98,36 @@ def test_rows_that_somebody_prepared_are_stacked():
     assert batch["labels"].tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize("kind", ["vit", "wav2vec2", "audio-spectrogram-transformer"])
+@pytest.mark.parametrize("has_teacher", [False, True])
+def test_features_that_are_kept_are_those_that_are_made_for_each_batch(kind, has_teacher, tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
+    task, rows, processor = bound(kind, keep_features=True), rows_of(kind, 40), processor_of(kind)
+    other = (
+        media_rows.image_processor(2 * SIDE) if has_teacher and kind == "vit" else processor if has_teacher else None
+    )
+    kept = batch_of(task, processor, rows, other)
+    made = batch_of(bound(kind), processor, rows, other)
+    assert kept.keys() == made.keys()
+    assert all(torch.equal(value, kept[name]) for name, value in made.items())
+    (file,) = (tmp_path / "hf_distill").iterdir()
+    before = file.stat().st_mtime_ns
+    assert batch_of(bound(kind, keep_features=True), processor, rows, other).keys() == made.keys()
+    assert file.stat().st_mtime_ns == before
+
+
+def test_other_features_are_kept_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
+    task, rows = bound("vit", keep_features=True), media_rows.pictures(4)
+    for processor, given in [
+        (media_rows.image_processor(), rows),
+        (media_rows.image_processor(8), rows),
+        (media_rows.image_processor(), media_rows.pictures(4, seed=9)),
+    ]:
+        task.encode(given, processor)
+    assert len(list((tmp_path / "hf_distill").iterdir())) == 3
+
+
 # --- views -----------------------------------------------------------------------------------------------------------
 
 
@@ -142,7 +172,11 @@ def test_a_view_lies_within_its_picture_and_keeps_the_share_that_was_asked_for(s
         assert width * height >= 0.45 * size[0] * size[1]
 
 
-@pytest.mark.parametrize("options", [{"crop": 0}, {"crop": 1.5}, {"crop": True}, {"flip": 1}, {"max_length": 3}])
+NOTHING = [{"crop": 0}, {"crop": 1.5}, {"crop": True}, {"flip": 1}, {"max_length": 3}]
+NOTHING += [{"keep_features": 2}, {"keep_features": True, "crop": 0.5}]
+
+
+@pytest.mark.parametrize("options", NOTHING)
 def test_options_that_mean_nothing_are_refused(options):
     with pytest.raises(RecipeError, match=next(iter(options))):
         make_task("image-classification", options)
