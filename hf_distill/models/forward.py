@@ -18,7 +18,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from hf_distill.errors import ModelError
 from hf_distill.models.pooling import head_of
-from hf_distill.models.sizes import sizes_of
+from hf_distill.models.sizes import is_staged, sizes_of
 from hf_distill.types import Head, HeadLogits, Need
 
 SEGMENTS = "token_type_ids"
@@ -159,7 +159,14 @@ def compared_attentions(outputs: Any, model: PreTrainedModel) -> tuple[Tensor, .
 
 
 def compared_layers(config: PretrainedConfig) -> int:
-    """How many layers the stack of :func:`compared_states` has."""
+    """How many layers the stack of :func:`compared_states` has; refused (ModelError) where they stand in stages."""
+    if is_staged(config):
+        raise ModelError(
+            f"{config.model_type}: its layers stand in stages of different shapes, so their states and attention maps "
+            "cannot be compared layer by layer; use logits"
+        )
+    if (sizes := sizes_of(config)) is getattr(config, "vision_config", None):
+        return int(sizes.num_hidden_layers)
     stack = config.get_text_config(decoder=True)
     return int(getattr(stack, "num_decoder_layers", None) or stack.num_hidden_layers)
 

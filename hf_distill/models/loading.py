@@ -29,6 +29,7 @@ from transformers.utils import logging as library_logging
 
 from hf_distill.errors import HfDistillError, ModelError
 from hf_distill.logs import reported, silenced
+from hf_distill.models.sizes import tell_sides
 from hf_distill.names import shortened
 
 logger = logging.getLogger(__name__)
@@ -93,6 +94,7 @@ def load_model(
             **options,
         )
     _check_complete(name, model, info, new_head)
+    tell_sides(model)
     model.stored_dtype = stored_dtype(name, revision)
     if (unused := sorted(info["unexpected_keys"])) and not new_head:
         logger.info(f"{name}: left out, for {type(model).__name__} has no such weights: {shortened(unused, 3)}")
@@ -131,6 +133,7 @@ def empty_model(auto_model: Any, config: PretrainedConfig, name: str, revision: 
     _check_known(auto_model, config, name)
     with as_model_error("model", name, revision), torch.device("meta"):
         model: PreTrainedModel = auto_model.from_config(config)
+    tell_sides(model)
     # Of Emu3 the part that reads text is taken, whose own config no class is known for.
     _check_known(auto_model, model.config, name)
     return model

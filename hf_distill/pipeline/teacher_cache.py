@@ -203,13 +203,12 @@ def scheme_of(
 def _layers(source: Source, demands: Sequence[Demand]) -> tuple[int, ...]:
     if source.teacher.config is None:
         return ()
-    total = compared_layers(source.teacher.config)
     found: set[int] = set()
     for demand in demands:
         for objective in demand.objectives.values():
             if "hidden_states" in objective.needs:
                 chosen = objective.teacher_layers(demand.student, source.teacher.config)
-                found |= set(range(total + 1)) if chosen is None else set(chosen)
+                found |= set(range(compared_layers(source.teacher.config) + 1) if chosen is None else chosen)
     return tuple(sorted(found))
 
 

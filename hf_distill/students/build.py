@@ -10,6 +10,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.errors import StudentError
 from hf_distill.models.precision import dtype_to_save
+from hf_distill.models.sizes import tell_sides
 from hf_distill.names import look_up
 from hf_distill.students.adapters import add_adapters
 from hf_distill.students.freezing import freeze
@@ -55,6 +56,7 @@ def build_student(
     )
     student = look_up(config.kind_name, STUDENTS, "recipe.student.kind", StudentError)(request)
     model, tokenizer = student.model, student.tokenizer
+    tell_sides(model)
     dtype = dtype_to_save(config.dtype, student.dtype or model.dtype)
     if not getattr(model, "is_loaded_in_4bit", False):
         model = model.float()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from typing import Any
 
@@ -14,7 +13,7 @@ from hf_distill.recipe import FromParts, WidthConfig
 from hf_distill.students.adapters import has_adapters, of_adapters
 from hf_distill.students.label_heads import kept_label_order, reorder_outputs
 from hf_distill.students.layer_choice import Cut, all_layers, chosen_cuts
-from hf_distill.students.layers import cut
+from hf_distill.students.layers import cut, generation_of
 from hf_distill.students.pretrained import from_pretrained
 from hf_distill.students.pruning.families import shape_of
 from hf_distill.students.pruning.importance import Importance, activation_importance, random_importance, sample
@@ -63,7 +62,7 @@ def parts_of(source: Student, request: StudentRequest[FromParts]) -> Student:
     if config.width is not None:
         student = _narrowed(student, source, config.width, request)
     if source.model.can_generate():
-        student.model.generation_config = copy.deepcopy(source.model.generation_config)
+        student.model.generation_config = generation_of(source.model, (student.layer_map or {}).get("decoder"))
     if config.vocabulary is not None:
         student = cut_vocabulary(student, config.vocabulary, request.texts)
     reorder_outputs(student.model, outputs)

@@ -64,5 +64,12 @@ def output_layer(model: PreTrainedModel) -> nn.Linear:
 def reorder_outputs(model: PreTrainedModel, order: Sequence[int] | None) -> None:
     """Let output i be what output ``order[i]`` was; None changes nothing."""
     if order is not None and list(order) != list(range(len(order))):
-        for each in output_layer(model).parameters():
-            each.copy_(each[list(order)])
+        for module in {output_layer(model), *_beside(model)}:
+            for each in module.parameters():
+                each.copy_(each[list(order)])
+
+
+def _beside(model: PreTrainedModel) -> list[nn.Linear]:
+    """Heads whose logits a model gives the mean of: DeiT has one for its class token and one for a teacher's."""
+    twins = [getattr(model, name, None) for name in ("cls_classifier", "distillation_classifier")]
+    return [each for each in twins if isinstance(each, nn.Linear)]

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hf_distill.errors import StudentError
-from hf_distill.models.sizes import sizes_of, text_part
+from hf_distill.models.sizes import is_staged, sizes_of, text_part
 
 _COUNTS = {  # What configs call the number of layers of each side; the first that a config has.
     "encoder": ("encoder_layers", "num_encoder_layers", "num_layers"),
@@ -63,6 +63,13 @@ def chosen_cuts(model: PreTrainedModel, chosen: int | list[int] | dict[str, int 
 
 def all_layers(model: PreTrainedModel) -> list[Cut]:
     """The stacks of a model, of which all layers are kept."""
+    if is_staged(model.config):
+        depths = getattr(model.config, "depths", None)
+        fewer = f"such as {{depths: {[max(1, depth // 2) for depth in depths]}}}, " if depths else ""
+        raise StudentError(
+            f"student.layers: the layers of {type(model).__name__} stand in stages of different shapes, so they cannot "
+            f"be chosen from one list; use student.config, {fewer}or student.pretrained"
+        )
     if not model.config.is_encoder_decoder:
         return [_all_layers(model, "", text_part(model), "num_hidden_layers")]
     stacks = []
@@ -109,6 +116,9 @@ def _stack(model: PreTrainedModel, part: nn.Module, total: int) -> str:
     within = {id(module) for module in part.modules()}
     found = [name for name, module in model.named_modules() if id(module) in within and _is_stack(module, total)]
     outer = [name for name in found if not any(name.startswith(other + ".") for other in found)]
+    if len(outer) > 1:
+        # Encoders of sounds have stacks of convolutions, too, which may be as many as their layers.
+        outer = [name for name in outer if _attends(model.get_submodule(name))] or outer
     if len(outer) != 1:
         got = f"several ({', '.join(outer)})" if outer else "none"
         raise StudentError(f"student.layers: expected one list of {total} layers in {kind}, found {got}; {_WAY_OUT}")
@@ -119,3 +129,7 @@ def _is_stack(module: nn.Module, total: int) -> bool:
     if not isinstance(module, nn.ModuleList) or not 0 < len(module) == total:
         return False
     return all(any(True for _ in block.children()) for block in module)
+
+
+def _attends(stack: nn.Module) -> bool:
+    return all(any("att" in name for name, _ in block.named_children()) for block in stack.children())

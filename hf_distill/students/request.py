@@ -63,6 +63,19 @@ def set_options(config: PretrainedConfig, options: dict[str, Any]) -> None:
         setattr(config, name, value)
 
 
+def renew(config: PretrainedConfig) -> None:
+    """Let what a config works out of its sizes follow them, where they were changed."""
+    if hasattr(config, "stage_names"):  # Layers or stages that another model could take features from.
+        depth = len(depths) if (depths := getattr(config, "depths", None)) else config.num_hidden_layers
+        config.stage_names = ["stem", *(f"stage{i + 1}" for i in range(depth))]
+        config.set_output_features_output_indices(out_features=None, out_indices=None)
+    if hasattr(config, "num_feat_extract_layers"):
+        config.num_feat_extract_layers = len(config.conv_dim)
+    if hasattr(config, "embed_dim") and hasattr(config, "depths"):  # Swin's widths double from stage to stage.
+        config.num_layers = len(config.depths)
+        config.hidden_size = int(config.embed_dim * 2 ** (len(config.depths) - 1))
+
+
 _INDICES = ("moe_layers", "mlp_only_layers", "attn_layer_indices", "full_attn_idxs")
 """Config attributes that list some layers by their numbers: of Llama 4, Qwen-MoE, Bamba and LFM2."""
 

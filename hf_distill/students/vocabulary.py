@@ -10,7 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
-from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
+from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_distill.errors import StudentError
 from hf_distill.models.sizes import sizes_of
@@ -29,8 +29,12 @@ _SAMPLE = 100  # How many texts verify that they are cut as before.
 def cut_vocabulary(student: Student, setting: VocabularyConfig, texts: Callable[[], Iterable[str]]) -> Student:
     """A student without the tokens that its training texts do not need; all others mean what they meant."""
     model, tokenizer = student.model, student.tokenizer
+    kind = type(model.config).__name__
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise StudentError(
+            f"student.vocabulary: {kind} reads images or sounds, and only what reads texts can drop tokens; remove it"
+        )
     if not hasattr(sizes_of(model.config), "vocab_size"):
-        kind = type(model.config).__name__
         raise StudentError(f"student.vocabulary: {kind} tells no size of the vocabulary; remove student.vocabulary")
     vocabulary = Vocabulary(tokenizer)
     if not (counts := vocabulary.count(texts())):

@@ -7,12 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import (
+    ASTFeatureExtractor,
     AutoConfig,
     AutoModelForAudioClassification,
     AutoModelForCTC,
     AutoModelForImageClassification,
     AutoModelForSpeechSeq2Seq,
     PreTrainedModel,
+    Speech2TextFeatureExtractor,
+    ViTImageProcessor,
+    Wav2Vec2FeatureExtractor,
+    WhisperFeatureExtractor,
 )
 
 LAYERS = 4
@@ -30,7 +35,8 @@ _IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 _TEXTS = {**_NARROW, "num_hidden_layers": 1, "vocab_size": 8, "max_position_embeddings": 8, **_IDS}
 _TOWERS = {"vision_config": _VIT, "text_config": _TEXTS}
 IMAGES: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("vit", "deit", "dinov2"), _VIT),
+    **dict.fromkeys(("vit", "deit"), _VIT),
+    "dinov2": {**{name: value for name, value in _VIT.items() if name != "intermediate_size"}, "mlp_ratio": 2},
     "beit": {**_VIT, "use_relative_position_bias": True},
     **dict.fromkeys(("clip", "siglip"), _TOWERS),
     "swin": {
@@ -60,14 +66,14 @@ _WAVES = {
     "num_conv_pos_embeddings": 4,
     "num_conv_pos_embedding_groups": 2,
     "classifier_proj_size": 8,
-    "apply_spec_augment": False,
     **_IDS,
 }
+_UNMASKED = {**_WAVES, "apply_spec_augment": False}
 WAVES: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("wav2vec2", "hubert", "unispeech", "unispeech-sat"), _WAVES),
-    "wavlm": {**_WAVES, "num_buckets": 8, "max_bucket_distance": 16},
-    "data2vec-audio": {**_WAVES, "conv_pos_kernel_size": 3, "num_conv_pos_embeddings": 2},
-    "sew": {**_WAVES, "squeeze_factor": 2},
+    **dict.fromkeys(("wav2vec2", "hubert", "unispeech", "unispeech-sat"), _UNMASKED),
+    "wavlm": {**_UNMASKED, "num_buckets": 8, "max_bucket_distance": 16},
+    "data2vec-audio": {**_WAVES, "mask_time_prob": 0.0, "conv_pos_kernel_size": 3, "num_conv_pos_embeddings": 2},
+    "sew": {**_UNMASKED, "squeeze_factor": 2},
 }
 """Encoders of waves (``input_values``), which classify sounds or write letters by CTC."""
 
@@ -164,6 +170,20 @@ def inputs(made: PreTrainedModel, count: int = 2, seed: int = 1) -> dict[str, Te
     if config.is_encoder_decoder and made.can_generate():
         found["decoder_input_ids"] = torch.randint(4, len(LETTERS), (count, 6), generator=generator)
     return found
+
+
+def processor(kind: str, side: int = SIDE) -> Any:
+    """What prepares rows for a classifier: images of a size and with a mean of their own, waves, or spectrograms."""
+    if kind in IMAGES:
+        size = {"height": side, "width": side}
+        return ViTImageProcessor(size=size, image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6])
+    if kind == "audio-spectrogram-transformer":
+        return ASTFeatureExtractor(num_mel_bins=MEL_BINS, max_length=FRAMES)
+    if kind == "whisper":
+        return WhisperFeatureExtractor(feature_size=MEL_BINS, chunk_length=1)
+    if kind == "speech_to_text":
+        return Speech2TextFeatureExtractor(feature_size=MEL_BINS, num_mel_bins=MEL_BINS)
+    return Wav2Vec2FeatureExtractor()
 
 
 def logits(made: PreTrainedModel, **more: Any) -> Tensor:
