@@ -55,6 +55,11 @@ class DKD(Objective):
         student = logits_at(mask, view.logits).float()
         if view.labels is None:
             return student.sum() * 0.0
+        if view.labels.is_floating_point():
+            raise ObjectiveError(
+                "dkd: tells the class of a row from all others, and rows that are mixtures (mixup, cutmix) have two; "
+                "use logits"
+            )
         target, other = self.parts(student, targets.logits[mask], view.labels[mask])
         return (self.alpha * target + self.beta * other).sum() * self.temperature**2
 

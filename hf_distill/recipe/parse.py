@@ -30,6 +30,11 @@ def refuse_unless(condition: bool, message: str) -> None:
         raise RecipeError(message)
 
 
+def is_number(value: Any) -> bool:
+    """Whether a value is a number; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def check_option(name: str, value: Any, holds: bool, expected: str) -> None:
     """Refuse the value of a task's option."""
     if not holds:

@@ -14,7 +14,7 @@ from typing_extensions import override
 from hf_distill.errors import HfDistillError, RecipeError
 from hf_distill.names import nearest_or_all
 from hf_distill.recipe.generation import RolloutConfig
-from hf_distill.recipe.parse import Bound, Section, bound, gathered, names_code, shown
+from hf_distill.recipe.parse import Bound, Section, bound, gathered, is_number, names_code, shown
 
 RESERVED_TRAINING = {
     "output_dir": "the run's folder is runs/<name>, see name and --runs",
@@ -143,16 +143,12 @@ def check_training_values(training: Any, where: str) -> None:
     for key, value in training.items():
         if key in RESERVED_TRAINING:
             raise RecipeError(f"{where}.{key}: cannot be set here: {RESERVED_TRAINING[key]}")
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if key in NUMERIC_TRAINING and value is not None and not (is_number and 0 <= value < float("inf")):
+        numeric = is_number(value)
+        if key in NUMERIC_TRAINING and value is not None and not (numeric and 0 <= value < float("inf")):
             raise RecipeError(f"{where}.{key}: expected a finite number of at least 0, got {shown(value)}")
         if key in COUNTS and value is not None and (value < 1 or value != int(value)):
             raise RecipeError(f"{where}.{key}: expected a whole number of at least 1, got {shown(value)}")
-        if (
-            key in LENGTHS
-            and value is not None
-            and (not is_number or (value <= 0 and (key, value) != ("max_steps", -1)))
-        ):
+        if key in LENGTHS and value is not None and (not numeric or (value <= 0 and (key, value) != ("max_steps", -1))):
             raise RecipeError(
                 f"{where}.{key}: expected a number above 0, got {shown(value)}; it says how long training lasts"
             )

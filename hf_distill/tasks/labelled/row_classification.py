@@ -10,6 +10,7 @@ from typing import Any, get_args
 import torch
 from datasets import IterableDataset
 from torch import Tensor
+from torch.nn import functional
 from transformers import PretrainedConfig
 from typing_extensions import override
 
@@ -96,6 +97,8 @@ class RowClassification(ClassificationTask, abstract=True):
         if labels is None:
             return found
         if self.distribution == "categorical":
+            if labels.shape == (len(labels), classes) and labels.is_floating_point():
+                return found  # Shares of the classes, of rows that are mixtures.
             if labels.is_floating_point():
                 raise DataError(
                     f"labels: expected the number of one class a row, got {labels.dtype}: set config.problem_type of "
@@ -140,6 +143,13 @@ class RowClassification(ClassificationTask, abstract=True):
             return [unlabelled if label is None else label for label in given]
 
         return encoded
+
+    def _mixable(self, labels: Tensor) -> Tensor:
+        """Labels of which mixtures can be taken: shares of the classes for one class; NaN where there is none."""
+        if self.distribution != "categorical":
+            return labels
+        shares = functional.one_hot(labels.clamp(min=0), len(self.label_set.names)).float()
+        return shares.masked_fill((labels == IGNORED)[:, None], math.nan)
 
     def _label_tensor(self, rows: Sequence[Mapping[str, Any]]) -> Tensor:
         """The labels of encoded rows, ``[B]`` or ``[B, C]``."""

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from hf_distill.data.classes import ProblemType
 from hf_distill.data.media.read_audio import audio_facts, read_audio
-from hf_distill.recipe.parse import check_option
+from hf_distill.recipe.parse import check_option, is_number
 from hf_distill.tasks.labelled.row_classification import RowClassification
 from hf_distill.tasks.media.media_rows import MediaTask
 from hf_distill.tokenizers.readers import Reader
@@ -59,8 +59,9 @@ class AudioClassification(MediaTask, RowClassification):
         labels: list[str] | None = None,
     ) -> None:
         super().__init__(problem_type, out_of_scope, labels)
-        is_number = isinstance(max_seconds, float | int) and not isinstance(max_seconds, bool)
-        check_option("max_seconds", max_seconds, is_number and max_seconds > 0, "a number of seconds above 0")
+        check_option(
+            "max_seconds", max_seconds, is_number(max_seconds) and max_seconds > 0, "a number of seconds above 0"
+        )
         self.max_seconds, self.keep_features = float(max_seconds), keep_features
         check_option("keep_features", keep_features, isinstance(keep_features, bool), "true or false")
 

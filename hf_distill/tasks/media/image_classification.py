@@ -12,10 +12,12 @@ from typing_extensions import override
 
 from hf_distill.data.classes import ProblemType
 from hf_distill.data.media.read_image import read_image
-from hf_distill.recipe.parse import check_option
+from hf_distill.recipe.parse import check_option, is_number
+from hf_distill.tasks.encoding import MEDIA
 from hf_distill.tasks.labelled.row_classification import RowClassification
-from hf_distill.tasks.media.augmentation import view_of
-from hf_distill.tasks.media.media_rows import MediaTask
+from hf_distill.tasks.media.augmentation import mixed, view_of
+from hf_distill.tasks.media.media_rows import MediaTask, content_number
+from hf_distill.tasks.task import TEACHER_PREFIX
 from hf_distill.types import Batch, Collate, Masks, Rows
 
 
@@ -31,6 +33,9 @@ class ImageClassification(MediaTask, RowClassification):
         crop: The smallest share of a picture's area that a view keeps, at most 1, which keeps all of it. 0.08 is usual
             of photographs (Szegedy et al. 2015), where the view's sides differ by a third at most.
         flip: Whether half of the views are mirrored, left to right; wrong where sides mean something (digits, text).
+        mixup: The share of rows that are a mixture of two pictures of their batch, see :func:`mixed`; their labels are
+            the mixture of both.
+        cutmix: The share of rows of which a part is another picture of their batch.
         keep_features: Whether what models read is made once and kept on disk, where `datasets` keeps its own: a picture
             of 224 x 224 takes 0.6 MB. Not with other views in each epoch.
         problem_type: As in text-classification.
@@ -46,31 +51,40 @@ class ImageClassification(MediaTask, RowClassification):
     column = "image"
     required = ("image", "label")
     length_unit = ""
-    encoded_by = ("problem_type", "out_of_scope", "crop", "flip")
+    encoded_by = ("problem_type", "out_of_scope", "crop", "flip", "mixup", "cutmix")
 
     def __init__(
         self,
         *,
         crop: float = 1.0,
         flip: bool = False,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
         keep_features: bool = False,
         problem_type: ProblemType | None = None,
         out_of_scope: str | None = None,
         labels: list[str] | None = None,
     ) -> None:
         super().__init__(problem_type, out_of_scope, labels)
-        is_share = isinstance(crop, float | int) and not isinstance(crop, bool) and 0 < crop <= 1
-        check_option("crop", crop, is_share, "a share of the area above 0 and at most 1")
+        check_option("crop", crop, is_number(crop) and 0 < crop <= 1, "a share of the area above 0 and at most 1")
         check_option("flip", flip, isinstance(flip, bool), "true or false")
+        for name, share in (("mixup", mixup), ("cutmix", cutmix)):
+            check_option(name, share, is_number(share) and 0 <= share <= 1, "a share of the rows, 0 to 1")
+        check_option("cutmix", cutmix, mixup + cutmix <= 1, "a share of the rows that mixup leaves")
         self.crop, self.flip, self.keep_features = float(crop), flip, keep_features
+        self.mixup, self.cutmix = float(mixup), float(cutmix)
         no_views = isinstance(keep_features, bool) and not (keep_features and self._changes)
-        check_option("keep_features", keep_features, no_views, "true or false, and false beside crop and flip")
+        check_option("keep_features", keep_features, no_views, "true or false, and false beside other views")
         if self._changes:
             self.cache_schemes = ()  # type: ignore[misc]  # Each epoch sees other views than a cache would hold.
 
     @property
     def _changes(self) -> bool:
-        return self.crop < 1 or self.flip
+        return self.crop < 1 or self.flip or self._mixes
+
+    @property
+    def _mixes(self) -> bool:
+        return self.mixup > 0 or self.cutmix > 0
 
     @override
     def decoded(self, cell: Any, processor: Any) -> Image.Image:
@@ -101,10 +115,27 @@ class ImageClassification(MediaTask, RowClassification):
 
     @override
     def training_collator(self, tokenizer: Any, teacher_tokenizer: Any, epoch: Callable[[], Sequence[int]]) -> Collate:
-        def change(picture: Image.Image, content: int) -> Image.Image:
-            return view_of(picture, random.Random(repr((*epoch(), content))), self.crop, self.flip)
+        def drawn(content: int, what: str) -> random.Random:
+            return random.Random(repr((*epoch(), content, what)))
 
-        return self._collator((tokenizer, teacher_tokenizer), change if self._changes else None)
+        def change(picture: Image.Image, content: int) -> Image.Image:
+            return view_of(picture, drawn(content, "view"), self.crop, self.flip)
+
+        collate = self._collator((tokenizer, teacher_tokenizer), change if self._changes else None)
+
+        def collate_mixed(rows: list[Mapping[str, Any]]) -> Batch:
+            contents = [content_number(row[MEDIA]) for row in rows]
+            return self._mixed(collate(rows), lambda: [drawn(content, "mixture") for content in contents])
+
+        return collate_mixed if self._mixes else collate
+
+    def _mixed(self, batch: Batch, draws: Callable[[], Sequence[random.Random]]) -> Batch:
+        """The batch with mixtures, the same for student and teacher."""
+        labels, found = self._mixable(batch["labels"]), {**batch}
+        for name in ("pixel_values", TEACHER_PREFIX + "pixel_values"):
+            if name in batch:
+                found[name], found["labels"] = mixed(batch[name], labels, draws(), self.mixup, self.cutmix)
+        return found
 
     def _collator(
         self, processors: tuple[Any, Any], change: Callable[[Image.Image, int], Image.Image] | None = None

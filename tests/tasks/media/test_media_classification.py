@@ -13,7 +13,7 @@ from datasets import Image as ImageFeature
 from PIL import Image
 from transformers import AutoModelForAudioClassification, AutoModelForImageClassification, TrainingArguments
 
-from hf_distill import DistillationTrainer, Hidden, Labels, Logits, Relation
+from hf_distill import DKD, DistillationTrainer, Hidden, Labels, Logits, Relation
 from hf_distill.errors import DataError, ObjectiveError, RecipeError
 from hf_distill.tasks import AudioClassification, ImageClassification, make_task
 from hf_distill.tasks.media.augmentation import view_of
@@ -173,6 +173,7 @@ def test_a_view_lies_within_its_picture_and_keeps_the_share_that_was_asked_for(s
 
 
 NOTHING = [{"crop": 0}, {"crop": 1.5}, {"crop": True}, {"flip": 1}, {"max_length": 3}]
+NOTHING += [{"mixup": 2}, {"mixup": True}, {"cutmix": 0.6, "mixup": 0.6}, {"keep_features": True, "mixup": 0.1}]
 NOTHING += [{"keep_features": 2}, {"keep_features": True, "crop": 0.5}]
 
 
@@ -186,6 +187,46 @@ def test_options_that_mean_nothing_are_refused(options):
 def test_a_length_of_sounds_that_is_none_is_refused(seconds):
     with pytest.raises(RecipeError, match="max_seconds"):
         AudioClassification(max_seconds=seconds)
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_a_mixture_holds_as_much_of_two_pictures_as_its_label_says(kind):
+    task, rows = bound("vit", **{kind: 1.0}), media_rows.pictures(6)
+    plain, found = batch_of(task, processor_of("vit"), rows), views(task, rows, (3, 1))
+    pixels, other = plain["pixel_values"], plain["pixel_values"].roll(-1, 0)
+    own = torch.nn.functional.one_hot(plain["labels"], 3).float()
+    kept = found["labels"].gather(1, plain["labels"][:, None])
+    assert torch.allclose(found["labels"], kept * own + (1 - kept) * own.roll(-1, 0))
+    assert kept.min() < kept.max()
+    if kind == "mixup":
+        share = kept[:, :, None, None]
+        assert torch.allclose(found["pixel_values"], share * pixels + (1 - share) * other, atol=1e-6)
+    else:
+        is_own, is_other = ((found["pixel_values"] == each).all(1) for each in (pixels, other))
+        assert (is_own | is_other).all()
+        assert torch.allclose(is_own.float().mean((1, 2)), kept[:, 0], atol=0.02)
+    assert torch.equal(views(task, rows, (3, 1))["pixel_values"], found["pixel_values"])
+    assert not torch.equal(views(task, rows, (3, 2))["pixel_values"], found["pixel_values"])
+
+
+def test_student_and_teacher_see_the_same_mixture_and_rows_without_labels_stay_so():
+    task, rows = bound("vit", mixup=0.5, cutmix=0.5, crop=0.5), media_rows.pictures(6)
+    rows = rows.remove_columns("label").add_column("label", [None, *rows["label"][1:]])
+    found = views(task, rows, (3, 1), teacher=processor_of("vit"))
+    assert torch.equal(found["pixel_values"], found["teacher_pixel_values"])
+    assert task.masks(found)["labels"].tolist() == [False, True, True, True, True, False]
+    alone = views(task, rows.select([1]), (3, 1))
+    assert alone["labels"].tolist() == [[0, 1, 0]]
+
+
+def test_labels_that_are_shares_give_the_cross_entropy_with_them(tmp_path):
+    made = trainer(tmp_path, "vit", [Labels()], 8, mixup=1.0)
+    batch = next(iter(made.get_train_dataloader()))
+    logits = made.model(pixel_values=batch["pixel_values"]).logits
+    expected = torch.nn.functional.cross_entropy(logits, batch["labels"])
+    assert made.compute_loss(made.model, batch).item() == pytest.approx(expected.item(), abs=1e-6)
+    with pytest.raises(ObjectiveError, match="mixtures"):
+        trainer(tmp_path, "vit", [DKD()], 8, mixup=1.0).train()
 
 
 # --- training --------------------------------------------------------------------------------------------------------
