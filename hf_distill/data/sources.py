@@ -16,7 +16,7 @@ from huggingface_hub import HfApi
 
 from hf_distill.data.local_files import reason
 from hf_distill.data.media.cells import Kind
-from hf_distill.data.media.columns_of_media import as_cells
+from hf_distill.data.media.columns_of_media import as_cells, audio_as_given
 from hf_distill.data.media.manifests import rows_of_files, splits_of_folder
 from hf_distill.data.media.origins import Origin
 from hf_distill.errors import DataError, HfDistillError
@@ -99,7 +99,8 @@ def _loaded(config: DataConfig) -> Splits:
             return datasets.load_from_disk(str(folder))
         if (folder / "state.json").is_file():
             return {config.train_split: datasets.load_from_disk(str(folder))}
-        return datasets.load_dataset(config.path, config.name, revision=config.revision, streaming=config.streaming)
+        with audio_as_given():
+            return datasets.load_dataset(config.path, config.name, revision=config.revision, streaming=config.streaming)
     except (datasets.exceptions.DatasetNotFoundError, FileNotFoundError, ConnectionError) as error:
         raise DataError(
             f"data.path: {config.path} is neither a folder here nor a data set on the Hub that can be reached: check "

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import datasets
 from huggingface_hub import constants
+from huggingface_hub.file_download import repo_folder_name
 
 from hf_distill.errors import DataError
 
@@ -19,7 +20,7 @@ class Origin:
     Attributes:
         folder: Where relative paths begin: of a manifest its folder, else where the run was started.
         hub_id: The data set of the Hub whose rows these are. A stranger wrote its paths, so that they may name files
-            that were downloaded of data sets, and none of this machine; local rows may name any file.
+            that were downloaded with it, and no others of this machine; local rows may name any file.
     """
 
     folder: str = ""
@@ -35,7 +36,7 @@ class Origin:
             )
         if not self.hub_id:
             return os.path.normpath(os.path.join(self.folder, path)) if path else path
-        if os.path.isabs(path) and any(_is_within(path, folder) for folder in _caches()):
+        if os.path.isabs(path) and any(_is_within(path, folder) for folder in _downloaded(self.hub_id)):
             return path
         raise DataError(
             f"data.path: a row of {self.hub_id} names the file {path}, which is none that was downloaded with it, and "
@@ -48,8 +49,8 @@ def _is_within(path: str, folder: str) -> bool:
     return Path(outer) in Path(whole).parents
 
 
-def _caches() -> tuple[str, ...]:
-    """The folders that hold what was downloaded of data sets."""
+def _downloaded(hub_id: str) -> tuple[str, ...]:
+    """The folders that hold what was downloaded of a data set: its own, and where archives are unpacked."""
     config = datasets.config
-    folders = (config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH, config.EXTRACTED_DATASETS_PATH)
-    return (*map(str, folders), constants.HF_HUB_CACHE)
+    own = os.path.join(constants.HF_HUB_CACHE, repo_folder_name(repo_id=hub_id, repo_type="dataset"))
+    return own, str(config.DOWNLOADED_DATASETS_PATH), str(config.EXTRACTED_DATASETS_PATH)

@@ -112,9 +112,7 @@ def _opened_image(raw: Any, name: str) -> Image:
     try:
         image: Image = pil.open(raw, formats=FORMATS)
     except pil.UnidentifiedImageError as error:
-        raise MediaError(
-            f"{name} is no image that can be read, or is cut in its header; read are {', '.join(FORMATS)}"
-        ) from error
+        raise MediaError(f"{name} is no image that can be read, or is cut in its header") from error
     except pil.DecompressionBombError as error:
         raise MediaError(f"{name} is too large: {error}", "too large") from error
     except _FAULTS as error:
