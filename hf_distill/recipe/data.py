@@ -63,7 +63,9 @@ class DataConfig(Section, where="recipe.data"):
     """A branch, tag or commit of the Hub's repository."""
     files: dict[str, str | list[str]] | str | list[str] | None = None
     """Local files by split, or those of the training split: csv, tsv, json, jsonl, parquet, txt, or conll (words and
-    their tags), also packed (gz); a pattern (``part-*.jsonl``) names all that fit."""
+    their tags), also packed (gz); a pattern (``part-*.jsonl``) names all that fit. Sound and images are named by paths
+    relative to these files, or a folder of them stands for a file: its sub-folders are classes, or ``metadata.csv``
+    has a row for each ``file_name``."""
     encoding: str | None = None
     """What the files are written in; found by their bytes unless given."""
     delimiter: str | None = None
@@ -100,8 +102,8 @@ class DataConfig(Section, where="recipe.data"):
     """What becomes of rows without a label (empty, null, NaN, -1 of a ClassLabel): the teacher alone teaches on them
     (``unlabelled``; where models are scored they are refused), they are dropped, or refused everywhere."""
     invalid_rows: Literal["refuse", "drop"] = "refuse"
-    """What becomes of rows that nothing can be learned from: an empty text, a chat without turns or with unknown roles.
-    They are counted either way."""
+    """What becomes of rows that nothing can be learned from: an empty text, a chat without turns or with unknown roles,
+    sound or an image that is broken, empty or silent. They are counted either way."""
     streaming: bool = False
     """Read the training rows as they come, for data larger than memory."""
 

@@ -38,8 +38,8 @@ def check_media(
 ) -> tuple[Dataset | IterableDataset, list[str]]:
     """The rows whose sound and images can be used, and lines that tell of others.
 
-    Of each file the header is read, its end, and of sound as much as is silent; images are read to their end, a JPEG at
-    an eighth of its size. Few files are in memory at a time, none of them decoded whole but images.
+    Of each file the header is read, its end, and of sound as much as is silent; images are decoded
+    but for JPEG and PNG, which show in other ways that they are cut. Few files are in memory at a time.
 
     Args:
         rows: Rows with cells in the columns ``kinds``; a stream's are looked at as they come.

@@ -29,12 +29,12 @@ _MOST_CHANNELS = 64
 
 @dataclass(frozen=True)
 class AudioFacts:
-    """What a header says, and the loudest sample where it was looked for."""
+    """What a header says, and whether nothing is to be heard."""
 
     seconds: float
     rate: int
     channels: int
-    is_silent: bool = False
+    is_silent: bool
 
 
 def read_audio(cell: Any, rate: int) -> np.ndarray:
@@ -67,7 +67,7 @@ def read_audio(cell: Any, rate: int) -> np.ndarray:
     return np.ascontiguousarray(samples, dtype=np.float32)
 
 
-def audio_facts(cell: Any, *, loudness: bool = True) -> AudioFacts:
+def audio_facts(cell: Any) -> AudioFacts:
     """What a cell's header says; of its samples no more are decoded than it takes to find one that is not silent.
 
     Raises:
@@ -76,15 +76,12 @@ def audio_facts(cell: Any, *, loudness: bool = True) -> AudioFacts:
     name = name_of(cell, "audio")
     with opened(cell, "audio") as raw, _sound(raw, name) as file:
         _check_whole(file, name)
-        facts = AudioFacts(file.frames / file.samplerate, file.samplerate, file.channels)
         try:
             file.seek(0)
-            is_silent = loudness and all(
-                _peak(block, name) < SILENT for block in file.blocks(file.samplerate, dtype="float32")
-            )
+            is_silent = all(_peak(block, name) < SILENT for block in file.blocks(file.samplerate, dtype="float32"))
         except RuntimeError as error:
             raise _cut(name, error) from error
-    return AudioFacts(facts.seconds, facts.rate, facts.channels, is_silent)
+        return AudioFacts(file.frames / file.samplerate, file.samplerate, file.channels, is_silent)
 
 
 def checked_samples(array: Any) -> np.ndarray:

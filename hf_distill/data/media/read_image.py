@@ -47,7 +47,7 @@ def read_image(cell: Any) -> Image:
 
 
 def check_image(cell: Any) -> tuple[int, int]:
-    """The width and height of a cell's image, which is read to its end, a JPEG at an eighth of its size.
+    """The width and height of a cell's image, which is read to its end; of a JPEG it is enough that it has one.
 
     Raises:
         MediaError: As :func:`read_image`.
@@ -58,12 +58,19 @@ def check_image(cell: Any) -> tuple[int, int]:
         try:
             if image.format == "PNG":
                 image.verify()  # Every chunk has a checksum.
-            else:
-                image.draft("RGB", (max(size[0] // 8, 1), max(size[1] // 8, 1)))
+            elif image.format != "JPEG" or not _ends(raw):
                 image.load()
         except _FAULTS as error:
             raise _damaged(name, error) from error
         return size
+
+
+def _ends(jpeg: Any) -> bool:
+    """Whether the mark of a JPEG's end is the last of it: one that is cut has none, and decoding finds no more."""
+    jpeg.seek(0, io.SEEK_END)
+    jpeg.seek(max(jpeg.tell() - 64, 0))
+    last: bytes = jpeg.read()
+    return last.rstrip(b"\0").endswith(b"\xff\xd9")
 
 
 def as_png(image: Any) -> bytes:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from datasets import Dataset, DatasetDict, IterableDataset
+from datasets import Dataset, DatasetDict, Features, IterableDataset, IterableDatasetDict, Value
+from datasets import Image as ImageFeature
 
 from hf_distill.data.media.cells import CELL
 from hf_distill.data.media.read_audio import read_audio
@@ -242,3 +243,68 @@ def test_a_cell_that_cannot_be_media_is_refused_by_its_row(column, value, told):
     with pytest.raises(DataError, match=told) as refused:
         given_rows({column: [value] * 4, "label": [0, 1] * 2}, column, "label")
     assert f"row 0, column {column!r}" in str(refused.value)
+
+
+def test_a_folder_may_be_streamed(tmp_path):
+    data = load(path=str(image_folder(tmp_path)), streaming=True, validation_size=2)
+    assert isinstance(data.train, IterableDataset)
+    rows = list(data.train)
+    assert (len(rows), len(data.validation), len(data.test)) == (6, 2, 8)
+    assert colours(rows) == [row["label"] for row in rows]
+    assert colours(data.test) == list(data.test["label"])
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["features known", "features unknown"])
+def test_a_stream_of_a_callable_may_give_any_form(known):
+    def rows() -> Any:
+        yield from ({"image": picture(colour), "label": label} for colour, label in ((RED, 0), (BLUE, 1)) * 4)
+
+    features = Features({"image": ImageFeature(), "label": Value("int64")}) if known else None
+    stream = IterableDataset.from_generator(rows, features=features)
+    given.value = IterableDatasetDict(train=stream, test=stream)
+    data = load(path=GIVEN, validation_size=2)
+    assert colours(data.train) == ["red", "blue"] * 3
+    assert colours(data.test) == ["red", "blue"] * 4
+
+
+def test_a_column_that_a_stream_lacks_is_told():
+    stream = IterableDataset.from_generator(lambda: iter([{"picture": image_bytes(), "label": 0}] * 4))
+    given.value = IterableDatasetDict(train=stream, test=stream)
+    with pytest.raises(DataError, match="no column 'image'; it has 'picture', 'label'"):
+        load(path=GIVEN, validation_size=1)
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        (["images", "rows.csv"], "expected folders, or files with rows, got both"),
+        ("empty", "empty holds no image file that can be read"),
+        ("images", "sub-folders for several splits .*; name it in data.path"),
+    ],
+)
+def test_folders_that_are_no_split_are_refused(tmp_path, monkeypatch, files, told):
+    monkeypatch.chdir(tmp_path)
+    image_folder(tmp_path / "images")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "rows.csv").write_text("image,label\na.png,1\n")
+    with pytest.raises(DataError, match=told):
+        load(files={"train": files, "test": "images/test"})
+
+
+def test_links_that_lead_back_are_followed_once(tmp_path):
+    image_folder(tmp_path / "images")
+    (tmp_path / "images" / "train" / "red" / "up").symlink_to(tmp_path / "images", target_is_directory=True)
+    assert sum(load(path=str(tmp_path / "images")).counts.values()) == 16
+
+
+def test_rows_of_a_table_above_the_splits_that_are_of_none_are_told(tmp_path):
+    image_folder(tmp_path)
+    write_image(tmp_path.parent / "away.png")
+    names = [f"{split}/red/{i}.png" for split in ("train", "test") for i in range(4)]
+    (tmp_path / "metadata.csv").write_text("file_name,label\n" + "".join(f"{name},1\n" for name in [*names, "a/b.png"]))
+    lines: list[str] = []
+    with reported(lines.append):
+        data = load(path=str(tmp_path))
+    assert sum(data.counts.values()) == 8
+    assert any("1 rows name files that are in no split's folder and are not read (b.png)" in line for line in lines)
+    assert any("4 files stand in no table" in line for line in lines)

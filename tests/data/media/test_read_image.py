@@ -228,3 +228,10 @@ def test_a_missing_library_names_the_extra(monkeypatch):
     with pytest.raises(DataError, match=r"PIL.*pip install 'hf-distill\[vision\]'") as refused:
         read_image(b"x")
     assert not isinstance(refused.value, MediaError)
+
+
+@LOOKS
+def test_what_stands_behind_the_end_of_a_jpeg_does_no_harm(look):
+    content = image_bytes(noise(), "JPEG")
+    for more in (b"\0" * 20, b"camera's own data" * 20):
+        assert look(content + more) is not None
