@@ -129,12 +129,17 @@ def sizes_and_speeds(
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """Each model's parameters, bytes, latency and throughput, all in the same precision; and the conditions.
 
+    Of rows of sound further the real-time factor in batches: seconds of work for one second that is heard.
+
     Precision is what the device computes best, for all models alike; outputs are not compared here.
     """
     models: list[Any] = [model for candidate in candidates.values() for model in candidate.models]
     before = [model.dtype for model in models]
     calls, conditions = timed_calls(candidates, task, rows, batch_size)
     speeds = measure_speed(*calls, ROUNDS)
+    if (seconds := conditions.get("seconds_of_sound")) is not None:
+        for speed in speeds.values():
+            speed["real_time_factor"] = conditions["rows"] / seconds / speed["samples_per_second"]
     facts = {
         name: {
             "parameters": sum(map(parameters, candidate.models)),
@@ -181,6 +186,7 @@ def timed_calls(
         "rounds": ROUNDS,
         "rows": len(timed),
         **({"written_tokens": tokens} if generates else {}),
+        **({"seconds_of_sound": round(seconds, 2)} if (seconds := task.seconds_of(timed)) else {}),
     }
     return (forwards, singles, batches), conditions
 

@@ -149,20 +149,24 @@ def _harmed(results: Mapping[str, Any], start: float) -> str:
 def _speed(results: Mapping[str, Any]) -> Iterator[str]:
     speed, machine = results["speed"], results["machine"]
     yield "## Size and speed"
+    heard = "seconds_of_sound" in speed
     yield table(
-        ["", "parameters", "disk", "one row", "rows/s"],
+        ["", "parameters", "disk", "one row", "rows/s", *(["real-time factor"] if heard else [])],
         [
             [
                 name,
                 *(f"{model[key] / 1e6:.1f} {unit}" for key, unit in (("parameters", "M"), ("disk_bytes", "MB"))),
                 f"{model['latency_ms']:.1f} ms",
                 f"{model['samples_per_second']:.0f}",
+                *([f"{model['real_time_factor']:.4f}"] if heard else []),
             ]
             for name, model in results["models"].items()
             if "parameters" in model
         ],
     )
     written = f", {speed['written_tokens']} tokens written a row, greedily" if "written_tokens" in speed else ""
+    if heard:
+        written += f", {speed['seconds_of_sound'] / speed['rows']:.1f} s of sound a row"
     where = escaped(machine.get("accelerator") or speed["device"])
     if speed["device"] == "cpu":
         where = f"{escaped(machine['cpu'])}, threads: {speed['threads']}"

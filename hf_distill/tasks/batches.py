@@ -73,6 +73,10 @@ class Completing:
         line = f"tokens a row: median {median}, longest {longest} in {len(lengths)} rows (cut at {self.max_length})"
         return longest, line
 
+    def seconds_of(self, rows: Dataset) -> float:
+        """How many seconds of sound rows hold; 0 where they hold none."""
+        return 0.0
+
     def scored_lengths(self, rows: Dataset, texts: Sequence[str]) -> list[int]:
         """How long each row that is scored is: the words of its text, or what :attr:`length_unit` says."""
         return [len(text.split()) for text in texts]

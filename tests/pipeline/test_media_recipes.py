@@ -81,6 +81,9 @@ def test_a_student_is_loaded_by_pipeline_in_a_process_without_hf_distill(task, t
     card = (made.student / "README.md").read_text()
     assert f'pipeline("{task}"' in card
     assert ("your_picture.jpg" if task.startswith("image") else "your_sound.wav") in card
+    assert ("real-time factor" in card) == task.startswith("audio")
+    for model in made.results["models"].values():
+        assert ("real_time_factor" in model) == task.startswith("audio")
     assert set(made.results["models"]) == {"teacher", "student", "control"}
     assert json.loads((made.folder / "analysis.json").read_text())["summary"]
 

@@ -17,6 +17,7 @@ from typing_extensions import override
 from hf_distill.data.media.cells import Kind
 from hf_distill.data.media.columns_of_media import as_cells
 from hf_distill.data.media.origins import Origin
+from hf_distill.data.media.read_audio import audio_facts
 from hf_distill.errors import ObjectiveError
 from hf_distill.models.sanity_checks import positions_of
 from hf_distill.recipe.parse import check_option
@@ -149,6 +150,10 @@ class MediaTask(Task, abstract=True):
             cell = row.get(self.column, row.get(MEDIA))
             path = cell.get("path") if isinstance(cell, Mapping) else cell if isinstance(cell, str) else None
             yield Path(path).name if path else f"row {number}"
+
+    @override
+    def seconds_of(self, rows: Dataset) -> float:
+        return sum(audio_facts(cell).seconds for cell in rows[self.column]) if self.column == "audio" else 0.0
 
     @override
     def check_rows(self, rows: Dataset, tokenizer: Any) -> Iterator[str]:
