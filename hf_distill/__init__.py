@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # The names of _HOMES, for editors and type checkers.
     from hf_distill.tasks import (
         AudioClassification,
         CausalLanguageModeling,
+        CTCSpeechRecognition,
         Embeddings,
         ImageClassification,
         MaskedLanguageModeling,
@@ -64,8 +65,8 @@ _HOMES = {
     "search.plan": "StudentPlan plan",
     "search.sweep": "Sweep sweep",
     "students.request": "Student StudentRequest",
-    "tasks": "AudioClassification CausalLanguageModeling Embeddings ImageClassification MaskedLanguageModeling "
-    "QuestionAnswering Summarization Task TextClassification TokenClassification Translation",
+    "tasks": "AudioClassification CTCSpeechRecognition CausalLanguageModeling Embeddings ImageClassification "
+    "MaskedLanguageModeling QuestionAnswering Summarization Task TextClassification TokenClassification Translation",
     "teachers": "CachedTeacher EnsembleTeacher ModelTeacher ServedTeacher Teacher",
     "training.trainer": "DistillationTrainer",
     "types": "HeadLogits LogitSource SparseLogits Targets View",

@@ -25,8 +25,8 @@ Unit = Literal["labels", "positions", "tokens", "sources", "batches"]
 stack, or those that an encoder reads beside it; or micro-batches that hold anything."""
 UNITS: tuple[Unit, ...] = get_args(Unit)
 
-Distribution = Literal["categorical", "bernoulli", "real", "vector"]
-"""What the logits of one position mean: one class of C, C yes/no classes, C real values, or a vector of a text."""
+Distribution = Literal["categorical", "bernoulli", "real", "vector", "ctc"]
+"""What one position's logits mean: one class of C (ctc: or none), C yes/no classes, C real values, a text's vector."""
 
 Need = Literal["labels", "pairs", "routers", "logits", "hidden_states", "encoder_states", "projections", "attentions"]
 """What an objective asks for: labels, or pairs of texts that mean the same, of the data; how evenly a student uses
@@ -59,7 +59,7 @@ Projections = dict[str, Tensor]
 """A layer's ``q``, ``k`` and ``v``, ``[B, T, width]`` each: what attention is made of, before rotary positions."""
 
 Masks = dict[Unit, Tensor]
-"""One boolean mask a unit: ``labels``, ``positions`` ``[N]``; ``tokens`` ``[B, T]``; ``sources`` ``[B, S]`` or none."""
+"""Boolean: ``labels`` ``[N]``, of ctc ``[B]``; ``positions`` ``[N]``; ``tokens`` ``[B, T]``, ``sources`` ``[B, S]``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,11 +236,11 @@ class View:
     Attributes:
         logits: ``[N, C]``, in the label order of the data; or what they are made of, for a fused loss.
         distribution: What the C logits of a position mean.
-        labels: ``[N]`` class indices, or ``[N, C]`` floats (bernoulli, real). Where ``masks["labels"]`` is False the
-            value is arbitrary.
+        labels: ``[N]`` class indices, or ``[N, C]`` floats (bernoulli, real), or those of rows, ``[B, L]``, with
+            :data:`IGNORED` behind each (ctc). Where ``masks["labels"]`` is False the value is arbitrary.
         masks: Which labels, positions and tokens count, see :data:`Masks`.
-        texts_of_row: How many positions in a row of their own belong together: the texts of one row, the first of
-            which the others are compared with.
+        blank: The class of positions that stand for no label (ctc).
+        texts_of_row: How many positions that follow each other are texts of one row, compared with the first of them.
         hidden_states: ``[B, T, H]`` each; index 0 is the embedding output, index i the output of layer i. None unless
             an objective needs them.
         encoder_states: ``[B, S, H]`` each, the same of an encoder beside a decoder, or None.
@@ -253,6 +253,7 @@ class View:
     distribution: Distribution
     labels: Tensor | None
     masks: Masks
+    blank: int = 0
     texts_of_row: int = 1
     hidden_states: tuple[Tensor, ...] | None = None
     encoder_states: tuple[Tensor, ...] | None = None
@@ -263,13 +264,12 @@ class View:
     def check_sizes(self, given: View | Targets) -> None:
         """Refuse labels, logits and states of other positions than the masks have (DataError)."""
         logits = given.logits.hidden if isinstance(given.logits, HeadLogits) else given.logits
-        found: list[tuple[str, Any, Unit]] = [("labels", self.labels, "positions"), ("logits", logits, "positions")]
+        found: list[tuple[str, Any, Unit]] = [("labels", self.labels, "labels"), ("logits", logits, "positions")]
         found += [("hidden_states", state, "tokens") for state in given.hidden_states or ()]
         found += [("encoder_states", state, "sources") for state in given.encoder_states or ()]
         found += [("projections", x, "tokens") for layer in (given.projections or {}).values() for x in layer.values()]
         for name, values, unit in found:
-            mask = self.masks.get(unit)
-            is_there = mask is not None and isinstance(values, Tensor) and values.numel()  # Else nobody looks at it.
+            mask, is_there = self.masks.get(unit), isinstance(values, Tensor) and values.numel()  # Else nobody looks.
             if mask is not None and is_there and values.shape[: mask.dim()] != mask.shape:
                 raise DataError(
                     f"{name}: expected {list(mask.shape)} positions, as the batch's mask of {unit} has, got "

@@ -39,6 +39,10 @@ OUT_OF_SCOPE = ("auroc_out_of_scope", "fpr95_out_of_scope")
 """How confidence tells rows of a class from rows of none: the chance that a row in scope is surer than one out of scope
 (a tie counts half); and the share of rows out of scope that pass the threshold that 95% of those in scope pass."""
 
+ERRORS = ("wer", "wer_normalized", "cer", "cer_normalized")
+"""Of transcripts: words or characters that are wrong, missing or too many, over those that are said (a share, which may
+be above 1). Normalized: without case and punctuation, see ``normalizer`` of the tasks of speech."""
+
 MEASURED: Mapping[str, tuple[str, ...]] = {
     "single_label_classification": (
         "accuracy",
@@ -52,6 +56,8 @@ MEASURED: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("masked-lm", "translation", "summarization"), OF_TOKENS),
     "token-classification": ("f1", "precision", "recall", "accuracy"),
     "question-answering": ("f1", "exact_match"),
+    "transcribed words": ERRORS,
+    "transcribed characters": tuple(name for name in ERRORS if name.startswith("cer")),
 }
 """Metrics of each problem type; those of scorers come on top."""
 
@@ -64,7 +70,7 @@ PRIMARY: Mapping[str, str] = {
 """The metric by which models are compared when the recipe names none."""
 
 LOWER_IS_BETTER = frozenset(
-    {"mse", "loss", "perplexity", BITS_PER_BYTE, "calibration_error", "kl_to_teacher", "fpr95_out_of_scope"}
+    {"mse", "loss", "perplexity", BITS_PER_BYTE, "calibration_error", "kl_to_teacher", "fpr95_out_of_scope", *ERRORS}
 )
 
 JUDGES = ("sacrebleu", "rouge-score")

@@ -24,6 +24,7 @@ from hf_distill.evaluation.regression import RealScores, SimilarityScores
 from hf_distill.evaluation.retrieval import score_vectors
 from hf_distill.evaluation.scores import DecisionScores, Evaluation, Scoreable, Scores, by_row
 from hf_distill.evaluation.tags import score_tags
+from hf_distill.evaluation.transcripts.transcript_scores import score_transcripts
 from hf_distill.generation.ends import with_ends
 from hf_distill.generation.generate import generate, with_length, writer_inputs
 from hf_distill.generation.room import parts_with_room, report_room
@@ -129,6 +130,7 @@ SCORE_FUNCTIONS: dict[str, Callable[[Scoreable, Evaluation], Scores]] = {
     "answers": score_answers,
     "vectors": score_vectors,
     "tokens": _token_scores,
+    "transcripts": score_transcripts,
 }
 """What scores a model that runs here, by a task's ``scored_as``."""
 

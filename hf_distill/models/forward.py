@@ -104,6 +104,8 @@ def accepted_inputs(model: PreTrainedModel, inputs: dict[str, Any]) -> dict[str,
     names = set(arguments_of(model))
     if SEGMENTS in inputs and not reads_segments(model):
         names.discard(SEGMENTS)
+    if not reads_padding_mask(model):
+        names.discard("attention_mask")
     return {name: _in_dtype(value, model.dtype) for name, value in inputs.items() if name in names}
 
 
@@ -121,6 +123,15 @@ def reads_segments(model: PreTrainedModel) -> bool:
     if SEGMENTS not in arguments_of(model) or model.config.model_type == "big_bird":
         return False
     return getattr(model.config, "type_vocab_size", 0) > 1 or model.config.model_type in ("xlnet", "funnel")
+
+
+def reads_padding_mask(model: PreTrainedModel) -> bool:
+    """Whether a model is told where rows are padded.
+
+    Models of speech whose first convolution is normalized over the whole clip (``feat_extract_norm: group``, wav2vec2
+    and HuBERT of the base size) have learned from clips padded with silence, without a mask.
+    """
+    return getattr(model.config, "feat_extract_norm", None) != "group"
 
 
 def arguments_of(model: PreTrainedModel) -> Collection[str]:
@@ -168,7 +179,8 @@ def compared_layers(config: PretrainedConfig) -> int:
     if (sizes := sizes_of(config)) is getattr(config, "vision_config", None):
         return int(sizes.num_hidden_layers)
     stack = config.get_text_config(decoder=True)
-    return int(getattr(stack, "num_decoder_layers", None) or stack.num_hidden_layers)
+    layers = getattr(stack, "num_decoder_layers", None) or getattr(stack, "num_hidden_layers", None)
+    return int(layers or sizes_of(config).num_hidden_layers)
 
 
 def encoder_layers(config: PretrainedConfig) -> int | None:

@@ -44,7 +44,11 @@ def sizes_of(config: PretrainedConfig, side: str | None = None) -> PretrainedCon
     nested = getattr(config, side, None) if side else None
     if config.model_type in IMAGE_CLASSIFIERS:
         nested = getattr(config, "vision_config", None)
-    return (nested if isinstance(nested, PretrainedConfig) else config).get_text_config()
+    found = (nested if isinstance(nested, PretrainedConfig) else config).get_text_config()
+    encoder = getattr(found, "encoder_config", None)
+    if isinstance(encoder, PretrainedConfig) and not hasattr(found, "num_hidden_layers"):
+        return encoder  # Of Parakeet and its like, whose own config says nothing of layers.
+    return found
 
 
 def is_staged(config: PretrainedConfig) -> bool:

@@ -8,21 +8,27 @@ from torch.nn import functional
 from typing_extensions import override
 
 from hf_distill.losses.fused import FusedTerm
+from hf_distill.losses.sequence_loss import ctc_of_rows
 from hf_distill.objectives.objective import Objective
 from hf_distill.types import Targets, View, logits_at
 
 
 class Labels(Objective):
-    """Cross-entropy for one class of many, binary cross-entropy for many labels, squared error for real values."""
+    """Cross-entropy for one class of many, binary cross-entropy for many labels, squared error for real values.
+
+    Of sequences whose places are not known it is the CTC loss of each row, divided by the number of its labels.
+    """
 
     unit = "labels"
     needs = frozenset({"labels"})
-    distributions = frozenset({"categorical", "bernoulli", "real"})
+    distributions = frozenset({"categorical", "bernoulli", "real", "ctc"})
     paper = "the task's own loss on the labels"
 
     @override
     def total(self, view: View, targets: Targets) -> Tensor:
         mask = view.masks["labels"]
+        if view.distribution == "ctc":
+            return ctc_of_rows(view).sum()
         logits = logits_at(mask, view.logits).float()
         if view.labels is None:
             return logits.sum() * 0.0

@@ -24,6 +24,9 @@ from hf_distill.types import Distribution, SparseLogits, Targets, View, logits_a
 
 DEFAULTS = {"temperature": 2.0, "beta": 0.5, "alpha": 0.1}  # Of the options of a divergence.
 
+SURE_OF_BLANK = 0.9
+"""The teacher's probability, at temperature 1, from which on a frame counts as blank."""
+
 
 class Logits(Objective):
     """A divergence between the teacher's and the student's distribution over the classes, at a temperature.
@@ -37,11 +40,14 @@ class Logits(Objective):
             strictly between 0 and 1; 0.1 unless given.
         cross_tokenizer: Whether the teacher may have other tokens: both are then compared where each has read the same
             bytes, over the tokens that they share, see :mod:`hf_distill.losses.cross_vocabulary`. Not for mse.
+        blank_weight: Only for CTC, 0 to 1: what frames count at which the teacher gives the blank a probability of more
+            than 0.9. They are most of all frames, and tell little. The mean is still that over all frames, so that a
+            lower value makes the term smaller. Unless given all frames count alike.
     """
 
     unit = "positions"
     needs = frozenset({"logits"})
-    distributions = frozenset({"categorical", "bernoulli", "real"})
+    distributions = frozenset({"categorical", "bernoulli", "real", "ctc"})
     paper = "Hinton et al. 2015, Distilling the Knowledge in a Neural Network, arXiv:1503.02531"
 
     def __init__(
@@ -52,6 +58,7 @@ class Logits(Objective):
         beta: float | None = None,
         alpha: float | None = None,
         cross_tokenizer: bool = False,
+        blank_weight: float | None = None,
         weight: Scheduled = 1.0,
     ) -> None:
         super().__init__(weight=weight)
@@ -74,6 +81,9 @@ class Logits(Objective):
             share = given[name]
             if share is not None and not 0 < share < 1:
                 raise ObjectiveError(f"logits: {name} must lie strictly between 0 and 1, got {share!r}")
+        if blank_weight is not None and not 0 <= blank_weight <= 1:
+            raise ObjectiveError(f"logits: blank_weight must be a number from 0 to 1, got {blank_weight!r}")
+        self.blank_weight = blank_weight
         self.cross_tokenizer = cross_tokenizer
         self.crossing: Crossing | None = None
         chosen = {**DEFAULTS, **{name: value for name, value in given.items() if value is not None}}
@@ -90,6 +100,10 @@ class Logits(Objective):
         if distribution == "real" and self.divergence != "mse":
             raise ObjectiveError(
                 f"logits: {self.divergence} compares probabilities, not real values; use divergence: mse"
+            )
+        if self.blank_weight is not None and distribution != "ctc":
+            raise ObjectiveError(
+                f"logits: blank_weight is for CTC, and this task's outputs, {distribution}, have no blank; remove it"
             )
 
     @override
@@ -119,8 +133,13 @@ class Logits(Objective):
             return self.crossing.value(self.divergence, student, teacher, self.options).sum()
         # Vocabularies that differ only by padding rows are compared over the tokens that both have.
         shared = min(student.shape[-1], teacher.shape[-1])
-        options = {"distribution": view.distribution, **self.options}
-        return DIVERGENCES[self.divergence](student[:, :shared], teacher[:, :shared], **options).sum()
+        kind = "categorical" if view.distribution == "ctc" else view.distribution
+        options = {"distribution": kind, **self.options}
+        values = DIVERGENCES[self.divergence](student[:, :shared], teacher[:, :shared], **options)
+        if self.blank_weight is not None:
+            sure = teacher.float().softmax(-1)[:, view.blank] > SURE_OF_BLANK
+            values = values * torch.where(sure, self.blank_weight, 1.0)
+        return values.sum()
 
     def _of_cache(self, view: View, targets: SparseLogits) -> Tensor:
         if view.distribution != "categorical":

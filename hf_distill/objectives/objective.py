@@ -40,7 +40,7 @@ class Objective(ABC):
 
     unit: Unit
     needs: frozenset[Need]
-    distributions: ClassVar[frozenset[Distribution]] = frozenset({"categorical", "bernoulli", "real", "vector"})
+    distributions: ClassVar[frozenset[Distribution]] = frozenset({"categorical", "bernoulli", "real", "vector", "ctc"})
     compares_tokens: ClassVar[bool] = False
     cross_tokenizer: bool = False
     vocabularies: ClassVar[bool] = True

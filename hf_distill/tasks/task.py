@@ -25,7 +25,7 @@ TEACHER_PREFIX = "teacher_"
 """Inputs that only the teacher reads (where its tokenizer differs from the student's) carry this prefix."""
 
 Usage = Literal["pipeline", "question-answering", "sentence-transformers", "generate"]
-ScoredAs = Literal["decisions", "tags", "answers", "vectors", "tokens"]
+ScoredAs = Literal["decisions", "tags", "answers", "vectors", "tokens", "transcripts"]
 TimedAs = Literal["forward", "generate"]
 CacheScheme = Literal["dense", "sampled", "top_k", "naive_top_k"]
 

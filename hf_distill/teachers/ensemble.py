@@ -225,13 +225,13 @@ def mixed(logits: Sequence[Tensor], weights: Sequence[float], distribution: Dist
     Args:
         logits: ``[..., C]`` of each, classes in the same order.
         weights: Of each; their sum is 1.
-        distribution: ``categorical`` mixes the probabilities of the classes, ``bernoulli`` that of each class;
-            of ``real`` values it is the mean.
+        distribution: ``categorical`` and ``ctc`` mix the probabilities of the classes, ``bernoulli`` that of each
+            class; of ``real`` values it is the mean.
     """
     if distribution == "real":
         return sum((weight * own.float() for weight, own in zip(weights, logits, strict=True)), torch.zeros(()))
     log_weights = torch.tensor([math.log(weight) for weight in weights], device=logits[0].device)
-    if distribution == "categorical":
+    if distribution in ("categorical", "ctc"):
         return log_mixture(logits, log_weights)
     yes, no = (
         torch.stack([functional.logsigmoid(sign * own.float()) for own in logits], -1).add(log_weights).logsumexp(-1)

@@ -48,7 +48,8 @@ def shortest(readers: Iterable[Reader], side: Side | None = None) -> tuple[int, 
 def check_tokens_fit(readers: Iterable[Reader], error: type[HfDistillError] = ModelError) -> None:
     """Refuse a model whose table of tokens lacks some of those that it is to read."""
     for reader in readers:
-        if (tokenizer := vocabulary_of(reader.tokenizer)) is None:
+        writes_only = reader.model.main_input_name != "input_ids" and not reader.model.config.is_encoder_decoder
+        if (tokenizer := vocabulary_of(reader.tokenizer)) is None or writes_only:
             continue
         rows, _ = token_rows(reader.model)
         beyond = {token: number for token, number in tokenizer.get_vocab().items() if number >= rows}

@@ -18,6 +18,7 @@ from hf_distill.evaluation.regression import SimilarityScores
 from hf_distill.evaluation.retrieval import RetrievalScores
 from hf_distill.evaluation.scores import Scores
 from hf_distill.evaluation.tags import TagScores
+from hf_distill.evaluation.transcripts.transcript_scores import transcript_scores
 from hf_distill.names import nearest_or_all
 from hf_distill.pipeline.experiment import Experiment, Stage
 from hf_distill.pipeline.train import control_objectives
@@ -137,10 +138,15 @@ def _vectors(task: Task, rows: Dataset) -> Scores:
     return RetrievalScores(queries=queries, ranks=firsts, nearest=np.zeros(len(queries), dtype=int), passages=passages)
 
 
+def _transcripts(task: Task, rows: Dataset) -> Scores:
+    return transcript_scores(task, rows, rows["text"])
+
+
 PERFECT: dict[str, tuple[str, Callable[[Task, Dataset], Scores]]] = {
     "decisions": ("label", _decisions),
     "tags": ("labels", _tags),
     "answers": ("answers", _answers),
     "vectors": ("text_pair", _vectors),
+    "transcripts": ("text", _transcripts),
 }
 """Where the right answers stand, and the scores of a model that gives them, by a task's ``scored_as``."""

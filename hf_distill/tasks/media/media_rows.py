@@ -28,6 +28,9 @@ from hf_distill.tokenizers.processors import processor_mark
 from hf_distill.tokenizers.readers import Reader
 from hf_distill.types import TAUGHT_BY, Batch, Rows
 
+AT_ONCE = 100
+"""Rows whose pictures or sounds are held in memory together while they are encoded."""
+
 Encode = Callable[[Mapping[str, list[Any]]], dict[str, list[Any]]]
 """Makes columns of a batch of all columns of rows but the picture or sound."""
 
@@ -41,7 +44,7 @@ class MediaTask(Task, abstract=True):
     """
 
     column: ClassVar[Kind]
-    text_columns = ()
+    text_columns: ClassVar[tuple[str, ...]] = ()
     max_length = 1
     keep_features: bool = False
     _positions: int | None = None  # Of each layer of the student, where all rows have as many.
@@ -89,26 +92,28 @@ class MediaTask(Task, abstract=True):
                 "logits"
             )
 
-    def with_media(self, rows: Rows, encode: Encode, processors: tuple[Any, Any]) -> Rows:
+    def with_media(self, rows: Rows, encode: Encode, processors: tuple[Any, Any], *, looks: bool = False) -> Rows:
         """Encoded rows: what ``encode`` makes of all other columns, beside the picture or sound as it is.
 
-        Where :attr:`keep_features` is set, beside what the ``processors`` of student and teacher make of it.
+        Where :attr:`keep_features` is set, beside what the ``processors`` of student and teacher make of it. ``looks``:
+        whether ``encode`` is given the picture or sound, too, as :data:`MEDIA`.
         """
         rows = as_cells(rows, {self.column: self.column}, Origin(), "rows")  # A person's may be decoded when read.
-        if isinstance(rows, IterableDataset):
+        named = rows.rename_column(self.column, MEDIA)
+        if isinstance(named, IterableDataset):
             check_option("keep_features", True, not self.keep_features, "false for a stream, which is read once")
-            named = rows.rename_column(self.column, MEDIA)
             others = [name for name in named.column_names or () if name not in (MEDIA, TAUGHT_BY)]
-            return named.map(encode, batched=True, remove_columns=others)
+            return named.map(encode, batched=True, batch_size=AT_ONCE, remove_columns=others)
         # Apart, since map would write the bytes of all files anew.
-        names = [name for name in rows.column_names if name != self.column]
-        media = rows.select_columns([self.column]).rename_column(self.column, MEDIA)
+        names = [name for name in named.column_names if name != MEDIA or looks]
+        media = named.select_columns([MEDIA])
         if self.keep_features and len(rows):
             media = self._features(media, processors)
-        numbered = rows.select_columns(names) if names else Dataset.from_dict({"number": list(range(len(rows)))})
-        kept = [TAUGHT_BY] if TAUGHT_BY in names else []
-        removed = [name for name in numbered.column_names if name not in kept]
-        return concatenate_datasets([media, numbered.map(encode, batched=True, remove_columns=removed)], axis=1)
+        numbered = named.select_columns(names) if names else Dataset.from_dict({"number": list(range(len(rows)))})
+        removed = [name for name in numbered.column_names if name != TAUGHT_BY]
+        size = AT_ONCE if looks else 1000
+        encoded = numbered.map(encode, batched=True, batch_size=size, remove_columns=removed)
+        return concatenate_datasets([media, encoded], axis=1)
 
     def _features(self, media: Dataset, processors: tuple[Any, Any]) -> Dataset:
         def prepare(cells: Sequence[Any]) -> Batch:
