@@ -35,6 +35,7 @@ from tests.helpers.benchmark_rows import (
     written_row,
 )
 from tests.helpers.hub_server import hub_server
+from tests.helpers.media_stand_ins import fill_media
 from tests.helpers.serving import serving
 from tests.helpers.stand_ins import fill
 
@@ -50,6 +51,7 @@ SMALL = [
     "evaluate.resamples=100",
     "data.test_limit=12",
 ]
+MEDIA = ["image-classification", "audio-classification"]
 FEW = ["data.validation_size=24", "data.test_size=48"]
 TRAINING = (
     "recipe.training={num_train_epochs: 3, learning_rate: 1.0e-3, per_device_train_batch_size: 32, "
@@ -73,6 +75,7 @@ def shell(tmp_path_factory):
     words = tiny.chat_tokenizer(tiny.CHAT_TEMPLATE)
     with hub_server() as hub, serving(tiny.decoder(4), words, name="meta-llama/Llama-3.3-70B-Instruct") as teacher:
         fill(hub, folder / "hub")
+        fill_media(hub, folder / "hub")
         environment = {
             **os.environ,
             "HF_ENDPOINT": hub.url,
@@ -151,6 +154,14 @@ def test_every_recipe_says_how_it_is_run_what_it_needs_and_whether_it_was_measur
         assert any(word in line for line in head), word
     assert f"hf-distill run {path.relative_to(ROOT)}" in "\n".join(head)
     assert load_recipe(path).name == path.stem
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", MEDIA)
+def test_the_template_of_a_task_of_sounds_or_pictures_checks(task, shell):
+    shell("hf-distill", "init", task, "--output", f"{task}.yaml")
+    told = shell("hf-distill", "check", f"{task}.yaml", "training.use_cpu=true")
+    assert "student" in told
 
 
 @pytest.mark.slow
