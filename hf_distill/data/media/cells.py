@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,14 +61,14 @@ def media_columns(features: Features | None) -> list[str]:
     return [name for name, feature in (features or {}).items() if is_media(feature)]
 
 
-def library(name: str, kind: Kind) -> Any:
-    """An imported module; where it is not installed, DataError says what to install."""
+@contextmanager
+def needed_for(kind: Kind) -> Iterator[None]:
+    """Where what reads a kind is imported: DataError says what to install where that fails."""
     try:
-        return importlib.import_module(name)
+        yield
     except (ImportError, OSError) as error:  # OSError: soundfile finds no libsndfile.
         raise DataError(
-            f"{kind} is read with {name.partition('.')[0]}, which cannot be imported ({error}): pip install "
-            f"'hf-distill[{EXTRAS[kind]}]'"
+            f"{kind} cannot be read, as a library is missing ({error}): pip install 'hf-distill[{EXTRAS[kind]}]'"
         ) from error
 
 

@@ -12,9 +12,9 @@ from typing import Any
 from datasets import Dataset, IterableDataset
 
 from hf_distill.data.forms.chat_rows import Invalid, numbers_of
-from hf_distill.data.media.cells import Kind, MediaError, library, name_of
-from hf_distill.data.media.read_audio import audio_facts
-from hf_distill.data.media.read_image import check_image
+from hf_distill.data.media.cells import Kind, MediaError, name_of
+from hf_distill.data.media.read_audio import audio_facts, soundfile_library
+from hf_distill.data.media.read_image import check_image, pillow
 from hf_distill.data.media.threads import over_cells
 from hf_distill.errors import DataError
 
@@ -30,7 +30,7 @@ NAMED = 5
 MANY = 10_000
 """More rows than these take a while, which is told before."""
 
-LIBRARIES: dict[Kind, str] = {"audio": "soundfile", "image": "PIL.Image"}
+LIBRARIES: dict[Kind, Callable[[], Any]] = {"audio": soundfile_library, "image": pillow}
 
 
 def check_media(
@@ -53,7 +53,7 @@ def check_media(
     """
     lines: list[str] = []
     for kind in kinds:
-        library(LIBRARIES[kind], kind)
+        LIBRARIES[kind]()  # Where it is missing, no row is at fault.
         look = partial(_fault, kind=kind, seconds=seconds)
         if isinstance(rows, IterableDataset):
             rows = _checked_stream(rows, split, kind, invalid, look)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_distill.data.media.cells import MediaError, library, name_of, opened
+from hf_distill.data.media.cells import MediaError, name_of, needed_for, opened
 
 SILENT = 1e-4
 """Sound whose samples are all below this (of 1.0, the loudest) is silence: -80 dB."""
@@ -37,6 +37,13 @@ class AudioFacts:
     is_silent: bool
 
 
+def soundfile_library() -> Any:
+    """The module soundfile; DataError where it is missing."""
+    with needed_for("audio"):
+        import soundfile
+    return soundfile
+
+
 def read_audio(cell: Any, rate: int) -> np.ndarray:
     """The samples of a cell, float32 of shape ``[samples]``, from -1 to 1.
 
@@ -60,7 +67,9 @@ def read_audio(cell: Any, rate: int) -> np.ndarray:
     else:
         samples, own = _decoded(cell)
     if own != rate:
-        samples = library("soxr", "audio").resample(samples, own, rate)
+        with needed_for("audio"):
+            import soxr
+        samples = soxr.resample(samples, own, rate)
         if not len(samples):
             told = f"{name_of(cell, 'audio')} is too short: nothing is left of it at {rate} Hz"
             raise MediaError(told, "too short")
@@ -107,7 +116,7 @@ def as_wav(array: Any, rate: Any) -> bytes:
     if not isinstance(rate, (int, float, np.number)) or rate <= 0:
         raise MediaError(f"expected a sampling_rate beside the array of samples, got {rate!r}; give both in the row")
     file = io.BytesIO()
-    library("soundfile", "audio").write(file, checked_samples(array), int(rate), format="WAV", subtype="FLOAT")
+    soundfile_library().write(file, checked_samples(array), int(rate), format="WAV", subtype="FLOAT")
     return file.getvalue()
 
 
@@ -138,7 +147,7 @@ def _decoded(cell: Any) -> tuple[np.ndarray, int]:
 
 
 def _sound(raw: Any, name: str) -> Any:
-    soundfile = library("soundfile", "audio")
+    soundfile = soundfile_library()
     start = raw.read(12)
     raw.seek(0)
     try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_distill.data.media.cells import MediaError, library, name_of, opened
+from hf_distill.data.media.cells import MediaError, name_of, needed_for, opened
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -20,6 +20,14 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF
 
 _FAULTS = (OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, EOFError, OverflowError, MemoryError)
 """What Pillow's readers raise for damaged files."""
+
+
+def pillow() -> Any:
+    """The package PIL with what is used of it; DataError where it is missing."""
+    with needed_for("image"):
+        import PIL.Image
+        import PIL.ImageOps
+    return PIL
 
 
 def read_image(cell: Any) -> Image:
@@ -36,7 +44,7 @@ def read_image(cell: Any) -> Image:
         MediaError: It is no image, empty, cut, larger than ``MOST_PIXELS``, or its file is missing.
         DataError: Pillow is missing.
     """
-    pil = library("PIL.Image", "image")
+    pil = pillow().Image
     if isinstance(cell, pil.Image):
         return _upright_rgb(cell, "the image")
     if isinstance(cell, (np.ndarray, list)):
@@ -75,7 +83,7 @@ def _ends(jpeg: Any) -> bool:
 
 def as_png(image: Any) -> bytes:
     """The bytes of a file with an image or an array, without loss."""
-    pil = library("PIL.Image", "image")
+    pil = pillow().Image
     made = image if isinstance(image, pil.Image) else image_of(image)
     if made.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
         made = _upright_rgb(made, "the image")
@@ -98,7 +106,7 @@ def image_of(array: Any) -> Image:
             f"expected an array of shape [height, width] or [height, width, channels] with 1 to 4 channels, got "
             f"{pixels.dtype} of shape {pixels.shape}{swapped}"
         )
-    return library("PIL.Image", "image").fromarray(_in_bytes(pixels))
+    return pillow().Image.fromarray(_in_bytes(pixels))
 
 
 def _in_bytes(pixels: np.ndarray) -> np.ndarray:
@@ -115,7 +123,7 @@ def _in_bytes(pixels: np.ndarray) -> np.ndarray:
 
 
 def _opened_image(raw: Any, name: str) -> Image:
-    pil = library("PIL.Image", "image")
+    pil = pillow().Image
     try:
         image: Image = pil.open(raw, formats=FORMATS)
     except pil.UnidentifiedImageError as error:
@@ -141,10 +149,9 @@ def _check_size(image: Image, name: str) -> None:
 
 
 def _upright_rgb(image: Image, name: str) -> Image:
-    ops = library("PIL.ImageOps", "image")
     _check_size(image, name)
     try:
-        return _rgb(ops.exif_transpose(image))
+        return _rgb(pillow().ImageOps.exif_transpose(image))
     except _FAULTS as error:
         raise _damaged(name, error) from error
 
@@ -154,7 +161,7 @@ def _rgb(image: Image) -> Image:
         return image_of(_deep(np.asarray(image))).convert("RGB")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
-        image = library("PIL.Image", "image").new("RGBA", layer.size, "white")
+        image = pillow().Image.new("RGBA", layer.size, "white")
         image.alpha_composite(layer)
     return image.convert("RGB")
 
