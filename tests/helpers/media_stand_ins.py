@@ -1,4 +1,4 @@
-"""Tiny models that see and hear, and data sets of pictures and sounds, under the names that recipes and templates use."""
+"""Tiny models that see and hear, and data sets of pictures and sounds, under the names that recipes use."""
 
 from __future__ import annotations
 

@@ -6,19 +6,32 @@ import gc
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from safetensors.torch import save_file
-from transformers import BertModel, MixtralConfig, MixtralForCausalLM, TrainingArguments
+from transformers import (
+    AutoModelForImageClassification,
+    BertModel,
+    MixtralConfig,
+    MixtralForCausalLM,
+    TrainingArguments,
+)
 
 from hf_distill import Attention, DistillationTrainer, Hidden, Labels, Logits, Relation, Rollout, RolloutConfig
 from hf_distill.objectives import Objective, Similarity
-from hf_distill.tasks import CausalLanguageModeling, Embeddings, Translation
+from hf_distill.tasks import (
+    CausalLanguageModeling,
+    CTCSpeechRecognition,
+    Embeddings,
+    ImageClassification,
+    Translation,
+)
 from hf_distill.teachers import ModelTeacher
-from tests.helpers import tiny
+from tests.helpers import media_models, media_rows, speech, tiny
 from tests.helpers.byte_tokenizers import byte_level, sentencepiece
 from tests.helpers.known_writer import Known
 
@@ -35,6 +48,8 @@ def pair(task: str) -> dict[str, Any]:
             "eval_dataset": tiny.rows(30, 1),
             "processing_class": tiny.tokenizer(),
         }
+    if task in MEDIA:
+        return MEDIA[task]()
     train, evaluation = (Dataset.from_dict({"text": tiny.rows(count, count)["text"]}) for count in (64, 30))
     if task == "causal-lm":
         return {
@@ -72,6 +87,35 @@ def pair(task: str) -> dict[str, Any]:
     }
 
 
+def pictures() -> dict[str, Any]:
+    """A ViT, that sees another part of each picture in each epoch."""
+    task = ImageClassification(crop=0.5)
+    task.read_labels(media_rows.pictures(24))
+    return {
+        "model": media_models.model(AutoModelForImageClassification, "vit", 1, num_hidden_layers=2),
+        "teacher": media_models.model(AutoModelForImageClassification, "vit", 2),
+        "task": task,
+        "train_dataset": media_rows.pictures(24),
+        "eval_dataset": media_rows.pictures(10, 1),
+        "processing_class": media_rows.image_processor(),
+    }
+
+
+def clips() -> dict[str, Any]:
+    """A model with a CTC head, and clips of unlike lengths."""
+    return {
+        "model": speech.listener(seed=1),
+        "teacher": speech.listener(seed=2, hidden_size=24, num_hidden_layers=4),
+        "task": CTCSpeechRecognition(),
+        "train_dataset": speech.rows(repeats=4),
+        "eval_dataset": speech.rows(),
+        "processing_class": speech.processor(),
+    }
+
+
+MEDIA: dict[str, Callable[[], dict[str, Any]]] = {"image-classification": pictures, "speech-recognition-ctc": clips}
+
+
 def experts() -> Any:
     """A Mixtral whose config asks for balance."""
     torch.manual_seed(3)
@@ -107,6 +151,8 @@ def objectives(task: str) -> list[Objective]:
     """All that a task's outputs allow and that do not compare the rows of a batch with each other."""
     if task == "embeddings":
         return [Similarity(), Similarity(loss="margin_mse"), Hidden()]
+    if task in MEDIA:
+        return [Labels(), Logits(), Hidden()]
     if task == "cross-tokenizer":
         return [Labels(), Logits(cross_tokenizer=True)]
     return [Labels(), Logits(), Hidden(), Relation(), Attention()]
@@ -166,6 +212,7 @@ if __name__ == "__main__":
     assert os.environ["OMP_NUM_THREADS"] == "1"
     place, size, again = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:] == ["resume"]
     main(place, size, again, "text-classification", 12)
-    for name in () if again else ("causal-lm", "translation", "embeddings", "rollout", "cross-tokenizer", "experts"):
+    names = ("causal-lm", "translation", "embeddings", "rollout", "cross-tokenizer", "experts", *MEDIA)
+    for name in () if again else names:
         main(place / name, size, again, name, 4)
     leave()
