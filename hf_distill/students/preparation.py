@@ -91,9 +91,12 @@ def prepared_by(request: StudentRequest[FromConfig], config: PretrainedConfig) -
             "processor is used, or student.pretrained"
         )
     part = given
+    # Transformers names another class for Wav2Vec2-BERT than what its models are trained with.
+    is_of_its_kind = request.teacher is not None and request.teacher.config.model_type == config.model_type
+    fits = is_of_its_kind or kind is None or isinstance(given, kind)
     if given is None:
         part = kind()
-    elif isinstance(given, SequenceFeatureExtractor) and kind is not None and not isinstance(given, kind):
+    elif isinstance(given, SequenceFeatureExtractor) and not fits:
         # What is a wave for one kind is a spectrogram for another.
         part = kind(sampling_rate=given.sampling_rate)
     return Preparation(
