@@ -34,6 +34,7 @@ from hf_distill.names import nearest
 from hf_distill.tasks import Task
 from hf_distill.tasks.rollout_batches import Prompts
 from hf_distill.tokenizers.compare import reads_alike
+from hf_distill.tokenizers.processors import vocabulary_of
 from hf_distill.types import Batch, LogitSource
 
 DECISIONS: Mapping[str, type[DecisionScores]] = {
@@ -174,16 +175,19 @@ def write_texts(
     """
     place(model, PartialState().device)
     set_seed(seed)
+    words, begins = vocabulary_of(tokenizer), prompts.sources is not None
+    assert words is not None
 
     def work(numbers: list[int]) -> list[str]:
         texts: dict[int, str] = {}
         rows = [prompts.input_ids[number] for number in numbers]
-        for places, part, own in parts_with_room(model, rows, {**prompts.options, **settings}):
-            found = generate(model, writer_inputs(model, tokenizer, part), own)
-            texts |= zip(places, tokenizer.batch_decode(found.tokens, skip_special_tokens=True), strict=True)
+        for places, part, own in parts_with_room(model, rows, {**prompts.options, **settings}, begins):
+            sources = prompts.read([numbers[place] for place in places])
+            found = generate(model, writer_inputs(model, words, part, sources), own)
+            texts |= zip(places, words.batch_decode(found.tokens, skip_special_tokens=True), strict=True)
         return [texts[place] for place in range(len(numbers))]
 
-    report_room(model, prompts.input_ids, settings)
+    report_room(model, prompts.input_ids, settings, begins)
     with torch.inference_mode():
         return share_rows([len(ids) for ids in prompts.input_ids], batch_size, work)
 
@@ -199,6 +203,6 @@ def write_and_score(
 ) -> Written:
     """Let a model write after every row's prompt, and judge it by scorers of these names."""
     prompts = task.prompts(rows, tokenizer)
-    settings = with_ends(with_length(settings, task.longest_text), model, tokenizer, task)
+    settings = with_ends(with_length(settings, task.longest_text), model, vocabulary_of(tokenizer), task)
     texts = write_texts(model, tokenizer, prompts, settings, batch_size)
     return judged(texts, prompts, names)

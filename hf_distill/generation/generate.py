@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,19 +15,27 @@ from transformers import (
     DynamicCache,
     EncoderDecoderCache,
     GenerationConfig,
+    GenerationMixin,
     LogitsProcessor,
     LogitsProcessorList,
     PreTrainedModel,
+    WhisperTimeStampLogitsProcessor,
 )
 
 from hf_distill.models.forward import ROUTER_LOGITS, accepted_inputs, evaluated
 from hf_distill.tasks.encoding import padded
-from hf_distill.types import Tokenizer
+from hf_distill.types import Batch, Tokenizer
+
+DECODER_BEGINS = "decoder_input_ids"
+"""What a decoder is given to begin with, as Transformers calls it."""
+
+STAMPS = frozenset({"return_timestamps", "no_timestamps_token_id"})
+"""Settings by which Whisper writes marks of time, which other generation configs do not have."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Generated:
-    """What a model wrote: tokens that follow each prompt; of an encoder-decoder all that its decoder read and wrote."""
+    """What a model wrote: tokens that follow each prompt; of an encoder-decoder further the one before them."""
 
     tokens: Tensor  # [N, T]
     beams: Tensor | None  # [N, T], the beam that each token came from, -1 behind the end; None where it did not search.
@@ -43,15 +52,20 @@ def generate(
 ) -> Generated:
     """Let a model write, in eval mode and without gradients."""
     generation: Any = copy.deepcopy(model.generation_config if own is None else own)
+    for name in STAMPS & settings.keys():
+        setattr(generation, name, settings[name])  # Only Whisper's own have them.
     tensors = generation.update(**{**inputs, **settings, "return_dict_in_generate": True})
-    writer: Any = model
+    processors = [*_stamping(generation, inputs), *processors]
+    # Whisper's own generate draws nothing where it is told to, gives the likeliest beam several times, and copies all
+    # keys and values from a GPU. What it finds out before it writes, inputs with a beginning tell.
+    given: Any = model
+    writer: Any = functools.partial(GenerationMixin.generate, given) if DECODER_BEGINS in inputs else given.generate
     with evaluated(model), _only(model, generation), _drawing(seed, model.device):
         more = {**tensors, **beam_cache(model, generation), "logits_processor": LogitsProcessorList(processors)}
         # What balances experts is about whole texts: with a cache Transformers fails to compute it.
         more |= accepted_inputs(model, {ROUTER_LOGITS: False})
-        found = writer.generate(**more, generation_config=generation)
-    start = 0 if model.config.is_encoder_decoder else inputs["input_ids"].shape[1]  # type: ignore[union-attr]
-    return Generated(tokens=found.sequences[:, start:], beams=getattr(found, "beam_indices", None))
+        found = writer(**more, generation_config=generation)
+    return Generated(tokens=found.sequences[:, _start(model, inputs) :], beams=getattr(found, "beam_indices", None))
 
 
 def with_length(settings: Mapping[str, Any], longest: int) -> dict[str, Any]:
@@ -60,14 +74,36 @@ def with_length(settings: Mapping[str, Any], longest: int) -> dict[str, Any]:
     return {"do_sample": False, **({} if bounded else {"max_new_tokens": longest}), **settings}
 
 
-def writer_inputs(model: PreTrainedModel, tokenizer: Tokenizer, rows: list[list[int]]) -> dict[str, Any]:
-    """What ``generate`` reads of rows of tokens: padded, with their mask, and the token that pads."""
+def writer_inputs(
+    model: PreTrainedModel, tokenizer: Tokenizer, rows: list[list[int]], sources: Batch | None = None
+) -> dict[str, Any]:
+    """What ``generate`` reads of rows of tokens: padded, with their mask, and the token that pads.
+
+    ``sources``: what an encoder reads in their place; the rows, all of one length, are then what a decoder begins with.
+    """
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    if sources is not None:
+        read = accepted_inputs(model, {name: value.to(model.device) for name, value in sources.items()})
+        return {**read, DECODER_BEGINS: torch.tensor(rows, device=model.device), "pad_token_id": pad}
     # A decoder goes on where the row ends, so nothing may stand behind it; its positions are counted from the mask.
     left = not model.config.is_encoder_decoder
     ids = torch.tensor(padded(rows, pad, left), device=model.device)
     mask = torch.tensor(padded([[1] * len(row) for row in rows], 0, left), device=model.device)
     return {"input_ids": ids, "attention_mask": mask, "pad_token_id": pad}
+
+
+def _start(model: PreTrainedModel, inputs: Mapping[str, Any]) -> int:
+    """Where, in what ``generate`` gives, that begins which is given on."""
+    if DECODER_BEGINS in inputs:
+        return int(inputs[DECODER_BEGINS].shape[1]) - 1
+    return 0 if model.config.is_encoder_decoder else int(inputs["input_ids"].shape[1])
+
+
+def _stamping(generation: Any, inputs: Mapping[str, Any]) -> list[LogitsProcessor]:
+    """What lets Whisper write marks of time in pairs and in order, where it writes any."""
+    if DECODER_BEGINS not in inputs or not getattr(generation, "return_timestamps", False):
+        return []
+    return [WhisperTimeStampLogitsProcessor(generation, begin_index=inputs[DECODER_BEGINS].shape[1])]
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from hf_distill.models.hardware import place
 from hf_distill.recipe import LabelConfig
 from hf_distill.tasks import Task
 from hf_distill.tasks.rollout_batches import Prompts
-from hf_distill.types import Tokenizer
+from hf_distill.tokenizers.processors import vocabulary_of
 
 _OF_THE_FILE = ("transformers_version", "_from_model_config")
 
@@ -49,7 +49,7 @@ class ModelWriter(Writer):
 
     Args:
         model: Of any kind that writes; it is moved to this process's device when it writes.
-        tokenizer: Its own.
+        tokenizer: Its own, or the processor that has it.
         config: ``label`` of a recipe.
         own: How the model writes unless the config says otherwise.
         task: Says how long a text is at most unless the config does, and what ends it.
@@ -59,20 +59,22 @@ class ModelWriter(Writer):
     def __init__(
         self,
         model: PreTrainedModel,
-        tokenizer: Tokenizer,
+        tokenizer: Any,
         config: LabelConfig,
         *,
         own: GenerationConfig,
         task: Task,
         options: Mapping[str, Any],
     ) -> None:
-        self.model, self.tokenizer, self._config = model, tokenizer, config
+        words = vocabulary_of(tokenizer)
+        assert words is not None
+        self.model, self.tokenizer, self._config = model, words, config
         settings = writing_settings(config, task.longest_text, options)
-        self._settings = with_ends(settings, model, tokenizer, task, own)
+        self._settings = with_ends(settings, model, words, task, own)
         self._generation: Any = copy.deepcopy(own)
         self._generation.update(**self._settings)
         self._ends = end_tokens(self._generation)
-        self._special, self._is_told = frozenset(tokenizer.all_special_ids), False
+        self._special, self._is_told = frozenset(words.all_special_ids), False
 
     @property
     @override
@@ -95,21 +97,23 @@ class ModelWriter(Writer):
     def write(self, prompts: Prompts, places: Sequence[int], seed: int) -> list[list[Hypothesis]]:
         place(self.model, PartialState().device)
         rows, found = [prompts.input_ids[i] for i in places], dict[int, list[Hypothesis]]()
+        begins = prompts.sources is not None
         if not self._is_told:
             self._is_told = True
-            report_room(self.model, prompts.input_ids, self._settings)
-        for numbers, part, settings in parts_with_room(self.model, rows, self._settings):
+            report_room(self.model, prompts.input_ids, self._settings, begins)
+        for numbers, part, settings in parts_with_room(self.model, rows, self._settings, begins):
             # The first row decides, so that the texts do not depend on what was written before.
             own_seed = (seed << 32) + prompts.row_ids[places[numbers[0]]]
-            found |= zip(numbers, self._write(part, settings, own_seed), strict=True)
+            inputs = writer_inputs(self.model, self.tokenizer, part, prompts.read([places[n] for n in numbers]))
+            found |= zip(numbers, self._write(inputs, settings, own_seed), strict=True)
         return [found[number] for number in range(len(rows))]
 
-    def _write(self, rows: list[list[int]], settings: Mapping[str, Any], seed: int) -> list[list[Hypothesis]]:
+    def _write(self, inputs: dict[str, Any], settings: Mapping[str, Any], seed: int) -> list[list[Hypothesis]]:
         seen = Likelihood(self._config.beams, self._ends)
         with torch.inference_mode():
             found = generate(
                 self.model,
-                writer_inputs(self.model, self.tokenizer, rows),
+                inputs,
                 settings,
                 own=self._generation,
                 seed=seed,

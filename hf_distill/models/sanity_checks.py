@@ -71,7 +71,7 @@ def check_head(model: PreTrainedModel, inputs: dict[str, Tensor]) -> None:
 def check_decoder_inputs(model: PreTrainedModel, inputs: dict[str, Tensor], labels: Tensor) -> None:
     """Refuse a model whose decoder starts otherwise than the task's ``decoder_input_ids``, made of the ``labels``."""
     with evaluated(model):
-        own = model(input_ids=inputs["input_ids"], labels=labels).logits
+        own = model(**{name: x for name, x in inputs.items() if name != "decoder_input_ids"}, labels=labels).logits
         ours = model(**inputs).logits
     if _difference(ours, own, model.dtype):
         raise ModelError(

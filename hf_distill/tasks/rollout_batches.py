@@ -7,7 +7,7 @@ student wrote is right.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -27,7 +27,11 @@ WRITTEN = "written"
 
 @dataclass(frozen=True, kw_only=True)
 class Prompts:
-    """What models are asked to write after, unpadded, and what should be written, one a row that counts."""
+    """What models are asked to write after, unpadded, and what should be written, one a row that counts.
+
+    Where an encoder hears or sees a row, ``sources`` gives what it reads of the rows at some places, and ``input_ids``
+    are what its decoder is given to begin with.
+    """
 
     input_ids: list[list[int]]
     references: list[str]
@@ -37,6 +41,11 @@ class Prompts:
     chats: list[dict[str, Any]] | None = None
     """The turns that ``input_ids`` are made of, which a server is sent in their place, where rows are chats: as
     ``messages``, and ``tools`` where there are some."""
+    sources: Callable[[Sequence[int]], Batch] | None = None
+
+    def read(self, places: Sequence[int]) -> Batch | None:
+        """What an encoder reads of the rows at some places, where that is no text."""
+        return None if self.sources is None else self.sources(places)
 
     def sent(self, place: int) -> list[int] | dict[str, Any]:
         """What a server is sent of one of them: a chat, or tokens."""
@@ -47,6 +56,7 @@ class Prompted:
     """The part of a task that gives models something to write after; refused where it has nothing (RecipeError)."""
 
     name: ClassVar[str]
+    written_after_texts: ClassVar[bool] = True  # Whether prompts are texts, whose lengths say what is long.
     max_length: int
 
     @property

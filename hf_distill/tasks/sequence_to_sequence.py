@@ -18,6 +18,7 @@ from hf_distill.tasks.batches import on_the_right
 from hf_distill.tasks.encoding import columns_of, mask_of, pad_token, padded, were_cut
 from hf_distill.tasks.language import LanguageTask
 from hf_distill.tasks.rollout_batches import WRITTEN, AfterSources, Prompts
+from hf_distill.tasks.task import Usage
 from hf_distill.tokenizers.readers import Reader
 from hf_distill.types import IGNORED, Batch, Collate, LogitSource, Masks, Rows, Tokenizer, View
 
@@ -40,12 +41,18 @@ class SequenceToSequence(LanguageTask, abstract=True):
         target_language: The same for the target's.
     """
 
-    auto_model = AutoModelForSeq2SeqLM
+    auto_model: ClassVar[Any] = AutoModelForSeq2SeqLM
     required = ("source", "target")
-    text_columns = ("source", "target")
-    usage = "generate"
+    text_columns: ClassVar[tuple[str, ...]] = ("source", "target")
+    usage: ClassVar[Usage] = "generate"
     timed_as = "generate"
-    encoded_by = ("max_length", "max_target_length", "prefix", "source_language", "target_language")
+    encoded_by: ClassVar[tuple[str, ...]] = (
+        "max_length",
+        "max_target_length",
+        "prefix",
+        "source_language",
+        "target_language",
+    )
     _shows_special = False
     _usual_length: ClassVar[int] = 128
 
