@@ -23,6 +23,11 @@ def check_label(config: LabelConfig | None, task: Task, data: Data) -> None:
         return
     check_generation(config.generation, "recipe.label.generation", "label.hypotheses tells how many; remove it")
     make_scorers(scorer_of(config, task), "recipe.label.scorer")
+    if config.filters.length_ratio is not None and not task.written_after_texts:
+        raise RecipeError(
+            f"recipe.label.filters.length_ratio: in {task.name} nothing that texts are written after has tokens to "
+            "compare theirs with; use repetition, compression_ratio or mean_log_probability"
+        )
     assert isinstance(data.train, Dataset)
     task.with_answers(data.train.select(range(1)), None)
     if data.unlabelled is None:

@@ -113,7 +113,7 @@ def _select(
 ) -> tuple[list[Choice], dict[str, Any]]:
     """The texts to train on and what is counted of them; all processes select, so that all fail where none is left."""
     choices = choose(sorted(read_all(written), key=lambda row: row.row_id), references, config, scorer)
-    kept, dropped = keep(choices, config.filters)
+    kept, dropped = keep(choices, config.filters, scorer)
     asked, dropped = unread + len(choices), {"prompt_too_long": unread, **dropped}
     if not kept:
         raise WritingError(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from sacrebleu.metrics import BLEU
 
-from hf_distill.evaluation.metrics import Bleu, Scorer, make_scorers
+from hf_distill.evaluation.metrics import LOWER_IS_BETTER, Bleu, Scorer, make_scorers
 from hf_distill.generation.writer import Hypothesis
 from hf_distill.labelling.shards import WrittenRow
 from hf_distill.recipe import LabelConfig, LabelFilters
@@ -43,15 +43,16 @@ def choose(
         likely = [hypothesis.mean_log_probability for hypothesis in row.hypotheses]
         # What beams find likeliest comes first.
         measure = judged if config.choose == "best" else likely if config.draws else [0.0]
-        best = int(np.argmax(np.array(measure, dtype=float)))
+        values = np.array(measure, dtype=float)
+        best = int(np.argmin(values) if config.choose == "best" and counts_errors(scorer) else np.argmax(values))
         hypothesis, score = row.hypotheses[best], judged[best]
         chosen.append(Choice(row_id=row.row_id, source_tokens=row.source_tokens, hypothesis=hypothesis, score=score))
     return chosen
 
 
-def keep(choices: Sequence[Choice], filters: LabelFilters) -> tuple[list[Choice], dict[str, int]]:
+def keep(choices: Sequence[Choice], filters: LabelFilters, scorer: str | None) -> tuple[list[Choice], dict[str, int]]:
     """The rows that nothing drops, and how many each filter dropped; a row counts for the first that does."""
-    tests = {"empty": lambda row: not row.hypothesis.text.strip(), **_tests(filters)}
+    tests = {"empty": lambda row: not row.hypothesis.text.strip(), **_tests(filters, counts_errors(scorer))}
     faults = [next((name for name, test in tests.items() if test(choice)), None) for choice in choices]
     kept = [choice for choice, fault in zip(choices, faults, strict=True) if fault is None]
     return kept, {name: faults.count(name) for name in tests}
@@ -60,6 +61,11 @@ def keep(choices: Sequence[Choice], filters: LabelFilters) -> tuple[list[Choice]
 def sentence_scorer(name: str) -> Scorer:
     """A scorer whose figures mean something for a single text."""
     return SentenceBleu() if name == "bleu" else make_scorers([name], "recipe.label.scorer")[0]
+
+
+def counts_errors(name: str | None) -> bool:
+    """Whether the figure of a scorer is the better, the lower it is."""
+    return name is not None and sentence_scorer(name).names[-1] in LOWER_IS_BETTER
 
 
 def compression_ratio(text: str) -> float:
@@ -78,16 +84,16 @@ def _scores(written: Sequence[WrittenRow], references: Mapping[int, str], name: 
     return [[next(values) for _ in row.hypotheses] for row in written]
 
 
-def _tests(filters: LabelFilters) -> dict[str, Callable[[Choice], bool]]:
+def _tests(filters: LabelFilters, errors: bool) -> dict[str, Callable[[Choice], bool]]:
     """What tells, by the name of a filter that is set, whether a row is dropped."""
     low, high = filters.length_ratio or (0.0, float("inf"))
     bound = {name: float("nan") if value is None else value for name, value in vars(filters).items()}
-    least = bound["mean_log_probability"]
+    least, sign = bound["mean_log_probability"], -1 if errors else 1
     tests: dict[str, Callable[[Choice], bool]] = {
         "length_ratio": lambda row: not low <= row.hypothesis.tokens / max(1, row.source_tokens) <= high,
         "repetition": lambda row: row.hypothesis.repetition > bound["repetition"],
         "compression_ratio": lambda row: compression_ratio(row.hypothesis.text) > bound["compression_ratio"],
         "mean_log_probability": lambda row: (row.hypothesis.mean_log_probability or 0.0) < least,
-        "reference_score": lambda row: row.score is None or row.score < bound["reference_score"],
+        "reference_score": lambda row: row.score is None or sign * row.score < sign * bound["reference_score"],
     }
     return {name: test for name, test in tests.items() if getattr(filters, name) is not None}

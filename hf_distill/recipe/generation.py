@@ -32,7 +32,7 @@ class LabelFilters(Section, where="recipe.label.filters"):
     """What drops a text that the teacher wrote, and its row with it."""
 
     length_ratio: list[float] | None = field(default=None, metadata=_LOW_AND_HIGH)
-    """The least and the most tokens of the text for a token of what it was written after."""
+    """The least and the most tokens of the text for a token of what it was written after, where that is a text."""
     repetition: float | None = field(default=None, metadata=share_below_one())
     """The share of its runs of four tokens that stood in it before, at most."""
     compression_ratio: float | None = field(default=None, metadata=above_zero())
@@ -40,7 +40,7 @@ class LabelFilters(Section, where="recipe.label.filters"):
     mean_log_probability: float | None = field(default=None, metadata=_LOGARITHM)
     """Of a token, as the teacher says, at least."""
     reference_score: float | None = None
-    """By ``label.scorer`` against what the data say, at least."""
+    """By ``label.scorer`` against what the data say, at least; at most where lower is better, as of ``wer``."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ from hf_distill.errors import DataError, ModelError, ObjectiveError, RecipeError
 from hf_distill.models.forward import ENCODED
 from hf_distill.models.sanity_checks import check_decoder_inputs, check_head
 from hf_distill.recipe.parse import check_choice, check_option
-from hf_distill.tasks.encoding import columns_of, pad_token, padded
+from hf_distill.tasks.encoding import MEDIA, columns_of, pad_token, padded
 from hf_distill.tasks.rollout_batches import Prompts
 from hf_distill.tasks.sequence_to_sequence import SequenceToSequence
 from hf_distill.tasks.speech.hearing import features_of, of_length, tell_how_to_write
@@ -166,8 +166,10 @@ class SpeechRecognition(SequenceToSequence):
                 made["cut"].append(len(kept) < len(prompt) or len(ids) < len(text))
             return made
 
-        others = [name for name in columns_of(rows) if name not in ("audio", TAUGHT_BY)]
-        return rows.map(encode_batch, batched=True, remove_columns=others)
+        columns = columns_of(rows)
+        others = [name for name in columns if name not in ("audio", TAUGHT_BY)]
+        encoded = rows.map(encode_batch, batched=True, remove_columns=others)
+        return encoded.rename_column("audio", MEDIA) if "audio" in columns else encoded
 
     @override
     def collator(self, tokenizer: Any, teacher_tokenizer: Any = None) -> Collate:
@@ -179,7 +181,7 @@ class SpeechRecognition(SequenceToSequence):
                 name: torch.tensor(padded([list(row[name]) for row in rows], filler, False))
                 for name, filler in fillers.items()
             }
-            return {**features_of(tokenizer, [row["audio"] for row in rows]), **read}
+            return {**features_of(tokenizer, [row[MEDIA] for row in rows]), **read}
 
         return collate
 
@@ -230,7 +232,13 @@ class SpeechRecognition(SequenceToSequence):
     @property
     @override
     def extra_columns(self) -> tuple[str, ...]:
-        return (*super().extra_columns, "audio")
+        return (*super().extra_columns, MEDIA)
+
+    @override
+    def row_sizes(self, lengths: Sequence[int]) -> tuple[int, str]:
+        line = f"tokens a row: median {lengths[len(lengths) // 2]}, longest {lengths[-1]} in {len(lengths)} rows"
+        limit = f"(cut at {self.max_target_length}); {self._positions} frames a recording"
+        return max(lengths[-1], self._positions), f"{line} {limit}"
 
     @override
     def turned(self, batch: Batch, tokenizer: Any) -> Batch:
