@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # The names of _HOMES, for editors and type checkers.
         ImageClassification,
         MaskedLanguageModeling,
         QuestionAnswering,
+        SpeechRecognition,
         Summarization,
         Task,
         TextClassification,
@@ -66,7 +67,8 @@ _HOMES = {
     "search.sweep": "Sweep sweep",
     "students.request": "Student StudentRequest",
     "tasks": "AudioClassification CTCSpeechRecognition CausalLanguageModeling Embeddings ImageClassification "
-    "MaskedLanguageModeling QuestionAnswering Summarization Task TextClassification TokenClassification Translation",
+    "MaskedLanguageModeling QuestionAnswering SpeechRecognition Summarization Task TextClassification "
+    "TokenClassification Translation",
     "teachers": "CachedTeacher EnsembleTeacher ModelTeacher ServedTeacher Teacher",
     "training.trainer": "DistillationTrainer",
     "types": "HeadLogits LogitSource SparseLogits Targets View",

@@ -20,6 +20,8 @@ from sacrebleu.metrics import BLEU, CHRF
 from typing_extensions import override
 
 from hf_distill.errors import RecipeError
+from hf_distill.evaluation.transcripts.edits import edits_of
+from hf_distill.evaluation.transcripts.normalizers import normalized
 from hf_distill.names import OF_EVALUATE, look_up
 from hf_distill.recipe import EvaluateConfig
 from hf_distill.tasks import Task
@@ -53,7 +55,7 @@ MEASURED: Mapping[str, tuple[str, ...]] = {
     "similarity": ("spearman", "pearson"),
     "retrieval": ("ndcg@10", "ndcg@1", "recall@1", "recall@10", "mrr@10"),
     "causal-lm": (*OF_TOKENS, BITS_PER_BYTE),
-    **dict.fromkeys(("masked-lm", "translation", "summarization"), OF_TOKENS),
+    **dict.fromkeys(("masked-lm", "translation", "summarization", "speech-recognition"), OF_TOKENS),
     "token-classification": ("f1", "precision", "recall", "accuracy"),
     "question-answering": ("f1", "exact_match"),
     "transcribed words": ERRORS,
@@ -66,6 +68,7 @@ PRIMARY: Mapping[str, str] = {
     "multi_label_classification": "f1_micro",
     "translation": "bleu",
     "summarization": "rougeL",
+    "speech-recognition": "wer",
 }
 """The metric by which models are compared when the recipe names none."""
 
@@ -160,6 +163,30 @@ class Function(Mean):
         return np.array([[float(self._function(*pair))] for pair in zip(texts, references, strict=True)])
 
 
+class WordErrors(Scorer):
+    """Wrong words of transcripts over what is said: as they are, and without case and punctuation (Whisper's way)."""
+
+    names = ("wer", "wer_normalized")
+    characters: ClassVar[bool] = False
+
+    @override
+    def statistics(self, texts: Sequence[str], references: Sequence[str]) -> np.ndarray:
+        alike = (normalized(references, "basic"), normalized(texts, "basic"))
+        found = [edits_of(*pair, characters=self.characters) for pair in ((references, texts), alike)]
+        return np.stack([column for each in found for column in (each.wrong, each.said)], axis=1)
+
+    @override
+    def scores(self, sums: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: sums[:, 2 * i] / np.maximum(sums[:, 2 * i + 1], 1) for i, name in enumerate(self.names)}
+
+
+class CharacterErrors(WordErrors):
+    """The same of characters, blanks among them."""
+
+    names = ("cer", "cer_normalized")
+    characters = True
+
+
 class EvaluateMetric(Mean):
     """A metric of the library `evaluate`, of texts or of decisions; one row alone where rows are scored one by one.
 
@@ -224,6 +251,8 @@ SCORERS: dict[str, type[Scorer] | Callable[[str, str], float]] = {
     "bleu": Bleu,
     "chrf": Chrf,
     "rouge": Rouge,
+    "wer": WordErrors,
+    "cer": CharacterErrors,
     "exact_match": exact_match,
     "last_number": last_number,
 }

@@ -22,13 +22,15 @@ from hf_distill.tasks.media.image_classification import ImageClassification
 from hf_distill.tasks.question_answering import QuestionAnswering
 from hf_distill.tasks.sequence_to_sequence import Summarization, Translation
 from hf_distill.tasks.speech.ctc import CTCSpeechRecognition
+from hf_distill.tasks.speech.whisper import SpeechRecognition
 from hf_distill.tasks.task import Task
 from hf_distill.tasks.text_classification import TextClassification
 from hf_distill.tasks.token_classification import TokenClassification
 
 __all__ = [
     "TASKS", "AudioClassification", "CTCSpeechRecognition", "CausalLanguageModeling", "Embeddings",
-    "ImageClassification", "MaskedLanguageModeling", "QuestionAnswering", "Summarization", "Task", "TextClassification",
+    "ImageClassification", "MaskedLanguageModeling", "QuestionAnswering", "SpeechRecognition", "Summarization", "Task",
+    "TextClassification",
     "TokenClassification", "Translation", "check_class", "make_task", "task_class", "task_of",
 ]  # fmt: skip
 
@@ -43,6 +45,7 @@ TASKS: dict[str, type[Task]] = {
     "summarization": Summarization,
     "audio-classification": AudioClassification,
     "image-classification": ImageClassification,
+    "speech-recognition": SpeechRecognition,
     "speech-recognition-ctc": CTCSpeechRecognition,
 }
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from datasets import Dataset
 from transformers import PreTrainedModel
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
-from hf_distill.data.media import read_audio
-from hf_distill.errors import DataError
+from hf_distill.data.forms.chat_rows import numbers_of
+from hf_distill.data.media.read_audio import audio_facts, read_audio
+from hf_distill.errors import DataError, ModelError
 from hf_distill.types import Batch
+
+ROUNDED = 0.01
+"""Seconds by which a recording may be longer than what is heard: where rates differ, lengths are rounded."""
 
 
 def features_of(processor: Any, cells: Sequence[Mapping[str, Any]]) -> Batch:
@@ -19,20 +24,55 @@ def features_of(processor: Any, cells: Sequence[Mapping[str, Any]]) -> Batch:
     rate = extractor.sampling_rate
     heard = [read_audio(cell, rate) for cell in cells]
     for place, samples in enumerate(heard):
-        # Resampling may round up.
-        if not 0 < len(samples) <= extractor.n_samples + extractor.hop_length:
+        if len(samples) > extractor.n_samples + ROUNDED * rate:
             raise DataError(
-                f"audio: row {place} of a batch has {len(samples) / rate:.1f} seconds; this model hears more than 0 "
-                f"and at most {extractor.chunk_length}, and its text would tell what was not heard; cut the recording "
-                "together with its text, or remove the row"
+                f"audio: row {place} of a batch has {len(samples) / rate:.1f} seconds; this model hears at most "
+                f"{extractor.chunk_length}, and its text would tell what was not heard; cut the recording together "
+                "with its text, or remove the row"
             )
     found = extractor(heard, sampling_rate=rate, return_attention_mask=True, return_tensors="pt")
     return {"input_features": found["input_features"], "attention_mask": found["attention_mask"].long()}
 
 
-def of_length(prompt: list[int], limit: int) -> list[int]:
-    """The mark that begins a prompt and the end of the prompt: tokens of both together, at most."""
-    return prompt if len(prompt) <= limit else [prompt[0], *prompt[len(prompt) - limit + 1 :]]
+def check_length(processor: Any, seconds: float) -> None:
+    """Refuse a processor that makes features of another length than a model hears (ModelError)."""
+    made = processor.feature_extractor.chunk_length
+    if made != seconds:
+        raise ModelError(
+            f"the processor makes features of {made} seconds, but the model hears {seconds:g} (max_source_positions: "
+            "50 a second), no more and no less; set chunk_length in its preprocessor config, or student.processor"
+        )
+
+
+def check_heard(rows: Dataset, seconds: float, what: str) -> None:
+    """Refuse recordings of more seconds than a model hears: nobody knows which part of their texts it would hear.
+
+    ``what``: the rows, in words.
+    """
+    lengths = [audio_facts(cell, loudness=False).seconds for cell in rows["audio"]]
+    longer = [number for number, each in enumerate(lengths) if each > seconds + ROUNDED]
+    if longer:
+        first, numbered = longer[0], numbers_of(rows)
+        raise DataError(
+            f"audio: {len(longer):,} of {len(rows):,} {what} are longer than the {seconds:g} seconds that this model "
+            f"hears (the first is row {numbered(first)}, of {lengths[first]:.1f} s), and their texts would tell what "
+            "it did not hear; cut these recordings together with their texts, or remove the rows"
+        )
+
+
+def said_before(words: Any, prompt: str | None, limit: int) -> tuple[list[int], bool]:
+    """``<|startofprev|>`` and the tokens of what was said before, at most so many, and whether its start was cut.
+
+    Nothing where nothing was said.
+    """
+    if not prompt or not prompt.strip():
+        return [], False
+    try:
+        found: list[int] = words.get_prompt_ids(prompt).tolist()
+    except ValueError as error:
+        raise DataError(f"prompt: {error} It holds the text alone: {prompt[:80]!r}") from error
+    cut = len(found) > limit
+    return ([found[0], *found[len(found) - limit + 1 :]] if cut else found), cut
 
 
 def tell_how_to_write(

@@ -19,6 +19,7 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 from typing_extensions import override
 
+from hf_distill.data.lost_rows import LOOKED_AT
 from hf_distill.errors import DataError, ModelError, ObjectiveError, RecipeError
 from hf_distill.models.forward import ENCODED
 from hf_distill.models.sanity_checks import check_decoder_inputs, check_head
@@ -26,10 +27,13 @@ from hf_distill.recipe.parse import check_choice, check_option
 from hf_distill.tasks.encoding import MEDIA, columns_of, pad_token, padded
 from hf_distill.tasks.rollout_batches import Prompts
 from hf_distill.tasks.sequence_to_sequence import SequenceToSequence
-from hf_distill.tasks.speech.hearing import features_of, of_length, tell_how_to_write
+from hf_distill.tasks.speech.hearing import check_heard, check_length, features_of, said_before, tell_how_to_write
 from hf_distill.tokenizers.processors import vocabulary_of
 from hf_distill.tokenizers.readers import Reader
 from hf_distill.types import IGNORED, TAUGHT_BY, Batch, Collate, Masks, Rows, Tokenizer
+
+POSITIONS_A_SECOND = 50
+"""Of the encoder of any Whisper: frames of 10 ms, two of which become one."""
 
 _STAMP = re.compile(r"<\|\d+\.\d+\|>")
 
@@ -136,10 +140,21 @@ class SpeechRecognition(SequenceToSequence):
         """Let whoever loads the student write as it learns to: in this language, by this task."""
         tell_how_to_write(student, self._speaking(tokenizer), self.language, self.task, self.timestamps)
 
+    @property
+    def max_seconds(self) -> float:
+        """What a model hears at once: 30 seconds, unless it was built to hear less."""
+        return self._positions / POSITIONS_A_SECOND
+
+    @override
+    def check_evaluated(self, rows: Dataset) -> None:
+        check_heard(rows, self.max_seconds, "evaluated rows")
+
     @override
     def check_rows(self, rows: Dataset, tokenizer: Any) -> Iterator[str]:
-        yield from super().check_rows(rows.remove_columns("audio"), tokenizer)
         words = self._speaking(tokenizer)
+        check_length(tokenizer, self.max_seconds)
+        check_heard(rows.select(range(min(LOOKED_AT, len(rows)))), self.max_seconds, "rows")
+        yield from super().check_rows(rows.remove_columns("audio"), tokenizer)
         if words.language is None and words.convert_tokens_to_ids("<|en|>") != words.unk_token_id:
             began = " ".join(words.convert_ids_to_tokens(words.prefix_tokens))
             yield (
@@ -154,16 +169,16 @@ class SpeechRecognition(SequenceToSequence):
 
         def encode_batch(batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
             texts = words(batch["text"], verbose=False)["input_ids"]
-            before = [_previous(words, prompt) for prompt in batch.get("prompt") or [None] * len(texts)]
+            prompts = batch.get("prompt") or [None] * len(texts)
             made: dict[str, list[Any]] = {name: [] for name in ("decoder_input_ids", "labels", "length", "cut")}
-            for text, prompt in zip(texts, before, strict=True):
-                kept = of_length(prompt, limit // 2)
+            for text, prompt in zip(texts, prompts, strict=True):
+                kept, cut = said_before(words, prompt, limit // 2)
                 room = limit - len(kept)
                 ids = text if len(text) <= room else [*text[: room - 1], words.eos_token_id]
                 made["decoder_input_ids"].append([*kept, *ids[:-1]])
                 made["labels"].append([IGNORED] * len(kept) + ids[1:])
                 made["length"].append(len(kept) + len(ids) - 1)
-                made["cut"].append(len(kept) < len(prompt) or len(ids) < len(text))
+                made["cut"].append(cut or len(ids) < len(text))
             return made
 
         columns = columns_of(rows)
@@ -190,7 +205,7 @@ class SpeechRecognition(SequenceToSequence):
         words = self._speaking(tokenizer)
         half = min(self.max_target_length, words.model_max_length) // 2
         said = rows["prompt"] if "prompt" in rows.column_names else [None] * len(rows)
-        starts = [[*of_length(_previous(words, prompt), half), *words.prefix_tokens] for prompt in said]
+        starts = [[*said_before(words, prompt, half)[0], *words.prefix_tokens] for prompt in said]
         return Prompts(
             input_ids=starts,
             references=[_STAMP.sub("", text or "") for text in rows["text"]],
@@ -277,14 +292,3 @@ class SpeechRecognition(SequenceToSequence):
             raise RecipeError(f"task.language: {str(error).splitlines()[0]}") from error
         assert isinstance(words, PreTrainedTokenizerBase)
         return words
-
-
-def _previous(words: Any, prompt: str | None) -> list[int]:
-    """``<|startofprev|>`` and the tokens of what was said before; nothing where nothing was."""
-    if not prompt or not prompt.strip():
-        return []
-    try:
-        found: list[int] = words.get_prompt_ids(prompt).tolist()
-    except ValueError as error:
-        raise DataError(f"prompt: {error} It holds the text alone: {prompt[:80]!r}") from error
-    return found

@@ -96,11 +96,20 @@ def test_a_batch_holds_features_of_the_models_length_and_a_mask_of_what_was_hear
     torch.testing.assert_close(batch["input_features"][1], expected["input_features"][0])
 
 
-@pytest.mark.parametrize("seconds", [0.0, 1.5])
-def test_a_recording_of_which_nothing_or_not_all_would_be_heard_is_refused(seconds):
-    rows = whispers.rows(2, audio=[whispers.recording(), whispers.recording(1, seconds)])
-    with pytest.raises(DataError, match=rf"row 1 of a batch has {seconds} seconds; .*at most 1"):
-        batch_of(bound(whispers.whisper()), rows)
+def test_recordings_of_which_not_all_would_be_heard_are_refused_by_number_and_in_a_batch():
+    task, made = bound(whispers.whisper()), whispers.processor()
+    rows = whispers.rows(3, audio=[whispers.recording(i, seconds) for i, seconds in enumerate((0.5, 1.5, 1.2))])
+    with pytest.raises(DataError, match=r"2 of 3 rows are longer than the 1 seconds .* row 1, of 1\.5 s"):
+        list(task.check_rows(rows, made))
+    with pytest.raises(DataError, match="2 of 3 evaluated rows are longer"):
+        task.check_evaluated(rows)
+    with pytest.raises(DataError, match=r"row 1 of a batch has 1\.5 seconds; this model hears at most 1"):
+        batch_of(task, rows)
+
+
+def test_a_processor_that_hears_another_length_than_the_model_is_refused():
+    with pytest.raises(ModelError, match="features of 2 seconds, but the model hears 1 "):
+        list(bound(whispers.whisper()).check_rows(whispers.rows(2), whispers.processor(seconds=2)))
 
 
 def test_masks_count_all_frames_and_the_tokens_behind_the_first_of_rows_that_are_there():
