@@ -173,7 +173,7 @@ def timed_calls(
     # The usual length of a batch's longest target.
     tokens = int(np.median([each["decoder_input_ids"].shape[1] for each in first])) if generates else 0
     forwards = {
-        name: functools.partial(_generate, candidate.models[0], tokens)
+        name: functools.partial(_generate, task, candidate.models[0], tokens)
         if generates
         else functools.partial(candidate.run, has_vocabulary=False)
         for name, candidate in candidates.items()
@@ -191,10 +191,12 @@ def timed_calls(
     return (forwards, singles, batches), conditions
 
 
-def _generate(model: PreTrainedModel, tokens: int, batch: Batch) -> Any:
+def _generate(task: Task, model: PreTrainedModel, tokens: int, batch: Batch) -> Any:
     """The likeliest text of so many tokens: as long for all models, whatever they have to say."""
-    inputs = {name: value for name, value in batch.items() if not name.startswith("decoder_")}
-    settings = {"do_sample": False, "num_beams": 1, "min_new_tokens": tokens, "max_new_tokens": tokens}
+    begun = task.begun(batch)
+    inputs = {**{name: value for name, value in batch.items() if not name.startswith("decoder_")}, **begun}
+    more = max(1, tokens - max((given.shape[1] for given in begun.values()), default=0))
+    settings = {"do_sample": False, "num_beams": 1, "min_new_tokens": more, "max_new_tokens": more}
     return generate(model, inputs, settings)
 
 

@@ -22,7 +22,7 @@ from transformers import (
     WhisperTimeStampLogitsProcessor,
 )
 
-from hf_distill.models.forward import ROUTER_LOGITS, accepted_inputs, evaluated
+from hf_distill.models.forward import ROUTER_LOGITS, accepted_inputs, evaluated, in_dtype
 from hf_distill.tasks.encoding import padded
 from hf_distill.types import Batch, Tokenizer
 
@@ -54,7 +54,10 @@ def generate(
     generation: Any = copy.deepcopy(model.generation_config if own is None else own)
     for name in STAMPS & settings.keys():
         setattr(generation, name, settings[name])  # Only Whisper's own have them.
-    tensors = generation.update(**{**inputs, **settings, "return_dict_in_generate": True})
+    if settings.get("max_new_tokens") is not None:
+        generation.max_length = None  # It would count for nothing, and be warned of.
+    read = {name: in_dtype(value, model.dtype) for name, value in inputs.items()}
+    tensors = generation.update(**{**read, **settings, "return_dict_in_generate": True})
     processors = [*_stamping(generation, inputs), *processors]
     # Whisper's own generate draws nothing where it is told to, gives the likeliest beam several times, and copies all
     # keys and values from a GPU. What it finds out before it writes, inputs with a beginning tell.
@@ -83,7 +86,7 @@ def writer_inputs(
     """
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     if sources is not None:
-        read = accepted_inputs(model, {name: value.to(model.device) for name, value in sources.items()})
+        read = {name: value.to(model.device) for name, value in sources.items()}
         return {**read, DECODER_BEGINS: torch.tensor(rows, device=model.device), "pad_token_id": pad}
     # A decoder goes on where the row ends, so nothing may stand behind it; its positions are counted from the mask.
     left = not model.config.is_encoder_decoder

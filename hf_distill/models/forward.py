@@ -106,10 +106,10 @@ def accepted_inputs(model: PreTrainedModel, inputs: dict[str, Any]) -> dict[str,
         names.discard(SEGMENTS)
     if not reads_padding_mask(model):
         names.discard("attention_mask")
-    return {name: _in_dtype(value, model.dtype) for name, value in inputs.items() if name in names}
+    return {name: in_dtype(value, model.dtype) for name, value in inputs.items() if name in names}
 
 
-def _in_dtype(value: Any, dtype: torch.dtype) -> Any:
+def in_dtype(value: Any, dtype: torch.dtype) -> Any:
     """Floats in a dtype; tokens and masks as they are."""
     return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
 

@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 _PLAIN = (bool, int, float, str, tuple, list, type(None))
 
+_OF_THE_CALLER = ("training", "name_or_path")
+"""Attributes of modules that tell where they come from or what is done with them, not what they compute."""
+
 _POSITIONS = ("relative_attention_bias", "rel_attn_embed")
 """Tables that T5 and its like, and WavLM, keep in their first layer and pass to all others."""
 
@@ -150,7 +153,7 @@ def difference(block: nn.Module, source: nn.Module, positions: tuple[int, int]) 
             known = vars(other).get(key)
             is_position = (value, known) == positions or key == "has_relative_attention_bias"
             is_extra = key == "store_full_length_kv" and known  # That nobody need read: Gemma 4.
-            if key.startswith("_") or key == "training" or is_position or is_extra or not isinstance(value, _PLAIN):
+            if key.startswith("_") or key in _OF_THE_CALLER or is_position or is_extra or not isinstance(value, _PLAIN):
                 continue
             if value != known:
                 return f"where {f'{name}.{key}'.lstrip('.')} is {value!r} and not {known!r}"

@@ -72,6 +72,10 @@ class Prompted:
         """What models are asked to write after, and what they should write, for every row that is encoded."""
         raise RecipeError(f"recipe.evaluate.scorers: nothing is written in {self.name}; remove them")
 
+    def begun(self, batch: Mapping[str, Any]) -> Batch:
+        """What a decoder is given of a batch to begin with, ``[B, T]``; nothing where it begins by itself."""
+        return {}
+
     def writing(self, tokenizer: Tokenizer | None, prompt_tokens: int | None = None) -> Writing:
         """How a student writes batches itself; ``prompt_tokens``: how much of a plain text is the prompt."""
         raise RecipeError(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import AutoModelForSeq2SeqLM, PreTrainedModel, TrainingArguments
 
 from hf_distill import DistillationTrainer, Hidden, Labels, Logits, load_recipe
 from hf_distill.errors import RecipeError, StudentError
@@ -227,6 +227,15 @@ def test_encoders_are_shared_only_where_they_are_equal_built_alike_and_frozen() 
     assert not share_an_encoder(shorter, teacher)
     teacher.get_encoder().layers[0].self_attn.num_heads = 4
     assert not share_an_encoder(student, teacher)
+
+
+@pytest.mark.parametrize("kind", ["marian", "t5"])
+def test_the_encoder_of_a_teacher_that_was_loaded_is_shared_by_a_student_cut_from_it(kind: str, tmp_path) -> None:
+    tiny.encoder_decoder(kind, 2, 2).save_pretrained(tmp_path)
+    teacher = AutoModelForSeq2SeqLM.from_pretrained(tmp_path)
+    student = cut(teacher, chosen_cuts(teacher, {"decoder": 1}))
+    freeze(student, ["encoder"])
+    assert share_an_encoder(student, teacher)
 
 
 def test_a_teacher_in_half_precision_reads_the_shared_encoder_and_stays_near_what_it_says_alone() -> None:

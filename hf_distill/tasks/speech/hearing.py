@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from datasets import Dataset
@@ -10,9 +10,13 @@ from transformers import PreTrainedModel
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from hf_distill.data.forms.chat_rows import numbers_of
+from hf_distill.data.lost_rows import LOOKED_AT, of_rows
 from hf_distill.data.media.read_audio import audio_facts, read_audio
 from hf_distill.errors import DataError, ModelError
 from hf_distill.types import Batch
+
+POSITIONS_A_SECOND = 50
+"""Of the encoder of any Whisper: frames of 10 ms, two of which become one."""
 
 ROUNDED = 0.01
 """Seconds by which a recording may be longer than what is heard: where rates differ, lengths are rounded."""
@@ -34,29 +38,35 @@ def features_of(processor: Any, cells: Sequence[Mapping[str, Any]]) -> Batch:
     return {"input_features": found["input_features"], "attention_mask": found["attention_mask"].long()}
 
 
-def check_length(processor: Any, seconds: float) -> None:
-    """Refuse a processor that makes features of another length than a model hears (ModelError)."""
-    made = processor.feature_extractor.chunk_length
+def check_heard(rows: Dataset, processor: Any, positions: int) -> None:
+    """Refuse a processor that makes features of another length than a model hears, and recordings that are longer.
+
+    Nobody knows which part of the texts of such recordings the model would hear.
+    """
+    seconds, made = positions / POSITIONS_A_SECOND, processor.feature_extractor.chunk_length
     if made != seconds:
         raise ModelError(
             f"the processor makes features of {made} seconds, but the model hears {seconds:g} (max_source_positions: "
-            "50 a second), no more and no less; set chunk_length in its preprocessor config, or student.processor"
+            f"{positions}), no more and no less; set chunk_length in its preprocessor config, or student.processor"
+        )
+    looked_at, numbered = rows.select(range(min(LOOKED_AT, len(rows)))), numbers_of(rows)
+    lengths = [audio_facts(cell, loudness=False).seconds for cell in looked_at["audio"]]
+    longer = [number for number, each in enumerate(lengths) if each > seconds + ROUNDED]
+    if longer:
+        raise DataError(
+            f"audio: {len(longer):,} {of_rows(len(looked_at), len(rows))} are longer than the {seconds:g} seconds that "
+            f"this model hears (the first is row {numbered(longer[0])}, of {lengths[longer[0]]:.1f} s), and their "
+            "texts would tell what it did not hear; cut these recordings together with their texts, or remove the rows"
         )
 
 
-def check_heard(rows: Dataset, seconds: float, what: str) -> None:
-    """Refuse recordings of more seconds than a model hears: nobody knows which part of their texts it would hear.
-
-    ``what``: the rows, in words.
-    """
-    lengths = [audio_facts(cell, loudness=False).seconds for cell in rows["audio"]]
-    longer = [number for number, each in enumerate(lengths) if each > seconds + ROUNDED]
-    if longer:
-        first, numbered = longer[0], numbers_of(rows)
-        raise DataError(
-            f"audio: {len(longer):,} of {len(rows):,} {what} are longer than the {seconds:g} seconds that this model "
-            f"hears (the first is row {numbered(first)}, of {lengths[first]:.1f} s), and their texts would tell what "
-            "it did not hear; cut these recordings together with their texts, or remove the rows"
+def language_note(words: Any) -> Iterator[str]:
+    """A line on texts that name no language though their tokenizer knows some."""
+    if words.language is None and words.convert_tokens_to_ids("<|en|>") != words.unk_token_id:
+        began = " ".join(words.convert_ids_to_tokens(words.prefix_tokens))
+        yield (
+            f"task.language: none is given, so texts begin with {began}; a multilingual Whisper knows them with a "
+            "language: give it, unless the model is of English alone"
         )
 
 

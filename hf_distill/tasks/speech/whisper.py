@@ -19,7 +19,6 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 from typing_extensions import override
 
-from hf_distill.data.lost_rows import LOOKED_AT
 from hf_distill.errors import DataError, ModelError, ObjectiveError, RecipeError
 from hf_distill.models.forward import ENCODED
 from hf_distill.models.sanity_checks import check_decoder_inputs, check_head
@@ -27,13 +26,10 @@ from hf_distill.recipe.parse import check_choice, check_option
 from hf_distill.tasks.encoding import MEDIA, columns_of, pad_token, padded
 from hf_distill.tasks.rollout_batches import Prompts
 from hf_distill.tasks.sequence_to_sequence import SequenceToSequence
-from hf_distill.tasks.speech.hearing import check_heard, check_length, features_of, said_before, tell_how_to_write
+from hf_distill.tasks.speech.hearing import check_heard, features_of, language_note, said_before, tell_how_to_write
 from hf_distill.tokenizers.processors import vocabulary_of
 from hf_distill.tokenizers.readers import Reader
 from hf_distill.types import IGNORED, TAUGHT_BY, Batch, Collate, Masks, Rows, Tokenizer
-
-POSITIONS_A_SECOND = 50
-"""Of the encoder of any Whisper: frames of 10 ms, two of which become one."""
 
 _STAMP = re.compile(r"<\|\d+\.\d+\|>")
 
@@ -94,6 +90,16 @@ class SpeechRecognition(SequenceToSequence):
     def length_limit(self) -> str:
         return f"task.max_target_length ({self.max_target_length} tokens)"
 
+    @property
+    @override
+    def longest_text(self) -> int:
+        return max(1, self.max_target_length - self._prefix)
+
+    @property
+    def _prefix(self) -> int:
+        """How many tokens stand before a text."""
+        return 1 + (self.language is not None) + (self.task is not None) + (not self.timestamps)
+
     @override
     def follow(self, config: PretrainedConfig) -> None:
         """Take over what the model's decoder starts with, and how many positions its encoder has."""
@@ -140,27 +146,12 @@ class SpeechRecognition(SequenceToSequence):
         """Let whoever loads the student write as it learns to: in this language, by this task."""
         tell_how_to_write(student, self._speaking(tokenizer), self.language, self.task, self.timestamps)
 
-    @property
-    def max_seconds(self) -> float:
-        """What a model hears at once: 30 seconds, unless it was built to hear less."""
-        return self._positions / POSITIONS_A_SECOND
-
-    @override
-    def check_evaluated(self, rows: Dataset) -> None:
-        check_heard(rows, self.max_seconds, "evaluated rows")
-
     @override
     def check_rows(self, rows: Dataset, tokenizer: Any) -> Iterator[str]:
         words = self._speaking(tokenizer)
-        check_length(tokenizer, self.max_seconds)
-        check_heard(rows.select(range(min(LOOKED_AT, len(rows)))), self.max_seconds, "rows")
+        check_heard(rows, tokenizer, self._positions)
         yield from super().check_rows(rows.remove_columns("audio"), tokenizer)
-        if words.language is None and words.convert_tokens_to_ids("<|en|>") != words.unk_token_id:
-            began = " ".join(words.convert_ids_to_tokens(words.prefix_tokens))
-            yield (
-                f"task.language: none is given, so texts begin with {began}; a multilingual Whisper knows them with a "
-                "language: give it, unless the model is of English alone"
-            )
+        yield from language_note(words)
 
     @override
     def encode(self, rows: Rows, tokenizer: Any, teacher_tokenizer: Any = None) -> Rows:
@@ -216,6 +207,10 @@ class SpeechRecognition(SequenceToSequence):
             },
             sources=lambda places: features_of(tokenizer, [rows[place]["audio"] for place in places]),
         )
+
+    @override
+    def begun(self, batch: Mapping[str, Any]) -> Batch:
+        return {"decoder_input_ids": batch["decoder_input_ids"][:, : self._prefix]}
 
     @override
     def writing(self, tokenizer: Any, prompt_tokens: int | None = None) -> NoReturn:

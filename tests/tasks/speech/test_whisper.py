@@ -101,8 +101,6 @@ def test_recordings_of_which_not_all_would_be_heard_are_refused_by_number_and_in
     rows = whispers.rows(3, audio=[whispers.recording(i, seconds) for i, seconds in enumerate((0.5, 1.5, 1.2))])
     with pytest.raises(DataError, match=r"2 of 3 rows are longer than the 1 seconds .* row 1, of 1\.5 s"):
         list(task.check_rows(rows, made))
-    with pytest.raises(DataError, match="2 of 3 evaluated rows are longer"):
-        task.check_evaluated(rows)
     with pytest.raises(DataError, match=r"row 1 of a batch has 1\.5 seconds; this model hears at most 1"):
         batch_of(task, rows)
 
