@@ -22,6 +22,7 @@ from benchmarks import (
     language,
     lm_step,
     on_policy,
+    speech,
 )
 from benchmarks.losses import Cell, ours, plain, products
 from hf_distill.generation.hypotheses import ModelWriter
@@ -63,7 +64,7 @@ def clock(monkeypatch):
             measure()
         return {name: [float(i)] for i, name in enumerate(measures, 1)}
 
-    for module in (encoders, label, lm_step, on_policy):
+    for module in (encoders, label, lm_step, on_policy, speech):
         monkeypatch.setattr(module, "in_turn", in_turn)
 
 
@@ -242,3 +243,17 @@ def test_the_command_in_a_file_of_results_runs_the_benchmark_again(results, monk
     monkeypatch.setattr("sys.argv", ["/somewhere/benchmarks/label.py", "--rounds", "1"])
     common.save_results("label", [], [], "cpu", {})
     assert json.loads((results / "label.json").read_text())["command"] == "python -m benchmarks.label --rounds 1"
+
+
+def test_a_shared_encoder_is_timed_beside_one_that_runs_twice_and_waiting_for_data_is_told(tmp_path, clock):
+    shape = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 2, "vocab_size": VOCABULARY}
+    heads = dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 2)
+    ids = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"), 0)
+    small = speech.Setting(
+        folder=str(tmp_path), shape={**shape, **heads, **ids}, seconds=1, spoken=0.5, tokens=6, rows=2, steps=1
+    )
+    rows, goals = speech.measure(small, 1)
+    assert [row["name"] for row in rows][:2] == ["encoder shared", "encoder twice"]
+    assert all(0 <= row["share"] <= 1 for row in rows[2:])
+    assert values_of(goals)[0] == 0.5
+    assert [each["bound"] for each in goals] == [speech.SHARED, speech.WAITING]
