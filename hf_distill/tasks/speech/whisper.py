@@ -23,13 +23,20 @@ from hf_distill.errors import DataError, ModelError, ObjectiveError, RecipeError
 from hf_distill.models.forward import ENCODED
 from hf_distill.models.sanity_checks import check_decoder_inputs, check_head
 from hf_distill.recipe.parse import check_choice, check_option
-from hf_distill.tasks.encoding import MEDIA, columns_of, pad_token, padded
+from hf_distill.tasks.encoding import MEDIA, pad_token, padded
 from hf_distill.tasks.rollout_batches import Prompts
 from hf_distill.tasks.sequence_to_sequence import SequenceToSequence
-from hf_distill.tasks.speech.hearing import check_heard, features_of, language_note, said_before, tell_how_to_write
+from hf_distill.tasks.speech.hearing import (
+    check_heard,
+    features_of,
+    language_note,
+    said_before,
+    tell_how_to_write,
+    with_recordings,
+)
 from hf_distill.tokenizers.processors import vocabulary_of
 from hf_distill.tokenizers.readers import Reader
-from hf_distill.types import IGNORED, TAUGHT_BY, Batch, Collate, Masks, Rows, Tokenizer
+from hf_distill.types import IGNORED, Batch, Collate, Masks, Rows, Tokenizer
 
 _STAMP = re.compile(r"<\|\d+\.\d+\|>")
 
@@ -150,7 +157,7 @@ class SpeechRecognition(SequenceToSequence):
     def check_rows(self, rows: Dataset, tokenizer: Any) -> Iterator[str]:
         words = self._speaking(tokenizer)
         check_heard(rows, tokenizer, self._positions)
-        yield from super().check_rows(rows.remove_columns("audio"), tokenizer)
+        yield from super().check_rows(rows, tokenizer)
         yield from language_note(words)
 
     @override
@@ -172,10 +179,7 @@ class SpeechRecognition(SequenceToSequence):
                 made["cut"].append(cut or len(ids) < len(text))
             return made
 
-        columns = columns_of(rows)
-        others = [name for name in columns if name not in ("audio", TAUGHT_BY)]
-        encoded = rows.map(encode_batch, batched=True, remove_columns=others)
-        return encoded.rename_column("audio", MEDIA) if "audio" in columns else encoded
+        return with_recordings(rows, encode_batch)
 
     @override
     def collator(self, tokenizer: Any, teacher_tokenizer: Any = None) -> Collate:

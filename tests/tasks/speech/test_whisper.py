@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from datasets import Audio
 from torch.nn import functional
 from transformers import WhisperForConditionalGeneration
 
@@ -276,3 +277,12 @@ def test_a_prompt_that_holds_special_tokens_is_refused():
     rows = whispers.rows(1, prompt=["one <|en|> two"])
     with pytest.raises(DataError, match=r"prompt: .*<\|en\|>"):
         bound(whispers.whisper()).encode(rows, whispers.processor())
+
+
+def test_rows_of_a_stream_and_of_decoded_audio_are_encoded_alike():
+    task, made = bound(whispers.whisper()), whispers.processor()
+    rows = whispers.rows(3, prompts=True)
+    expected = list(task.encode(rows, made))
+    decoded = rows.cast_column("audio", Audio(sampling_rate=whispers.RATE))
+    for other in (decoded, rows.to_iterable_dataset()):
+        assert list(task.encode(other, made)) == expected
