@@ -22,7 +22,7 @@ from hf_distill.recipe.data import LOADERS
 
 HELPERS = Path(__file__).parent / "helpers"
 # Recipes of the tests name functions there for their rows, which need no more leave than those of the package do.
-for module in ("data", "tiny", "toy_task"):
+for module in ("data", "tiny", "toy_task", "whispers"):
     functions = re.findall(r"^def (\w+)", (HELPERS / f"{module}.py").read_text(), re.M)
     LOADERS |= {f"tests.helpers.{module}:{name}" for name in functions}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from transformers import (
     GenerationConfig,
     WhisperConfig,
@@ -127,3 +127,15 @@ def rows(count: int = 8, prompts: bool = False, seed: int = 0, **columns: Any) -
     if prompts:
         made["prompt"] = ["nine nine one" if i % 2 else None for i in range(count)]
     return Dataset.from_dict({**made, **columns})
+
+
+def splits(train: int = 12, held_out: int = 6) -> DatasetDict:
+    """Train, validation and test, as a recipe's ``path: tests.helpers.whispers:splits`` takes them."""
+    return DatasetDict(train=rows(train), validation=rows(held_out, seed=50), test=rows(held_out, seed=90))
+
+
+def save(folder: Any, **options: Any) -> None:
+    """A model with its processor, as a recipe names it."""
+    made = processor()
+    whisper(made=made, **options).save_pretrained(folder)
+    made.save_pretrained(folder)
