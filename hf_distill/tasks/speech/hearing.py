@@ -65,7 +65,7 @@ def check_heard(rows: Dataset, processor: Any, positions: int) -> None:
             f"{positions}), no more and no less; set chunk_length in its preprocessor config, or student.processor"
         )
     looked_at, numbered = rows.select(range(min(LOOKED_AT, len(rows)))), numbers_of(rows)
-    lengths = [audio_facts(cell, loudness=False).seconds for cell in looked_at["audio"]]
+    lengths = [audio_facts(cell).seconds for cell in looked_at["audio"]]
     longer = [number for number, each in enumerate(lengths) if each > seconds + ROUNDED]
     if longer:
         raise DataError(

@@ -113,7 +113,7 @@ class SpeechRecognition(SequenceToSequence):
         if config.model_type != "whisper":
             raise ModelError(
                 f"{self.name} needs a Whisper, but this is a {config.model_type}, which hears otherwise; take a model "
-                "of that kind, or the task speech-ctc"
+                "of that kind, or the task speech-recognition-ctc"
             )
         super().follow(config)
         self._positions = config.max_source_positions
