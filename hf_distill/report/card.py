@@ -84,8 +84,11 @@ def _opening(results: Mapping[str, Any]) -> Iterator[str]:
         )
         return
     teacher_score = models["teacher"]["metrics"][metric]["value"]
-    retention = comparison["retention"]
-    kept = f"its {metric_name} is" if retention is None else f"it keeps {shown_share(retention)} of its {metric_name},"
+    # A share of an error or a loss says nothing that people understand.
+    share_kept = None if comparison["lower_is_better"] else comparison["retention"]
+    kept = (
+        f"its {metric_name} is" if share_kept is None else f"it keeps {shown_share(share_kept)} of its {metric_name},"
+    )
     smaller = ", served, so that its size and speed are not known:"
     if (share := comparison["size_ratio"]) is not None:
         smaller = f": with {share:.1%} of its parameters and at {comparison['speedup']:.1f} times its speed"

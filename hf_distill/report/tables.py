@@ -22,8 +22,9 @@ def results_table(results: Mapping[str, Any]) -> Table:
         smaller = ""
         if (share := comparison["size_ratio"]) is not None:
             smaller = f": {share:.2f} of the teacher's parameters, {comparison['speedup']:.1f} times its speed"
-        kept = f", {100 * comparison['retention']:.1f}% of its {metric}" if comparison["retention"] else ""
-        lines.append(f"student{smaller}{kept}")
+        is_share = comparison["retention"] and not comparison["lower_is_better"]
+        kept = f", {100 * comparison['retention']:.1f}% of its {metric}" if is_share else ""
+        lines += [f"student{smaller}{kept}"] if smaller or kept else []
         if comparison["student_minus_control"]:
             lines.append(verdict(comparison))
     table = Table(title=_plain(results["name"], "table.title"), caption=_caption(*lines), caption_justify="left")

@@ -47,7 +47,7 @@ def case() -> dict[str, Any]:
 def error_analysis(
     predictions: dict[str, Any], texts: list[str], lengths: list[int], examples: int = 5, training_rows: Any = None
 ) -> dict[str, Any]:
-    task = SimpleNamespace(training_rows=lambda _: training_rows or {})
+    task = SimpleNamespace(training_rows=lambda _: training_rows or {}, length_unit="tokens")
     evaluated = SimpleNamespace(texts=texts, lengths=lengths, task=task, train=None)
     found: dict[str, Any] = predictions["student"].analysis(predictions, evaluated, examples)
     return found

@@ -72,6 +72,7 @@ class SpeechRecognition(SequenceToSequence):
     optional = ("prompt",)
     text_columns = ("text",)
     usage = "pipeline"
+    example = '"your_sound.wav"'
     scorers = ("wer", "cer")
     encoded_by = ("max_target_length", "language", "task", "timestamps")
     written_after_texts = False
