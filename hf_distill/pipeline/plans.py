@@ -29,7 +29,7 @@ from hf_distill.students import (
 )
 from hf_distill.tasks import Task
 from hf_distill.teachers.ensemble import check_one_tokenizer
-from hf_distill.tokenizers.processors import load_processor
+from hf_distill.tokenizers.processors import load_processor, tokens_known
 from hf_distill.tokenizers.readers import Reader
 
 logger = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ def planned_teacher(recipe: Recipe, task: Task, data: Data) -> ModelPlan | None:
     check_one_tokenizer({name: each.tokenizer for name, each in zip(names, (first, *others), strict=True)})
     how = f"one a row, by column {config.columns[0]}" if config.columns else "mixed by their weights"
     logger.info(f"teacher: {len(names)}, {how}; what the student takes of a teacher, it takes of {names[0]}")
-    fewest = min((each.tokenizer for each in (first, *others)), key=len)  # What it reads, all of them read.
+    fewest = min((each.tokenizer for each in (first, *others)), key=tokens_known)  # What it reads, all of them read.
     return dataclasses.replace(first, tokenizer=fewest, others=tuple(others))
 
 

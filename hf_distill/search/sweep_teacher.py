@@ -50,7 +50,7 @@ class Counted:
             self.rows = sum(gather_object([self.rows]))
 
     def _count(self, model: nn.Module, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
-        self.rows += len(named["input_ids"])
+        self.rows += len(next(value for value in named.values() if isinstance(value, Tensor)))
 
 
 def score_teacher(

@@ -20,6 +20,7 @@ from hf_distill.tasks import Task
 from hf_distill.teachers.base import Layers, Loading, States
 from hf_distill.teachers.model import ModelTeacher, RunningTeacher, usable
 from hf_distill.tokenizers.compare import same_tokenizer
+from hf_distill.tokenizers.processors import preparation_of, tokens_known
 from hf_distill.types import (
     TAUGHT_BY,
     Batch,
@@ -81,7 +82,7 @@ class EnsembleTeacher(RunningTeacher):
         self.model = first.model
         # What the one with the fewest tokens reads, all read.
         known = [member.tokenizer for member in self.members if member.tokenizer is not None]
-        self.tokenizer = min(known, key=len, default=None)
+        self.tokenizer = min(known, key=tokens_known, default=None)
         self.config = copy.deepcopy(first.config)
         self.folders = tuple(folder for member in self.members for folder in member.folders)
         texts = [each.config.get_text_config() for each in self.members]
@@ -241,12 +242,18 @@ def mixed(logits: Sequence[Tensor], weights: Sequence[float], distribution: Dist
 
 
 def check_one_tokenizer(tokenizers: Mapping[str, Tokenizer]) -> None:
-    """Refuse members that do not cut texts into the same tokens; one may know more special ones, or padding rows."""
+    """Refuse members that do not cut texts into the same tokens; one may know more special ones, or padding rows.
+
+    Nor may they prepare pictures or sounds otherwise.
+    """
     (first, own), *others = tokenizers.items()
     for name, other in others:
-        if not same_tokenizer(own, other):
-            raise TeacherError(
-                f"several teachers read the same tokens, but {first} ({len(own):,} tokens) and {name} "
-                f"({len(other):,}) cut texts into different ones; take members with one tokenizer, or distil from one "
-                "after the other"
-            )
+        if same_tokenizer(own, other):
+            continue
+        told = f"{first} ({tokens_known(own):,} tokens) and {name} ({tokens_known(other):,}) cut texts into other ones"
+        if preparation_of(own) != preparation_of(other):
+            told = f"{first} and {name} prepare pictures or sounds otherwise (sizes, rates)"
+        raise TeacherError(
+            f"several teachers read the same, but {told}; take members with one tokenizer or processor, or distil from "
+            "one after the other"
+        )

@@ -12,13 +12,19 @@ from hf_distill.models.sizes import position_limit
 from hf_distill.tokenizers.processors import preparation_of, vocabulary_of
 
 
-def same_tokenizer(first: PreTrainedTokenizerBase | None, second: PreTrainedTokenizerBase | None) -> bool:
+def same_tokenizer(first: Any, second: Any) -> bool:
     """Whether two tokenizers give the same ids: the same cutting of a probe, and the same ids of all that both know.
 
-    One of them may know more tokens than the other, as models of one family do that differ by special ones.
+    One of them may know more tokens than the other, as models of one family do that differ by special ones. Processors
+    further prepare pictures and sounds alike.
     """
     if first is None or second is None or first is second:
         return True
+    if preparation_of(first) != preparation_of(second):
+        return False
+    first, second = vocabulary_of(first), vocabulary_of(second)
+    if first is None or second is None:
+        return first is second
     probe = "The quick Brown fox, it's 12.5% naïve: «déjà-vu» 東京 ok?"
     fewer, more = sorted((first.get_vocab(), second.get_vocab()), key=len)
     return fewer.items() <= more.items() and first(probe)["input_ids"] == second(probe)["input_ids"]
@@ -31,18 +37,11 @@ def lacking(teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase) 
 
 
 def reads_alike(student: Any, teacher: Any) -> bool:
-    """Whether a teacher can read what a student does: pictures and sounds prepared alike, and the same tokens.
-
-    Tokens are the same where they have the same ids and the teacher's tokenizer lacks none.
-    """
+    """Whether a teacher can read what a student does: the same, and no token that the teacher's tokenizer lacks."""
     if student is None or teacher is None or student is teacher:
         return True
-    first, second = vocabulary_of(student), vocabulary_of(teacher)
-    if preparation_of(student) != preparation_of(teacher):
-        return False
-    if first is None or second is None:
-        return first is second
-    return same_tokenizer(first, second) and not lacking(second, first)
+    own, other = vocabulary_of(student), vocabulary_of(teacher)
+    return same_tokenizer(student, teacher) and (own is None or other is None or not lacking(other, own))
 
 
 def knows_segments(tokenizer: PreTrainedTokenizerBase) -> bool:

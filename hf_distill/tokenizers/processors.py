@@ -45,6 +45,12 @@ def vocabulary_of(processor: Any) -> PreTrainedTokenizerBase | None:
     return found if isinstance(found, PreTrainedTokenizerBase) else None
 
 
+def tokens_known(processor: Any) -> int:
+    """How many tokens a processing class knows; 0 where it knows none."""
+    tokenizer = vocabulary_of(processor)
+    return 0 if tokenizer is None else len(tokenizer)
+
+
 def preparation_of(processor: Any) -> dict[str, Any]:
     """How pictures or sounds are prepared, as plain data: equal where two processors give the same; empty of texts."""
     if processor is None or isinstance(processor, PreTrainedTokenizerBase):

@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file
 from transformers import AutoModelForAudioClassification, AutoModelForImageClassification
 
-from hf_distill import check, run
+from hf_distill import check, plan, run, sweep
 from hf_distill.errors import HfDistillError
 from tests.helpers import media, media_models, media_rows
 from tests.helpers.command_line import process
@@ -127,3 +127,44 @@ def test_what_does_nothing_for_pictures_is_refused(name, tmp_path):
     made["teacher"]["kind"] = kind
     with pytest.raises(HfDistillError, match=told):
         check(made, report=lambda line: None, allow_code=True)
+
+
+# --- other ways ------------------------------------------------------------------------------------------------------
+
+
+def ready(folder, kind_of_rows: str, seeds: tuple[int, ...] = (3,)) -> list[str]:
+    """Folders of teachers that need not be trained."""
+    kind, loader, _, processor = KINDS[kind_of_rows]
+    paths = [folder / f"teacher-{seed}" for seed in seeds]
+    for seed, path in zip(seeds, paths, strict=True):
+        media_models.model(loader, kind, seed).save_pretrained(path)
+        processor().save_pretrained(path)
+    return list(map(str, paths))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", KINDS)
+def test_several_teachers_teach_in_stages(task, tmp_path):
+    first, second = ready(tmp_path, task, (3, 4))
+    made = recipe(tmp_path, task, teacher={"ensemble": [{"model": first}, {"model": second}]})
+    objectives, steps = made.pop("objectives"), made["training"].pop("max_steps")
+    made["stages"] = [
+        {"name": "first", "objectives": objectives[1:2], "training": {"max_steps": steps}},
+        {"name": "second", "objectives": objectives[:2], "training": {"max_steps": steps}},
+    ]
+    found = ran(made, tmp_path / "runs").results
+    assert set(found["training"]["student"]["stages"]) == {"first", "second"}
+    assert set(found["models"]) == {"teacher", "student", "control"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", KINDS)
+def test_a_sweep_and_a_plan_of_students_that_see_or_hear(task, tmp_path, monkeypatch):
+    (model,) = ready(tmp_path, task)
+    made = recipe(tmp_path, task, teacher={"model": model, "kind": "cached"})
+    told = sweep(
+        made, {"objectives.1.temperature": [1.0, 2.0]}, runs=tmp_path / "sweeps", report=lambda _: None, allow_code=True
+    )
+    assert told.folder.is_dir()
+    found = plan(made, max_parameters=0.9e9, runs=tmp_path / "plans", report=lambda _: None, allow_code=True)
+    assert found

@@ -53,6 +53,11 @@ def with_recordings(rows: Rows, encode: Callable[[Mapping[str, list[Any]]], dict
     return concatenate_datasets([recordings, encoded], axis=1)
 
 
+def seconds_of(rows: Dataset) -> float:
+    """How long all recordings are together."""
+    return sum(audio_facts(cell).seconds for cell in rows["audio"])
+
+
 def check_heard(rows: Dataset, processor: Any, positions: int) -> None:
     """Refuse a processor that makes features of another length than a model hears, and recordings that are longer.
 

@@ -31,6 +31,7 @@ from hf_distill.tasks.speech.hearing import (
     features_of,
     language_note,
     said_before,
+    seconds_of,
     tell_how_to_write,
     with_recordings,
 )
@@ -118,6 +119,10 @@ class SpeechRecognition(SequenceToSequence):
             )
         super().follow(config)
         self._positions = config.max_source_positions
+
+    @override
+    def seconds_of(self, rows: Dataset) -> float:
+        return seconds_of(rows)
 
     @override
     def check_model(self, model: PreTrainedModel) -> None:
