@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from hf_distill.evaluation.predict import predict, set_generation
 from hf_distill.evaluation.scores import Evaluation, Scores
+from hf_distill.generation.frame_writer import FrameWriter
 from hf_distill.generation.hypotheses import ModelWriter, own_generation
 from hf_distill.generation.writer import Writer
 from hf_distill.models.attention import caught_projections, eager_attention
@@ -162,6 +163,8 @@ class ModelTeacher(RunningTeacher):
     @override
     def writer(self, config: LabelConfig, task: Task, options: Mapping[str, Any]) -> Writer:
         assert self.tokenizer is not None
+        if not self.model.can_generate():
+            return FrameWriter(self.model, self.tokenizer, config, task)
         own = own_generation(self.folders[0], self.model)
         return ModelWriter(self.model, self.tokenizer, config, own=own, task=task, options=options)
 

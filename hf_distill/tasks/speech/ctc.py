@@ -20,7 +20,6 @@ from hf_distill.data.media.read_audio import audio_facts, read_audio
 from hf_distill.errors import DataError
 from hf_distill.recipe.parse import check_choice, check_option
 from hf_distill.tasks.encoding import MEDIA
-from hf_distill.tasks.media.media_rows import MediaTask
 from hf_distill.tasks.speech.frames import Count, best_paths, frame_counter, frame_mask, frames_needed
 from hf_distill.tasks.speech.listening import (
     amounts_read,
@@ -29,6 +28,7 @@ from hf_distill.tasks.speech.listening import (
     read_clips,
     tokenizer_of,
 )
+from hf_distill.tasks.speech.transcribing import Transcribed
 from hf_distill.tasks.speech.transcripts import Spelling, are_unspaced, written_text
 from hf_distill.tasks.speech.vocabularies import Vocabulary, same_order
 from hf_distill.tokenizers.readers import Reader
@@ -41,7 +41,7 @@ FRAMES_A_SECOND = 50
 """Of most models (wav2vec2, HuBERT, WavLM)."""
 
 
-class CTCSpeechRecognition(MediaTask):
+class CTCSpeechRecognition(Transcribed):
     """Rows of ``audio`` and ``text``, what is said in it. Rows whose text is None or empty are unlabelled.
 
     A text is learned as the vocabulary can write it: letters in the case that is known, others left out, which is
