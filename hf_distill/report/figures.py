@@ -63,7 +63,7 @@ def training_curves(
             axes.set_yscale("log")
         axes.set(xlabel="step", ylabel=label)
         _finish(axes)
-    _save(figure, path)
+    save(figure, path)
 
 
 def quality_against_speed(results: Mapping[str, Any], path: Path) -> None:
@@ -88,7 +88,7 @@ def quality_against_speed(results: Mapping[str, Any], path: Path) -> None:
     axes.margins(x=0.2, y=0.15)
     axes.set_xlim(left=0)
     _finish(axes)
-    _save(figure, path)
+    save(figure, path)
 
 
 def sweep_scores(results: Mapping[str, Any], path: Path) -> None:
@@ -111,7 +111,7 @@ def sweep_scores(results: Mapping[str, Any], path: Path) -> None:
         _finish(axes)
         ticks = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
         axes.set_xticks(range(len(values)), [_shown(text, 12) for text in ticks])
-    _save(figure, path)
+    save(figure, path)
 
 
 def plan_frontier(results: Mapping[str, Any], path: Path) -> None:
@@ -144,7 +144,7 @@ def plan_frontier(results: Mapping[str, Any], path: Path) -> None:
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axis.set_major_formatter(FormatStrFormatter("%g"))
         axis.set_minor_locator(NullLocator())
-    _save(figure, path)
+    save(figure, path)
 
 
 def _shown(name: str, most: int = 40) -> str:
@@ -173,7 +173,8 @@ def _finish(axes: Axes) -> None:
             handle.set_sizes([80])
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as a small PNG."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     # A palette makes the file three times smaller; no eye sees it in lines and dots.

@@ -17,6 +17,7 @@ from hf_distill.recipe.yaml_text import yaml_text
 from hf_distill.report.card import model_card
 from hf_distill.report.card_contents import card_facts, portable_facts, without_rows
 from hf_distill.report.figures import quality_against_speed, training_curves
+from hf_distill.report.pictures import show_wrong
 from hf_distill.tasks import Task
 from hf_distill.tokenizers.processors import load_processor
 
@@ -50,6 +51,11 @@ def write_report(
     quotes = is_public(recipe.data) if recipe.evaluate.examples is None else recipe.evaluate.examples
     said = analysis if quotes else without_rows(analysis)
     results["card"] = card_facts(recipe, said, len(results["data"]["labels"]))
+    pictures = folder / "figures" / "mistaken.png"
+    if quotes and (count := show_wrong(task, data.evaluated(recipe.evaluate.split), predictions["student"], pictures)):
+        copy_files([pictures], student / "figures")
+        shown.append("figures/mistaken.png")
+        results["card"]["quoted_rows"] += count
     card = model_card(results, said, yaml_text(portable_facts(recipe.to_dict())), shown)
     write_text(student / "README.md", str(card))
     write_json(folder / "results.json", results)

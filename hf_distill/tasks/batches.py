@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 from datasets import Dataset
+from PIL.Image import Image
 from torch import Tensor
 
 from hf_distill.models.sizes import Side
@@ -72,6 +73,10 @@ class Completing:
         median, longest = lengths[len(lengths) // 2], lengths[-1]
         line = f"tokens a row: median {median}, longest {longest} in {len(lengths)} rows (cut at {self.max_length})"
         return longest, line
+
+    def picture(self, row: Mapping[str, Any]) -> Image | None:
+        """What a row shows; None where it shows nothing."""
+        return None
 
     def seconds_of(self, rows: Dataset) -> float:
         """How many seconds of sound rows hold; 0 where they hold none."""

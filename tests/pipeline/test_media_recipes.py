@@ -88,6 +88,16 @@ def test_a_student_is_loaded_by_pipeline_in_a_process_without_hf_distill(task, t
     assert json.loads((made.folder / "analysis.json").read_text())["summary"]
 
 
+def test_pictures_are_shown_only_where_rows_may_be_quoted(tmp_path):
+    for examples in (True, False):
+        made = recipe(tmp_path, "image-classification", name=f"media-{examples}".lower())
+        found = ran({**made, "evaluate": {"resamples": 100, "examples": examples, "control": False}}, tmp_path / "runs")
+        assert found.metrics["accuracy"] < 1
+        assert (found.student / "figures" / "mistaken.png").is_file() == examples
+        assert ("mistaken.png" in (found.student / "README.md").read_text()) == examples
+        assert (found.results["card"]["quoted_rows"] > 0) == examples
+
+
 @pytest.mark.parametrize("task", KINDS)
 def test_live_and_cached_teachers_make_the_same_student(task, tmp_path):
     weights = []

@@ -100,6 +100,10 @@ class ImageClassification(MediaTask, RowClassification):
         return self.decoded(Image.new("RGB", (64, 64)), processor)
 
     @override
+    def picture(self, row: Mapping[str, Any]) -> Image.Image:
+        return read_image(row["image"])
+
+    @override
     def encode(self, rows: Rows, tokenizer: Any, teacher_tokenizer: Any = None) -> Rows:
         labels = self._encoder(rows)
 
