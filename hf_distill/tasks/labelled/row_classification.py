@@ -97,8 +97,8 @@ class RowClassification(ClassificationTask, abstract=True):
         if labels is None:
             return found
         if self.distribution == "categorical":
-            if labels.shape == (len(labels), classes) and labels.is_floating_point():
-                return found  # Shares of the classes, of rows that are mixtures.
+            if _are_shares(labels, classes):
+                return found
             if labels.is_floating_point():
                 raise DataError(
                     f"labels: expected the number of one class a row, got {labels.dtype}: set config.problem_type of "
@@ -165,3 +165,11 @@ class RowClassification(ClassificationTask, abstract=True):
         if labels.is_floating_point():
             return ~labels.view(len(labels), -1).isnan().any(-1) & positions
         return (labels != IGNORED) & positions
+
+
+def _are_shares(labels: Tensor, classes: int) -> bool:
+    """Whether labels tell the shares of the classes, ``[B, C]``, of rows that are mixtures; NaN where there are none."""
+    if not labels.is_floating_point() or labels.shape != (len(labels), classes):
+        return False
+    totals = labels.sum(-1)
+    return bool(((totals - 1).abs() < 1e-3).logical_or(totals.isnan()).all())
