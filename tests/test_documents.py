@@ -21,7 +21,10 @@ def test_every_promise_of_security_names_tests_that_are_there():
         assert [name for name in tests if not (ROOT / name).is_file()] == []
 
 
-@pytest.mark.parametrize("name", ["README.md", "SECURITY.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/errors.md"])
+PAGES = ["README.md", "SECURITY.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/errors.md", "docs/speech_and_images.md"]
+
+
+@pytest.mark.parametrize("name", PAGES)
 def test_links_to_files_lead_somewhere(name):
     links = re.findall(r"\]\((?!https?://|#)([^)\s#]+)", (ROOT / name).read_text())
     assert [link for link in links if not ((ROOT / name).parent / link).exists()] == []

@@ -1,7 +1,8 @@
-"""Tiny models that see and hear, and data sets of pictures and sounds, under the names that recipes use."""
+"""Tiny models that see and hear, and their data sets, under the names that recipes and templates use."""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 from datasets import Audio, ClassLabel, Dataset, DatasetDict, Image
 from transformers import AutoModelForAudioClassification, AutoModelForImageClassification
 
-from tests.helpers import media_models, media_rows
+from tests.helpers import media_models, media_rows, speech, whispers
+from tests.helpers.media import image_folder, sound_bytes
 from tests.helpers.stand_ins import configured, parquet
 
 DISHES = ("apple_pie", "baklava", "ceviche")
@@ -47,6 +49,68 @@ def fill_media(hub: Any, folder: Path) -> None:
     words = heard({"train": 96, "validation": 24, "test": 24}, KEYWORDS)
     for name, config in (("s3prl/superb", "ks"), ("google/speech_commands", "v0.02")):
         hub.add(name, configured(words, folder / name.replace("/", "-"), config), kind="dataset")
+    fill_listeners(hub, folder)
+    fill_whispers(hub, folder)
+
+
+def fill_listeners(hub: Any, folder: Path) -> None:
+    """Models that write letters by CTC, and clips with what is said in them, in capital letters."""
+    path = folder / "listener"
+    speech.listener(num_hidden_layers=24).save_pretrained(path)
+    speech.processor().save_pretrained(path)
+    hub.add("facebook/wav2vec2-large-960h", path)
+    books = _splits({"train.100": 96, "train.360": 96, "validation": 24, "test": 24}, _read_aloud)
+    hub.add("openslr/librispeech_asr", configured(books, folder / "librispeech", "clean"), kind="dataset")
+
+
+def _read_aloud(count: int, seed: int) -> Dataset:
+    made = speech.rows(speech.TEXTS[seed:] + speech.TEXTS[:seed], count // len(speech.TEXTS))
+    capitals = [text.upper() for text in made["text"]]
+    made = made.remove_columns("text").cast_column("audio", Audio(sampling_rate=speech.RATE))
+    return made.add_column("text", capitals)
+
+
+def fill_whispers(hub: Any, folder: Path) -> None:
+    """Whispers of several depths, with one vocabulary."""
+    made = whispers.processor()
+    for name, layers in (("small", 12), ("medium", 24), ("large-v3", 32)):
+        path = folder / f"whisper-{name}"
+        whispers.whisper(2, layers, made=made).save_pretrained(path)
+        made.save_pretrained(path)
+        hub.add(f"openai/whisper-{name}", path)
+
+
+def write_common_voice(folder: Path) -> None:
+    """Common Voice as it is downloaded, but with its tables beside the recordings that they name."""
+    for language, count in (("en", 48), ("zh-CN", 48)):
+        clips = folder / "common-voice" / language / "clips"
+        clips.mkdir(parents=True)
+        for seed, (split, rows) in enumerate({"train": count, "dev": 24, "test": 24}.items()):
+            made = whispers.rows(rows, seed=seed)
+            names = [f"common_voice_{language}_{split}_{number}.mp3" for number in range(rows)]
+            for number, name in enumerate(names):
+                (clips / name).write_bytes(sound_bytes(whispers.samples(number, 0.4), kind="MP3"))
+            with (clips / f"{split}.tsv").open("w", newline="") as file:
+                table = csv.writer(file, delimiter="\t")
+                table.writerow(["client_id", "path", "sentence", "up_votes", "locale"])
+                table.writerows(["a1", name, text, 2, language] for name, text in zip(names, made["text"], strict=True))
+
+
+def write_folders(folder: Path) -> None:
+    """The folders and tables of files that the page on speech and images names."""
+    image_folder(folder / "leaves", each=24)
+    for place, table, header in (
+        ("recordings/train", "metadata.csv", "file_name,text"),
+        ("recordings/test", "metadata.csv", "file_name,text"),
+        ("clips", "train.csv", "path,sentence"),
+        ("clips", "test.csv", "path,sentence"),
+    ):
+        rows, lines = speech.rows(repeats=4), [header]
+        (folder / place).mkdir(parents=True, exist_ok=True)
+        for number, (cell, text) in enumerate(zip(rows["audio"], rows["text"], strict=True)):
+            (folder / place / f"{number}.wav").write_bytes(cell["bytes"])
+            lines.append(f"{number}.wav,{text}")
+        (folder / place / table).write_text("\n".join(lines) + "\n")
 
 
 def shown(sizes: dict[str, int], names: Sequence[str], label: str = "label") -> DatasetDict:

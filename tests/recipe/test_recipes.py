@@ -19,6 +19,7 @@ from hf_distill.names import plug_in
 from hf_distill.recipe import TrainedTeacher
 from hf_distill.recipe.load_recipe import load_recipe
 from hf_distill.report.card import shown_share
+from hf_distill.tasks import TASKS
 from tests.helpers import tiny
 from tests.helpers.benchmark_rows import (
     angle_row,
@@ -35,12 +36,13 @@ from tests.helpers.benchmark_rows import (
     written_row,
 )
 from tests.helpers.hub_server import hub_server
-from tests.helpers.media_stand_ins import fill_media
+from tests.helpers.media_stand_ins import fill_media, write_common_voice, write_folders
 from tests.helpers.serving import serving
 from tests.helpers.stand_ins import fill
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*/*.yaml"))
+TEMPLATES = sorted((ROOT / "hf_distill" / "recipe" / "templates").glob("*.yaml"))
 MEASURED = sorted((ROOT / "model_cards").glob("*/results.json"))
 SCHEMES = sorted((ROOT / "model_cards").glob("stories-260k-*/results.json"))
 VECTORS = sorted((ROOT / "model_cards").glob("minilm-*/results.json"))
@@ -51,7 +53,6 @@ SMALL = [
     "evaluate.resamples=100",
     "data.test_limit=12",
 ]
-MEDIA = ["image-classification", "audio-classification"]
 FEW = ["data.validation_size=24", "data.test_size=48"]
 TRAINING = (
     "recipe.training={num_train_epochs: 3, learning_rate: 1.0e-3, per_device_train_batch_size: 32, "
@@ -76,6 +77,7 @@ def shell(tmp_path_factory):
     with hub_server() as hub, serving(tiny.decoder(4), words, name="meta-llama/Llama-3.3-70B-Instruct") as teacher:
         fill(hub, folder / "hub")
         fill_media(hub, folder / "hub")
+        write_common_voice(folder)
         environment = {
             **os.environ,
             "HF_ENDPOINT": hub.url,
@@ -142,9 +144,9 @@ def run_recipe(shell):
         worker.stdin.close()
 
 
-def blocks(language: str) -> list[str]:
-    """README's fenced blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+def blocks(language: str, page: str = "README.md") -> list[str]:
+    """A page's fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -156,12 +158,8 @@ def test_every_recipe_says_how_it_is_run_what_it_needs_and_whether_it_was_measur
     assert load_recipe(path).name == path.stem
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("task", MEDIA)
-def test_the_template_of_a_task_of_sounds_or_pictures_checks(task, shell):
-    shell("hf-distill", "init", task, "--output", f"{task}.yaml")
-    told = shell("hf-distill", "check", f"{task}.yaml", "training.use_cpu=true")
-    assert "student" in told
+def test_every_task_has_a_template_that_is_a_recipe_of_it():
+    assert {path.stem: load_recipe(path).task.name for path in TEMPLATES} == {task: task for task in TASKS}
 
 
 @pytest.mark.slow
@@ -174,6 +172,8 @@ def test_every_recipe_runs_two_steps_on_tiny_models(path, shell, run_recipe):
         more += [f"teacher.recipe.student.config.{name}={size}" for name, size in narrow.items()]
     if recipe.task.name == "embeddings":
         more += ["data.train_limit=64", "data.validation_limit=16"]
+    if "dataloader_num_workers" in recipe.training:
+        more += ["training.dataloader_num_workers=1"]
     if "dimensions" in recipe.task.options:
         more += ["task.dimensions=16"]
     width = recipe.student.cut and recipe.student.cut.width
@@ -232,6 +232,42 @@ def test_every_command_of_readme_does_what_it_says(shell):
             shutil.rmtree(Path(shell.hub.folder) / "runs" / "sst2-bert-base-6l", ignore_errors=True)
         shell(*words)
     assert shell.hub.repos["model", "me/sst2-bert-base-6l"].private
+
+
+CHECK = """
+import sys
+from hf_distill import check
+for recipe in sys.argv[1:]:
+    check(recipe, report=lambda line: None, allow_code=True)
+"""
+MEDIA_PAGE = "docs/speech_and_images.md"
+
+
+@pytest.mark.slow
+def test_every_command_of_the_page_on_speech_and_images_does_what_it_says(shell):
+    commands = [line for block in blocks("bash", MEDIA_PAGE) for line in block.strip().splitlines()]
+    assert {"run", "init", "check"} == {shlex.split(command)[1] for command in commands}
+    for command in commands:
+        few = {"run": [*SMALL[:-1], *TEACHER], "check": ["training.use_cpu=true"]}
+        shell(*shlex.split(command), *few.get(shlex.split(command)[1], []))
+
+
+@pytest.mark.slow
+def test_every_recipe_of_the_page_on_speech_and_images_checks_and_so_does_each_form_of_data(shell):
+    folder = Path(shell.hub.folder)
+    write_folders(folder)
+    for code in blocks("python", MEDIA_PAGE):
+        (folder / code.splitlines()[0].lstrip("# ")).write_text(code)
+    written = blocks("yaml", MEDIA_PAGE)
+    recipes = {text.splitlines()[1].removeprefix("name: "): text for text in written if text.startswith("version: 1")}
+    forms = [text for text in written if text.startswith("data:")]
+    assert len(recipes) == 4
+    assert len(written) == len(recipes) + len(forms)
+    for number, (name, data) in enumerate(zip(["leaves", "leaves", "letters", "letters", "tones"], forms, strict=True)):
+        recipes[f"form-{number}"] = re.sub(r"^data:.*\n", lambda _, data=data: data, recipes[name], flags=re.M)
+    for name, text in recipes.items():
+        (folder / f"{name}.yaml").write_text(text.replace("training: {", "training: {use_cpu: true, "))
+    shell(sys.executable, "-c", CHECK, *(f"{name}.yaml" for name in recipes))
 
 
 @pytest.mark.slow
