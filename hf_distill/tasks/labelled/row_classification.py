@@ -168,7 +168,7 @@ class RowClassification(ClassificationTask, abstract=True):
 
 
 def _are_shares(labels: Tensor, classes: int) -> bool:
-    """Whether labels tell the shares of the classes, ``[B, C]``, of rows that are mixtures; NaN where there are none."""
+    """Whether labels are shares of the classes, ``[B, C]``, of rows that are mixtures; NaN where there are none."""
     if not labels.is_floating_point() or labels.shape != (len(labels), classes):
         return False
     totals = labels.sum(-1)
