@@ -12,6 +12,7 @@ from transformers.cache_utils import CacheLayerMixin
 
 from hf_distill.errors import ModelError
 from hf_distill.models.forward import accepted_inputs, evaluated, output_head, without_head
+from hf_distill.models.sizes import is_staged, sizes_of
 
 TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3}
 """By how much two ways to the same logits may differ, in units of their spread; 0.1 in half precision."""
@@ -21,15 +22,22 @@ def positions_of(model: PreTrainedModel, inputs: dict[str, Tensor]) -> int | Non
     """How many positions each layer of a model has for a row; None where layers differ, or are no rows of vectors.
 
     Args:
-        model: Looked at on the meta device, so that nothing is computed; so may its weights be.
-        inputs: Of one row, on any device.
+        model: One like it, of one layer and zeros, is asked; its own weights may be on the meta device.
+        inputs: Of one row, on the CPU.
     """
+    if is_staged(model.config):
+        return None
     base: Any = getattr(model, "get_base_model", lambda: model)()
+    config = copy.deepcopy(base.config)
+    sizes_of(config).num_hidden_layers = 1
     with torch.device("meta"):
-        alike = type(base)(copy.deepcopy(base.config))
-        read = {name: torch.empty_like(value, device="meta") for name, value in inputs.items()}
-        with evaluated(alike):
-            states = alike(**accepted_inputs(alike, read), output_hidden_states=True).hidden_states
+        alike: Any = type(base)(config)
+    # Nothing is run on the meta device: BEiT keeps what it once made there for all models of its size.
+    alike = alike.float().to_empty(device="cpu")
+    for tensor in (*alike.parameters(), *alike.buffers()):
+        tensor.data.zero_()
+    with evaluated(alike):
+        states = alike(**accepted_inputs(alike, inputs), output_hidden_states=True).hidden_states
     shapes = {state.shape[1:-1] for state in states or ()}
     return next(iter(shapes))[0] if len(shapes) == 1 and states[0].dim() == 3 else None
 

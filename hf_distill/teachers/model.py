@@ -144,8 +144,12 @@ class ModelTeacher(RunningTeacher):
     def outputs(self) -> int:
         if head_of(self.model) is not None:
             return vector_size(self.model)
-        head = self.model.get_output_embeddings()
-        return head.weight.shape[0] if head is not None else int(self.model.config.num_labels or 0)
+        head, config = self.model.get_output_embeddings(), self.model.config
+        if head is not None:
+            return head.weight.shape[0]
+        # Models for CTC do not tell their head.
+        is_of_letters = any(hasattr(self.model, name) for name in ("lm_head", "ctc_head"))
+        return int((config.vocab_size if is_of_letters else config.num_labels) or 0)
 
     @override
     def follow(self, task: Task) -> None:

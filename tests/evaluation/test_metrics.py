@@ -212,9 +212,9 @@ def test_a_metric_that_cannot_be_loaded_is_refused(tmp_path: Path) -> None:
 def test_the_primary_metric_of_every_problem_type_is_one_that_is_computed() -> None:
     assert PRIMARY.keys() == MEASURED.keys()
     for problem_type, metrics in MEASURED.items():
-        task = SimpleNamespace(problem_type=problem_type, scorers=("bleu", "rouge"), out_of_scope=None)
+        task = SimpleNamespace(problem_type=problem_type, scorers=("bleu", "rouge", "wer"), out_of_scope=None)
         assert primary_metric(task, EvaluateConfig()) == PRIMARY[problem_type]
-        assert PRIMARY[problem_type] in {*metrics, "bleu", "rougeL"}
+        assert PRIMARY[problem_type] in {*metrics, "bleu", "rougeL", "wer"}
 
 
 def test_a_primary_metric_of_another_problem_type_is_refused_with_the_choices() -> None:

@@ -304,13 +304,13 @@ def test_tables_at_the_terminal_show_names_as_they_are(kind):
 
 @pytest.mark.parametrize("kind", ["formula", "control", "underscore first", "long", "rich", "separators"])
 def test_figures_show_names_as_they_are(kind, tmp_path, monkeypatch):
-    name, save, shown = HOSTILE[kind], figures._save, []
+    name, save, shown = HOSTILE[kind], figures.save, []
 
     def seen(figure: Figure, path: Path) -> None:
         save(figure, path)
         shown.append([each.get_text().replace("\\$", "$").strip() for each in figure.findobj(Text)])
 
-    monkeypatch.setattr(figures, "_save", seen)
+    monkeypatch.setattr(figures, "save", seen)
     history = [{"step": step, f"eval_{name}": 0.5, f"weighted_loss_{name}": 1.0} for step in (1, 2)]
     training_curves({"student": history, "control": history}, name, tmp_path / "training.png")
     quality_against_speed(filled(SEVERAL, name), tmp_path / "quality.png")

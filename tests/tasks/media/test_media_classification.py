@@ -18,6 +18,7 @@ from hf_distill.errors import DataError, ObjectiveError, RecipeError
 from hf_distill.tasks import AudioClassification, ImageClassification, make_task
 from hf_distill.tasks.media.augmentation import view_of
 from hf_distill.tokenizers.compare import reads_alike
+from hf_distill.tokenizers.readers import Reader
 from tests.helpers import media_models, media_rows
 from tests.helpers.media_models import NAMES, SAMPLES, SIDE
 
@@ -330,3 +331,16 @@ def test_grey_and_transparent_pictures_are_read_like_any_other():
         Image.new("RGB", (9, 9), (128, 128, 128)).convert(mode).save(file, "TIFF")
         files.append({"media": {"bytes": file.getvalue(), "path": None}, "labels": 0})
     assert task.collator(processor_of("vit"))(files)["pixel_values"].shape == (5, 3, SIDE, SIDE)
+
+
+@pytest.mark.parametrize("kind", [*IMAGES, *SOUNDS])
+def test_looking_at_a_model_before_it_is_trained_changes_nothing_of_any(kind):
+    model, task, processor = model_of(kind), bound(kind), processor_of(kind)
+    batch = task.student_inputs(batch_of(task, processor, rows_of(kind, 2)))
+    with torch.no_grad():
+        expected = model(**batch, output_hidden_states=True)
+        list(task.fit_lengths([Reader(name="the student", model=model_of(kind, 1), tokenizer=processor)]))
+        assert torch.equal(model(**batch).logits, expected.logits)
+        assert torch.equal(model_of(kind)(**batch).logits, expected.logits)
+    positions = None if kind in media_models.STAGED else expected.hidden_states[-1].shape[1]
+    assert task._positions == positions
