@@ -21,7 +21,8 @@ class StudentConfig(Section, where="recipe.student"):
     FOREIGN: ClassVar[str] = "does nothing for this kind of student; remove it"  # Said of keys of other kinds.
 
     freeze: list[Literal["embeddings", "encoder"]] | None = None
-    """Parts that do not learn: its tables of embeddings, or the encoder of an encoder-decoder."""
+    """Parts that do not learn: its tables of embeddings (of models of pictures and sounds the first layers, which make
+    their first states), or the encoder of an encoder-decoder."""
     disable_dropout: bool = False
     """Whether nothing of it is dropped at random while it learns; its saved config has the rates as before. For the
     control, too, unless it learns to tell two views of a text apart from others, which dropout makes."""

@@ -11,15 +11,15 @@ from typing import Any, ClassVar
 import torch
 from datasets import Dataset, IterableDataset, concatenate_datasets
 from torch import Tensor
-from transformers import PreTrainedModel
 from typing_extensions import override
 
 from hf_distill.data.media.cells import Kind
 from hf_distill.data.media.columns_of_media import as_cells
 from hf_distill.data.media.origins import Origin
 from hf_distill.data.media.read_audio import audio_facts
-from hf_distill.errors import ObjectiveError
+from hf_distill.errors import ModelError, ObjectiveError
 from hf_distill.models.sanity_checks import positions_of
+from hf_distill.names import one_line
 from hf_distill.recipe.parse import check_option
 from hf_distill.tasks.encoding import MEDIA, PREPARED
 from hf_distill.tasks.media.features import kept_features, unpacked
@@ -48,6 +48,7 @@ class MediaTask(Task, abstract=True):
     max_length = 1
     keep_features: bool = False
     _positions: int | None = None  # Of each layer of the student, where all rows have as many.
+    _differ: int | None = None  # Those of a teacher that has others; else the same.
 
     @abstractmethod
     def decoded(self, cell: Any, processor: Any) -> Any:
@@ -74,14 +75,23 @@ class MediaTask(Task, abstract=True):
 
     @override
     def fit_lengths(self, readers: Sequence[Reader]) -> Iterator[str]:
-        student = readers[0]
-        self._positions = None
-        if student.tokenizer is not None:
-            self._positions = self._positions_of(student.model, student.tokenizer)
+        found = [self._positions_of(reader) for reader in readers]
+        self._positions, self._differ = found[0], next((each for each in found if each != found[0]), found[0])
         yield from ()
 
-    def _positions_of(self, model: PreTrainedModel, processor: Any) -> int | None:
-        return positions_of(model, self.prepared([self.blank(processor)], processor))
+    def _positions_of(self, reader: Reader) -> int | None:
+        """How many positions each layer of a model has; refused where it cannot read what its processor gives."""
+        if reader.tokenizer is None:
+            return None
+        inputs = self.prepared([self.blank(reader.tokenizer)], reader.tokenizer)
+        try:
+            return positions_of(reader.model, inputs)
+        except (ValueError, RuntimeError, IndexError) as error:
+            shapes = ", ".join(f"{name} of {list(value.shape[1:])}" for name, value in inputs.items())
+            raise ModelError(
+                f"{reader} cannot read what its processor gives ({shapes}): {one_line(str(error))}; save the processor "
+                "that belongs to the model beside it"
+            ) from error
 
     @override
     def check_layers(self, names: Sequence[str]) -> None:
@@ -90,6 +100,12 @@ class MediaTask(Task, abstract=True):
                 f"objective {names[0]} compares the layers of two models position by position, but those of the "
                 f"student have several sizes (Swin, ConvNeXt, ResNet and their like), or it has no processor here; use "
                 "logits"
+            )
+        if names and self._differ != self._positions:
+            raise ObjectiveError(
+                f"objective {names[0]} compares the layers of two models position by position, but those of the "
+                f"student have {self._positions} and a teacher's {self._differ or 'several sizes'}; use logits, or a "
+                "student with as many patches as its teacher"
             )
 
     def with_media(self, rows: Rows, encode: Encode, processors: tuple[Any, Any], *, looks: bool = False) -> Rows:

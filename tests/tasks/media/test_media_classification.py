@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import AutoModelForAudioClassification, AutoModelForImageClassification, TrainingArguments
 
 from hf_distill import DKD, DistillationTrainer, Hidden, Labels, Logits, Relation
-from hf_distill.errors import DataError, ObjectiveError, RecipeError
+from hf_distill.errors import DataError, ModelError, ObjectiveError, RecipeError
 from hf_distill.tasks import AudioClassification, ImageClassification, make_task
 from hf_distill.tasks.media.augmentation import view_of
 from hf_distill.tokenizers.compare import reads_alike
@@ -313,6 +313,20 @@ def test_student_and_teacher_of_other_kinds_and_sizes_learn_from_one_another(tmp
 def test_layers_in_stages_are_not_compared(kind, tmp_path):
     with pytest.raises(ObjectiveError, match="use logits"):
         trainer(tmp_path, kind, [Labels(), Hidden()], 8)
+
+
+def test_layers_with_other_numbers_of_patches_are_not_compared(tmp_path):
+    teacher = model_of("vit", 2, patch_size=4)
+    with pytest.raises(ObjectiveError, match="those of the student have 5 and a teacher's 17"):
+        trainer(tmp_path, "vit", [Labels(), Hidden()], 8, teacher=teacher)
+    assert trainer(tmp_path, "vit", [Labels(), Logits()], 8, teacher=teacher).train().metrics["train_loss"] > 0
+
+
+@pytest.mark.parametrize("kind", ["vit", "deit", "audio-spectrogram-transformer"])
+def test_a_processor_that_does_not_fit_its_model_is_told(kind, tmp_path):
+    small = media_rows.image_processor(8) if kind in media_models.IMAGES else media_rows.waves()
+    with pytest.raises(ModelError, match=r"the student .* cannot read what its processor gives .* of \["):
+        trainer(tmp_path, kind, [Labels()], 8, (small, None))
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n" + b"\x00" * 20])
