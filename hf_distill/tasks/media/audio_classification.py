@@ -13,16 +13,15 @@ from typing_extensions import override
 from hf_distill.data.classes import ProblemType
 from hf_distill.data.media.read_audio import audio_facts, read_audio
 from hf_distill.recipe.parse import check_option, is_number
-from hf_distill.tasks.labelled.row_classification import RowClassification
-from hf_distill.tasks.media.media_rows import MediaTask
+from hf_distill.tasks.media.media_classification import MediaClassification
 from hf_distill.tokenizers.readers import Reader
-from hf_distill.types import Batch, Collate, Masks, Rows
+from hf_distill.types import Batch, Collate
 
 SHORTEST = 0.03
 """Seconds: shorter sounds are filled up, for a spectrogram has no frame of less."""
 
 
-class AudioClassification(MediaTask, RowClassification):
+class AudioClassification(MediaClassification):
     """Rows of ``audio`` and ``label``, see :class:`RowClassification`.
 
     Sounds are decoded as one channel, resampled to the rate of the model's feature extractor and prepared by it, while
@@ -99,16 +98,6 @@ class AudioClassification(MediaTask, RowClassification):
         return np.zeros(round(self.max_seconds * processor.sampling_rate), dtype=np.float32)
 
     @override
-    def encode(self, rows: Rows, tokenizer: Any, teacher_tokenizer: Any = None) -> Rows:
-        labels = self._encoder(rows)
-
-        def encode_batch(batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
-            count = len(next(iter(batch.values())))
-            return {"labels": labels(batch, count), "length": [1] * count}
-
-        return self.with_media(rows, encode_batch, (tokenizer, teacher_tokenizer))
-
-    @override
     def collator(self, tokenizer: Any, teacher_tokenizer: Any = None) -> Collate:
         def collate(rows: list[Mapping[str, Any]]) -> Batch:
             return {**self.inputs(rows, (tokenizer, teacher_tokenizer)), "labels": self._label_tensor(rows)}
@@ -123,12 +112,6 @@ class AudioClassification(MediaTask, RowClassification):
             if longest is not None and longest < self.max_seconds:
                 yield f"task.max_seconds: sounds are cut at {longest:g} s: {reader} reads no more"
                 self.max_seconds = float(longest)
-
-    @override
-    def masks(self, batch: Batch) -> Masks:
-        read = next(batch[name] for name in ("input_values", "input_features") if name in batch)
-        masks = self._masks_of(read)
-        return {"labels": self._labelled(batch, masks["positions"]), **masks}  # type: ignore[dict-item]
 
     @override
     def row_sizes(self, lengths: Sequence[int]) -> tuple[int, str]:

@@ -14,14 +14,14 @@ from hf_distill.data.classes import ProblemType
 from hf_distill.data.media.read_image import read_image
 from hf_distill.recipe.parse import check_option, is_number
 from hf_distill.tasks.encoding import MEDIA
-from hf_distill.tasks.labelled.row_classification import RowClassification
 from hf_distill.tasks.media.augmentation import mixed, view_of
-from hf_distill.tasks.media.media_rows import MediaTask, content_number
+from hf_distill.tasks.media.media_classification import MediaClassification
+from hf_distill.tasks.media.media_rows import content_number
 from hf_distill.tasks.task import TEACHER_PREFIX
-from hf_distill.types import Batch, Collate, Masks, Rows
+from hf_distill.types import Batch, Collate
 
 
-class ImageClassification(MediaTask, RowClassification):
+class ImageClassification(MediaClassification):
     """Rows of ``image`` and ``label``, see :class:`RowClassification`.
 
     Pictures are decoded as RGB, upright, and prepared by each model's own image processor, while batches are made.
@@ -104,16 +104,6 @@ class ImageClassification(MediaTask, RowClassification):
         return read_image(row["image"])
 
     @override
-    def encode(self, rows: Rows, tokenizer: Any, teacher_tokenizer: Any = None) -> Rows:
-        labels = self._encoder(rows)
-
-        def encode_batch(batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
-            count = len(next(iter(batch.values())))
-            return {"labels": labels(batch, count), "length": [1] * count}
-
-        return self.with_media(rows, encode_batch, (tokenizer, teacher_tokenizer))
-
-    @override
     def collator(self, tokenizer: Any, teacher_tokenizer: Any = None) -> Collate:
         return self._collator((tokenizer, teacher_tokenizer))
 
@@ -148,11 +138,6 @@ class ImageClassification(MediaTask, RowClassification):
             return {**self.inputs(rows, processors, change), "labels": self._label_tensor(rows)}
 
         return collate
-
-    @override
-    def masks(self, batch: Batch) -> Masks:
-        masks = self._masks_of(batch["pixel_values"])
-        return {"labels": self._labelled(batch, masks["positions"]), **masks}  # type: ignore[dict-item]
 
     @override
     def row_sizes(self, lengths: Sequence[int]) -> tuple[int, str]:

@@ -26,7 +26,7 @@ from hf_distill.tasks.media.features import kept_features, unpacked
 from hf_distill.tasks.task import TEACHER_PREFIX, Task
 from hf_distill.tokenizers.processors import processor_mark
 from hf_distill.tokenizers.readers import Reader
-from hf_distill.types import TAUGHT_BY, Batch, Rows
+from hf_distill.types import TAUGHT_BY, Batch, Masks, Rows
 
 AT_ONCE = 100
 """Rows whose pictures or sounds are held in memory together while they are encoded."""
@@ -180,10 +180,10 @@ class MediaTask(Task, abstract=True):
     def check_rows(self, rows: Dataset, tokenizer: Any) -> Iterator[str]:
         yield from ()
 
-    def _masks_of(self, read: Tensor) -> dict[str, Tensor]:
+    def _masks_of(self, read: Tensor) -> Masks:
         """Masks of rows each of which counts, and of as many positions of layers each, where these are known."""
         rows = torch.ones(len(read), dtype=torch.bool, device=read.device)
-        more = {} if self._positions is None else {"tokens": rows[:, None].expand(-1, self._positions)}
+        more: Masks = {} if self._positions is None else {"tokens": rows[:, None].expand(-1, self._positions)}
         return {"positions": rows, **more}
 
 
