@@ -234,10 +234,12 @@ def _limits(results: Mapping[str, Any]) -> Iterator[str]:
     teacher, licenses = results["models"].get("teacher"), licenses_of(results["models"])
     shared = ", and shares the errors and biases of its teacher" if teacher else ""
     labels = "the labels and " if results["data"]["labels"] else ""
+    material = task_class(results["task"]).material
+    own = "your own text" if material == "text" else f"{material}s of your own"
     yield "## Limits"
     yield (
-        f"It knows {labels}the kind of text of its training data{shared}. "
-        "The scores hold for the split named above; measure it on your own text before you rely on it."
+        f"It knows {labels}the kind of {material} of its training data{shared}. The scores hold for the split named "
+        f"above; measure it on {own} before you rely on it."
     )
     if len(licenses) > 1:
         named = " and ".join(map(escaped, licenses))

@@ -52,6 +52,7 @@ class Task(Prompted, Completing, ABC):
         text_columns: Those of them that hold text.
         library: The library that loads its models, as the Hub names it.
         example: What a user of its models gives them, as code of the card's example.
+        material: What its rows hold, in words.
         usage: Which of the card's examples shows how a model of this task is used.
         scored_as: Which of evaluation's functions scores its models.
         scorers: What judges the texts that its models write unless the recipe says otherwise, see ``SCORERS``.
@@ -76,6 +77,7 @@ class Task(Prompted, Completing, ABC):
     text_columns: ClassVar[tuple[str, ...]]
     library: ClassVar[str] = "transformers"
     example: ClassVar[str] = '"your text"'
+    material: ClassVar[str] = "text"
     usage: ClassVar[Usage] = "pipeline"
     scored_as: ClassVar[ScoredAs] = "decisions"
     scorers: ClassVar[tuple[str, ...]] = ()

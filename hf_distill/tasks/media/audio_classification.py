@@ -41,6 +41,7 @@ class AudioClassification(MediaClassification):
     name = "audio-classification"
     pipeline_tag = "audio-classification"
     example = '"your_sound.wav"'
+    material = "sound"
     auto_model = AutoModelForAudioClassification
     auto_processor = AutoFeatureExtractor
     column = "audio"

@@ -46,6 +46,7 @@ class ImageClassification(MediaClassification):
     name = "image-classification"
     pipeline_tag = "image-classification"
     example = '"your_picture.jpg"'
+    material = "picture"
     auto_model = AutoModelForImageClassification
     auto_processor = AutoImageProcessor
     column = "image"

@@ -59,6 +59,7 @@ class CTCSpeechRecognition(Transcribed):
     name = "speech-recognition-ctc"
     pipeline_tag = "automatic-speech-recognition"
     example = '"your_sound.wav"'
+    material = "sound"
     auto_model = AutoModelForCTC
     auto_processor = AutoProcessor
     column = "audio"

@@ -74,6 +74,7 @@ class SpeechRecognition(SequenceToSequence):
     text_columns = ("text",)
     usage = "pipeline"
     example = '"your_sound.wav"'
+    material = "sound"
     scorers = ("wer", "cer")
     encoded_by = ("max_target_length", "language", "task", "timestamps")
     written_after_texts = False
