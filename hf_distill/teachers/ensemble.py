@@ -250,7 +250,9 @@ def check_one_tokenizer(tokenizers: Mapping[str, Tokenizer]) -> None:
     for name, other in others:
         if same_tokenizer(own, other):
             continue
-        told = f"{first} ({tokens_known(own):,} tokens) and {name} ({tokens_known(other):,}) cut texts into other ones"
+        told = (
+            f"{first} ({tokens_known(own):,} tokens) and {name} ({tokens_known(other):,}) cut texts into different ones"
+        )
         if preparation_of(own) != preparation_of(other):
             told = f"{first} and {name} prepare pictures or sounds otherwise (sizes, rates)"
         raise TeacherError(
