@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from transformers import BertForQuestionAnswering
+from transformers import BertForQuestionAnswering, PretrainedConfig
 
 from hf_distill import Hidden, Labels, Logits, run
 from hf_distill.errors import DataError, RecipeError, TeacherError
@@ -194,6 +194,7 @@ class Fixed(torch.nn.Module):
     def __init__(self, begin: dict[int, float], end: dict[int, float]) -> None:
         super().__init__()
         self.begin, self.end, self.device = begin, end, torch.device("cpu")
+        self.config, self.dtype = PretrainedConfig(), torch.float32
 
     def forward(self, input_ids, attention_mask, output_hidden_states=False):
         def of(known: dict[int, float]) -> torch.Tensor:

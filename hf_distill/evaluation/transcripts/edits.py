@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -67,8 +66,9 @@ def _pairs(chunks: Sequence[Any], said: Sequence[str], written: Sequence[str]) -
 
 def _jiwer() -> Any:
     try:
-        return importlib.import_module("jiwer")
+        import jiwer
     except ImportError as error:
         raise DataError(
             f"transcripts are scored with jiwer, which cannot be imported ({error}): pip install 'hf-distill[speech]'"
         ) from error
+    return jiwer

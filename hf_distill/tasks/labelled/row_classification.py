@@ -45,6 +45,8 @@ class RowClassification(ClassificationTask, abstract=True):
         labels: The names of the labels, where the data do not tell them: of numbers and multi-hot lists in their order.
     """
 
+    _mixes: bool = False  # Whether rows may be mixtures of two.
+
     def __init__(
         self,
         problem_type: ProblemType | None = None,
@@ -97,7 +99,7 @@ class RowClassification(ClassificationTask, abstract=True):
         if labels is None:
             return found
         if self.distribution == "categorical":
-            if _are_shares(labels, classes):
+            if self._mixes and labels.is_floating_point():  # Shares of the classes.
                 return found
             if labels.is_floating_point():
                 raise DataError(
@@ -165,11 +167,3 @@ class RowClassification(ClassificationTask, abstract=True):
         if labels.is_floating_point():
             return ~labels.view(len(labels), -1).isnan().any(-1) & positions
         return (labels != IGNORED) & positions
-
-
-def _are_shares(labels: Tensor, classes: int) -> bool:
-    """Whether labels are shares of the classes, ``[B, C]``, of rows that are mixtures; NaN where there are none."""
-    if not labels.is_floating_point() or labels.shape != (len(labels), classes):
-        return False
-    totals = labels.sum(-1)
-    return bool(((totals - 1).abs() < 1e-3).logical_or(totals.isnan()).all())

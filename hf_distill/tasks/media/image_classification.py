@@ -74,6 +74,7 @@ class ImageClassification(MediaClassification):
         check_option("cutmix", cutmix, mixup + cutmix <= 1, "a share of the rows that mixup leaves")
         self.crop, self.flip, self.keep_features = float(crop), flip, keep_features
         self.mixup, self.cutmix = float(mixup), float(cutmix)
+        self._mixes = self.mixup > 0 or self.cutmix > 0
         no_views = isinstance(keep_features, bool) and not (keep_features and self._changes)
         check_option("keep_features", keep_features, no_views, "true or false, and false beside other views")
         if self._changes:
@@ -82,10 +83,6 @@ class ImageClassification(MediaClassification):
     @property
     def _changes(self) -> bool:
         return self.crop < 1 or self.flip or self._mixes
-
-    @property
-    def _mixes(self) -> bool:
-        return self.mixup > 0 or self.cutmix > 0
 
     @override
     def decoded(self, cell: Any, processor: Any) -> Image.Image:
