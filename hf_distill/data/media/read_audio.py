@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,6 +91,11 @@ def audio_facts(cell: Any) -> AudioFacts:
         except RuntimeError as error:
             raise _cut(name, error) from error
         return AudioFacts(file.frames / file.samplerate, file.samplerate, file.channels, is_silent)
+
+
+def total_seconds(cells: Iterable[Any]) -> float:
+    """How long sounds are together."""
+    return sum(audio_facts(cell).seconds for cell in cells)
 
 
 def checked_samples(array: Any) -> np.ndarray:

@@ -11,11 +11,13 @@ from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 from typing_extensions import override
 
 from hf_distill.data.classes import ProblemType
+from hf_distill.data.lost_rows import LOOKED_AT, of_rows, told_lost
 from hf_distill.data.media.read_audio import audio_facts, read_audio
 from hf_distill.recipe.parse import check_option, is_number
 from hf_distill.tasks.media.media_classification import MediaClassification
+from hf_distill.tasks.speech.frames import Count, frame_counter, frame_mask, makes_frames
 from hf_distill.tokenizers.readers import Reader
-from hf_distill.types import Batch, Collate
+from hf_distill.types import Batch, Collate, Masks
 
 SHORTEST = 0.03
 """Seconds: shorter sounds are filled up, for a spectrogram has no frame of less."""
@@ -47,6 +49,7 @@ class AudioClassification(MediaClassification):
     column = "audio"
     required = ("audio", "label")
     length_unit = "tenths of a second"
+    _count: Count | None = None
     encoded_by = ("max_seconds", "problem_type", "out_of_scope")
 
     def __init__(
@@ -75,6 +78,10 @@ class AudioClassification(MediaClassification):
         rate = processor.sampling_rate
         samples = read_audio(cell, rate)[: round(self.max_seconds * rate)]
         return np.pad(samples, (0, max(0, round(SHORTEST * rate) - len(samples))))
+
+    @override
+    def decoding(self, processor: Any) -> int:
+        return int(processor.sampling_rate)
 
     @override
     def prepared(self, media: Sequence[Any], processor: Any) -> Batch:
@@ -109,10 +116,25 @@ class AudioClassification(MediaClassification):
     def fit_lengths(self, readers: Sequence[Reader]) -> Iterator[str]:
         yield from super().fit_lengths(readers)
         for reader in readers:
-            longest = getattr(reader.tokenizer, "chunk_length", None)
+            longest = _longest(reader.tokenizer)
             if longest is not None and longest < self.max_seconds:
                 yield f"task.max_seconds: sounds are cut at {longest:g} s: {reader} reads no more"
-                self.max_seconds = float(longest)
+                self.max_seconds = longest
+        frames = readers[0].model.config
+        self._count = frame_counter(frames, of_states=True) if makes_frames(frames) else None
+
+    @override
+    def masks(self, batch: Batch) -> Masks:
+        masks = super().masks(batch)
+        if "attention_mask" not in batch or self._count is None or self._positions is None:
+            return masks
+        return {**masks, "tokens": frame_mask(batch["attention_mask"], self._count)}  # Silence that fills a row up.
+
+    @override
+    def check_rows(self, rows: Dataset, tokenizer: Any) -> Iterator[str]:
+        looked_at = rows.select(range(min(LOOKED_AT, len(rows))))
+        cut = sum(audio_facts(cell).seconds > self.max_seconds for cell in looked_at["audio"])
+        yield from told_lost(0, cut, of_rows(len(looked_at), len(rows)), self.length_limit, "will be")
 
     @override
     def row_sizes(self, lengths: Sequence[int]) -> tuple[int, str]:
@@ -122,3 +144,11 @@ class AudioClassification(MediaClassification):
     @override
     def scored_lengths(self, rows: Dataset, texts: Sequence[str]) -> list[int]:
         return [round(10 * audio_facts(cell).seconds) for cell in rows["audio"]]
+
+
+def _longest(processor: Any) -> float | None:
+    """How many seconds a feature extractor reads at most; None where it reads any number."""
+    if (chunk := getattr(processor, "chunk_length", None)) is not None:
+        return float(chunk)
+    frames = getattr(processor, "max_length", None)  # Of an AST, a frame each 10 ms.
+    return None if frames is None else frames / 100

@@ -42,7 +42,9 @@ def _box(size: tuple[int, int], draw: random.Random, crop: float) -> tuple[int, 
     return 0, 0, *size
 
 
-def mixed(pixels: Tensor, labels: Tensor, draws: Sequence[random.Random], mixup: float, cutmix: float) -> list[Tensor]:
+def mixed(
+    pixels: Tensor, labels: Tensor, draws: Sequence[random.Random], mixup: float, cutmix: float
+) -> tuple[Tensor, Tensor]:
     """Pictures mixed with the next of their batch, the last with the first, and what their labels become.
 
     Args:
@@ -63,13 +65,11 @@ def mixed(pixels: Tensor, labels: Tensor, draws: Sequence[random.Random], mixup:
         elif kind < mixup + cutmix:
             rows, columns = (_part(size, kept, place) for size, place in zip(pixels.shape[-2:], places, strict=True))
             found[row, :, rows, columns] = others[row, :, rows, columns]
-            kept = 1 - len(range(*rows.indices(pixels.shape[-2]))) * len(range(*columns.indices(pixels.shape[-1]))) / (
-                pixels.shape[-2] * pixels.shape[-1]
-            )
+            kept = 1 - (rows.stop - rows.start) * (columns.stop - columns.start) / pixels[row, 0].numel()
         else:
             continue
         found_labels[row] = kept * labels[row] + (1 - kept) * other_labels[row]
-    return [found, found_labels]
+    return found, found_labels
 
 
 def _part(size: int, kept: float, place: float) -> slice:

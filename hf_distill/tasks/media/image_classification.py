@@ -86,16 +86,17 @@ class ImageClassification(MediaClassification):
 
     @override
     def decoded(self, cell: Any, processor: Any) -> Image.Image:
-        picture = read_image(cell)
-        return picture.convert("L") if len(getattr(processor, "image_mean", None) or "RGB") == 1 else picture
+        return read_image(cell)
 
     @override
     def prepared(self, media: Sequence[Any], processor: Any) -> Batch:
+        if len(getattr(processor, "image_mean", None) or "RGB") == 1:
+            media = [picture.convert("L") for picture in media]
         return {"pixel_values": processor(images=list(media), return_tensors="pt")["pixel_values"]}
 
     @override
     def blank(self, processor: Any) -> Image.Image:
-        return self.decoded(Image.new("RGB", (64, 64)), processor)
+        return Image.new("RGB", (64, 64))
 
     @override
     def picture(self, row: Mapping[str, Any]) -> Image.Image:

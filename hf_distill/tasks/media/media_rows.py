@@ -16,7 +16,7 @@ from typing_extensions import override
 from hf_distill.data.media.cells import Kind
 from hf_distill.data.media.columns_of_media import as_cells
 from hf_distill.data.media.origins import Origin
-from hf_distill.data.media.read_audio import audio_facts
+from hf_distill.data.media.read_audio import total_seconds
 from hf_distill.errors import ModelError, ObjectiveError
 from hf_distill.models.sanity_checks import positions_of
 from hf_distill.names import one_line
@@ -53,6 +53,10 @@ class MediaTask(Task, abstract=True):
     @abstractmethod
     def decoded(self, cell: Any, processor: Any) -> Any:
         """A picture or a sound in memory, as a model's processor takes it (DataError where it cannot be read)."""
+
+    def decoding(self, processor: Any) -> Any:
+        """What :meth:`decoded` depends on of a processor: processors that agree in it share what is decoded."""
+        return None
 
     @abstractmethod
     def prepared(self, media: Sequence[Any], processor: Any) -> Batch:
@@ -114,22 +118,13 @@ class MediaTask(Task, abstract=True):
         Where :attr:`keep_features` is set, beside what the ``processors`` of student and teacher make of it. ``looks``:
         whether ``encode`` is given the picture or sound, too, as :data:`MEDIA`.
         """
-        rows = as_cells(rows, {self.column: self.column}, Origin(), "rows")  # A person's may be decoded when read.
-        named = rows.rename_column(self.column, MEDIA)
-        if isinstance(named, IterableDataset):
+        if isinstance(rows, IterableDataset):
             check_option("keep_features", True, not self.keep_features, "false for a stream, which is read once")
-            others = [name for name in named.column_names or () if name not in (MEDIA, TAUGHT_BY)]
-            return named.map(encode, batched=True, batch_size=AT_ONCE, remove_columns=others)
-        # Apart, since map would write the bytes of all files anew.
-        names = [name for name in named.column_names if name != MEDIA or looks]
-        media = named.select_columns([MEDIA])
-        if self.keep_features and len(rows):
-            media = self._features(media, processors)
-        numbered = named.select_columns(names) if names else Dataset.from_dict({"number": list(range(len(rows)))})
-        removed = [name for name in numbered.column_names if name != TAUGHT_BY]
-        size = AT_ONCE if looks else 1000
-        encoded = numbered.map(encode, batched=True, batch_size=size, remove_columns=removed)
-        return concatenate_datasets([media, encoded], axis=1)
+        encoded = beside_media(rows, self.column, encode, looks=looks)
+        if not self.keep_features or not isinstance(encoded, Dataset) or not len(encoded):
+            return encoded
+        features = self._features(encoded.select_columns([MEDIA]), processors)
+        return concatenate_datasets([features, encoded.remove_columns(MEDIA)], axis=1)
 
     def _features(self, media: Dataset, processors: tuple[Any, Any]) -> Dataset:
         def prepare(cells: Sequence[Any]) -> Batch:
@@ -156,13 +151,16 @@ class MediaTask(Task, abstract=True):
             names = [name for name in rows[0] if name.removeprefix(TEACHER_PREFIX) in (*PREPARED, "attention_mask")]
             return {name: torch.stack([unpacked(row[name]) for row in rows]) for name in names}
         batch: Batch = {}
+        decoded: dict[Any, list[Any]] = {}
         for processor, prefix in zip(processors, ("", TEACHER_PREFIX), strict=True):
             if processor is None:
                 continue
-            media = [self.decoded(row[MEDIA], processor) for row in rows]
-            if change is not None:
-                media = [change(each, content_number(row[MEDIA])) for each, row in zip(media, rows, strict=True)]
-            batch |= {prefix + name: value for name, value in self.prepared(media, processor).items()}
+            way = self.decoding(processor)
+            if way not in decoded:
+                media = [self.decoded(row[MEDIA], processor) for row in rows]
+                numbers = [content_number(row[MEDIA]) for row in rows] if change is not None else []
+                decoded[way] = list(map(change, media, numbers)) if change is not None else media
+            batch |= {prefix + name: value for name, value in self.prepared(decoded[way], processor).items()}
         return batch
 
     @override
@@ -174,7 +172,7 @@ class MediaTask(Task, abstract=True):
 
     @override
     def seconds_of(self, rows: Dataset) -> float:
-        return sum(audio_facts(cell).seconds for cell in rows[self.column]) if self.column == "audio" else 0.0
+        return total_seconds(rows["audio"]) if self.column == "audio" else 0.0
 
     @override
     def check_rows(self, rows: Dataset, tokenizer: Any) -> Iterator[str]:
@@ -185,6 +183,25 @@ class MediaTask(Task, abstract=True):
         rows = torch.ones(len(read), dtype=torch.bool, device=read.device)
         more: Masks = {} if self._positions is None else {"tokens": rows[:, None].expand(-1, self._positions)}
         return {"positions": rows, **more}
+
+
+def beside_media(rows: Rows, column: Kind, encode: Encode, *, looks: bool = False) -> Rows:
+    """What ``encode`` makes of all columns but one of pictures or sounds, beside that as it is, as :data:`MEDIA`.
+
+    ``looks``: whether ``encode`` is given the pictures or sounds, too.
+    """
+    rows = as_cells(rows, {column: column}, Origin(), "rows")  # A person's may be decoded when they are read.
+    named = rows.rename_column(column, MEDIA)
+    if isinstance(named, IterableDataset):
+        others = [name for name in named.column_names or () if name not in (MEDIA, TAUGHT_BY)]
+        return named.map(encode, batched=True, batch_size=AT_ONCE, remove_columns=others)
+    # Apart, since map would write the bytes of all files anew.
+    names = [name for name in named.column_names if name != MEDIA or looks]
+    numbered = named.select_columns(names) if names else Dataset.from_dict({"number": list(range(len(named)))})
+    removed = [name for name in numbered.column_names if name != TAUGHT_BY]
+    size = AT_ONCE if looks else 1000
+    encoded = numbered.map(encode, batched=True, batch_size=size, remove_columns=removed)
+    return concatenate_datasets([named.select_columns([MEDIA]), encoded], axis=1)
 
 
 def content_number(cell: Any) -> int:

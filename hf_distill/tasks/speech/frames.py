@@ -20,6 +20,16 @@ _COUNTS = ("_get_feat_extract_output_lengths", "_get_subsampling_output_length")
 """What Transformers' models call what counts them; it reads the model's config alone."""
 
 
+def _counting(config: PretrainedConfig) -> str | None:
+    kind: Any = AutoModelForCTC._model_mapping.get(type(config), None)
+    return next((each for each in _COUNTS if hasattr(kind, each)), None)
+
+
+def makes_frames(config: PretrainedConfig) -> bool:
+    """Whether it is known how many frames models of a kind make of a clip."""
+    return _counting(config) is not None
+
+
 def frame_counter(config: PretrainedConfig, *, of_states: bool = False) -> Count:
     """What counts the frames of a model with a CTC head; never below 0.
 
@@ -29,7 +39,7 @@ def frame_counter(config: PretrainedConfig, *, of_states: bool = False) -> Count
             which SEW has fewer than outputs (``squeeze_factor``).
     """
     kind: Any = AutoModelForCTC._model_mapping.get(type(config), None)
-    name = next((each for each in _COUNTS if hasattr(kind, each)), None)
+    name = _counting(config)
     if name is None:
         raise ModelError(
             f"{config.model_type}: expected a model with a CTC head that tells how many frames it makes of a clip "

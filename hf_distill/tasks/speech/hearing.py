@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from datasets import Dataset, IterableDataset, concatenate_datasets
+from datasets import Dataset
 from transformers import PreTrainedModel
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from hf_distill.data.forms.chat_rows import numbers_of
 from hf_distill.data.lost_rows import LOOKED_AT, of_rows
-from hf_distill.data.media.columns_of_media import as_cells
-from hf_distill.data.media.origins import Origin
 from hf_distill.data.media.read_audio import audio_facts, read_audio
 from hf_distill.errors import DataError, ModelError
-from hf_distill.tasks.encoding import MEDIA, columns_of
-from hf_distill.types import TAUGHT_BY, Batch, Rows
+from hf_distill.types import Batch
 
 POSITIONS_A_SECOND = 50
 """Of the encoder of any Whisper: frames of 10 ms, two of which become one."""
@@ -39,23 +36,6 @@ def features_of(processor: Any, cells: Sequence[Mapping[str, Any]]) -> Batch:
             )
     found = extractor(heard, sampling_rate=rate, return_attention_mask=True, return_tensors="pt")
     return {"input_features": found["input_features"], "attention_mask": found["attention_mask"].long()}
-
-
-def with_recordings(rows: Rows, encode: Callable[[Mapping[str, list[Any]]], dict[str, list[Any]]]) -> Rows:
-    """What ``encode`` makes of the texts of rows, beside their recordings as they lie on disk."""
-    rows = as_cells(rows, {"audio": "audio"}, Origin(), "rows")  # A person's may be decoded when they are read.
-    texts = [name for name in columns_of(rows) if name not in ("audio", TAUGHT_BY)]
-    if isinstance(rows, IterableDataset):
-        return rows.rename_column("audio", MEDIA).map(encode, batched=True, remove_columns=texts)
-    # Apart, since map would write the bytes of all recordings anew.
-    recordings = rows.select_columns(["audio"]).rename_column("audio", MEDIA)
-    encoded = rows.remove_columns("audio").map(encode, batched=True, remove_columns=texts)
-    return concatenate_datasets([recordings, encoded], axis=1)
-
-
-def seconds_of(rows: Dataset) -> float:
-    """How long all recordings are together."""
-    return sum(audio_facts(cell).seconds for cell in rows["audio"])
 
 
 def check_heard(rows: Dataset, processor: Any, positions: int) -> None:

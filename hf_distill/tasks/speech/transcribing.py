@@ -11,6 +11,7 @@ from typing_extensions import override
 from hf_distill.tasks.encoding import MEDIA
 from hf_distill.tasks.media.media_rows import MediaTask
 from hf_distill.tasks.rollout_batches import Prompts
+from hf_distill.tasks.speech.listening import extractor_of
 from hf_distill.types import Batch
 
 
@@ -18,6 +19,10 @@ class Transcribed(MediaTask, abstract=True):
     """Rows of ``audio`` whose ``text`` a teacher may write: nothing is read before it, all of it at once."""
 
     written_after_texts = False
+
+    @override
+    def decoding(self, processor: Any) -> int:
+        return int(extractor_of(processor).sampling_rate)
 
     @override
     def prompts(self, rows: Dataset, tokenizer: Any) -> Prompts:

@@ -19,11 +19,13 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 from typing_extensions import override
 
+from hf_distill.data.media.read_audio import total_seconds
 from hf_distill.errors import DataError, ModelError, ObjectiveError, RecipeError
 from hf_distill.models.forward import ENCODED
 from hf_distill.models.sanity_checks import check_decoder_inputs, check_head
 from hf_distill.recipe.parse import check_choice, check_option
 from hf_distill.tasks.encoding import MEDIA, pad_token, padded
+from hf_distill.tasks.media.media_rows import beside_media
 from hf_distill.tasks.rollout_batches import Prompts
 from hf_distill.tasks.sequence_to_sequence import SequenceToSequence
 from hf_distill.tasks.speech.hearing import (
@@ -31,9 +33,7 @@ from hf_distill.tasks.speech.hearing import (
     features_of,
     language_note,
     said_before,
-    seconds_of,
     tell_how_to_write,
-    with_recordings,
 )
 from hf_distill.tokenizers.processors import vocabulary_of
 from hf_distill.tokenizers.readers import Reader
@@ -123,7 +123,7 @@ class SpeechRecognition(SequenceToSequence):
 
     @override
     def seconds_of(self, rows: Dataset) -> float:
-        return seconds_of(rows)
+        return total_seconds(rows["audio"])
 
     @override
     def check_model(self, model: PreTrainedModel) -> None:
@@ -186,7 +186,7 @@ class SpeechRecognition(SequenceToSequence):
                 made["cut"].append(cut or len(ids) < len(text))
             return made
 
-        return with_recordings(rows, encode_batch)
+        return beside_media(rows, "audio", encode_batch)
 
     @override
     def collator(self, tokenizer: Any, teacher_tokenizer: Any = None) -> Collate:

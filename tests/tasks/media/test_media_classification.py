@@ -11,9 +11,15 @@ import pytest
 import torch
 from datasets import Image as ImageFeature
 from PIL import Image
-from transformers import AutoModelForAudioClassification, AutoModelForImageClassification, TrainingArguments
+from transformers import (
+    AutoModelForAudioClassification,
+    AutoModelForImageClassification,
+    TrainingArguments,
+    Wav2Vec2FeatureExtractor,
+)
 
 from hf_distill import DKD, DistillationTrainer, Hidden, Labels, Logits, Relation
+from hf_distill.data.media.read_audio import audio_facts
 from hf_distill.errors import DataError, ModelError, ObjectiveError, RecipeError
 from hf_distill.tasks import AudioClassification, ImageClassification, make_task
 from hf_distill.tasks.media.augmentation import view_of
@@ -127,6 +133,53 @@ def test_other_features_are_kept_apart(tmp_path, monkeypatch):
     ]:
         task.encode(given, processor)
     assert len(list((tmp_path / "hf_distill").iterdir())) == 3
+
+
+def masked(kind: str, processor, seconds: float = 0.2):
+    """A batch of sounds of several lengths, bound to a student that is told where rows are filled up."""
+    task = AudioClassification(max_seconds=seconds)
+    task.read_labels(media_rows.sounds())
+    model = model_of(kind, feat_extract_norm="layer", num_hidden_layers=2)
+    list(task.fit_lengths([Reader(name="the student", model=model, tokenizer=processor)]))
+    return task, model, batch_of(task, processor, media_rows.sounds(6))
+
+
+@pytest.mark.parametrize("kind", ["wav2vec2", "hubert", "wavlm"])
+def test_silence_that_fills_a_sound_up_is_no_position_that_is_compared(kind):
+    task, model, batch = masked(kind, Wav2Vec2FeatureExtractor(return_attention_mask=True))
+    tokens = task.masks(batch)["tokens"]
+    states = model(**task.student_inputs(batch), output_hidden_states=True).hidden_states[-1]
+    assert tokens.shape == states.shape[:2]
+    expected = model._get_feat_extract_output_lengths(batch["attention_mask"].sum(1))
+    assert tokens.sum(1).tolist() == expected.tolist()
+    assert 0 < expected.min() < expected.max() < tokens.shape[1]
+    del batch["attention_mask"]
+    assert task.masks(batch)["tokens"].all()
+
+
+def test_a_spectrogram_that_ends_before_max_seconds_is_told():
+    task = AudioClassification(max_seconds=2.0)
+    task.read_labels(media_rows.sounds())
+    student = model_of("audio-spectrogram-transformer")
+    lines = list(task.fit_lengths([Reader(name="the student", model=student, tokenizer=media_rows.spectrograms())]))
+    assert task.max_seconds == media_models.FRAMES / 100
+    assert "cut at 0.32 s: the student" in lines[0]
+
+
+def test_sounds_that_will_be_cut_are_counted():
+    task = AudioClassification(max_seconds=SECONDS)
+    longer = [facts.seconds > SECONDS for facts in map(audio_facts, media_rows.sounds()["audio"])]
+    assert 0 < sum(longer) < len(longer)
+    (line,) = task.check_rows(media_rows.sounds(), media_rows.waves())
+    assert line.startswith(f"{sum(longer)} of 24 rows will be cut: they are longer than task.max_seconds")
+
+
+def test_a_picture_is_decoded_once_for_a_student_and_a_teacher_of_another_size(monkeypatch):
+    task, count = bound("vit"), []
+    decoded = type(task).decoded
+    monkeypatch.setattr(type(task), "decoded", lambda *given: count.append(1) or decoded(*given))
+    batch_of(task, processor_of("vit"), media_rows.pictures(4), media_rows.image_processor(2 * SIDE))
+    assert len(count) == 4
 
 
 # --- views -----------------------------------------------------------------------------------------------------------
