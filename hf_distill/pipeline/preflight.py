@@ -144,7 +144,9 @@ def read_data(recipe: Recipe, task: Task, stages: Sequence[Stage], data: Data | 
         routes, members = (recipe.teacher.columns, recipe.teacher.members) if recipe.teacher else ((), ())
         optional = (*task.optional, *routes)
         prompts = prompts_are_enough(recipe, task)
-        data = load_data(recipe.data, task.required, optional, task.text_columns, recipe.seed, prompts=prompts)
+        data = load_data(
+            recipe.data, task.required, optional, task.text_columns, recipe.seed, prompts=prompts, seconds=task.seconds
+        )
         check_prompts(recipe, data)
         for route in routes:
             names = [str(member.name) for member in members]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -28,6 +29,7 @@ class Completing:
         "special_tokens_mask",
     )
     max_length: int
+    seconds: tuple[float, float] = (0.0, math.inf)  # Of a row's sound, at least and at most; else it is no row.
 
     def fit_lengths(self, readers: Sequence[Reader]) -> Iterator[str]:
         """Cut rows where the first of all models, or of their tokenizers, ends; gives a line where that is earlier."""

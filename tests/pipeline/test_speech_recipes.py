@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict, concatenate_datasets
 from safetensors.torch import load_file
 
-from hf_distill import run
+from hf_distill import check, run
+from hf_distill.errors import DataError
 from tests.helpers import media, speech, whispers
 from tests.helpers.command_line import process
 
@@ -80,3 +81,19 @@ def test_live_and_cached_teachers_of_letters_make_the_same_student(tmp_path):
         )
     assert weights[0].keys() == weights[1].keys()
     assert all(value.allclose(weights[1][name], atol=1e-5) for name, value in weights[0].items())
+
+
+def test_recordings_that_are_longer_than_a_whisper_hears_are_refused_or_dropped(tmp_path):
+    made = recipe(tmp_path, "speech-recognition")
+    splits = whispers.splits()
+    longer = Dataset.from_dict({"audio": [whispers.recording(seconds=1.5)], "text": ["one two"]})
+    splits["train"] = concatenate_datasets([splits["train"], longer])
+    splits.save_to_disk(tmp_path / "longer")
+    made["data"]["path"] = str(tmp_path / "longer")
+    made["task"]["max_seconds"] = 1
+    with pytest.raises(DataError, match=r"row 12 .*1\.50 s long, longer than 1\.01 s"):
+        check(made)
+    made["data"]["invalid_rows"] = "drop"
+    told: list[str] = []
+    check(made, report=told.append)
+    assert any("1 of 13 rows are dropped" in line and "too long" in line for line in told), told

@@ -6,20 +6,37 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from datasets import Dataset
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from hf_distill.data.forms.chat_rows import numbers_of
 from hf_distill.data.lost_rows import LOOKED_AT, of_rows
 from hf_distill.data.media.read_audio import audio_facts, read_audio
-from hf_distill.errors import DataError, ModelError
-from hf_distill.types import Batch
+from hf_distill.errors import DataError, ModelError, RecipeError
+from hf_distill.tokenizers.processors import vocabulary_of
+from hf_distill.types import Batch, Tokenizer
 
 POSITIONS_A_SECOND = 50
 """Of the encoder of any Whisper: frames of 10 ms, two of which become one."""
 
 ROUNDED = 0.01
 """Seconds by which a recording may be longer than what is heard: where rates differ, lengths are rounded."""
+
+
+def speaking(processor: Any, name: str, language: str | None, task: str | None, timestamps: bool) -> Tokenizer:
+    """The tokenizer of a task's processor, which begins each text as the task's options say."""
+    words: Any = vocabulary_of(processor)
+    if not hasattr(words, "set_prefix_tokens") or not hasattr(processor, "feature_extractor"):
+        raise ModelError(
+            f"{name} needs a WhisperProcessor (a feature extractor and a tokenizer), got a "
+            f"{type(processor).__name__}; save the model's own processor beside it, or pass that"
+        )
+    try:
+        words.set_prefix_tokens(language=language, task=task, predict_timestamps=timestamps)
+    except ValueError as error:
+        raise RecipeError(f"task.language: {str(error).splitlines()[0]}") from error
+    assert isinstance(words, PreTrainedTokenizerBase)
+    return words
 
 
 def features_of(processor: Any, cells: Sequence[Mapping[str, Any]]) -> Batch:

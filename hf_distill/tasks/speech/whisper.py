@@ -9,13 +9,7 @@ from typing import Any, NoReturn
 import torch
 from datasets import Dataset
 from torch import Tensor
-from transformers import (
-    AutoModelForSpeechSeq2Seq,
-    AutoProcessor,
-    PretrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 from typing_extensions import override
 
@@ -23,16 +17,18 @@ from hf_distill.data.media.read_audio import total_seconds
 from hf_distill.errors import DataError, ModelError, ObjectiveError, RecipeError
 from hf_distill.models.forward import ENCODED
 from hf_distill.models.sanity_checks import check_decoder_inputs, check_head
-from hf_distill.recipe.parse import check_choice, check_option
+from hf_distill.recipe.parse import check_choice, check_option, is_number
 from hf_distill.tasks.encoding import MEDIA, pad_token, padded
 from hf_distill.tasks.media.media_rows import beside_media
 from hf_distill.tasks.rollout_batches import Prompts
 from hf_distill.tasks.sequence_to_sequence import SequenceToSequence
 from hf_distill.tasks.speech.hearing import (
+    ROUNDED,
     check_heard,
     features_of,
     language_note,
     said_before,
+    speaking,
     tell_how_to_write,
 )
 from hf_distill.tokenizers.processors import vocabulary_of
@@ -52,8 +48,8 @@ class SpeechRecognition(SequenceToSequence):
     prompts among them.
 
     Whisper hears a fixed length, 30 seconds of the published models: shorter recordings are filled up with silence,
-    which its encoder and decoder attend to like anything else; longer ones are refused, since nobody knows which part
-    of their text would be heard.
+    which its encoder and decoder attend to like anything else. Of longer ones nobody knows which part of their text
+    would be heard.
 
     Args:
         language: What is spoken, as Whisper names it (``en``, ``german``); as the tokenizer has it unless given.
@@ -63,6 +59,7 @@ class SpeechRecognition(SequenceToSequence):
             written, but not scored.
         max_target_length: Tokens that a decoder reads of a prompt, the prefix and a text. Texts that leave no room are
             cut at their end, prompts at their start, to half of it.
+        max_seconds: Of a recording; longer ones are refused or dropped, as ``data.invalid_rows`` says.
     """
 
     name = "speech-recognition"
@@ -86,11 +83,14 @@ class SpeechRecognition(SequenceToSequence):
         task: str | None = None,
         timestamps: bool = False,
         max_target_length: int = 448,
+        max_seconds: float = 30.0,
     ) -> None:
         super().__init__(max_target_length=max_target_length)
         check_option("language", language, language is None or isinstance(language, str), "the name of a language")
         check_choice("task", task, (None, "transcribe", "translate"))
         check_option("timestamps", timestamps, isinstance(timestamps, bool), "true or false")
+        check_option("max_seconds", max_seconds, is_number(max_seconds) and max_seconds > 0, "seconds above 0")
+        self.seconds = (0.0, max_seconds + ROUNDED)
         self.language, self.timestamps = language, timestamps
         self.task = task or ("transcribe" if language else None)
         self._positions = 0
@@ -285,16 +285,4 @@ class SpeechRecognition(SequenceToSequence):
         return list(rows["text"])
 
     def _speaking(self, processor: Any) -> Tokenizer:
-        """The tokenizer of a processor, which begins each text as the task's options say."""
-        words: Any = vocabulary_of(processor)
-        if not hasattr(words, "set_prefix_tokens") or not hasattr(processor, "feature_extractor"):
-            raise ModelError(
-                f"{self.name} needs a WhisperProcessor (a feature extractor and a tokenizer), got a "
-                f"{type(processor).__name__}; save the model's own processor beside it, or pass that"
-            )
-        try:
-            words.set_prefix_tokens(language=self.language, task=self.task, predict_timestamps=self.timestamps)
-        except ValueError as error:
-            raise RecipeError(f"task.language: {str(error).splitlines()[0]}") from error
-        assert isinstance(words, PreTrainedTokenizerBase)
-        return words
+        return speaking(processor, self.name, self.language, self.task, self.timestamps)
