@@ -13,7 +13,7 @@ from typing_extensions import override
 from hf_distill.data.classes import ProblemType
 from hf_distill.data.lost_rows import LOOKED_AT, of_rows, told_lost
 from hf_distill.data.media.read_audio import audio_facts, read_audio
-from hf_distill.recipe.parse import check_option, is_number
+from hf_distill.recipe.parse import check_option, check_seconds
 from hf_distill.tasks.media.media_classification import MediaClassification
 from hf_distill.tasks.speech.frames import Count, frame_counter, frame_mask, makes_frames
 from hf_distill.tokenizers.readers import Reader
@@ -62,9 +62,7 @@ class AudioClassification(MediaClassification):
         labels: list[str] | None = None,
     ) -> None:
         super().__init__(problem_type, out_of_scope, labels)
-        check_option(
-            "max_seconds", max_seconds, is_number(max_seconds) and max_seconds > 0, "a number of seconds above 0"
-        )
+        check_seconds("max_seconds", max_seconds)
         self.max_seconds, self.keep_features = float(max_seconds), keep_features
         check_option("keep_features", keep_features, isinstance(keep_features, bool), "true or false")
 

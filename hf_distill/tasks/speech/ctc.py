@@ -18,7 +18,7 @@ from hf_distill.data.forms.chat_rows import numbers_of
 from hf_distill.data.lost_rows import LOOKED_AT, of_rows, told_lost
 from hf_distill.data.media.read_audio import audio_facts, read_audio
 from hf_distill.errors import DataError
-from hf_distill.recipe.parse import check_choice, check_option
+from hf_distill.recipe.parse import check_choice, check_seconds
 from hf_distill.tasks.encoding import MEDIA
 from hf_distill.tasks.speech.frames import Count, best_paths, frame_counter, frame_mask, frames_needed
 from hf_distill.tasks.speech.listening import (
@@ -75,8 +75,7 @@ class CTCSpeechRecognition(Transcribed):
     def __init__(
         self, *, max_seconds: float = 30.0, unit: Unit | None = None, normalizer: Normalizer = "basic"
     ) -> None:
-        is_number = isinstance(max_seconds, (int, float)) and not isinstance(max_seconds, bool)
-        check_option("max_seconds", max_seconds, is_number and 0 < max_seconds < 3600, "a number from 0 to 3600")
+        check_seconds("max_seconds", max_seconds)
         check_choice("unit", unit, (*get_args(Unit), None))
         check_choice("normalizer", normalizer, get_args(Normalizer))
         self.max_seconds = float(max_seconds)

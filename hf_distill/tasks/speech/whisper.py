@@ -17,7 +17,7 @@ from hf_distill.data.media.read_audio import total_seconds
 from hf_distill.errors import DataError, ModelError, ObjectiveError, RecipeError
 from hf_distill.models.forward import ENCODED
 from hf_distill.models.sanity_checks import check_decoder_inputs, check_head
-from hf_distill.recipe.parse import check_choice, check_option, is_number
+from hf_distill.recipe.parse import check_choice, check_option, check_seconds
 from hf_distill.tasks.encoding import MEDIA, pad_token, padded
 from hf_distill.tasks.media.media_rows import beside_media
 from hf_distill.tasks.rollout_batches import Prompts
@@ -89,7 +89,7 @@ class SpeechRecognition(SequenceToSequence):
         check_option("language", language, language is None or isinstance(language, str), "the name of a language")
         check_choice("task", task, (None, "transcribe", "translate"))
         check_option("timestamps", timestamps, isinstance(timestamps, bool), "true or false")
-        check_option("max_seconds", max_seconds, is_number(max_seconds) and max_seconds > 0, "seconds above 0")
+        check_seconds("max_seconds", max_seconds)
         self.seconds = (0.0, max_seconds + ROUNDED)
         self.language, self.timestamps = language, timestamps
         self.task = task or ("transcribe" if language else None)

@@ -237,10 +237,11 @@ def test_options_that_mean_nothing_are_refused(options):
         make_task("image-classification", options)
 
 
-@pytest.mark.parametrize("seconds", [0, -1, True, "2"])
-def test_a_length_of_sounds_that_is_none_is_refused(seconds):
+@pytest.mark.parametrize("task", ["audio-classification", "speech-recognition-ctc", "speech-recognition"])
+@pytest.mark.parametrize("seconds", [0, -1, True, "2", float("inf"), float("nan")])
+def test_a_length_of_sounds_that_is_none_is_refused(task, seconds):
     with pytest.raises(RecipeError, match="max_seconds"):
-        AudioClassification(max_seconds=seconds)
+        make_task(task, {"max_seconds": seconds})
 
 
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
