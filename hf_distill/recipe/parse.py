@@ -35,11 +35,6 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def check_seconds(name: str, value: Any) -> None:
-    """Refuse a length of sounds that no option can mean."""
-    check_option(name, value, is_number(value) and 0 < value < 3600, "a number of seconds above 0 and below 3600")
-
-
 def check_option(name: str, value: Any, holds: bool, expected: str) -> None:
     """Refuse the value of a task's option."""
     if not holds:

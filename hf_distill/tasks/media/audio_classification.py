@@ -13,8 +13,9 @@ from typing_extensions import override
 from hf_distill.data.classes import ProblemType
 from hf_distill.data.lost_rows import LOOKED_AT, of_rows, told_lost
 from hf_distill.data.media.read_audio import audio_facts, read_audio
-from hf_distill.recipe.parse import check_option, check_seconds
+from hf_distill.recipe.parse import check_option
 from hf_distill.tasks.media.media_classification import MediaClassification
+from hf_distill.tasks.media.media_rows import check_seconds
 from hf_distill.tasks.speech.frames import Count, frame_counter, frame_mask, makes_frames
 from hf_distill.tokenizers.readers import Reader
 from hf_distill.types import Batch, Collate, Masks

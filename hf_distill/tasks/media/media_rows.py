@@ -20,7 +20,7 @@ from hf_distill.data.media.read_audio import total_seconds
 from hf_distill.errors import ModelError, ObjectiveError
 from hf_distill.models.sanity_checks import positions_of
 from hf_distill.names import one_line
-from hf_distill.recipe.parse import check_option
+from hf_distill.recipe.parse import check_option, is_number
 from hf_distill.tasks.encoding import MEDIA, PREPARED
 from hf_distill.tasks.media.features import kept_features, unpacked
 from hf_distill.tasks.task import TEACHER_PREFIX, Task
@@ -183,6 +183,11 @@ class MediaTask(Task, abstract=True):
         rows = torch.ones(len(read), dtype=torch.bool, device=read.device)
         more: Masks = {} if self._positions is None else {"tokens": rows[:, None].expand(-1, self._positions)}
         return {"positions": rows, **more}
+
+
+def check_seconds(name: str, value: Any) -> None:
+    """Refuse a length of sounds that no option can mean."""
+    check_option(name, value, is_number(value) and 0 < value < 3600, "a number of seconds above 0 and below 3600")
 
 
 def beside_media(rows: Rows, column: Kind, encode: Encode, *, looks: bool = False) -> Rows:

@@ -18,8 +18,9 @@ from hf_distill.data.forms.chat_rows import numbers_of
 from hf_distill.data.lost_rows import LOOKED_AT, of_rows, told_lost
 from hf_distill.data.media.read_audio import audio_facts, read_audio
 from hf_distill.errors import DataError
-from hf_distill.recipe.parse import check_choice, check_seconds
+from hf_distill.recipe.parse import check_choice
 from hf_distill.tasks.encoding import MEDIA
+from hf_distill.tasks.media.media_rows import check_seconds
 from hf_distill.tasks.speech.frames import Count, best_paths, frame_counter, frame_mask, frames_needed
 from hf_distill.tasks.speech.listening import (
     amounts_read,

@@ -17,9 +17,9 @@ from hf_distill.data.media.read_audio import total_seconds
 from hf_distill.errors import DataError, ModelError, ObjectiveError, RecipeError
 from hf_distill.models.forward import ENCODED
 from hf_distill.models.sanity_checks import check_decoder_inputs, check_head
-from hf_distill.recipe.parse import check_choice, check_option, check_seconds
+from hf_distill.recipe.parse import check_choice, check_option
 from hf_distill.tasks.encoding import MEDIA, pad_token, padded
-from hf_distill.tasks.media.media_rows import beside_media
+from hf_distill.tasks.media.media_rows import beside_media, check_seconds
 from hf_distill.tasks.rollout_batches import Prompts
 from hf_distill.tasks.sequence_to_sequence import SequenceToSequence
 from hf_distill.tasks.speech.hearing import (
