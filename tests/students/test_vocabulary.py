@@ -28,7 +28,7 @@ from hf_distill.recipe.parse import read
 from hf_distill.students import build_student
 from hf_distill.tokenizers.compare import same_tokenizer
 from hf_distill.tokenizers.trained import train_tokenizer
-from tests.helpers import tiny
+from tests.helpers import tiny, whispers
 
 GENERAL = [
     "The quick brown fox jumps over the lazy dog, and the slower foxes jumped over quicker dogs.",
@@ -396,3 +396,15 @@ def test_a_student_of_fewer_tokens_learns_from_a_teacher_that_reads_its_own(tmp_
     assert len(AutoTokenizer.from_pretrained(result.student)) == kept["tokens"]
     parameters = result.results["models"]["student"]["parameters"]
     assert any(line.startswith(f"student: bert, {parameters / 1e6:.1f} million parameters") for line in lines)
+
+
+def test_tokenizers_of_a_short_limit_are_compared_without_a_warning(monkeypatch) -> None:
+    warned: list[str] = []
+    monkeypatch.setattr(
+        "transformers.tokenization_utils_base.logger.warning", lambda line, *_, **__: warned.append(line)
+    )
+    first, second = whispers.processor(longest=8).tokenizer, whispers.processor(longest=8).tokenizer
+    assert same_tokenizer(first, second)
+    assert not warned
+    first("one two three four five six seven eight nine")
+    assert len(warned) == 1  # It is told where a limit matters.
